@@ -1,0 +1,45 @@
+# One environment, .venv, made by whichever target needs it first. Another interpreter: make PYTHON=python3.12 test
+PYTHON ?= python3
+BENCHMARKS = $(shell grep -l __main__ benchmarks/*.py)
+
+.PHONY: help demo test test-slow check bench
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       train S3TA and its rival, attack both, write runs/demo/report.html"
+	@echo "make test       the tests, without the slow ones"
+	@echo "make test-slow  kills, mutants, types, the built wheel"
+	@echo "make check      lint, types, import contract, then the tests"
+	@echo "make bench      the scripts in benchmarks/"
+
+demo: .venv/.installed
+	.venv/bin/s3ta demo --out runs/demo
+
+test: .venv/.installed
+	.venv/bin/python -m pytest -m "not slow"
+
+test-slow: .venv/.installed
+	.venv/bin/python -m pytest -m slow
+
+check: .venv/.installed
+	.venv/bin/ruff check .
+	.venv/bin/basedpyright
+	.venv/bin/lint-imports
+	.venv/bin/python -m pytest -m "not slow"
+
+bench: .venv/.installed
+	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; .venv/bin/python $$script; done
+
+# `.installing` marks an installation in progress. Where it is found at the start, an earlier one was interrupted, and
+# what it left is removed first: pip takes a half-unpacked package for a whole one. torch and torchvision go into one
+# command, so that pip chooses a pair that fits.
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
+	  version=$$($(PYTHON) --version 2>&1) || version="not a Python interpreter"; \
+	  echo "s3ta needs Python 3.11, 3.12 or 3.13, but '$(PYTHON)' is $$version: name another, as in" \
+	       "make PYTHON=python3.12 test" >&2; exit 2; }
+	@if [ -e .venv/.installing ]; then find .venv -mindepth 1 -maxdepth 1 ! -name .installing -exec rm -rf {} +; fi
+	@mkdir -p .venv && touch .venv/.installing
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --disable-pip-version-check torch torchvision -e ".[digits,test]" -c constraints.txt
+	@mv .venv/.installing .venv/.installed

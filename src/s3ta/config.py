@@ -1,0 +1,128 @@
+"""Strict, frozen configuration: the base class, radii written `16/255`, `a.b=c` overrides, JSON and its hash.
+
+A config never names an import path, so that a file from a stranger can only choose among our own builders.
+
+    >>> class Ball(Config):
+    ...     radius: Radius = 16 / 255
+    >>> override(Ball(), ["radius=8/255"]).radius == 8 / 255
+    True
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from s3ta.errors import UserError, unknown_name
+
+
+class Config(BaseModel):
+    """Base of every config: frozen, no unknown keys, no silent conversion; a field's docstring is its help text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def parse_radius(value: Any) -> Any:
+    """`"16/255"` or `"0.1"` -> float. Anything that is not text is passed on for pydantic to judge."""
+    if not isinstance(value, str):
+        return value
+    if not re.fullmatch(r"\s*[0-9.eE+-]+\s*(/\s*[0-9.]+\s*)?", value):
+        raise ValueError(f"'{value}' is neither a number nor a fraction such as 16/255")
+    top, _, bottom = value.partition("/")
+    if bottom and float(bottom) == 0:
+        raise ValueError(f"'{value}' divides by zero")
+    return float(top) / float(bottom) if bottom else float(top)
+
+
+def format_radius(radius: float) -> str:
+    """A radius as people write it: `16/255` where it is a multiple of 0.1/255, else the plain number."""
+    in_255 = radius * 255
+    if in_255 and abs(in_255 * 10 - round(in_255 * 10)) < 1e-6 and abs(radius * 1000 - round(radius * 1000)) > 1e-6:
+        return f"{round(in_255, 1):g}/255"
+    return f"{radius:g}"
+
+
+Radius = Annotated[float, BeforeValidator(parse_radius), Field(ge=0, le=1, allow_inf_nan=False)]
+"""A distance between images in [0, 1] pixels, L-infinity unless said; typed as `16/255` or `0.1`."""
+
+
+def to_json(config: Config) -> str:
+    """The whole config as JSON text that `from_json` reads back to an equal config."""
+    return config.model_dump_json(indent=2)
+
+
+def from_json(cls: type[ConfigT], text: str | bytes, where: str) -> ConfigT:
+    """Read a config strictly; `where` names the source in the error.
+
+    Raises UserError for text that is not JSON, unknown keys, wrong types and values out of range."""
+    try:
+        return cls.model_validate_json(text)
+    except ValidationError as error:
+        raise UserError(_sentence(error, where)) from None
+
+
+def config_hash(config: Config) -> str:
+    """Twelve hexadecimal digits that change whenever any field does."""
+    canonical = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def override(config: ConfigT, assignments: list[str]) -> ConfigT:
+    """A copy of the config with `a.b=c` assignments applied, in order, then checked as a whole.
+
+    Raises UserError for a word without `=`, a name that does not exist (nearest names offered) or a bad value."""
+    tree = config.model_dump(mode="json")
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not path:
+            raise UserError(f"'{assignment}' is not an override: write name=value, for example attack.radius=8/255.")
+        _assign(tree, path, text)
+    where = f"override {' '.join(assignments)}" if assignments else "config"
+    return from_json(type(config), json.dumps(tree), where)
+
+
+def _assign(tree: dict[str, Any], path: str, text: str) -> None:
+    *parents, last = path.split(".")
+    node: Any = tree
+    for depth, name in enumerate([*parents, last]):
+        if not isinstance(node, dict) or name not in node:
+            known = node.keys() if isinstance(node, dict) else ()
+            prefix = ".".join(path.split(".")[:depth])
+            raise unknown_name(
+                "setting", path, [f"{prefix}.{key}" if prefix else key for key in known], "s3ta show RECIPE"
+            )
+        if depth < len(parents):
+            node = node[name]
+    try:
+        node[last] = json.loads(text)
+    except json.JSONDecodeError:
+        node[last] = text
+
+
+def _sentence(error: ValidationError, where: str) -> str:
+    problems = []
+    for problem in error.errors()[:3]:
+        path = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        got = f" (got {json.dumps(problem['input'], default=str)[:60]})" if problem["type"] != "missing" else ""
+        problems.append(f"{path or 'text'}: {message}{got}")
+    return f"Bad {where}: {'; '.join(problems)}."
+
+
+def describe(config: Config, path: str = "") -> list[tuple[str, str, str]]:
+    """Every setting of a config as (dotted name, value as JSON, what it means)."""
+    lines = []
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, Config):
+            lines += describe(value, f"{path}{name}.")
+        else:
+            lines.append((path + name, json.dumps(value), " ".join((field.description or "").split())))
+    return lines

@@ -1,0 +1,85 @@
+"""What every data source gives: stable example ids, labels, and each image on demand. Images are uint8 until batched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Shaped
+
+from s3ta.errors import UserError
+from s3ta.trace import Images, Labels
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """One split of one source."""
+
+    @property
+    def source(self) -> str:
+        """How it was named, without the folders of this machine."""
+        ...
+
+    @property
+    def split(self) -> str: ...
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """One stable name per example; the same name always means the same picture."""
+        ...
+
+    @property
+    def labels(self) -> Shaped[np.ndarray, " n"]: ...
+
+    @property
+    def classes(self) -> Sequence[str]: ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the content (for folders: of the file names and sizes)."""
+        ...
+
+    def image(self, index: int, draw: tuple[int, int] | None = None) -> Shaped[np.ndarray, "C H W"]:
+        """The example's pixels, uint8. With draw = (seed, epoch) as training sees them: augmented, or drawn anew."""
+        ...
+
+
+class Batch(NamedTuple):
+    """Examples ready for a model."""
+
+    ids: list[str]
+    images: Images
+    labels: Labels
+
+
+def fetch(dataset: Dataset, indices: Sequence[int], draw: tuple[int, int] | None = None) -> Batch:
+    """The examples at these positions as float32 images in [0, 1]; `draw` as in `Dataset.image`."""
+    pixels = np.stack([dataset.image(int(i), draw) for i in indices])
+    labels = torch.from_numpy(np.asarray([dataset.labels[i] for i in indices], np.int64))
+    return Batch([dataset.ids[i] for i in indices], torch.from_numpy(pixels).float().div_(255), labels)
+
+
+def check_fit(dataset: Dataset, *, channels: int, num_classes: int, image_size: int | None = None) -> None:
+    """Raises UserError where a model of this many channels and classes (and this image size) does not fit the data."""
+    if dataset.shape[0] != channels:
+        raise UserError(
+            f"The model takes images with {channels} channels, but those of {dataset.source} have "
+            f"{dataset.shape[0]}: set model.vision.in_channels={dataset.shape[0]}, or choose other data."
+        )
+    if len(dataset.classes) != num_classes:
+        raise UserError(
+            f"The model has {num_classes} classes, but {dataset.source} has {len(dataset.classes)}: "
+            f"set model.num_classes={len(dataset.classes)} in training, or choose other data."
+        )
+    if image_size is not None and dataset.shape[1:] != (image_size, image_size):
+        raise UserError(
+            f"The model is meant for {image_size} px, but the images of {dataset.source} are "
+            f"{dataset.shape[1]}x{dataset.shape[2]}: set data.image_size={image_size} or model.vision.image_size."
+        )

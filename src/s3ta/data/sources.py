@@ -1,0 +1,231 @@
+"""The data sources: what `digits`, `torchvision:NAME`, `folder:PATH` and `npz:PATH` open.
+
+A path is split into a root, which belongs to this machine and is never written into results, and a name, which is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Shaped, UInt8
+from PIL import Image
+
+from s3ta.data.config import DataConfig
+from s3ta.data.dataset import Dataset
+from s3ta.data.digits import SPLITS, ClutteredDigits
+from s3ta.data.images import SUFFIXES, crop_flip, fit, load_image
+from s3ta.errors import UserError, unknown_name
+from s3ta.files import sha256
+from s3ta.streams import stream
+
+TORCHVISION = ("CIFAR10", "CIFAR100", "FashionMNIST", "MNIST")
+
+
+class Located(NamedTuple):
+    """A source as results may name it, and the folder of this machine that it is found in."""
+
+    source: str
+    root: Path
+
+
+def locate(text: str, root: Path) -> Located:
+    """Split what a person typed: `folder:/data/flowers` -> (`folder:flowers`, /data). Other sources keep the root."""
+    kind, _, path = text.partition(":")
+    if kind in ("folder", "npz") and path:
+        full = root / Path(path).expanduser()  # an absolute path replaces the root
+        return Located(f"{kind}:{full.name}", full.parent)
+    return Located(text, root)
+
+
+def open_dataset(config: DataConfig, split: str, root: Path, download: bool = False) -> Dataset:
+    """One split of a source.
+
+    Args:
+      config: which source, and how its images are treated; `source` as `locate` gives it.
+      split: train, validation or test.
+      root: the folder that holds `torchvision:`, `folder:` and `npz:` data.
+      download: let torchvision fetch what is missing.
+    Raises:
+      UserError: unknown source or split, missing or empty folder, wrong arrays; the sentence says which."""
+    if split not in SPLITS:
+        raise unknown_name("split", split, SPLITS)
+    kind, _, name = config.source.partition(":")
+    if config.source == "digits":
+        return ClutteredDigits(split)
+    if kind == "torchvision" and name:
+        return _held_out(config, split, lambda part: _torchvision(config, part, name, root, download))
+    if kind == "folder" and name:
+        return _held_out(config, split, lambda part: _folder(config, part, root / name))
+    if kind == "npz" and name:
+        return _held_out(config, split, lambda part: _npz(config, part, root / name))
+    raise unknown_name("data source", config.source, ["digits", "torchvision:CIFAR10", "folder:PATH", "npz:PATH"])
+
+
+class ArrayDataset:
+    """Images held in memory."""
+
+    def __init__(
+        self,
+        config: DataConfig,
+        split: str,
+        pixels: UInt8[np.ndarray, "n C H W"],
+        labels: Shaped[np.ndarray, " n"],
+        classes: Sequence[str],
+        ids: Sequence[str],
+    ) -> None:
+        self.source, self.split, self.labels, self.classes, self.ids = config.source, split, labels, classes, ids
+        self._pixels, self._augment = pixels, config.augment
+        self.shape = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
+        self.fingerprint = sha256(pixels.tobytes(), labels.tobytes())
+
+    def image(self, index: int, draw: tuple[int, int] | None = None) -> UInt8[np.ndarray, "C H W"]:
+        return _augmented(self._pixels[index], self._augment, self.ids[index], draw)
+
+
+class FolderDataset:
+    """Image files in one folder per class; read when asked for."""
+
+    def __init__(self, config: DataConfig, split: str, folder: Path, classes: Sequence[str]) -> None:
+        if config.image_size is None:
+            raise UserError(f"{config.source} needs a size for its images: set data.image_size.")
+        self.source, self.split, self.classes = config.source, split, classes
+        self._folder, self._augment = folder, config.augment
+        self.ids: Sequence[str] = []
+        labels = []
+        for label, name in enumerate(classes):
+            for path in sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES):
+                self.ids.append(path.relative_to(folder).as_posix())
+                labels.append(label)
+        if not self.ids:
+            raise UserError(f"{folder} holds no images: expected CLASS/*.jpg and the like.")
+        self.labels = np.asarray(labels, np.int64)
+        self.shape = (config.channels, config.image_size, config.image_size)
+        self.fingerprint = sha256(*(f"{i}:{(folder / i).stat().st_size}\n".encode() for i in self.ids))
+
+    def image(self, index: int, draw: tuple[int, int] | None = None) -> UInt8[np.ndarray, "C H W"]:
+        pixels = load_image(self._folder / self.ids[index], self.shape[1], self.shape[0])
+        return _augmented(pixels, self._augment, self.ids[index], draw)
+
+
+class Subset:
+    """Some examples of another dataset, in the given order."""
+
+    def __init__(self, whole: Dataset, split: str, positions: Sequence[int]) -> None:
+        self.source, self.split, self.classes, self.shape = whole.source, split, whole.classes, whole.shape
+        self._whole, self._positions = whole, list(positions)
+        self.ids = [whole.ids[p] for p in self._positions]
+        self.labels = whole.labels[self._positions]
+        self.fingerprint = sha256(whole.fingerprint.encode(), "\n".join(self.ids).encode())
+
+    def image(self, index: int, draw: tuple[int, int] | None = None) -> Shaped[np.ndarray, "C H W"]:
+        return self._whole.image(self._positions[index], draw)
+
+
+def _held_out(config: DataConfig, split: str, open_part: Callable[[str], Dataset]) -> Dataset:
+    """Test as it is; validation and training from the training part, divided by a fixed draw."""
+    if split == "test":
+        return open_part("test")
+    whole = open_part("train")
+    if config.num_validation >= len(whole.ids):
+        raise UserError(
+            f"data.num_validation is {config.num_validation}, but {config.source} has only {len(whole.ids)} "
+            "training examples: set it lower."
+        )
+    order = stream(0, "held-out", len(whole.ids)).permutation(len(whole.ids))
+    part = order[: config.num_validation] if split == "validation" else order[config.num_validation :]
+    return Subset(whole, split, np.sort(part).tolist())
+
+
+def _augmented(pixels: np.ndarray, augment: str, example_id: str, draw: tuple[int, int] | None) -> np.ndarray:
+    if draw is None or augment == "none":
+        return pixels
+    return crop_flip(pixels, stream(draw[0], "augment", draw[1], example_id))
+
+
+def _torchvision(config: DataConfig, split: str, name: str, root: Path, download: bool) -> Dataset:
+    if name not in TORCHVISION:
+        raise unknown_name("torchvision data set", name, TORCHVISION)
+    import torchvision
+
+    try:
+        stored = getattr(torchvision.datasets, name)(str(root), train=split == "train", download=download)
+    except RuntimeError:
+        raise UserError(
+            f"{name} is not in {root}, or is damaged there: name its folder with --data-root, "
+            "or let --download fetch it."
+        ) from None
+    except OSError as error:
+        raise UserError(f"{name} could not be fetched into {root} ({type(error).__name__}).") from None
+    pixels = np.asarray(stored.data)
+    pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
+    ids = [f"{name.lower()}-{split}-{i:05d}" for i in range(len(pixels))]
+    labels = np.asarray(stored.targets, np.int64)
+    return ArrayDataset(config, split, _resized(pixels, config.image_size), labels, tuple(stored.classes), ids)
+
+
+def _npz(config: DataConfig, split: str, path: Path) -> Dataset:
+    file = path / f"{split}.npz" if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"{file} does not exist: npz:PATH names a file, or a folder with train.npz and test.npz.")
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            arrays = {key: stored[key] for key in stored.files if key in ("images", "labels", "classes", "ids")}
+    except Exception as error:  # noqa: BLE001 - numpy raises many kinds for a damaged archive
+        raise UserError(f"{file} is damaged, or not an npz file ({type(error).__name__}).") from None
+    images, labels = arrays.get("images"), arrays.get("labels")
+    _check_arrays(file, images, labels)
+    assert images is not None
+    assert labels is not None
+    pixels = (
+        images[:, None] if images.ndim == 3 else images if images.shape[1] in (1, 3) else images.transpose(0, 3, 1, 2)
+    )
+    classes = [str(c) for c in arrays.get("classes", range(int(labels.max()) + 1))]
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise UserError(f"{file} has labels from {labels.min()} to {labels.max()}, but {len(classes)} classes.")
+    ids = [str(i) for i in arrays["ids"]] if "ids" in arrays else [f"{split}-{i:06d}" for i in range(len(pixels))]
+    if len(ids) != len(pixels) or len(set(ids)) != len(ids):
+        raise UserError(f"{file} must have one different id for each of its {len(pixels)} images.")
+    return ArrayDataset(
+        config, split, _resized(pixels, config.image_size), labels.astype(np.int64), tuple(classes), ids
+    )
+
+
+def _check_arrays(file: Path, images: np.ndarray | None, labels: np.ndarray | None) -> None:
+    if images is None or labels is None:
+        raise UserError(f"{file} must hold the arrays 'images' and 'labels'.")
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        raise UserError(f"{file} has pixels that are not finite numbers (NaN or infinity).")
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise UserError(
+            f"{file} has images of type {images.dtype} and shape {images.shape}: they must be uint8, "
+            "n x height x width x channels (or n x channels x height x width, or grey n x height x width)."
+        )
+    if not len(images) or labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        raise UserError(
+            f"{file} has {len(images)} images and labels of type {labels.dtype} and shape {labels.shape}: "
+            "one whole number per image is needed."
+        )
+
+
+def _folder(config: DataConfig, split: str, folder: Path) -> Dataset:
+    if not folder.is_dir():
+        raise UserError(f"The data folder {folder} does not exist.")
+    names = {"train": ("train",), "test": ("test", "val", "validation")}[split]
+    inside = next((folder / name for name in names if (folder / name).is_dir()), None)
+    if inside is None:
+        raise UserError(f"The data folder {folder} has no folder {' or '.join(names)} in it.")
+    classes = sorted(p.name for p in inside.iterdir() if p.is_dir())
+    return FolderDataset(config, split, inside, classes)
+
+
+def _resized(pixels: UInt8[np.ndarray, "n C H W"], size: int | None) -> UInt8[np.ndarray, "n C h w"]:
+    if size is None or pixels.shape[2:] == (size, size):
+        return np.ascontiguousarray(pixels)
+    channels_last = [
+        np.asarray(fit(Image.fromarray(p[0] if len(p) == 1 else p.transpose(1, 2, 0)), size)) for p in pixels
+    ]
+    stacked = np.stack(channels_last)
+    return np.ascontiguousarray(stacked[:, None] if stacked.ndim == 3 else stacked.transpose(0, 3, 1, 2))

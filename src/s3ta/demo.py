@@ -1,0 +1,193 @@
+"""The main job in one go: two models trained and attacked side by side, one CPU core each, then the report.
+
+Each model is a child process that runs the ordinary commands, so that the demo is nothing but what a person could type;
+progress is read from the files that the children write.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from rich.progress import Progress, TaskID
+
+from s3ta.errors import UserError
+from s3ta.evaluate import get_suite, tiny_suite
+from s3ta.files import in_use, read_json, read_lines
+from s3ta.progress import LineReporter, bars, console
+from s3ta.recipes import get_recipe, tiny
+from s3ta.report import build_report
+from s3ta.train import is_finished
+from s3ta.workflow import is_evaluated
+
+RECIPES = ("digits/s3ta_4", "digits/resnetv2_mini_dense")
+SUITE = "digits"
+
+
+class Contender:
+    """One model of the demo: its run folder, and the child process at work on it."""
+
+    def __init__(self, recipe: str, out: Path, is_tiny: bool) -> None:
+        self.recipe, self.folder = recipe, out / recipe.partition("/")[2]
+        self.log = out / f"{self.folder.name}.log"
+        self._tiny = ["--tiny"] * is_tiny
+        config, suite = get_recipe(recipe), get_suite(SUITE)
+        self.num_steps = (tiny(config) if is_tiny else config).schedule.num_train_steps
+        self.num_chunks: int | None = None
+        self.suite = tiny_suite(suite) if is_tiny else suite
+        self.ledger = self.folder / "evaluations" / SUITE
+        self.child: subprocess.Popen[bytes] | None = None
+        self.done = False
+
+    def advance(self) -> None:
+        """Start the next command if none is running. Raises UserError when the last one failed."""
+        if self.child is not None:
+            code = self.child.poll()
+            if code is None:
+                return
+            self.child = None
+            if code == 130:
+                raise KeyboardInterrupt
+            if code < 0:
+                raise UserError(
+                    f"The process for {self.recipe} was killed by signal {-code} (is the memory full?). "
+                    "Run the same command again to go on."
+                )
+            if code != 0:
+                raise UserError(f"{self.recipe} failed; the end of {self.log} says: {self._last_words()}")
+        if in_use(self.folder) or in_use(self.ledger):
+            return  # a child of an earlier demo, whose parent was killed, is still at it
+        if not is_finished(self.folder):
+            self._start("train", self.recipe, "--out", str(self.folder))
+        elif not is_evaluated(self.ledger):
+            self._start("evaluate", str(self.folder), "--suite", SUITE, "--threads", "1")
+        else:
+            self.done = True
+
+    def _start(self, *command: str) -> None:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        with self.log.open("ab") as log:
+            self.child = subprocess.Popen(
+                [sys.executable, "-m", "s3ta", *command, "--device", "cpu", *self._tiny],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+            )
+
+    def stop(self) -> None:
+        """Ask the child to save and leave."""
+        if self.child is not None and self.child.poll() is None:
+            self.child.send_signal(signal.SIGTERM)
+
+    def wait(self) -> None:
+        """Wait for the child to leave; insist after a while."""
+        if self.child is None:
+            return
+        try:
+            self.child.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+
+    def standing(self) -> tuple[str, int, int | None, str]:
+        """What is going on: (activity, done, total or None if not known yet, note)."""
+        lines = read_lines(self.folder / "train.jsonl")
+        steps = max((line["step"] for line in lines), default=0)
+        if steps < self.num_steps:
+            note = f"accuracy {lines[-1]['accuracy']:.0%}" if lines and "accuracy" in lines[-1] else ""
+            return "training", steps, self.num_steps, note
+        total = self._read_num_chunks()
+        return "attacking", len(list(self.ledger.glob("chunk-*.parquet"))), total, ""
+
+    def _read_num_chunks(self) -> int | None:
+        path = self.ledger / "manifest.json"
+        if self.num_chunks is None and path.is_file():
+            self.num_chunks = read_json(path)["num_chunks"]
+        return self.num_chunks
+
+    def _last_words(self) -> str:
+        words = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        return words[-1].removeprefix("s3ta: ") if words else "nothing"
+
+
+def run_demo(out: Path, is_tiny: bool) -> Path:
+    """Bring both models to the end, from wherever they stand, and write the report. Returns its path.
+
+    Raises KeyboardInterrupt on Ctrl-C, after both children have saved their state; UserError when one of them fails."""
+    out.mkdir(parents=True, exist_ok=True)
+    contenders = [Contender(recipe, out, is_tiny) for recipe in RECIPES]
+    if all(is_finished(c.folder) and is_evaluated(c.ledger) for c in contenders):
+        console.print("Both models are trained and attacked already; only the report is written again.")
+    else:
+        console.print(
+            f"Training and attacking {len(contenders)} models side by side: "
+            f"{'a few seconds' if is_tiny else 'about 6 minutes on two CPU cores'}. "
+            "Stop it whenever you like; the same command goes on.",
+            soft_wrap=True,
+        )
+        _work(contenders)
+    return build_report([c.folder for c in contenders], SUITE, out / "report.html")
+
+
+def _work(contenders: list[Contender]) -> None:
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with _display(contenders) as show:
+            while not all(contender.done for contender in contenders):
+                for contender in contenders:
+                    contender.advance()
+                show()
+                time.sleep(0.5)
+    finally:
+        for contender in contenders:
+            contender.stop()
+        for contender in contenders:
+            contender.wait()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _display(contenders: list[Contender]) -> Iterator[Callable[[], None]]:
+    """A function that shows where everybody stands: bars on a terminal, lines elsewhere."""
+    if console.is_terminal:
+        with bars() as display:
+            yield _watch(display, contenders)
+    else:
+        reporters: dict[str, LineReporter] = {}
+
+        def show() -> None:
+            for contender in contenders:
+                activity, done, total, note = contender.standing()
+                name = f"{contender.folder.name}: {activity}"
+                if total is not None:
+                    reporters.setdefault(name, LineReporter(name, total, done))(done, note)
+
+        yield show
+
+
+def _watch(display: Progress, contenders: list[Contender]) -> Callable[[], None]:
+    tasks: list[TaskID] = [display.add_task(c.recipe, total=c.num_steps, note="") for c in contenders]
+    before = [""] * len(tasks)
+
+    def show() -> None:
+        for i, (contender, task) in enumerate(zip(contenders, tasks, strict=True)):
+            activity, done, total, note = contender.standing()
+            if activity != before[i]:
+                display.reset(task, total=total)
+                before[i] = activity
+            display.update(
+                task, description=f"{contender.folder.name}: {activity}", completed=done, total=total, note=note
+            )
+
+    return show

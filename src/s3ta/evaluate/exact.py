@@ -1,0 +1,35 @@
+"""The arithmetic that verdicts are made in: float32, eager, deterministic, with a fixed number of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def exact_arithmetic(num_threads: int) -> Iterator[None]:
+    """TF32 off, deterministic kernels, `num_threads` CPU threads; what was set before is restored afterwards.
+
+    Kernels change their last bits with the batch shape and the number of threads, and a last bit can flip a verdict; so
+    both are fixed and recorded."""
+    before = (
+        torch.get_num_threads(),
+        torch.get_float32_matmul_precision(),
+        torch.backends.cudnn.allow_tf32,
+        torch.backends.cudnn.deterministic,
+        torch.backends.cudnn.benchmark,
+    )
+    try:
+        torch.set_num_threads(num_threads)
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.set_float32_matmul_precision(before[1])
+        torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = before[2], before[3]
+        torch.backends.cudnn.benchmark = before[4]

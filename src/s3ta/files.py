@@ -1,0 +1,140 @@
+"""Files that are either whole or absent: atomic writes, JSON, and hashes of content."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from s3ta.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where two processes on one folder are not noticed
+    fcntl = None
+
+LOCK = ".lock"
+
+_FULL = {
+    errno.ENOSPC: "no space is left on the disk",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file size limit is reached",
+}
+_DENIED = {
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "permission is denied",
+    errno.EPERM: "the operation is not permitted",
+}
+
+
+@contextmanager
+def readable_errors(path: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into a UserError that names the file; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        reason = (_FULL | _DENIED).get(error.errno or 0)
+        if reason is None:
+            raise
+        advice = "Free some space" if error.errno in _FULL else "Choose a folder that you may write to"
+        raise UserError(
+            f"Cannot write {path}: {reason}. {advice} and run the same command again; what was finished is kept."
+        ) from None
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write beside the target, flush to the disk, then rename: a kill leaves the old file or the new, never a torn one.
+
+    Raises UserError where the disk is full or read-only; the old file is then still there."""
+    with readable_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomic(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Parsed JSON. Raises UserError naming the file where it is missing or damaged."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist.") from None
+    except (ValueError, UnicodeDecodeError):
+        raise UserError(f"{path} is damaged: it does not hold JSON.") from None
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSON-lines file; a torn last line (killed while writing) is left out."""
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
+def append_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Add records to a JSON-lines file."""
+    with readable_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
+
+
+@contextmanager
+def sole_use(folder: Path) -> Iterator[None]:
+    """Hold the folder against other processes; the hold ends with this process, however it ends.
+
+    Raises UserError where another process holds it."""
+    if fcntl is None:
+        yield
+        return
+    with readable_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("wb")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"Another process is at work on {folder}: wait for it, or choose another folder.") from None
+        yield
+
+
+def in_use(folder: Path) -> bool:
+    """Whether another process holds the folder."""
+    try:
+        if (folder / LOCK).exists():
+            with sole_use(folder):
+                pass
+    except UserError:
+        return True
+    return False
+
+
+def sha256(*parts: bytes) -> str:
+    """Sixteen hexadecimal digits that identify the content."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:16]

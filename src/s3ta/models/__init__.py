@@ -1,0 +1,43 @@
+"""Classifiers: images in [0, 1] -> logits. Shapes are named in `s3ta.trace`.
+
+Knows nothing of attacks, data or training. Read `s3ta.models.s3ta` first.
+"""
+
+from s3ta.models.config import ModelConfig, ResNetConfig, S3TAConfig, VisionConfig, default_stem
+from s3ta.models.cost import Cost, count
+from s3ta.models.factory import build_model, create_model, list_models, model_config, num_parameters
+from s3ta.models.pretrained import (
+    find_weights,
+    from_pretrained,
+    load_weights,
+    read_config,
+    read_tensors,
+    save_pretrained,
+    weights_hash,
+)
+from s3ta.models.resnet import ResNet
+from s3ta.models.s3ta import S3TA
+
+__all__ = [
+    "S3TA",
+    "Cost",
+    "ModelConfig",
+    "ResNet",
+    "ResNetConfig",
+    "S3TAConfig",
+    "VisionConfig",
+    "build_model",
+    "count",
+    "create_model",
+    "default_stem",
+    "find_weights",
+    "from_pretrained",
+    "list_models",
+    "load_weights",
+    "model_config",
+    "num_parameters",
+    "read_config",
+    "read_tensors",
+    "save_pretrained",
+    "weights_hash",
+]

@@ -1,0 +1,76 @@
+"""What a classifier is made of, as data: the vision net, the attention controller, the input normalisation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from s3ta.config import Config
+
+Positive = Annotated[int, Field(gt=0)]
+Stem = Literal["conv7_pool", "conv7", "conv3"]
+
+
+def default_stem(image_size: int) -> Stem:
+    """The stem whose dense map fits the input: 28x28 at 224 px, 24x24 at 96, 15x15 at 60, 16x16 at 32."""
+    if image_size >= 128:
+        return "conv7_pool"
+    return "conv7" if image_size >= 48 else "conv3"
+
+
+class VisionConfig(Config):
+    """A pre-activation ResNet (timm's `ResNetV2`), run once per image."""
+
+    backbone: str = "resnetv2_152"
+    """One of resnetv2_mini, _18, _34, _50, _101, _152."""
+    dense: bool = True
+    """Stride 1 in every stage except the second (paper section 3, M1-M3); never dilation. False: timm's own strides."""
+    stem: Stem = "conv7_pool"
+    """conv7_pool: 7x7/2 then max-pool/2 (the paper, stride 4); conv7: 7x7/2 (stride 2); conv3: 3x3/1 (stride 1)."""
+    in_channels: Positive = 3
+    """Image channels: 3 for colour, 1 for grey, any other count too."""
+    image_size: Positive = 224
+    """Height and width in pixels that the model is meant for; other sizes run, and the spatial basis follows them."""
+    mean: tuple[float, ...] = (0.5,)
+    """Subtracted from pixels in [0, 1] by the first layer: one number, or one per channel. With std 0.5 this is 2p - 1 (T3)."""
+    std: tuple[Annotated[float, Field(gt=0)], ...] = (0.5,)
+    """Divides after the subtraction; same shape as mean."""
+
+
+class ResNetConfig(Config):
+    """The plain rival: vision net, average pool, one linear layer (C1; `dense` makes the stride-matched control, M16)."""
+
+    kind: Literal["resnet"] = "resnet"
+    name: str = "resnetv2_152"
+    """What people call it; `create_model(name)` gives this architecture."""
+    num_classes: Positive = 1000
+    vision: VisionConfig = VisionConfig(dense=False)
+
+
+class S3TAConfig(Config):
+    """Soft, sequential, spatial, top-down attention (paper section 3 and appendix A)."""
+
+    kind: Literal["s3ta"] = "s3ta"
+    name: str = "s3ta_16_resnetv2_152"
+    """What people call it; `create_model(name)` gives this architecture."""
+    num_classes: Positive = 1000
+    vision: VisionConfig = VisionConfig()
+    num_glimpses: Positive = 16
+    """How often the model looks before it answers (the paper's unroll steps, M14); does not change the parameters."""
+    num_heads: Positive = 4
+    """Queries sent at every glimpse."""
+    key_channels: Positive = 32
+    """How many of the vision net's channels are keys; the rest are values (M5)."""
+    num_frequencies: Positive = 4
+    """Frequencies per axis of the spatial basis, which has (2 x this)^2 channels (M6)."""
+    lstm_size: Positive = 1024
+    query_hidden: Positive = 1024
+    readout_hidden: Positive = 1024
+    first_logits: Literal["zeros", "readout"] = "zeros"
+    """The logits fed to the first query (M11, open in the paper): zeros, or the read-out of the initial state."""
+    initial_state_std: Annotated[float, Field(ge=0)] = 0.02
+    """Standard deviation of the learned initial state at initialisation (M12, open in the paper)."""
+
+
+ModelConfig = Annotated[ResNetConfig | S3TAConfig, Field(discriminator="kind")]

@@ -1,0 +1,127 @@
+"""Weights as safetensors with their config beside them: a folder or a Hub id. Nothing is pickled or unpickled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from s3ta.errors import UserError
+from s3ta.files import read_json, readable_errors, sha256, write_atomic, write_json
+from s3ta.models.config import ModelConfig
+from s3ta.models.factory import build_model
+from s3ta.models.resnet import ResNet
+from s3ta.models.s3ta import S3TA
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def save_pretrained(model: S3TA | ResNet, folder: str | Path, classes: list[str] | None = None) -> None:
+    """Write `config.json` and `model.safetensors`; `classes` are the names of the outputs, in order."""
+    folder = Path(folder)
+    write_json(
+        folder / CONFIG, {"format": "s3ta-model-1", "model": model.config.model_dump(mode="json"), "classes": classes}
+    )
+    # The weights come last: where they are, the model is whole.
+    write_atomic(folder / WEIGHTS, save({key: value.contiguous().cpu() for key, value in model.state_dict().items()}))
+
+
+def from_pretrained(source: str | Path) -> S3TA | ResNet:
+    """Load a model, in eval mode, from a folder written by `save_pretrained`, from a run folder, or from a Hub id.
+
+    Raises:
+      UserError: nothing there, or a damaged, foreign or mismatching file; the sentence says which."""
+    folder = find_weights(source)
+    config, _ = read_config(folder)
+    model = build_model(config)
+    load_weights(model, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
+    return model.eval()
+
+
+def find_weights(source: str | Path) -> Path:
+    """The folder that holds the weights: the given one, its `model/` (a run folder), or a download from the Hub."""
+    for folder in (Path(source), Path(source) / "model"):
+        if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+            return folder
+    if Path(source).exists():
+        unfinished = (Path(source) / "recipe.json").is_file()
+        advice = (
+            "its training has not finished; run the same `s3ta train` command again"
+            if unfinished
+            else f"a model folder holds {CONFIG} and {WEIGHTS}"
+        )
+        raise UserError(f"{source} is not a model: {advice}.")
+    if str(source).count("/") == 1 and not Path(source).parent.is_dir() and not str(source).startswith((".", "/", "~")):
+        return _from_hub(str(source))
+    raise UserError(f"{source} does not exist. Give a run folder, a model folder, or a Hub id such as owner/name.")
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"There is no folder {name} here, and the Hub did not give a model of that name ({type(error).__name__})."
+        ) from None
+
+
+def read_config(folder: Path) -> tuple[ModelConfig, list[str] | None]:
+    """The model's config and the names of its classes (None where they were not saved)."""
+    stored = read_json(folder / CONFIG)
+    if not isinstance(stored, dict) or stored.get("format") != "s3ta-model-1":
+        raise UserError(f"{folder / CONFIG} is not a config of this program (no format 's3ta-model-1').")
+    try:
+        config = TypeAdapter(ModelConfig).validate_json(json.dumps(stored["model"]))
+    except (KeyError, ValidationError) as error:
+        detail = error.errors()[0] if isinstance(error, ValidationError) else {"loc": ("model",), "msg": "missing"}
+        path = ".".join(str(part) for part in detail["loc"])
+        raise UserError(f"{folder / CONFIG} does not describe a model: {path}: {detail['msg']}.") from None
+    classes = stored.get("classes")
+    if classes is not None and not (isinstance(classes, list) and len(classes) == config.num_classes):
+        raise UserError(
+            f"{folder / CONFIG} must name one class for each of the model's {config.num_classes} outputs, or none."
+        )
+    return config, None if classes is None else [str(name) for name in classes]
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file. Raises UserError where it is missing or damaged."""
+    try:
+        with readable_errors(path):
+            return load(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist.") from None
+    except (SafetensorError, ValueError, KeyError):
+        raise UserError(f"{path} is damaged, or not a safetensors file.") from None
+
+
+def load_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
+    """Fill the model, strictly: every name and shape must fit. Raises UserError that names the first misfit."""
+    own = model.state_dict()
+    for key in sorted(own.keys() | tensors.keys()):
+        if key not in tensors or key not in own:
+            lacking, having = ("the file lacks", "the model has") if key in own else ("the model lacks", "the file has")
+            raise UserError(f"{where} does not fit the model: {having} '{key}', {lacking} it.")
+        if own[key].shape != tensors[key].shape:
+            raise UserError(
+                f"{where} does not fit the model: '{key}' is {tuple(tensors[key].shape)} in the file, "
+                f"{tuple(own[key].shape)} in the model (another number of classes or channels?)."
+            )
+    model.load_state_dict(tensors)
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Identifies the weights by content, whatever the file they came from."""
+    parts = [
+        part
+        for key, value in sorted(model.state_dict().items())
+        for part in (key.encode(), value.detach().cpu().contiguous().numpy().tobytes())
+    ]
+    return sha256(*parts)

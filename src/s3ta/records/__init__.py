@@ -1,0 +1,46 @@
+"""Records of evaluations: one row per example x attack x restart x read-out, and the numbers made from them. No torch.
+
+`schema` (what a record is), `ledger` (chunks in a folder), `metrics` (counts), `intervals` (how sure, and who differs).
+
+    ledger = Ledger.read(folder)
+    for score in scores(ledger.table()):
+        low, high = wilson(score.num_correct, score.num_examples)
+"""
+
+from s3ta.records.intervals import (
+    Comparison,
+    Interval,
+    PairedCounts,
+    mcnemar,
+    pair,
+    paired_difference,
+    refuse_other_settings,
+    wilson,
+)
+from s3ta.records.ledger import FORMAT, Ledger, manifest_differences
+from s3ta.records.metrics import Outcome, Score, nested_scores, outcomes, scores
+from s3ta.records.schema import CLEAN, NO_TARGET, SCHEMA, content_hash, to_table
+
+__all__ = [
+    "CLEAN",
+    "FORMAT",
+    "NO_TARGET",
+    "SCHEMA",
+    "Comparison",
+    "Interval",
+    "Ledger",
+    "Outcome",
+    "PairedCounts",
+    "Score",
+    "content_hash",
+    "manifest_differences",
+    "mcnemar",
+    "nested_scores",
+    "outcomes",
+    "pair",
+    "paired_difference",
+    "refuse_other_settings",
+    "scores",
+    "to_table",
+    "wilson",
+]

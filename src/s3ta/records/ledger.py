@@ -1,0 +1,212 @@
+"""The ledger of an evaluation: a manifest that says what is measured, and chunks of records.
+
+```
+FOLDER/manifest.json          what was measured: model, data, suite, seed, precision ...
+FOLDER/chunk-00000.parquet    the records of the first chunk of examples; the content hash is in the Parquet metadata
+```
+Every file is whole or absent; resume means doing the missing chunks, and nothing sound is ever overwritten:
+
+    ledger = Ledger.open(folder, manifest)          # a new folder, or one with the same manifest
+    for index in ledger.missing(ledger.num_chunks):
+        ledger.write_chunk(index, evaluate(index))
+    table = Ledger.read(folder).table()
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from s3ta.errors import UserError
+from s3ta.files import read_json, write_atomic, write_json
+from s3ta.records.schema import SCHEMA, content_hash, to_table
+
+FORMAT = 1
+INFORMATIVE = "informative"
+"""The manifest's key whose content (versions, hardware) may differ between sessions and is never compared."""
+
+_HASH_KEY = b"s3ta.content"
+
+
+class Ledger:
+    """The records of one suite on one model, in a folder. Make one with `open` (to write) or `read`."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, folder: Path, manifest: dict[str, Any]) -> Ledger:
+        """Create the ledger, or open the one that is there if it measures the same thing.
+
+        Args:
+          folder: created with its parents if absent.
+          manifest: JSON-like; `format` and `num_chunks` are required; everything but `informative` identifies the
+            measurement.
+
+        Raises:
+          UserError: the folder holds another measurement (every difference is named by its dotted path, with both
+            values), chunks without a manifest, a damaged manifest, or a format that this version does not know."""
+        manifest = json.loads(json.dumps(manifest))
+        _check_manifest(manifest, folder)
+        path = folder / "manifest.json"
+        if not path.exists():
+            if next(folder.glob("chunk-*.parquet"), None) is not None:
+                raise UserError(
+                    f"{folder} holds chunks but no manifest.json, so what they measure is unknown: use another folder."
+                )
+            write_json(path, manifest)
+        present = _read_manifest(folder)
+        differences = list(manifest_differences(present, manifest))
+        if differences:
+            raise UserError(
+                f"{folder} already holds another evaluation: "
+                + "; ".join(f"{where} is {old} there and {new} now" for where, old, new in differences)
+                + ". Use another folder, or the settings of the first."
+            )
+        return cls(folder, present)
+
+    @classmethod
+    def read(cls, folder: Path) -> Ledger:
+        """Open an existing ledger for reading; finished or not.
+
+        Raises:
+          UserError: the folder or its manifest is missing, damaged, foreign or of a newer format, or it has no chunk
+          yet."""
+        if not folder.is_dir():
+            raise UserError(f"{folder} does not exist: run `s3ta evaluate` first.")
+        ledger = cls(folder, _read_manifest(folder))
+        if not any(ledger.chunk_path(index).exists() for index in range(ledger.num_chunks)):
+            raise UserError(f"{folder} has a manifest but no chunk yet: run `s3ta evaluate` first.")
+        return ledger
+
+    @property
+    def num_chunks(self) -> int:
+        """How many chunks the finished ledger has."""
+        return self.manifest["num_chunks"]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every chunk is there and sound. Reads them all."""
+        return not self.missing(self.num_chunks)
+
+    def chunk_path(self, index: int) -> Path:
+        return self.folder / f"chunk-{index:05d}.parquet"
+
+    def missing(self, num_chunks: int) -> list[int]:
+        """The chunks, of the first `num_chunks`, that are absent or damaged, ascending. Reads every chunk to find
+        out."""
+        return [index for index in range(num_chunks) if not self._is_sound(index)]
+
+    def write_chunk(self, index: int, columns: Mapping[str, Any] | pa.Table) -> None:
+        """Write one chunk, whole or not at all. A damaged one is replaced; a sound one with the same records is left
+        alone.
+
+        Args:
+          index: 0 up to `num_chunks - 1`.
+          columns: as in `to_table`.
+
+        Raises:
+          ValueError: the index or the records are invalid.
+          UserError: a sound chunk with other records is there, or the disk is full."""
+        if not 0 <= index < self.num_chunks:
+            raise ValueError(f"chunk {index} is outside 0..{self.num_chunks - 1}")
+        table = to_table(columns)
+        path, digest = self.chunk_path(index), content_hash(table, str(index))
+        if self._is_sound(index):
+            if content_hash(self.read_chunk(index), str(index)) != digest:
+                raise UserError(f"{path} already holds other records; finished chunks are never overwritten.")
+            return
+        buffer = io.BytesIO()
+        pq.write_table(table.replace_schema_metadata({_HASH_KEY: digest.encode()}), buffer, compression="zstd")
+        write_atomic(path, buffer.getvalue())
+
+    def read_chunk(self, index: int) -> pa.Table:
+        """The records of one chunk. Raises UserError naming the file where it is missing or damaged."""
+        path = self.chunk_path(index)
+        try:
+            table = pq.read_table(io.BytesIO(path.read_bytes()))
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing: run the evaluation again to finish it.") from None
+        except (pa.ArrowException, OSError, ValueError):
+            raise _damaged(path, "it is not readable Parquet") from None
+        if not table.schema.remove_metadata().equals(SCHEMA):
+            raise _damaged(path, "its columns are not those of a record")
+        written = (table.schema.metadata or {}).get(_HASH_KEY, b"").decode(errors="replace")
+        if any(table[name].null_count for name in SCHEMA.names) or content_hash(table, str(index)) != written:
+            raise _damaged(path, "its content does not match its hash")
+        return table.replace_schema_metadata(None)
+
+    def table(self) -> pa.Table:
+        """All records that are there, in chunk order; of an unfinished ledger, the part that is done.
+
+        Raises:
+          UserError: a chunk is damaged (it is named), or there is none."""
+        present = [index for index in range(self.num_chunks) if self.chunk_path(index).exists()]
+        if not present:
+            raise UserError(f"{self.folder} has no chunk yet: run `s3ta evaluate` first.")
+        return pa.concat_tables([self.read_chunk(index) for index in present]).combine_chunks()
+
+    def _is_sound(self, index: int) -> bool:
+        try:
+            self.read_chunk(index)
+        except UserError:
+            return False
+        return True
+
+
+def manifest_differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, str, str]]:
+    """Every place where two manifests differ, as (dotted path, old value, new value); `informative` is not compared."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys([*old, *new]):
+            if where or key != INFORMATIVE:
+                yield from manifest_differences(
+                    old.get(key, _Absent), new.get(key, _Absent), f"{where}.{key}" if where else key
+                )
+    elif isinstance(old, list) and isinstance(new, list):
+        for index in range(max(len(old), len(new))):
+            before, after = (values[index] if index < len(values) else _Absent for values in (old, new))
+            yield from manifest_differences(before, after, f"{where}.{index}")
+    elif old != new or isinstance(old, bool) != isinstance(new, bool):
+        yield where, _show(old), _show(new)
+
+
+class _Absent:
+    """Stands for a key that is not there; never equal to a JSON value."""
+
+
+def _show(value: Any) -> str:
+    return "absent" if value is _Absent else json.dumps(value)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    if not (folder / "manifest.json").exists():
+        raise UserError(f"{folder} has no manifest.json: it is not the folder of an evaluation.")
+    manifest = read_json(folder / "manifest.json")
+    _check_manifest(manifest, folder)
+    return manifest
+
+
+def _check_manifest(manifest: Any, folder: Path) -> None:
+    number = manifest.get("format") if isinstance(manifest, dict) else None
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise UserError(f"The manifest of {folder} is not one of s3ta: it states no format.")
+    if number > FORMAT:
+        raise UserError(
+            f"{folder} was written in format {number} by a newer s3ta; this one reads format {FORMAT}: upgrade s3ta."
+        )
+    num_chunks = manifest.get("num_chunks")
+    if not isinstance(num_chunks, int) or isinstance(num_chunks, bool) or num_chunks < 1:
+        raise UserError(
+            f"The manifest of {folder} is damaged: num_chunks is {_show(num_chunks)}, not a positive whole number."
+        )
+
+
+def _damaged(path: Path, reason: str) -> UserError:
+    return UserError(f"{path} is damaged: {reason}. Run the same evaluation again to replace it.")

@@ -1,0 +1,188 @@
+"""From records to counts: top-1 and attack success, over all examples and over restarts.
+
+Definitions (protocol E2, E9; the paper's, appendix C.1): top-1 is the share of *all* examples that are classified as
+their label; attack success the share of *all* examples that are classified as the target. Nothing is conditioned on
+the clean prediction. Over restarts an example is correct only if it is correct in every one, and hit if any one hits.
+
+`outcomes` reduces the restarts and keeps the examples (what `intervals.pair` compares); `scores` counts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from s3ta.errors import UserError
+from s3ta.records.schema import CLEAN
+
+
+class Score(NamedTuple):
+    """The counts of one attack at one read-out. Always show top-1 and success together (protocol X36)."""
+
+    attack: str
+    num_attack_steps: int
+    """The read-out; 0 for clean images."""
+    num_restarts: int
+    num_examples: int
+    """All examples, whatever their clean prediction: the denominator of every rate."""
+    num_correct: int
+    """Examples classified as their label after every restart."""
+    num_hits: int | None
+    """Examples classified as their target after any restart; None where the attack has no target."""
+    num_clean_is_target: int | None
+    """Examples whose *clean* image is already classified as the target (X16: counted, never removed); None if
+    unknown."""
+    max_distance: float
+    """The largest L-infinity distance to a clean image, pixels in [0, 1]."""
+
+    @property
+    def top1(self) -> float:
+        return self.num_correct / self.num_examples
+
+    @property
+    def success(self) -> float | None:
+        return None if self.num_hits is None else self.num_hits / self.num_examples
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of each example under one attack at one read-out, after restarts are reduced; arrays of one
+    length."""
+
+    attack: str
+    num_attack_steps: int
+    num_restarts: int
+    example_ids: np.ndarray
+    """Texts, ascending."""
+    labels: np.ndarray
+    targets: np.ndarray
+    """-1: none."""
+    correct: np.ndarray
+    """In all restarts."""
+    hit: np.ndarray
+    """In any restart."""
+    prediction: np.ndarray
+    """After the first restart; what a clean record says."""
+    max_distance: float
+
+    @property
+    def targeted(self) -> bool:
+        return bool((self.targets >= 0).all())
+
+
+def outcomes(table: pa.Table, *, num_restarts: int | None = None) -> list[Outcome]:
+    """Reduce the restarts of each attack and read-out; clean first, then in order of appearance, fewest steps first.
+
+    Args:
+      table: records as of `Ledger.table`.
+      num_restarts: only the first so many restarts (restart < num_restarts); None takes all. Attacks with fewer keep
+        theirs.
+
+    Raises:
+      UserError: an example's label or target changes between restarts (protocol E9, X15), an example is recorded
+        twice, or some examples of an attack have other restarts than the rest."""
+    if num_restarts is not None and num_restarts < 1:
+        raise ValueError(f"num_restarts is {num_restarts}, not at least 1")
+    attack = table["attack"].combine_chunks().dictionary_encode()
+    example = table["example_id"].combine_chunks().dictionary_encode()
+    names, ids = attack.dictionary.to_pylist(), np.array(example.dictionary.to_pylist(), dtype=object)
+    order_of_id = np.argsort(np.argsort(ids))
+    columns = {
+        name: table[name].to_numpy()
+        for name in ("label", "target", "restart", "num_attack_steps", "prediction", "correct", "hit", "distance")
+    }
+    columns["attack"], columns["example"] = attack.indices.to_numpy(), order_of_id[example.indices.to_numpy()]
+    ids = np.sort(ids)
+    found = []
+    for code in sorted(range(len(names)), key=lambda code: (names[code] != CLEAN, code)):
+        of_attack = columns["attack"] == code
+        for num_steps in np.unique(columns["num_attack_steps"][of_attack]):
+            rows = np.flatnonzero(of_attack & (columns["num_attack_steps"] == num_steps))
+            if num_restarts is not None:
+                rows = rows[columns["restart"][rows] < num_restarts]
+            found.append(
+                _reduce(names[code], int(num_steps), {name: values[rows] for name, values in columns.items()}, ids)
+            )
+    return found
+
+
+def scores(table: pa.Table, *, num_restarts: int | None = None) -> list[Score]:
+    """Count `outcomes`: one score per attack and read-out. Errors as there."""
+    reduced = outcomes(table, num_restarts=num_restarts)
+    clean = next((outcome for outcome in reduced if outcome.attack == CLEAN), None)
+    return [_count(outcome, clean) for outcome in reduced]
+
+
+def nested_scores(table: pa.Table, counts: Sequence[int] = (1, 10, 100)) -> list[Score]:
+    """Scores over the first 1, 10, 100 restarts of the same run (the paper's table 5), as far as there are so many.
+
+    The counts are nested: more restarts can only lower top-1 and raise success. The number run is always included."""
+    available = int(table["restart"].to_numpy().max()) + 1
+    wanted = sorted({count for count in counts if count < available} | {available})
+    nested = [score for count in wanted for score in scores(table, num_restarts=count) if score.num_restarts == count]
+    return sorted(
+        nested, key=lambda score: (score.attack != CLEAN, score.attack, score.num_attack_steps, score.num_restarts)
+    )
+
+
+def _reduce(attack: str, num_steps: int, rows: dict[str, np.ndarray], ids: np.ndarray) -> Outcome:
+    where = f"attack '{attack}' at {num_steps} steps"
+    order = np.lexsort((rows["restart"], rows["example"]))
+    rows = {name: values[order] for name, values in rows.items()}
+    codes, counts = np.unique(rows["example"], return_counts=True)
+    num_restarts = int(counts.max())
+    uneven = np.flatnonzero(counts != num_restarts)
+    if uneven.size:
+        raise UserError(
+            f"The records of {where} are uneven: example '{ids[codes[uneven[0]]]}' has {counts[uneven[0]]} restarts "
+            f"and another has {num_restarts}."
+        )
+    by_restart = {name: values.reshape(len(codes), num_restarts) for name, values in rows.items()}
+    misfit = np.flatnonzero((by_restart["restart"] != np.arange(num_restarts)).any(axis=1))
+    if misfit.size:
+        raise UserError(f"Example '{ids[codes[misfit[0]]]}' is recorded twice, or lacks a restart, under {where}.")
+    for name in ("label", "target"):
+        changed = np.flatnonzero((by_restart[name] != by_restart[name][:, :1]).any(axis=1))
+        if changed.size:
+            raise UserError(
+                f"The {name} of example '{ids[codes[changed[0]]]}' changes between restarts of {where}: "
+                "restarts cannot be counted together."
+            )
+    targets = by_restart["target"][:, 0]
+    if (targets >= 0).any() != (targets >= 0).all():
+        raise UserError(f"Some examples of {where} have a target and others none.")
+    return Outcome(
+        attack=attack,
+        num_attack_steps=num_steps,
+        num_restarts=num_restarts,
+        example_ids=ids[codes],
+        labels=by_restart["label"][:, 0],
+        targets=targets,
+        correct=np.asarray(by_restart["correct"].all(axis=1)),
+        hit=np.asarray(by_restart["hit"].any(axis=1)),
+        prediction=by_restart["prediction"][:, 0],
+        max_distance=float(rows["distance"].max()),
+    )
+
+
+def _count(outcome: Outcome, clean: Outcome | None) -> Score:
+    clean_is_target = None
+    if outcome.targeted and clean is not None:
+        prediction_of = dict(zip(clean.example_ids, clean.prediction, strict=True))
+        if all(example_id in prediction_of for example_id in outcome.example_ids):
+            predictions = np.array([prediction_of[example_id] for example_id in outcome.example_ids])
+            clean_is_target = int((predictions == outcome.targets).sum())
+    return Score(
+        attack=outcome.attack,
+        num_attack_steps=outcome.num_attack_steps,
+        num_restarts=outcome.num_restarts,
+        num_examples=len(outcome.example_ids),
+        num_correct=int(outcome.correct.sum()),
+        num_hits=int(outcome.hit.sum()) if outcome.targeted else None,
+        num_clean_is_target=clean_is_target,
+        max_distance=outcome.max_distance,
+    )

@@ -1,0 +1,25 @@
+"""The numbers of one evaluation, for a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from s3ta.records import Ledger, scores
+from s3ta.report.tables import Table, rate
+
+
+def summary(folder: Path) -> Table:
+    """Every read-out of a ledger: top-1 and attack success, each with its 95% interval (X36).
+
+    Raises UserError where the folder holds no records."""
+    rows = [
+        [
+            score.attack,
+            f"{score.num_attack_steps:,}",
+            f"{score.num_examples:,}",
+            rate(score.num_correct, score.num_examples),
+            rate(score.num_hits, score.num_examples),
+        ]
+        for score in scores(Ledger.read(folder).table())
+    ]
+    return Table(["attack", "steps", "n", "top-1 (95% interval)", "success (95% interval)"], rows)

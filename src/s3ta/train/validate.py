@@ -1,0 +1,40 @@
+"""Accuracy on the validation split while training: clean, and under the training attack at full strength."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from s3ta.attacks import PGDConfig, draw_start, draw_targets, frozen, pgd
+from s3ta.data import Dataset, fetch
+from s3ta.models import S3TA, ResNet
+
+
+def validate(
+    model: S3TA | ResNet, dataset: Dataset, attack: PGDConfig, seed: int, batch_size: int, limit: int = 200
+) -> dict[str, int | float]:
+    """Shares of right answers over the first `limit` examples, with always the same targets and starts."""
+    indices = range(min(limit, len(dataset.ids)))
+    if not indices:
+        return {"num_examples": 0}
+    device = next(model.parameters()).device
+    attack = attack.model_copy(update={"random_start_prob": 1.0})
+    clean_correct = attacked_correct = 0
+    for first in range(0, len(indices), batch_size):
+        ids, images, labels = fetch(dataset, indices[first : first + batch_size])
+        images, labels = images.to(device), labels.to(device)
+        targets = draw_targets(seed, ids, labels, model.config.num_classes) if attack.objective == "targeted" else None
+        start = draw_start(attack, seed, ids, images, "validation")
+        attacked = pgd(model, images, labels, config=attack, targets=targets, start=start).final
+        clean_correct += _num_correct(model, images, labels)
+        attacked_correct += _num_correct(model, attacked, labels)
+    return {
+        "num_examples": len(indices),
+        "clean": clean_correct / len(indices),
+        "attacked": attacked_correct / len(indices),
+    }
+
+
+def _num_correct(model: S3TA | ResNet, images: Tensor, labels: Tensor) -> int:
+    with frozen(model), torch.no_grad():
+        return int((model(images).argmax(dim=1) == labels).sum())

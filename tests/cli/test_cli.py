@@ -1,0 +1,298 @@
+"""The program as a newcomer meets it: every verb on real input, every mistake answered in one sentence with exit code 2."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from s3ta.cli import app
+from s3ta.data import ClutteredDigits
+from s3ta.files import sole_use
+from s3ta.records import Ledger
+
+
+def s3ta(*words: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny S3TA, trained and evaluated by the ordinary commands."""
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    assert s3ta("train", "digits/s3ta_4", "--tiny", "--out", folder).exit_code == 0
+    done = s3ta("evaluate", folder, "--tiny", "--threads", "1")
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+@pytest.fixture
+def copy(run: Path, tmp_path: Path) -> Path:
+    """The same run, free to be damaged."""
+    return Path(shutil.copytree(run, tmp_path / "copy"))
+
+
+@pytest.fixture
+def digit(tmp_path: Path) -> Path:
+    path = tmp_path / "digit.png"
+    Image.fromarray(ClutteredDigits("test").image(3)[0]).save(path)
+    return path
+
+
+def refused(result: Result, *words: str) -> None:
+    """One sentence on stderr, nothing on stdout, exit code 2, no traceback."""
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("s3ta: ")
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+    for word in words:
+        assert word in result.stderr
+
+
+def test_every_verb_has_help_with_examples() -> None:
+    for verb in ("demo", "train", "show", "evaluate", "report", "predict", "list"):
+        shown = s3ta(verb, "--help")
+        assert shown.exit_code == 0
+        assert "Examples:" in shown.stdout
+    assert s3ta("--version").stdout.startswith("s3ta ")
+
+
+def test_the_verbs_and_options_are_those_that_people_have_learned() -> None:
+    """A change here breaks somebody's script: it belongs into the CHANGELOG."""
+    from typer.main import get_command
+
+    found = {name: sorted(p.name for p in command.params) for name, command in get_command(app).commands.items()}
+    assert found == {
+        "demo": ["out", "tiny"],
+        "train": ["data_root", "device", "download", "out", "overrides", "recipe", "tiny"],
+        "show": ["fields", "overrides", "recipe"],
+        "evaluate": [
+            "data",
+            "data_root",
+            "device",
+            "download",
+            "micro_batch",
+            "model",
+            "num_examples",
+            "out",
+            "seed",
+            "split",
+            "suite",
+            "threads",
+            "tiny",
+        ],
+        "report": ["out", "runs", "suite"],
+        "predict": ["device", "images", "model", "top"],
+        "list": ["kind"],
+    }
+
+
+def test_lists_name_what_can_be_used() -> None:
+    assert "s3ta_16_resnetv2_152" in s3ta("list", "models").stdout.split()
+    assert "digits/s3ta_4" in s3ta("list", "recipes").stdout
+    assert "table1" in s3ta("list", "suites").stdout
+    assert "targeted PGD, L-inf 16/255, 10 steps of 1.6/255" in s3ta("list", "attacks").stdout
+
+
+def test_show_prints_a_recipe_that_can_be_used_again(tmp_path: Path) -> None:
+    shown = s3ta("show", "digits/s3ta_4", "attack.radius=16/255", "seed=7")
+    assert shown.exit_code == 0
+    assert "603,874 parameters" in shown.stderr
+    saved = tmp_path / "mine.json"
+    saved.write_text(shown.stdout)
+    again = s3ta("show", saved)
+    assert json.loads(again.stdout) == json.loads(shown.stdout)
+    assert json.loads(again.stdout)["attack"]["radius"] == 16 / 255
+    assert "attack.radius = 0.1\n    How far a pixel may move." in s3ta("show", "digits/s3ta_4", "--fields").stdout
+
+
+def test_the_evaluation_prints_intervals_and_leaves_records(run: Path) -> None:
+    done = s3ta("evaluate", run, "--tiny", "--threads", "1")
+    assert done.exit_code == 0
+    assert "12.5% [2.2, 47.1]" in done.stdout or "0.0% [0.0, 32.4]" in done.stdout or "%" in done.stdout
+    assert Ledger.read(run / "evaluations" / "digits").complete
+    assert "top-1 (95% interval)" in done.stdout
+
+
+def test_a_finished_training_is_not_repeated(run: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+    done = s3ta("train", "digits/s3ta_4", "--tiny", "--out", run)
+    assert done.exit_code == 0
+    assert "Already trained" in done.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_report_writes_one_page(run: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    done = s3ta("report", run, "--out", page)
+    assert done.exit_code == 0, done.output
+    text = page.read_text()
+    assert str(page) in done.stdout
+    assert str(run) not in text
+    assert "digits/s3ta_4" in text
+
+
+def test_predict_prints_classes_with_probabilities(run: Path, digit: Path) -> None:
+    done = s3ta("predict", run, digit, digit, "--top", "10")
+    assert done.exit_code == 0, done.output
+    rows = [line.split() for line in done.stdout.splitlines() if "%" in line]
+    assert len(rows) == 20
+    assert {name for _, name in rows} == set("0123456789")
+    shares = [float(share.rstrip("%")) for share, _ in rows[:10]]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(100, abs=0.6)
+
+
+def test_unknown_names_are_answered_with_the_nearest(tmp_path: Path) -> None:
+    refused(s3ta("train", "digits/s3ta_5"), "Unknown recipe 'digits/s3ta_5'", "Did you mean digits/s3ta_4")
+    refused(s3ta("show", "digit/s3ta_4"), "Did you mean digits/s3ta_4")
+    refused(s3ta("list", "model"), "Did you mean models")
+    refused(
+        s3ta("train", "digits/s3ta_4", "model.vision.backbone=resnetv2_minni", "--out", tmp_path / "r"), "resnetv2_mini"
+    )
+    refused(s3ta("train", "digits/s3ta_4", "data.source=digit", "--out", tmp_path / "r"), "Did you mean digits")
+    refused(s3ta("train", "missing.json"), "does not exist")
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "word"),
+    [
+        ("atack.radius=0.1", "Did you mean attack"),
+        ("attack.radiu=0.1", "attack.radius"),
+        ("attack.radius", "name=value"),
+        ("attack.radius=big", "big"),
+        ("attack.radius=NaN", "radius"),
+        ("batch_size=1.5", "batch_size"),
+        ("batch_size=true", "batch_size"),
+        ("seed=one", "seed"),
+        ("attack.radius=8/0", "zero"),
+        ("data=digits", "data"),
+    ],
+)
+def test_mistyped_overrides_are_refused(override: str, word: str, tmp_path: Path) -> None:
+    refused(s3ta("train", "digits/s3ta_4", override, "--out", tmp_path / "r"), word)
+    assert not (tmp_path / "r").exists()
+
+
+def test_missing_or_unfit_data_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    for source, word in (
+        ("folder:flowers", "does not exist"),
+        ("npz:none.npz", "does not exist"),
+        ("torchvision:CIFAR10", "CIFAR10 is not in"),
+        ("torchvision:CIFAR", "Did you mean CIFAR10"),
+    ):
+        refused(
+            s3ta(
+                "train", "cifar10/s3ta_4_mini", f"data.source={source}", "--data-root", tmp_path / "data", "--out", out
+            ),
+            word,
+        )
+    np.savez(tmp_path / "small.npz", images=np.zeros((30, 32, 32, 3), np.uint8), labels=np.arange(30) % 7)
+    refused(
+        s3ta(
+            "train",
+            "cifar10/s3ta_4_mini",
+            f"data.source=npz:{tmp_path}/small.npz",
+            "data.num_validation=5",
+            "--out",
+            out,
+        ),
+        "The model has 10 classes, but npz:small.npz has 7",
+        "model.num_classes=7",
+    )
+    np.savez(tmp_path / "nan.npz", images=np.full((30, 32, 32, 3), np.nan, np.float32), labels=np.arange(30) % 10)
+    refused(
+        s3ta("train", "cifar10/s3ta_4_mini", f"data.source=npz:{tmp_path}/nan.npz", "--out", out), "not finite numbers"
+    )
+    assert not out.exists()
+
+
+def test_files_that_are_no_images_are_named(run: Path, tmp_path: Path, digit: Path) -> None:
+    text = tmp_path / "text.png"
+    text.write_text("not an image")
+    torn = tmp_path / "torn.png"
+    torn.write_bytes(digit.read_bytes()[:200])
+    refused(s3ta("predict", run, text), "text.png", "cannot be read as an image")
+    refused(s3ta("predict", run, torn), "torn.png")
+    refused(s3ta("predict", run, tmp_path / "none.png"), "does not exist")
+    refused(s3ta("predict", run, tmp_path), "is a folder")
+    floats = tmp_path / "nan.tiff"
+    Image.fromarray(np.full((9, 9), np.nan, np.float32)).save(floats)
+    refused(s3ta("predict", run, floats), "floating-point")
+
+
+def test_damaged_or_foreign_models_are_named(copy: Path, tmp_path: Path, digit: Path) -> None:
+    refused(s3ta("predict", tmp_path / "nowhere", digit), "does not exist")
+    refused(s3ta("predict", tmp_path, digit), "is not a model")
+    weights = copy / "model" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    refused(s3ta("predict", copy, digit), "model.safetensors is damaged")
+    weights.write_bytes(b"\x80\x04pickled")
+    refused(s3ta("evaluate", copy, "--tiny"), "damaged, or not a safetensors file")
+    weights.write_bytes(whole)
+    config = copy / "model" / "config.json"
+    described = json.loads(config.read_text())
+    described["model"]["num_classes"], described["classes"] = 7, None
+    config.write_text(json.dumps(described))
+    refused(s3ta("predict", copy, digit), "another number of classes")
+    config.write_text('{"format": "something else"}')
+    refused(s3ta("predict", copy, digit), "not a config of this program")
+    weights.unlink()
+    refused(s3ta("predict", copy, digit), "training has not finished")
+
+
+def test_evaluations_that_do_not_fit_are_refused(copy: Path, tmp_path: Path) -> None:
+    refused(s3ta("evaluate", copy, "--suite", "tabel1"), "Did you mean table1")
+    refused(s3ta("evaluate", copy, "--tiny", "--num-examples", "5000"), "has 1000")
+    refused(s3ta("evaluate", copy, "--tiny", "--threads", "1", "--seed", "1"), "seed is 0 there and 1 now")
+    refused(s3ta("evaluate", copy, "--split", "tset"), "Did you mean test")
+    refused(s3ta("evaluate", copy, "--data", "folder:none", "--data-root", tmp_path), "does not exist")
+    refused(s3ta("evaluate", copy, "--tiny", "--device", "gpu"), "no device 'gpu'")
+    refused(s3ta("evaluate", copy / "model", "--suite", "quick"), "--data")
+
+
+def test_reports_of_nothing_are_refused(copy: Path, tmp_path: Path) -> None:
+    refused(s3ta("report", tmp_path / "none"), "s3ta evaluate")
+    refused(s3ta("report", copy, "--suite", "quick"), "quick")
+
+
+def test_a_folder_is_one_processs_at_a_time(copy: Path) -> None:
+    import subprocess
+    import sys
+
+    with sole_use(copy / "evaluations" / "digits"):
+        other = subprocess.run(
+            [sys.executable, "-m", "s3ta", "evaluate", str(copy), "--tiny", "--threads", "1"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert other.returncode == 2
+    assert "Another process is at work" in other.stderr
+
+
+def test_a_run_of_another_recipe_is_never_touched(copy: Path) -> None:
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file() and path.name != ".lock"}
+    refused(s3ta("train", "digits/s3ta_4", "seed=5", "--tiny", "--out", copy), "seed is 0 there and 5 now")
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_usage_errors_leave_with_2() -> None:
+    for words in (
+        (),
+        ("train",),
+        ("predict", "x"),
+        ("demo", "--fast"),
+        ("evaluate", "x", "--micro-batch", "0"),
+        ("nonsense",),
+    ):
+        assert s3ta(*words).exit_code == (2 if words else s3ta("--help").exit_code or 2)

@@ -1,0 +1,61 @@
+"""The gallery shows exactly the attacked images of the evaluation, with the model's own attention."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from s3ta.errors import UserError
+from s3ta.evaluate import KEPT, evaluate
+from s3ta.explain import write_gallery
+from s3ta.records import Ledger
+from tests.evaluate.small import SETTINGS, ignore, small_model, small_suite, some_digits
+
+
+@pytest.fixture
+def evaluated(tmp_path: Path) -> Path:
+    evaluate(small_model(), some_digits(), small_suite(), tmp_path, [7, 2, 9, 4, 1], SETTINGS, ignore)
+    return tmp_path
+
+
+def test_the_gallery_holds_the_recorded_images(evaluated: Path) -> None:
+    data, model = some_digits(), small_model().eval()
+    path = write_gallery(model, data, evaluated / KEPT, SETTINGS.seed)
+    with np.load(path, allow_pickle=False) as gallery:
+        arrays = dict(gallery)
+    assert arrays["example_ids"].tolist() == [data.ids[i] for i in (7, 2, 9)]
+    assert str(arrays["attack"]) == "targeted-2"
+    records = {
+        row["example_id"]: row
+        for row in Ledger.read(evaluated).table().to_pylist()
+        if row["attack"] == "targeted-2" and row["num_attack_steps"] == 2
+    }
+    for i, example_id in enumerate(arrays["example_ids"]):
+        record = records[str(example_id)]
+        assert arrays["probabilities_adversarial"][i].argmax() == record["prediction"]
+        assert arrays["targets"][i] == record["target"]
+        assert np.abs(arrays["adversarial"][i] - arrays["clean"][i]).max() == pytest.approx(
+            record["distance"], abs=1e-7
+        )
+    trace = model.unroll(torch.from_numpy(arrays["adversarial"]))
+    np.testing.assert_allclose(arrays["attention_adversarial"], trace.attention.detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(arrays["glimpse_probabilities_clean"].sum(axis=-1), 1, atol=1e-5)
+    assert arrays["attention_clean"].shape == (2, 3, 4, 15, 15)
+
+
+def test_a_model_without_attention_has_none(tmp_path: Path) -> None:
+    model = small_model("resnetv2_mini_dense")
+    evaluate(model, some_digits(), small_suite(), tmp_path, [1, 2, 3], SETTINGS, ignore)
+    with np.load(write_gallery(model, some_digits(), tmp_path / KEPT, SETTINGS.seed)) as gallery:
+        assert {name for name in gallery.files if "attention" in name or "glimpse" in name} == set()
+
+
+def test_damaged_or_foreign_images_are_refused(evaluated: Path) -> None:
+    with pytest.raises(UserError, match="not in the test split"):
+        write_gallery(small_model(), some_digits(3), evaluated / KEPT, SETTINGS.seed)
+    (evaluated / KEPT).write_bytes(b"PK not an archive")
+    with pytest.raises(UserError, match="damaged"):
+        write_gallery(small_model(), some_digits(), evaluated / KEPT, SETTINGS.seed)

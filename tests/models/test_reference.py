@@ -1,0 +1,76 @@
+"""The whole forward pass against the float64 reference: logits and attention of every glimpse, and the vision net."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.reference import s3ta_float64
+
+from .helpers import pictures, shaken_model
+
+SETTINGS = [
+    {},
+    {"first_logits": "readout"},
+    {"num_heads": 2, "key_channels": 11, "num_frequencies": 3},
+    {"num_heads": 1, "key_channels": 63, "num_frequencies": 1, "in_channels": 1},
+    {"stem": "conv7", "in_channels": 3},
+    {"stem": "conv7_pool"},
+]
+
+
+def _both(model, images, num_glimpses):
+    config = model.config
+    weights = {name: value.double().numpy() for name, value in model.state_dict().items()}
+    expected = s3ta_float64.forward(
+        weights,
+        images.double().numpy(),
+        num_glimpses=num_glimpses,
+        num_heads=config.num_heads,
+        key_channels=config.key_channels,
+        num_frequencies=config.num_frequencies,
+        first_logits=config.first_logits,
+        pool=config.vision.stem == "conv7_pool",
+    )
+    with torch.no_grad():
+        return model.unroll(images, num_glimpses), expected
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_float64_agrees_to_1e_10_at_every_glimpse(settings):
+    model = shaken_model(**settings).double()
+    images = pictures(2, model.config.vision.in_channels, 24, 20, dtype=torch.float64)
+    trace, (logits, attention) = _both(model, images, num_glimpses=5)
+    np.testing.assert_allclose(trace.logits.numpy(), logits, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(trace.attention.numpy(), attention, rtol=0, atol=1e-10)
+    # the comparison would be empty if all images, heads, places and glimpses were alike
+    assert np.abs(attention - attention.mean(axis=(3, 4), keepdims=True)).max() > 0.2 / attention[0, 0, 0].size
+    for axis in range(2):
+        assert np.ptp(logits, axis=axis).max() > 1e-3
+
+
+@pytest.mark.parametrize("num_glimpses", [1, 2, 3, 7])
+def test_glimpse_counts_trained_with_and_others(num_glimpses):
+    model = shaken_model().double()
+    trace, (logits, attention) = _both(model, pictures(1, 2, 11, 14, dtype=torch.float64), num_glimpses)
+    assert trace.logits.shape[0] == trace.attention.shape[0] == num_glimpses
+    np.testing.assert_allclose(trace.logits.numpy(), logits, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(trace.attention.numpy(), attention, rtol=0, atol=1e-10)
+
+
+def test_float32_agrees_to_1e_5():
+    model = shaken_model()
+    trace, (logits, attention) = _both(model, pictures(2, 2, 24, 20), num_glimpses=5)
+    assert trace.logits.dtype == trace.attention.dtype == torch.float32
+    np.testing.assert_allclose(trace.logits.numpy(), logits, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(trace.attention.numpy(), attention, rtol=0, atol=1e-5)
+
+
+def test_vision_net_alone():
+    model = shaken_model(stem="conv7", in_channels=3).double()
+    images = pictures(2, 3, 24, 20, dtype=torch.float64)
+    weights = {name: value.numpy() for name, value in model.state_dict().items()}
+    expected = np.stack([s3ta_float64.vision(weights, image) for image in images.numpy()])
+    with torch.no_grad():
+        features = model.vision(images).numpy()
+    assert features.shape == (2, 64, 6, 5)
+    np.testing.assert_allclose(features, expected, rtol=0, atol=1e-10)

@@ -1,0 +1,1 @@
+"""Independent plain re-implementations that the package is compared with. They share no code with src."""

@@ -1,0 +1,245 @@
+"""The house rules: what the documents and the layout promise, checked."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+from packaging.requirements import Requirement
+
+import s3ta
+from s3ta.cli import app
+from s3ta.config import override
+from s3ta.evaluate import get_suite
+from s3ta.recipes import RECIPES, get_recipe
+from s3ta.records import SCHEMA
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "s3ta"
+MODULES = sorted(SOURCE.rglob("*.py"))
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+ROOMS = ("models", "attacks", "data", "records", "train", "evaluate", "explain", "report")
+ASSETS = {".j2", ".css", ".js"}
+
+
+def by_name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+# --- layout -------------------------------------------------------------------------------------------------------
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}{done.stderr[-2000:]}"
+
+
+def test_import_contract_holds() -> None:
+    run(str(Path(sys.executable).with_name("lint-imports")))
+
+
+def test_import_contract_names_every_module() -> None:
+    layers = next(c for c in PROJECT["tool"]["importlinter"]["contracts"] if c["type"] == "layers")["layers"]
+    named = {name for layer in layers for name in re.findall(r"\w+", layer)}
+    assert named == {module.name for module in pkgutil.iter_modules([str(SOURCE)])}
+
+
+def test_ruff_is_clean() -> None:
+    run(sys.executable, "-m", "ruff", "check", ".")
+
+
+@pytest.mark.slow
+def test_types_are_clean() -> None:
+    run(sys.executable, "-m", "basedpyright")
+
+
+@pytest.mark.parametrize("path", [*MODULES, *(p for p in sorted(SOURCE.rglob("*")) if p.suffix in ASSETS)], ids=by_name)
+def test_file_can_be_read_in_one_sitting(path: Path) -> None:
+    core = {"models/s3ta.py", "attacks/loop.py", "train/loop.py", "evaluate/runner.py"}
+    limit = 250 if path.relative_to(SOURCE).as_posix() in core else 400
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
+
+
+@pytest.mark.parametrize("path", MODULES, ids=by_name)
+def test_source_neither_unpickles_nor_evaluates(path: Path) -> None:
+    forbidden_modules = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            assert not forbidden_modules & {name.name.partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert (node.module or "").partition(".")[0] not in forbidden_modules
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in {"eval", "exec", "compile", "__import__", "torch.load", "torch.jit.load"}, called
+            if called in {"np.load", "numpy.load"}:
+                assert "allow_pickle=False" in ast.unparse(node)
+
+
+@pytest.mark.parametrize(
+    "statement", ["import s3ta", "import s3ta.report", "import s3ta.records", "from s3ta.cli import main; main()"]
+)
+def test_torch_is_not_imported_before_it_is_needed(statement: str, tmp_path: Path) -> None:
+    program = (
+        f"import sys; sys.argv = ['s3ta', '--help']\ntry:\n    {statement}\nexcept SystemExit as leaving:\n"
+        "    assert not leaving.code, leaving.code\nassert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# --- names --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", ["s3ta", *(f"s3ta.{room}" for room in ROOMS)])
+def test_public_names_resolve_and_are_documented(module: str) -> None:
+    room = importlib.import_module(module)
+    assert room.__doc__
+    for name in room.__all__:
+        value = getattr(room, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert value.__doc__, f"{module}.{name} has no docstring"
+
+
+def test_unknown_public_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = s3ta.nothing
+
+
+def test_version_is_the_same_everywhere() -> None:
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.M)
+    assert cited is not None
+    assert PROJECT["project"]["version"] == s3ta.__version__ == cited[1]
+    assert f"## [{s3ta.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_changelog_tells_which_numbers_changed() -> None:
+    releases = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)[1:]
+    assert releases
+    assert all("### Numbers changed" in release for release in releases)
+
+
+def test_citation_names_the_paper() -> None:
+    text = (ROOT / "CITATION.cff").read_text()
+    assert text.startswith("cff-version: 1.2.0\n")
+    for needed in ("message:", "title:", "authors:", "preferred-citation:", "arXiv:1912.02184"):
+        assert needed in text
+    for author in ("Zoran", "Chrzanowski", "Huang", "Gowal", "Mott", "Kohli"):
+        assert f'family-names: "{author}"' in text
+
+
+def test_constraints_hold_every_direct_dependency_inside_its_range() -> None:
+    pins = dict(re.findall(r"^([\w-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M))
+    extras = PROJECT["project"]["optional-dependencies"]
+    for requirement in map(Requirement, [*PROJECT["project"]["dependencies"], *extras["digits"], *extras["test"]]):
+        assert requirement.name in pins, f"{requirement.name} is not in constraints.txt"
+        assert requirement.specifier.contains(pins[requirement.name]), f"{requirement} against constraints.txt"
+
+
+# --- documents ----------------------------------------------------------------------------------------------------
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def examples() -> Iterator[str]:
+    """Every `s3ta ...` command line that the documents and the help texts show."""
+    for path in DOCUMENTS:
+        for block in blocks(path, "(?:console|sh|bash)?"):
+            yield from (line for line in block.splitlines() if line.startswith("s3ta "))
+        yield from re.findall(r"`(s3ta [a-z][^`\n]*)`", path.read_text(encoding="utf-8"))
+    for command in typer.main.get_command(app).commands.values():
+        yield from (part.strip() for part in re.split(r"\s{2,}", command.epilog or "") if part.startswith("s3ta "))
+
+
+@pytest.mark.parametrize("line", sorted({line.strip() for line in examples()}))
+def test_command_line_example_parses(line: str) -> None:
+    verb, *arguments = shlex.split(line, comments=True)[1:]
+    if ">" in arguments:
+        arguments = arguments[: arguments.index(">")]
+    commands = typer.main.get_command(app).commands
+    for name in verb.split("|"):
+        assert name in commands, f"there is no command '{name}'"
+    if not arguments or "..." in arguments or "--help" in arguments:
+        return
+    given = commands[verb].make_context(verb, arguments).params
+    recipe = given.get("recipe")
+    if recipe and recipe != "RECIPE":
+        override(get_recipe(recipe), given.get("overrides") or [])
+    if verb == "evaluate" and given["suite"] not in (None, "SUITE"):
+        get_suite(given["suite"])
+
+
+def test_help_examples_are_found() -> None:
+    assert len(list(examples())) > 20
+
+
+def test_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "readme.py"
+    program.write_text("\n".join(blocks(ROOT / "README.md", "python")), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    names = runpy.run_path(str(program))
+    assert names["trace"].attention.shape == (6, 4, 4, 15, 15)
+    assert names["attacked"].images.shape == (3, 4, 1, 60, 60)
+    assert names["adversarial"].shape == names["images"].shape
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=by_name)
+def test_named_recipes_models_and_make_targets_exist(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for recipe in re.findall(r"\b(?:digits|cifar10|imagenet|imagenette)/(?:s3ta|resnetv2)\w*(?:-\d+)?", text):
+        assert recipe in RECIPES
+    for model in re.findall(r"`((?:s3ta_\d+_)?resnetv2_[a-z0-9]+(?:_dense)?)`", text):
+        assert model in s3ta.list_models()
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    for target in re.findall(r"(?:^|`)make ([a-z][a-z-]*)", text, re.M):
+        assert target in targets
+
+
+@pytest.mark.parametrize("path", [*DOCUMENTS, ROOT / "SECURITY.md"], ids=by_name)
+def test_links_between_documents_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), target
+
+
+def test_architecture_lists_exactly_the_random_streams_that_exist() -> None:
+    used = set()
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "stream":
+                assert isinstance(node.args[1], ast.Constant), f"{by_name(path)}:{node.lineno} has no literal purpose"
+                used.add(node.args[1].value)
+    section = (ROOT / "docs" / "architecture.md").read_text().partition("## Randomness")[2].partition("\n## ")[0]
+    assert used == set(re.findall(r"^\| `([a-z-]+)` \|", section, re.M))
+
+
+def test_architecture_lists_every_record_column() -> None:
+    files = (ROOT / "docs" / "architecture.md").read_text().partition("**Record**")[2].partition("\n\n")[0]
+    assert set(SCHEMA.names) <= set(re.findall(r"`(\w+)`", files))
+
+
+def test_no_text_names_a_machine() -> None:
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    invented = {"someone", "me"}  # made up by tests that check that such paths are taken out of reports
+    personal = re.compile(r"(?<![\w.)])/(?:home|Users|root|work|mnt|scratch)/(\w[\w.-]*)")
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        if path.is_file() and path.suffix not in {".npz", ".png", ".safetensors", ".parquet"}:
+            users = set(personal.findall(path.read_text(encoding="utf-8")))
+            assert users <= invented, f"{name}: {users}"

@@ -185,7 +185,7 @@ def evaluate(
     chosen = get_suite(suite or ("digits" if source == "digits" else "quick"))
     chosen = tiny_suite(chosen) if tiny else chosen
     settings = Settings(seed=seed, micro_batch=micro_batch, num_threads=threads or os.cpu_count() or 1)
-    config = None if data is None else DataConfig(source=data, num_validation=0)
+    config = None if data is None else DataConfig(source=data)
     folder = evaluate_model(
         model, chosen, config, split, out, settings, Place(data_root, device, download), num_examples
     )

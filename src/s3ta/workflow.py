@@ -139,7 +139,7 @@ def evaluate_model(
         with progress(f"{model.config.name} {suite.name}", gradients) as report:
             evaluate(model, dataset, suite, folder, positions, settings, report)
         if (folder / KEPT).is_file():
-            write_gallery(model, dataset, folder / KEPT, settings.seed)
+            write_gallery(model, dataset, folder / KEPT)
     return folder
 
 

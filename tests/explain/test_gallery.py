@@ -23,7 +23,7 @@ def evaluated(tmp_path: Path) -> Path:
 
 def test_the_gallery_holds_the_recorded_images(evaluated: Path) -> None:
     data, model = some_digits(), small_model().eval()
-    path = write_gallery(model, data, evaluated / KEPT, SETTINGS.seed)
+    path = write_gallery(model, data, evaluated / KEPT)
     with np.load(path, allow_pickle=False) as gallery:
         arrays = dict(gallery)
     assert arrays["example_ids"].tolist() == [data.ids[i] for i in (7, 2, 9)]
@@ -49,13 +49,20 @@ def test_the_gallery_holds_the_recorded_images(evaluated: Path) -> None:
 def test_a_model_without_attention_has_none(tmp_path: Path) -> None:
     model = small_model("resnetv2_mini_dense")
     evaluate(model, some_digits(), small_suite(), tmp_path, [1, 2, 3], SETTINGS, ignore)
-    with np.load(write_gallery(model, some_digits(), tmp_path / KEPT, SETTINGS.seed)) as gallery:
+    with np.load(write_gallery(model, some_digits(), tmp_path / KEPT)) as gallery:
         assert {name for name in gallery.files if "attention" in name or "glimpse" in name} == set()
 
 
 def test_damaged_or_foreign_images_are_refused(evaluated: Path) -> None:
     with pytest.raises(UserError, match="not in the test split"):
-        write_gallery(small_model(), some_digits(3), evaluated / KEPT, SETTINGS.seed)
+        write_gallery(small_model(), some_digits(3), evaluated / KEPT)
     (evaluated / KEPT).write_bytes(b"PK not an archive")
     with pytest.raises(UserError, match="damaged"):
-        write_gallery(small_model(), some_digits(), evaluated / KEPT, SETTINGS.seed)
+        write_gallery(small_model(), some_digits(), evaluated / KEPT)
+
+
+def test_an_attack_without_targets_shows_none(tmp_path: Path) -> None:
+    suite = small_suite().model_copy(update={"gallery_attack": "untargeted-3"})
+    evaluate(small_model(), some_digits(), suite, tmp_path, [1, 2, 3], SETTINGS, ignore)
+    with np.load(write_gallery(small_model(), some_digits(), tmp_path / KEPT)) as gallery:
+        assert gallery["targets"].tolist() == [-1, -1, -1]

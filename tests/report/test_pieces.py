@@ -17,7 +17,7 @@ from s3ta.report import comparison_table, full_table, read_run, read_runs, summa
 from s3ta.report.figures import panels, strength_figures
 from s3ta.report.gallery import amplification, attention, examples, heat, picture
 from s3ta.report.runs import read_gallery
-from s3ta.report.tables import Table, compare
+from s3ta.report.tables import Table, compare, in_force
 from s3ta.report.verdict import strongest
 
 from .synthetic import ATTACKS, make_gallery, make_run
@@ -189,3 +189,16 @@ def test_the_strongest_attack_is_chosen_by_its_settings(tmp_path):
 
 def test_markdown_stays_one_line_per_row():
     assert Table(["a", "b"], [["x\ny", "1|2"]]).markdown().splitlines()[2] == "| x y | 1\\|2 |"
+
+
+def test_settings_that_another_one_switches_off_are_not_told() -> None:
+    adam = {"kind": "adam", "learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "clip_norm": None}
+    assert in_force(adam) == {"kind": "adam", "learning_rate": 0.1, "clip_norm": None}
+    assert in_force(adam | {"kind": "sgd"}) == adam | {"kind": "sgd"}
+    schedule = {"warmup_steps": 0, "warmup_from": 0.05, "decay": "cosine", "decay_at": [], "decay_factor": 0.1}
+    assert in_force(schedule) == {"decay": "cosine"}
+    assert in_force(schedule | {"warmup_steps": 5, "decay": "steps"}) == schedule | {
+        "warmup_steps": 5,
+        "decay": "steps",
+    }
+    assert in_force(None) is None

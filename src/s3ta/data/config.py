@@ -16,9 +16,9 @@ class DataConfig(Config):
     """`digits`, `torchvision:CIFAR10`, `folder:PATH` (train/CLASS/*, test/CLASS/*) or `npz:PATH` (uint8 images, labels)."""
     image_size: Annotated[int, Field(gt=0)] | None = None
     """Height and width in pixels; None keeps the source's own. Folders need one: resize the shorter side, cut the centre."""
-    channels: Literal[1, 3] = 3
-    """Folders only: read images as RGB (3) or grey (1). Other sources have channels of their own."""
+    channels: Literal[1, 3] | None = None
+    """Read image files as RGB (3, the default) or grey (1); other sources have channels of their own."""
     augment: Literal["none", "crop_flip"] = "none"
     """Training only. crop_flip: shift by up to 1/8 of the size (edges padded with black) and mirror every second image."""
-    num_validation: Annotated[int, Field(ge=0)] = 1000
-    """Training examples set apart for choices where the source has no validation split of its own."""
+    num_validation: Annotated[int, Field(ge=0)] | None = None
+    """Training examples set apart for choices (default 1,000); digits have a validation split of their own."""

@@ -21,6 +21,7 @@ from s3ta.errors import UserError, unknown_name
 from s3ta.files import sha256
 from s3ta.streams import stream
 
+NUM_VALIDATION = 1000
 TORCHVISION = ("CIFAR10", "CIFAR100", "FashionMNIST", "MNIST")
 
 
@@ -102,7 +103,7 @@ class FolderDataset:
         if not self.ids:
             raise UserError(f"{folder} holds no images: expected CLASS/*.jpg and the like.")
         self.labels = np.asarray(labels, np.int64)
-        self.shape = (config.channels, config.image_size, config.image_size)
+        self.shape = (config.channels or 3, config.image_size, config.image_size)
         self.fingerprint = sha256(*(f"{i}:{(folder / i).stat().st_size}\n".encode() for i in self.ids))
 
     def image(self, index: int, draw: tuple[int, int] | None = None) -> UInt8[np.ndarray, "C H W"]:
@@ -129,13 +130,13 @@ def _held_out(config: DataConfig, split: str, open_part: Callable[[str], Dataset
     if split == "test":
         return open_part("test")
     whole = open_part("train")
-    if config.num_validation >= len(whole.ids):
+    count = NUM_VALIDATION if config.num_validation is None else config.num_validation
+    if count >= len(whole.ids):
         raise UserError(
-            f"data.num_validation is {config.num_validation}, but {config.source} has only {len(whole.ids)} "
-            "training examples: set it lower."
+            f"data.num_validation is {count}, but {config.source} has only {len(whole.ids)} training examples: set it lower."
         )
     order = stream(0, "held-out", len(whole.ids)).permutation(len(whole.ids))
-    part = order[: config.num_validation] if split == "validation" else order[config.num_validation :]
+    part = order[:count] if split == "validation" else order[count:]
     return Subset(whole, split, np.sort(part).tolist())
 
 

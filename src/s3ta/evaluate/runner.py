@@ -63,7 +63,7 @@ def evaluate(
             piece = pieces[index]
             columns, kept = run_piece(model, dataset, piece, settings)
             if piece.is_first and piece.restart == 0 and piece.name == suite.gallery_attack:
-                _keep(folder / KEPT, piece, dataset, kept[: settings.num_kept])
+                _keep(folder / KEPT, piece, dataset, columns, kept[: settings.num_kept])
             ledger.write_chunk(index, columns)
             done += piece.num_gradients
             report(done, f"{piece.name}: {np.mean(columns['correct']):.0%} right")
@@ -158,12 +158,16 @@ def _padded(batch: Batch, size: int) -> Batch:
     )
 
 
-def _keep(path: Path, piece: Piece, dataset: Dataset, images: Tensor) -> None:
-    ids = [dataset.ids[i] for i in piece.positions[: len(images)]]
+def _keep(path: Path, piece: Piece, dataset: Dataset, columns: dict[str, Any], images: Tensor) -> None:
+    """Keep some attacked images, with the targets that the attack was given (-1: none)."""
+    arrays = {
+        "example_ids": np.array([dataset.ids[i] for i in piece.positions[: len(images)]]),
+        "targets": columns["target"][: len(images)],
+        "adversarial": images.cpu().numpy(),
+        "attack": np.array(piece.name),
+    }
     buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer, example_ids=np.array(ids), adversarial=images.cpu().numpy(), attack=np.array(piece.name)
-    )
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     write_atomic(path, buffer.getvalue())
 
 

@@ -13,19 +13,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def spatial_basis(height: int, width: int, num_frequencies: int = 4) -> Float[Tensor, "S h w"]:
+def spatial_basis(height: int, width: int, num_frequencies: int = 4, origin: float = 0.0) -> Float[Tensor, "S h w"]:
     """The fixed code of every place: all products of a row and a column function (M6; paper A.2.5).
 
-    An axis of length n has cos(pi u i / n) for u = 1..U, then sin(pi u i / n), with i = 0..n-1 (M7: frequency 0 would
-    make dead channels). Channel a * 2U + b is row function a times column function b. Values in [-1, 1]; the squares
-    over the S = (2U)^2 channels sum to U^2 at every place. Float64."""
-    rows, columns = _axis(height, num_frequencies), _axis(width, num_frequencies)
+    An axis of length n has cos(pi u i / n) for u = 1..U, then sin(pi u i / n), with i = origin..origin+n-1 (M7:
+    frequency 0 would make dead channels). Channel a * 2U + b is row function a times column function b. Values lie in [-1, 1];
+    the squares over the S = (2U)^2 channels sum to U^2 at every place. Float64."""
+    rows, columns = _axis(height, num_frequencies, origin), _axis(width, num_frequencies, origin)
     return torch.einsum("ai,bj->abij", rows, columns).flatten(0, 1)
 
 
-def _axis(length: int, num_frequencies: int) -> Float[Tensor, "A n"]:
+def _axis(length: int, num_frequencies: int, origin: float) -> Float[Tensor, "A n"]:
     frequency = torch.arange(1, num_frequencies + 1, dtype=torch.float64, device="cpu")
-    angle = math.pi / length * frequency[:, None] * torch.arange(length, dtype=torch.float64, device="cpu")
+    place = torch.arange(length, dtype=torch.float64, device="cpu") + origin
+    angle = math.pi / length * frequency[:, None] * place
     return torch.cat([angle.cos(), angle.sin()])
 
 

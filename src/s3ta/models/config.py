@@ -28,6 +28,8 @@ class VisionConfig(Config):
     """Stride 1 in every stage except the second (paper section 3, M1-M3); never dilation. False: timm's own strides."""
     stem: Stem = "conv7_pool"
     """conv7_pool: 7x7/2 then max-pool/2 (the paper, stride 4); conv7: 7x7/2 (stride 2); conv3: 3x3/1 (stride 1)."""
+    zero_init_last: bool = False
+    """Begin with the last convolution of every unit at zero (M4b, open in the paper: timm's and Sonnet's V2 do not)."""
     in_channels: Positive = 3
     """Image channels: 3 for colour, 1 for grey, any other count too."""
     image_size: Positive = 224
@@ -64,11 +66,15 @@ class S3TAConfig(Config):
     """How many of the vision net's channels are keys; the rest are values (M5)."""
     num_frequencies: Positive = 4
     """Frequencies per axis of the spatial basis, which has (2 x this)^2 channels (M6)."""
+    basis_origin: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Where places are counted from in the basis: 0, 0.5 or 1 (M7, open in the paper)."""
     lstm_size: Positive = 1024
     query_hidden: Positive = 1024
     readout_hidden: Positive = 1024
     first_logits: Literal["zeros", "readout"] = "zeros"
     """The logits fed to the first query (M11, open in the paper): zeros, or the read-out of the initial state."""
+    detach_feedback: bool = False
+    """Stop the gradient through the logits that are fed back (M11a, open in the paper: it flows)."""
     initial_state_std: Annotated[float, Field(ge=0)] = 0.02
     """Standard deviation of the learned initial state at initialisation (M12, open in the paper)."""
 

@@ -23,12 +23,14 @@ class Controller(nn.Module):
     """The top-down half (paper A.1-A.2): state -> query -> answer -> next state -> read-out.
 
     An `LSTMCell` on the answers and the queries that fetched them (M9), the query network on the hidden state and the
-    previous logits (M10), and one read-out for every glimpse (M13). Gradients flow through the fed-back logits (M11a)."""
+    previous logits (M10), and one read-out for every glimpse (M13). Gradients flow through the fed-back logits unless
+    the config detaches them (M11a)."""
 
     def __init__(self, config: S3TAConfig, num_features: int) -> None:
         super().__init__()
         num_basis = (2 * config.num_frequencies) ** 2
         self.num_heads, self.first_logits = config.num_heads, config.first_logits
+        self.detach_feedback = config.detach_feedback
         query_size = config.key_channels + num_basis
         answer_size = num_features - config.key_channels + num_basis
         self.num_classes = config.num_classes
@@ -63,7 +65,8 @@ class Controller(nn.Module):
         logits = self.readout(hidden) if self.first_logits == "readout" else hidden.new_zeros(batch, self.num_classes)
         all_logits, all_attention = [], []
         for _ in range(num_glimpses):
-            query = self.query(torch.cat([hidden, logits], dim=-1)).unflatten(-1, (self.num_heads, -1))
+            feedback = logits.detach() if self.detach_feedback else logits
+            query = self.query(torch.cat([hidden, feedback], dim=-1)).unflatten(-1, (self.num_heads, -1))
             answers, attention = attend(query, keys, values, basis)
             hidden, cell = self.lstm(torch.cat([answers.flatten(1), query.flatten(1)], dim=-1), (hidden, cell))
             logits = self.readout(hidden)
@@ -89,7 +92,7 @@ class S3TA(nn.Module):
             )
         self.controller = Controller(config, num_features)
         size = self.vision.map_size(config.vision.image_size)
-        self.register_buffer("basis", spatial_basis(size, size, config.num_frequencies).float(), persistent=False)
+        self.register_buffer("basis", self._basis(size, size).float(), persistent=False)
 
     def unroll(self, images: Images, num_glimpses: int | None = None) -> Trace:
         """Look `num_glimpses` times (default: the config's; any number >= 1 works, trained with or not).
@@ -113,8 +116,11 @@ class S3TA(nn.Module):
         """The constant basis of this map: the stored one (float32), or a fresh one for another size or for float64."""
         size = features.shape[-2:]
         if self.basis.shape[-2:] != size or features.dtype == torch.float64:
-            return spatial_basis(size[0], size[1], self.config.num_frequencies).to(features)
+            return self._basis(size[0], size[1]).to(features)
         return self.basis.to(features)
+
+    def _basis(self, height: int, width: int) -> Float[Tensor, "S h w"]:
+        return spatial_basis(height, width, self.config.num_frequencies, self.config.basis_origin)
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

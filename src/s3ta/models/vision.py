@@ -85,6 +85,7 @@ def _backbone(config: VisionConfig) -> nn.Module:
             stem_chs=8,
             basic=True,
             bottle_ratio=1.0,
+            zero_init_last=config.zero_init_last,
             num_classes=0,
             global_pool="",
             in_chans=config.in_channels,
@@ -92,7 +93,12 @@ def _backbone(config: VisionConfig) -> nn.Module:
             norm_layer=BatchNormAct2d,
         )
     return timm.create_model(
-        config.backbone, pretrained=False, num_classes=0, global_pool="", in_chans=config.in_channels
+        config.backbone,
+        pretrained=False,
+        num_classes=0,
+        global_pool="",
+        in_chans=config.in_channels,
+        zero_init_last=config.zero_init_last,
     )
 
 

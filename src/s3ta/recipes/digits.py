@@ -22,7 +22,7 @@ DEPARTURES = (
 
 
 def s3ta_4() -> TrainConfig:
-    """S3TA with 4 glimpses on cluttered digits, for one CPU core and about five minutes (720 training steps).
+    """S3TA with 4 glimpses on cluttered digits, for one CPU core and about five minutes (800 training steps).
 
     Source: the model of the paper's section 3 at 1/170 of its size; the data of Mnih et al. 2014. It departs from the paper's
     training where it must: see `DEPARTURES`. Expected: README, "What the demo shows"."""
@@ -45,9 +45,9 @@ def _digits(name: str, model: str) -> TrainConfig:
         model=model_config(model, num_classes=10, image_size=60, in_channels=1),
         attack=PGDConfig(objective="untargeted", radius=0.1, step_size=0.025, num_attack_steps=5),
         optimizer=OptimizerConfig(kind="adam", learning_rate=3e-3, weight_decay=0.0, clip_norm=1.0),
-        schedule=ScheduleConfig(num_train_steps=720, decay="cosine", clean_steps=200, radius_ramp_steps=200),
+        schedule=ScheduleConfig(num_train_steps=800, decay="cosine", clean_steps=300, radius_ramp_steps=180),
         batch_size=64,
         label_smoothing=0.0,
         num_threads=1,
-        validate_every=180,
+        validate_every=200,
     )

@@ -189,15 +189,27 @@ def _facts(run: Run) -> dict[str, str]:
         "Classes": _text(model.get("num_classes")),
         "Training data": _settings(recipe.get("data")),
         "Attack in training": _settings(recipe.get("attack")),
-        "Optimizer": _settings(recipe.get("optimizer")),
-        "Schedule": _settings(recipe.get("schedule")),
-        "Training steps": _text(recipe.get("num_train_steps")),
+        "Optimizer": _settings(in_force(recipe.get("optimizer"))),
+        "Schedule": _settings(in_force(recipe.get("schedule"))),
         "Batch size": _text(recipe.get("batch_size")),
         "Label smoothing": _text(recipe.get("label_smoothing")),
         "Seed of training": _text(recipe.get("seed")),
         "Evaluated on": _text(" ".join(str(data[key]) for key in ("source", "split") if data.get(key)) or None),
         "Weights (sha256)": _text(model.get("sha256")),
     }
+
+
+def in_force(settings: Any) -> Any:
+    """A part of a recipe without the settings that another one switches off, such as momentum under Adam."""
+    if not isinstance(settings, dict):
+        return settings
+    idle = {
+        ("kind", "adam"): ("momentum", "nesterov"),
+        ("warmup_steps", 0): ("warmup_steps", "warmup_from"),
+        ("decay", "cosine"): ("decay_at", "decay_factor"),
+    }
+    dropped = {name for (key, value), names in idle.items() if settings.get(key) == value for name in names}
+    return {name: value for name, value in settings.items() if name not in dropped}
 
 
 def _text(value: Any) -> str:
@@ -216,7 +228,7 @@ def _settings(value: Any) -> str:
         return _text(value)
     parts = []
     for name, item in value.items():
-        if item is None or isinstance(item, dict):
+        if item is None or item == [] or isinstance(item, dict):
             continue
         if name in ("radius", "step_size") and isinstance(item, float):
             text = format_radius(item)

@@ -76,7 +76,9 @@ def _root(
 @app.command(epilog="Examples:  s3ta demo    s3ta demo --tiny --out /tmp/look")
 @plain_errors
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the two runs and the report.")] = Path("runs/demo"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the runs and the report.  \\[default: runs/demo, or runs/demo-tiny]")
+    ] = None,
     tiny: Tiny = False,
 ) -> None:
     """Train S3TA and its plain rival on cluttered digits, attack both, and write a report (about 6 minutes on two cores).
@@ -84,7 +86,9 @@ def demo(
     Finished parts are kept: a second call repeats nothing, and one that was killed goes on."""
     from s3ta.demo import run_demo
 
-    _say_report(run_demo(out, tiny))
+    page, table = run_demo(out or Path("runs/demo-tiny" if tiny else "runs/demo"), tiny)
+    _print_table(table)
+    _say_report(page)
 
 
 @app.command(
@@ -97,7 +101,7 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[a.b=c]...", help="Settings to change; `s3ta show` lists them.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder.  [default: runs/RECIPE]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder.  \\[default: runs/RECIPE]")] = None,
     data_root: DataRoot = Path("data"),
     device: Device = "auto",
     download: Download = False,
@@ -110,7 +114,8 @@ def train(
     folder = out or Path("runs") / config.name.replace("/", "-")
     trained = train_run(config, folder, Place(data_root, device, download))
     out_console.print(f"{'Trained' if trained else 'Already trained'}: {folder}", markup=False)
-    out_console.print(f"Next: s3ta evaluate {folder}", markup=False)
+    where = f" --data-root {data_root}" if config.data.source != "digits" else ""
+    out_console.print(f"Next: s3ta evaluate {folder}{where}", markup=False)
 
 
 @app.command(
@@ -147,28 +152,35 @@ def show(
 
 @app.command(
     epilog="Examples:  s3ta evaluate runs/digits-s3ta_4    "
-    "s3ta evaluate runs/x --suite quick --data folder:~/flowers --num-examples 200"
+    "s3ta evaluate runs/digits-s3ta_4 attack.num_restarts=10 --num-examples 100    "
+    "s3ta evaluate runs/x --suite quick --data folder:~/flowers"
 )
 @plain_errors
 def evaluate(
     model: Annotated[str, typer.Argument(help="Run folder, model folder, or Hub id.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[attack.a=b]...", help="Settings to change in every attack of the suite."),
+    ] = None,
     suite: Annotated[
-        str | None, typer.Option(help="Name from `s3ta list suites`.  [default: digits for digits, else quick]")
+        str | None, typer.Option(help="Name from `s3ta list suites`.  \\[default: the recipe's, else quick]")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="digits, torchvision:NAME, folder:PATH or npz:PATH.  [default: the recipe's]")
+        str | None, typer.Option(help="digits, torchvision:NAME, folder:PATH or npz:PATH.  \\[default: the recipe's]")
     ] = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
-    num_examples: Annotated[int | None, typer.Option(min=1, help="How many examples.  [default: the suite's]")] = None,
+    num_examples: Annotated[
+        int | None, typer.Option(min=1, help="How many examples.  \\[default: the suite's]")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the records.  [default: evaluations/SUITE in the run folder]")
+        Path | None, typer.Option(help="Folder of the records.  \\[default: evaluations/SUITE in the run folder]")
     ] = None,
     seed: Annotated[int, typer.Option(help="Chooses examples, targets and starts.")] = 0,
     micro_batch: Annotated[
         int, typer.Option(min=1, help="Examples in the model at once; recorded, for it can change last bits.")
     ] = 50,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads; recorded likewise.  [default: all cores]")
+        int | None, typer.Option(min=1, help="CPU threads; recorded likewise.  \\[default: all cores]")
     ] = None,
     data_root: DataRoot = Path("data"),
     device: Device = "auto",
@@ -177,13 +189,12 @@ def evaluate(
 ) -> None:
     """Attack a model and record what happened to every example. Stop it at any moment; the same command goes on."""
     from s3ta.data import DataConfig
-    from s3ta.evaluate import Settings, get_suite, tiny_suite
+    from s3ta.evaluate import Settings, changed_suite, get_suite, tiny_suite
     from s3ta.report import summary
-    from s3ta.workflow import Place, evaluate_model, recipe_data
+    from s3ta.workflow import Place, default_suite, evaluate_model
 
-    source = data or recipe_data(model).source
-    chosen = get_suite(suite or ("digits" if source == "digits" else "quick"))
-    chosen = tiny_suite(chosen) if tiny else chosen
+    chosen = get_suite(suite or default_suite(model))
+    chosen = changed_suite(tiny_suite(chosen) if tiny else chosen, overrides or [])
     settings = Settings(seed=seed, micro_batch=micro_batch, num_threads=threads or os.cpu_count() or 1)
     config = None if data is None else DataConfig(source=data)
     folder = evaluate_model(
@@ -200,14 +211,18 @@ def report(
         list[Path], typer.Argument(help="Evaluated run folders; with two or more, every two are compared.")
     ],
     suite: Annotated[
-        str | None, typer.Option(help="Which evaluation.  [default: the one that all of them have]")
+        str | None, typer.Option(help="Which evaluation.  \\[default: the one that all of them have]")
     ] = None,
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    table: Annotated[Path | None, typer.Option(help="Also write every number to this .csv or .md file.")] = None,
 ) -> None:
     """Write one self-contained HTML page from the records of one or more runs. Runs no model."""
-    from s3ta.report import build_report
+    from s3ta.report import build_report, write_table
 
-    _say_report(build_report(runs, suite or _common_suite(runs), out))
+    chosen = suite or _common_suite(runs)
+    if table is not None:
+        write_table(runs, chosen, table)
+    _say_report(build_report(runs, chosen, out))
 
 
 @app.command(
@@ -275,11 +290,11 @@ def _attacks() -> list[str]:
 
 def _resolved(name: str, overrides: list[str], tiny: bool) -> Any:
     from s3ta.config import override
-    from s3ta.recipes import get_recipe
+    from s3ta.recipes import get_recipe, noting
     from s3ta.recipes import tiny as shrink
 
     recipe = get_recipe(name)
-    return override(shrink(recipe) if tiny else recipe, overrides)
+    return noting(override(shrink(recipe) if tiny else recipe, overrides), overrides)
 
 
 def _common_suite(runs: list[Path]) -> str:

@@ -25,6 +25,10 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
+    def identity(self) -> dict[str, Any]:
+        """The settings that make two of these the same experiment, as JSON values: all, unless a config says otherwise."""
+        return self.model_dump(mode="json")
+
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
@@ -69,8 +73,8 @@ def from_json(cls: type[ConfigT], text: str | bytes, where: str) -> ConfigT:
 
 
 def config_hash(config: Config) -> str:
-    """Twelve hexadecimal digits that change whenever any field does."""
-    canonical = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+    """Twelve hexadecimal digits that change whenever the config's identity does."""
+    canonical = json.dumps(config.identity(), sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
@@ -93,8 +97,10 @@ def _assign(tree: dict[str, Any], path: str, text: str) -> None:
     node: Any = tree
     for depth, name in enumerate([*parents, last]):
         if not isinstance(node, dict) or name not in node:
-            known = node.keys() if isinstance(node, dict) else ()
             prefix = ".".join(path.split(".")[:depth])
+            if not isinstance(node, dict):
+                raise UserError(f"Unknown setting '{path}': {prefix} is one value and has no parts.")
+            known = node.keys()
             raise unknown_name(
                 "setting", path, [f"{prefix}.{key}" if prefix else key for key in known], "s3ta show RECIPE"
             )
@@ -103,7 +109,7 @@ def _assign(tree: dict[str, Any], path: str, text: str) -> None:
     try:
         node[last] = json.loads(text)
     except json.JSONDecodeError:
-        node[last] = text
+        node[last] = float(text) if re.fullmatch(r"[+-]?(\d+\.?|\d*\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE) else text
 
 
 def _sentence(error: ValidationError, where: str) -> str:
@@ -124,5 +130,6 @@ def describe(config: Config, path: str = "") -> list[tuple[str, str, str]]:
         if isinstance(value, Config):
             lines += describe(value, f"{path}{name}.")
         else:
+            value = config.model_dump(mode="json", include={name})[name]
             lines.append((path + name, json.dumps(value), " ".join((field.description or "").split())))
     return lines

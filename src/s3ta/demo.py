@@ -20,11 +20,11 @@ from rich.progress import Progress, TaskID
 
 from s3ta.errors import UserError
 from s3ta.evaluate import get_suite, tiny_suite
-from s3ta.files import in_use, read_json, read_lines
+from s3ta.files import in_use, make_folder, read_json, read_lines, readable_errors
 from s3ta.progress import LineReporter, bars, console
 from s3ta.recipes import get_recipe, tiny
-from s3ta.report import build_report
-from s3ta.train import is_finished
+from s3ta.report import Table, build_report, read_runs, summary_table
+from s3ta.train import is_claimed, is_finished
 from s3ta.workflow import is_evaluated
 
 RECIPES = ("digits/s3ta_4", "digits/resnetv2_mini_dense")
@@ -39,15 +39,24 @@ class Contender:
         self.log = out / f"{self.folder.name}.log"
         self._tiny = ["--tiny"] * is_tiny
         config, suite = get_recipe(recipe), get_suite(SUITE)
-        self.num_steps = (tiny(config) if is_tiny else config).schedule.num_train_steps
+        self.config = tiny(config) if is_tiny else config
+        self.num_steps = self.config.schedule.num_train_steps
         self.num_chunks: int | None = None
         self.suite = tiny_suite(suite) if is_tiny else suite
-        self.ledger = self.folder / "evaluations" / SUITE
+        self.ledger = self.folder / "evaluations" / self.suite.name
         self.child: subprocess.Popen[bytes] | None = None
         self.done = False
 
+    def look(self) -> None:
+        """See whether everything is done. Raises UserError where the folder holds another recipe or suite."""
+        self.done = (
+            is_claimed(self.folder, self.config) and is_finished(self.folder) and is_evaluated(self.ledger, self.suite)
+        )
+
     def advance(self) -> None:
         """Start the next command if none is running. Raises UserError when the last one failed."""
+        if self.done:
+            return
         if self.child is not None:
             code = self.child.poll()
             if code is None:
@@ -66,14 +75,14 @@ class Contender:
             return  # a child of an earlier demo, whose parent was killed, is still at it
         if not is_finished(self.folder):
             self._start("train", self.recipe, "--out", str(self.folder))
-        elif not is_evaluated(self.ledger):
-            self._start("evaluate", str(self.folder), "--suite", SUITE, "--threads", "1")
         else:
-            self.done = True
+            self.look()
+            if not self.done:
+                self._start("evaluate", str(self.folder), "--suite", SUITE, "--threads", "1")
 
     def _start(self, *command: str) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        with self.log.open("ab") as log:
+        with readable_errors(self.log), self.log.open("ab") as log:
             self.child = subprocess.Popen(
                 [sys.executable, "-m", "s3ta", *command, "--device", "cpu", *self._tiny],
                 stdout=log,
@@ -117,13 +126,15 @@ class Contender:
         return words[-1].removeprefix("s3ta: ") if words else "nothing"
 
 
-def run_demo(out: Path, is_tiny: bool) -> Path:
-    """Bring both models to the end, from wherever they stand, and write the report. Returns its path.
+def run_demo(out: Path, is_tiny: bool) -> tuple[Path, Table]:
+    """Bring both models to the end, from wherever they stand, and write the report. Returns its path and its summary.
 
     Raises KeyboardInterrupt on Ctrl-C, after both children have saved their state; UserError when one of them fails."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     contenders = [Contender(recipe, out, is_tiny) for recipe in RECIPES]
-    if all(is_finished(c.folder) and is_evaluated(c.ledger) for c in contenders):
+    for contender in contenders:
+        contender.look()
+    if all(contender.done for contender in contenders):
         console.print("Both models are trained and attacked already; only the report is written again.")
     else:
         console.print(
@@ -133,7 +144,8 @@ def run_demo(out: Path, is_tiny: bool) -> Path:
             soft_wrap=True,
         )
         _work(contenders)
-    return build_report([c.folder for c in contenders], SUITE, out / "report.html")
+    folders, suite = [contender.folder for contender in contenders], contenders[0].suite.name
+    return build_report(folders, suite, out / "report.html"), summary_table(read_runs(folders, suite))
 
 
 def _work(contenders: list[Contender]) -> None:
@@ -171,7 +183,7 @@ def _display(contenders: list[Contender]) -> Iterator[Callable[[], None]]:
                 activity, done, total, note = contender.standing()
                 name = f"{contender.folder.name}: {activity}"
                 if total is not None:
-                    reporters.setdefault(name, LineReporter(name, total, done))(done, note)
+                    reporters.setdefault(name, LineReporter(name, total))(done, note)
 
         yield show
 

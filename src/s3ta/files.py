@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -11,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from s3ta.errors import UserError
 
@@ -29,6 +32,9 @@ _FULL = {
 _DENIED = {
     errno.EROFS: "the disk is read-only",
     errno.EACCES: "permission is denied",
+    errno.EEXIST: "a file is in the way",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EISDIR: "it is a folder",
     errno.EPERM: "the operation is not permitted",
 }
 
@@ -88,9 +94,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     records = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except ValueError:
             break
+        if isinstance(record, dict):
+            records.append(record)
     return records
 
 
@@ -130,6 +138,30 @@ def in_use(folder: Path) -> bool:
     except UserError:
         return True
     return False
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents. Raises UserError where a file is in the way or writing is not allowed."""
+    with readable_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write a compressed `.npz`, whole or not at all."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    write_atomic(path, buffer.getvalue())
+
+
+def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The named arrays of an `.npz`; nothing is unpickled. Raises UserError where the file is damaged or lacks one."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in names}
+    except Exception as error:  # noqa: BLE001 - numpy raises many kinds for a damaged archive
+        raise UserError(
+            f"{path} is damaged ({type(error).__name__}): remove it and run the same command again."
+        ) from None
 
 
 def sha256(*parts: bytes) -> str:

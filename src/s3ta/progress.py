@@ -43,31 +43,44 @@ def bars() -> Progress:
 
 
 @contextmanager
-def progress(description: str, total: int, completed: int = 0) -> Iterator[Reporter]:
-    """A reporter for one piece of work; `completed` is what an earlier, interrupted run had done."""
+def progress(description: str, total: int) -> Iterator[Reporter]:
+    """A reporter for one piece of work. Its first report says what an earlier, interrupted run had done."""
     if console.is_terminal:
         with bars() as display:
-            task: TaskID = display.add_task(description, total=total, completed=completed, note="")
-            yield lambda completed, note="": display.update(task, completed=completed, note=note)
+            task: TaskID = display.add_task(description, total=total, note="")
+            yield _BarReporter(display, task)
     else:
-        yield LineReporter(description, total, completed)
+        yield LineReporter(description, total)
+
+
+class _BarReporter:
+    """Moves a bar; its first report says where an earlier, interrupted run stood, and starts the clock."""
+
+    def __init__(self, display: Progress, task: TaskID) -> None:
+        self.display, self.task, self.started = display, task, False
+
+    def __call__(self, completed: int, note: str = "") -> None:
+        if not self.started:
+            self.started = True
+            self.display.reset(self.task, completed=completed)
+        self.display.update(self.task, completed=completed, note=note)
 
 
 class LineReporter:
     """Where there is no terminal: a line at the start, each tenth of the way and at the end, with the time left."""
 
-    def __init__(self, description: str, total: int, completed: int) -> None:
-        self.description, self.total, self.first = description, total, completed
-        self.began, self.next_line, self.finished = time.monotonic(), completed, False
+    def __init__(self, description: str, total: int) -> None:
+        self.description, self.total = description, total
+        self.first, self.began, self.next_line, self.finished = -1, 0.0, 0, False
 
     def __call__(self, completed: int, note: str = "") -> None:
+        if self.first < 0:  # where an earlier, interrupted run stood
+            self.first, self.began, self.next_line = completed, time.monotonic(), completed
         if completed < min(self.next_line, self.total) or self.finished:
             return
         self.next_line, self.finished = completed + max(1, self.total // 10), completed >= self.total
         elapsed, done = time.monotonic() - self.began, completed - self.first
-        left = (
-            f", about {elapsed / done * (self.total - completed):.0f} s left"
-            if done > 0 and completed < self.total
-            else ""
-        )
+        left = ""
+        if done > 0 and completed < self.total:
+            left = f", about {elapsed / done * (self.total - completed):.0f} s left"
         console.print(f"{self.description}: {completed}/{self.total}{left} {note}".rstrip(), soft_wrap=True)

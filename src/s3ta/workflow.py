@@ -10,8 +10,8 @@ import torch
 
 from s3ta.data import DataConfig, Dataset, check_fit, load_image, locate, open_dataset
 from s3ta.errors import UserError
+from s3ta.evaluate import KEPT as KEPT_FILE
 from s3ta.evaluate import (
-    KEPT,
     Settings,
     Suite,
     choose_examples,
@@ -19,14 +19,19 @@ from s3ta.evaluate import (
     open_ledger,
     plan,
     seconds_per_gradient,
+    suite_identity,
     total_gradients,
+    total_passes,
 )
-from s3ta.explain import write_gallery
-from s3ta.files import sole_use
+from s3ta.exact import exact_arithmetic
+from s3ta.explain import KEPT, gallery
+from s3ta.files import read_arrays, read_json, sole_use, write_arrays
 from s3ta.models import S3TA, ResNet, find_weights, from_pretrained, read_config
 from s3ta.progress import console, progress
 from s3ta.records import Ledger
-from s3ta.train import TrainConfig, claim, is_finished, read_recipe, seeded_model, train
+from s3ta.train import TrainConfig, claim, is_claimed, is_finished, read_recipe, seeded_model, train
+
+GALLERY_FILE = "gallery.npz"
 
 
 class Place(NamedTuple):
@@ -54,8 +59,7 @@ def train_run(recipe: TrainConfig, out: Path, place: Place) -> bool:
     Raises UserError for a folder of another recipe, data that do not fit, and all that `train` raises."""
     located = locate(recipe.data.source, place.data_root)
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": located.source})})
-    if out.exists() and is_finished(out):
-        claim(out, recipe)
+    if is_claimed(out, recipe) and is_finished(out):
         return False
     data, validation = (
         open_dataset(recipe.data, split, located.root, place.download) for split in ("train", "validation")
@@ -82,7 +86,7 @@ def _training_seconds(recipe: TrainConfig, data: Dataset, device: torch.device) 
     model = seeded_model(recipe).to(device).eval()
     images = torch.zeros(recipe.batch_size, *data.shape, device=device)
     with torch.no_grad():
-        model(images)  # warm-up
+        model(images).sum().item()  # warm-up
         began = time.perf_counter()
         model(images).sum().item()
         forward = time.perf_counter() - began
@@ -114,23 +118,26 @@ def evaluate_model(
       data: where the examples come from; None: the recipe's own data (run folders only).
       split: which part of them.
       out: the ledger's folder; None: `evaluations/SUITE` in the run folder."""
+    dataset_of = data or recipe_data(source)
     model = from_pretrained(source).to(device_of(place))
-    vision = model.config.vision
-    located = locate((data or recipe_data(source)).source, place.data_root)
-    config = (data or recipe_data(source)).model_copy(
-        update={
-            "source": located.source,
-            "image_size": vision.image_size,
-            "channels": 1 if vision.in_channels == 1 else 3,
-        }
-    )
-    dataset = open_dataset(config, split, located.root, place.download)
-    folder = out or default_ledger(source, suite)
+    vision, folder = model.config.vision, out or default_ledger(source, suite)
+    located = locate(dataset_of.source, place.data_root)
+    fitted = {
+        "source": located.source,
+        "image_size": vision.image_size,
+        "channels": 1 if vision.in_channels == 1 else 3,
+    }
+    dataset = open_dataset(dataset_of.model_copy(update=fitted), split, located.root, place.download)
+    _, classes = read_config(find_weights(source))
+    check_fit(dataset, channels=vision.in_channels, num_classes=model.config.num_classes, classes=classes)
     positions = choose_examples(dataset, num_examples or _default_count(suite, dataset), settings.seed)
-    gradients = total_gradients(plan(suite, positions, settings.micro_batch))
+    pieces = plan(suite, positions, settings.micro_batch)
     with sole_use(folder):
         open_ledger(model, dataset, suite, folder, positions, settings)
-        seconds = seconds_per_gradient(model, dataset, settings) * gradients
+        gradients, seconds = (
+            total_gradients(pieces),
+            seconds_per_gradient(model, dataset, settings) * total_passes(pieces),
+        )
         console.print(
             f"{model.config.name}, suite {suite.name}: {len(positions)} examples, {gradients:,} gradient evaluations, "
             f"about {_minutes(seconds)} here for all; finished parts are not repeated",
@@ -138,8 +145,10 @@ def evaluate_model(
         )
         with progress(f"{model.config.name} {suite.name}", gradients) as report:
             evaluate(model, dataset, suite, folder, positions, settings, report)
-        if (folder / KEPT).is_file():
-            write_gallery(model, dataset, folder / KEPT)
+        if (folder / KEPT_FILE).is_file():
+            kept = read_arrays(folder / KEPT_FILE, KEPT)
+            with exact_arithmetic(settings.num_threads):
+                write_arrays(folder / GALLERY_FILE, gallery(model, dataset, kept, settings.micro_batch))
     return folder
 
 
@@ -150,16 +159,26 @@ def recipe_data(source: str) -> DataConfig:
     return read_recipe(Path(source)).data
 
 
+def default_suite(source: str) -> str:
+    """The suite that a run folder's recipe names; `quick` for other models."""
+    return read_recipe(Path(source)).suite if (Path(source) / "recipe.json").is_file() else "quick"
+
+
 def default_ledger(source: str, suite: Suite) -> Path:
-    """`evaluations/SUITE` in a run folder, else under `evaluations/` here, by the model's name."""
-    if Path(source).is_dir():
-        return Path(source) / "evaluations" / suite.name
-    return Path("evaluations") / source.replace("/", "--") / suite.name
+    """`evaluations/SUITE` in a run folder; for a model from the Hub, in a run folder made for it under `runs/`."""
+    folder = Path(source) if Path(source).is_dir() else Path("runs") / source.replace("/", "--")
+    return folder / "evaluations" / suite.name
 
 
-def is_evaluated(folder: Path) -> bool:
-    """Whether a ledger is there and complete."""
-    return (folder / "manifest.json").is_file() and Ledger.read(folder).complete
+def is_evaluated(folder: Path, suite: Suite) -> bool:
+    """Whether this suite's ledger is complete there, with its gallery."""
+    manifest = folder / "manifest.json"
+    if not manifest.is_file() or next(folder.glob("chunk-*.parquet"), None) is None:
+        return False
+    if read_json(manifest).get("suite") != suite_identity(suite):
+        raise UserError(f"{folder} holds an evaluation with other attacks: choose another folder with --out.")
+    drawn = suite.gallery_attack is None or (folder / GALLERY_FILE).is_file()
+    return drawn and Ledger.read(folder).complete
 
 
 def _default_count(suite: Suite, dataset: Dataset) -> int:

@@ -60,6 +60,7 @@ def test_every_verb_has_help_with_examples() -> None:
         shown = s3ta(verb, "--help")
         assert shown.exit_code == 0
         assert "Examples:" in shown.stdout
+        assert "[default: " in shown.stdout or verb in ("show", "list")
     assert s3ta("--version").stdout.startswith("s3ta ")
 
 
@@ -81,13 +82,14 @@ def test_the_verbs_and_options_are_those_that_people_have_learned() -> None:
             "model",
             "num_examples",
             "out",
+            "overrides",
             "seed",
             "split",
             "suite",
             "threads",
             "tiny",
         ],
-        "report": ["out", "runs", "suite"],
+        "report": ["out", "runs", "suite", "table"],
         "predict": ["device", "images", "model", "top"],
         "list": ["kind"],
     }
@@ -116,7 +118,7 @@ def test_the_evaluation_prints_intervals_and_leaves_records(run: Path) -> None:
     done = s3ta("evaluate", run, "--tiny", "--threads", "1")
     assert done.exit_code == 0
     assert "12.5% [2.2, 47.1]" in done.stdout or "0.0% [0.0, 32.4]" in done.stdout or "%" in done.stdout
-    assert Ledger.read(run / "evaluations" / "digits").complete
+    assert Ledger.read(run / "evaluations" / "digits-tiny").complete
     assert "top-1 (95% interval)" in done.stdout
 
 
@@ -195,23 +197,25 @@ def test_missing_or_unfit_data_are_refused_before_anything_is_written(tmp_path: 
             ),
             word,
         )
-    np.savez(tmp_path / "small.npz", images=np.zeros((30, 32, 32, 3), np.uint8), labels=np.arange(30) % 7)
+    for name in ("small", "nan"):
+        (tmp_path / name).mkdir()
+    np.savez(tmp_path / "small" / "train.npz", images=np.zeros((30, 32, 32, 3), np.uint8), labels=np.arange(30) % 7)
     refused(
         s3ta(
             "train",
             "cifar10/s3ta_4_mini",
-            f"data.source=npz:{tmp_path}/small.npz",
+            f"data.source=npz:{tmp_path}/small",
             "data.num_validation=5",
             "--out",
             out,
         ),
-        "The model has 10 classes, but npz:small.npz has 7",
+        "The model has 10 classes, but npz:small has 7",
         "model.num_classes=7",
     )
-    np.savez(tmp_path / "nan.npz", images=np.full((30, 32, 32, 3), np.nan, np.float32), labels=np.arange(30) % 10)
-    refused(
-        s3ta("train", "cifar10/s3ta_4_mini", f"data.source=npz:{tmp_path}/nan.npz", "--out", out), "not finite numbers"
+    np.savez(
+        tmp_path / "nan" / "train.npz", images=np.full((30, 32, 32, 3), np.nan, np.float32), labels=np.arange(30) % 10
     )
+    refused(s3ta("train", "cifar10/s3ta_4_mini", f"data.source=npz:{tmp_path}/nan", "--out", out), "not finite numbers")
     assert not out.exists()
 
 
@@ -269,7 +273,7 @@ def test_a_folder_is_one_processs_at_a_time(copy: Path) -> None:
     import subprocess
     import sys
 
-    with sole_use(copy / "evaluations" / "digits"):
+    with sole_use(copy / "evaluations" / "digits-tiny"):
         other = subprocess.run(
             [sys.executable, "-m", "s3ta", "evaluate", str(copy), "--tiny", "--threads", "1"],
             capture_output=True,
@@ -296,3 +300,50 @@ def test_usage_errors_leave_with_2() -> None:
         ("nonsense",),
     ):
         assert s3ta(*words).exit_code == (2 if words else s3ta("--help").exit_code or 2)
+
+
+def test_restarts_and_other_strengths_need_no_suite_of_their_own(run: Path) -> None:
+    done = s3ta("evaluate", run, "attack.num_restarts=2", "attack.radius=16/255", "--tiny", "--threads", "1")
+    assert done.exit_code == 0, done.output
+    ledger = Ledger.read(run / "evaluations" / "digits-tiny+num_restarts=2+radius=16_255")
+    assert set(ledger.table()["restart"].to_pylist()) == {0, 1}
+    assert {attack["radius"] for attack in ledger.manifest["suite"]["attacks"]} == {16 / 255}
+    refused(s3ta("evaluate", run, "attack.num_restarts=0", "--tiny"), "num_restarts")
+
+
+def test_a_table_of_all_numbers(run: Path, tmp_path: Path) -> None:
+    page, table = tmp_path / "page.html", tmp_path / "numbers.csv"
+    assert s3ta("report", run, "--suite", "digits-tiny", "--out", page, "--table", table).exit_code == 0
+    assert len(table.read_text().splitlines()) == 1 + 5
+    refused(
+        s3ta("report", run, "--suite", "digits-tiny", "--out", page, "--table", tmp_path / "numbers.xls"), ".csv or .md"
+    )
+
+
+def test_a_changed_recipe_says_so(tmp_path: Path) -> None:
+    shown = json.loads(s3ta("show", "digits/s3ta_4", "model.num_glimpses=8", "attack.num_attack_steps=2").stdout)
+    assert shown["model"]["name"] == "s3ta_4_resnetv2_mini*"
+    assert "attack.num_attack_steps=2, model.num_glimpses=8" in shown["departures"][0]
+    shown = json.loads(s3ta("show", "cifar10/s3ta_4_mini", f"data.source=folder:{tmp_path}/flowers").stdout)
+    assert not any(str(tmp_path) in note for note in shown["departures"])
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path, run: Path) -> None:
+    (tmp_path / "file").write_text("here first")
+    for words in (
+        ("train", "digits/s3ta_4", "--tiny", "--out", tmp_path / "file"),
+        ("demo", "--tiny", "--out", tmp_path / "file" / "sub"),
+        ("evaluate", run, "--tiny", "--out", tmp_path / "file"),
+        ("report", run, "--suite", "digits-tiny", "--out", tmp_path / "file" / "page.html"),
+    ):
+        result = s3ta(*words)
+        assert (result.exit_code, "file" in result.stderr) == (2, True), result.output
+        assert (tmp_path / "file").read_text() == "here first"
+
+
+def test_a_model_with_other_class_names_is_not_scored(copy: Path) -> None:
+    config = copy / "model" / "config.json"
+    described = json.loads(config.read_text())
+    described["classes"] = list("9876543210")
+    config.write_text(json.dumps(described))
+    refused(s3ta("evaluate", copy, "--tiny", "--threads", "1"), "trained with the class '9' where digits has '0'")

@@ -10,9 +10,10 @@ import torch
 
 from s3ta.data import fetch
 from s3ta.errors import UserError
-from s3ta.evaluate import Settings, choose_examples, evaluate, plan, runner, total_gradients
+from s3ta.evaluate import Settings, changed_suite, choose_examples, evaluate, plan, runner, total_gradients
 from s3ta.evaluate.runner import KEPT, run_piece
 from s3ta.files import read_json
+from s3ta.models import create_model
 from s3ta.records import Ledger
 from s3ta.streams import stream
 from tests.evaluate.small import SETTINGS, ignore, small_model, small_suite, some_digits
@@ -237,3 +238,32 @@ def test_examples_are_a_seeded_prefix() -> None:
 
 def test_gradients_are_counted_before_they_are_spent() -> None:
     assert total_gradients(plan(small_suite(2), range(11), 4)) == 11 * 2 * (3 + 2)
+
+
+def test_a_model_that_answers_nan_is_not_called_robust(tmp_path: Path) -> None:
+    model = small_model()
+    with torch.no_grad():
+        model.controller.readout[2].bias[4] = float("nan")
+    with pytest.raises(UserError, match="is not finite"):
+        evaluate(model, some_digits(), small_suite(), tmp_path, range(4), SETTINGS, ignore)
+    assert chunk_bytes(tmp_path) == {}
+
+
+def test_settings_change_every_attack_of_a_suite_and_its_name() -> None:
+    changed = changed_suite(small_suite(), ["attack.num_restarts=3", "attack.radius=16/255"])
+    assert changed.name == "small+num_restarts=3+radius=16_255"
+    assert {(a.attack.num_restarts, a.attack.radius) for a in changed.attacks} == {(3, 16 / 255)}
+    assert [a.attack.num_attack_steps for a in changed.attacks] == [3, 2]
+    assert changed_suite(small_suite(), []) == small_suite()
+    with pytest.raises(UserError, match=r"Did you mean attack\.num_restarts"):
+        changed_suite(small_suite(), ["attack.num_restart=3"])
+    with pytest.raises(UserError, match="read_outs"):
+        changed_suite(small_suite(), ["attack.num_attack_steps=1"])
+
+
+def test_recurrent_parts_run_backward_in_eval_mode_on_any_device() -> None:
+    """X13: cuDNN's LSTM cannot; an LSTMCell, or plain operations, can."""
+    for name in ("s3ta_2_resnetv2_mini", "s3ta_2_resnetv2_18"):
+        parts = list(create_model(name).modules())
+        assert not any(isinstance(part, torch.nn.RNNBase) for part in parts)
+        assert any(isinstance(part, torch.nn.LSTMCell) for part in parts)

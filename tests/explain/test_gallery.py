@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from s3ta.errors import UserError
-from s3ta.evaluate import KEPT, evaluate
-from s3ta.explain import write_gallery
+from s3ta.evaluate import KEPT as KEPT_FILE
+from s3ta.evaluate import evaluate
+from s3ta.explain import KEPT, gallery, look
+from s3ta.files import read_arrays
 from s3ta.records import Ledger
 from tests.evaluate.small import SETTINGS, ignore, small_model, small_suite, some_digits
 
@@ -21,11 +23,14 @@ def evaluated(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def drawn(folder: Path, name: str = "s3ta_2_resnetv2_mini", count: int = 11) -> dict[str, np.ndarray]:
+    kept = read_arrays(folder / KEPT_FILE, KEPT)
+    return gallery(small_model(name), some_digits(count), kept, SETTINGS.micro_batch)
+
+
 def test_the_gallery_holds_the_recorded_images(evaluated: Path) -> None:
     data, model = some_digits(), small_model().eval()
-    path = write_gallery(model, data, evaluated / KEPT)
-    with np.load(path, allow_pickle=False) as gallery:
-        arrays = dict(gallery)
+    arrays = drawn(evaluated)
     assert arrays["example_ids"].tolist() == [data.ids[i] for i in (7, 2, 9)]
     assert str(arrays["attack"]) == "targeted-2"
     records = {
@@ -37,9 +42,10 @@ def test_the_gallery_holds_the_recorded_images(evaluated: Path) -> None:
         record = records[str(example_id)]
         assert arrays["probabilities_adversarial"][i].argmax() == record["prediction"]
         assert arrays["targets"][i] == record["target"]
-        assert np.abs(arrays["adversarial"][i] - arrays["clean"][i]).max() == pytest.approx(
-            record["distance"], abs=1e-7
-        )
+        loss = -np.log(arrays["probabilities_adversarial"][i][record["label"]])
+        assert loss == pytest.approx(record["loss"], abs=1e-6)
+        moved = np.abs(arrays["adversarial"][i] - arrays["clean"][i]).max()
+        assert moved == pytest.approx(record["distance"], abs=1e-7)
     trace = model.unroll(torch.from_numpy(arrays["adversarial"]))
     np.testing.assert_allclose(arrays["attention_adversarial"], trace.attention.detach().numpy(), atol=1e-6)
     np.testing.assert_allclose(arrays["glimpse_probabilities_clean"].sum(axis=-1), 1, atol=1e-5)
@@ -49,20 +55,28 @@ def test_the_gallery_holds_the_recorded_images(evaluated: Path) -> None:
 def test_a_model_without_attention_has_none(tmp_path: Path) -> None:
     model = small_model("resnetv2_mini_dense")
     evaluate(model, some_digits(), small_suite(), tmp_path, [1, 2, 3], SETTINGS, ignore)
-    with np.load(write_gallery(model, some_digits(), tmp_path / KEPT)) as gallery:
-        assert {name for name in gallery.files if "attention" in name or "glimpse" in name} == set()
+    found = drawn(tmp_path, "resnetv2_mini_dense")
+    assert {name for name in found if "attention" in name or "glimpse" in name} == set()
+
+
+def test_padding_is_left_out() -> None:
+    images = torch.rand(3, 1, 60, 60, generator=torch.Generator().manual_seed(1))
+    for name in ("s3ta_2_resnetv2_mini", "resnetv2_mini_dense"):
+        padded, plain = look(small_model(name), images, 7), look(small_model(name), images)
+        assert padded.keys() == plain.keys()
+        for key in plain:
+            np.testing.assert_allclose(padded[key], plain[key], atol=1e-5)
 
 
 def test_damaged_or_foreign_images_are_refused(evaluated: Path) -> None:
     with pytest.raises(UserError, match="not in the test split"):
-        write_gallery(small_model(), some_digits(3), evaluated / KEPT)
-    (evaluated / KEPT).write_bytes(b"PK not an archive")
+        drawn(evaluated, count=3)
+    (evaluated / KEPT_FILE).write_bytes(b"PK not an archive")
     with pytest.raises(UserError, match="damaged"):
-        write_gallery(small_model(), some_digits(), evaluated / KEPT)
+        drawn(evaluated)
 
 
 def test_an_attack_without_targets_shows_none(tmp_path: Path) -> None:
     suite = small_suite().model_copy(update={"gallery_attack": "untargeted-3"})
     evaluate(small_model(), some_digits(), suite, tmp_path, [1, 2, 3], SETTINGS, ignore)
-    with np.load(write_gallery(small_model(), some_digits(), tmp_path / KEPT)) as gallery:
-        assert gallery["targets"].tolist() == [-1, -1, -1]
+    assert drawn(tmp_path)["targets"].tolist() == [-1, -1, -1]

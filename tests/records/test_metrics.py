@@ -74,8 +74,8 @@ def test_doubled_uneven_and_half_targeted_records_are_refused():
     one = rows("t", LABELS, LABELS, TARGETS)
     with pytest.raises(UserError, match="recorded twice"):
         scores(to_table(join(one, one)))
-    with pytest.raises(UserError, match="uneven: example 'ex-3' has 1 restarts"):
-        scores(to_table(join(one, rows("t", LABELS[:3], LABELS[:3], TARGETS[:3], restart=1))))
+    (begun,) = scores(to_table(join(one, rows("t", LABELS[:3], LABELS[:3], TARGETS[:3], restart=1))))
+    assert (begun.num_restarts, begun.num_examples) == (1, 7), "a restart that some examples lack does not count yet"
     with pytest.raises(UserError, match="have a target and others none"):
         scores(to_table(rows("t", LABELS, LABELS, [*TARGETS[:6], -1])))
 

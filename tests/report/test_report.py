@@ -131,7 +131,7 @@ def test_the_headline_names_the_winner_and_both_measures(two):
     assert page.words.count("s3ta_4 is ahead under untargeted and targeted attack") == 2  # title and heading
     assert "untargeted-100: 100 steps, radius 0.1, 1 start" in page.words
     assert "gives the attacker's answer on" in page.words
-    assert "s3ta_4 is hit less often" in page.words
+    assert "s3ta_4 is clearly hit less often" in page.words
 
 
 def test_a_model_against_its_twin_is_undecided(tmp_path):

@@ -1,7 +1,7 @@
 """(callable, images, labels) -> adversarial images. Never names a model class. Read `s3ta.attacks.loop` first."""
 
 from s3ta.attacks.frozen import frozen
-from s3ta.attacks.loop import Attacked, autograd_gradient, perturb
+from s3ta.attacks.loop import Attacked, NotFiniteError, autograd_gradient, perturb
 from s3ta.attacks.objectives import final_logits, random_target, start_noise, targeted, untargeted
 from s3ta.attacks.pgd import PGDConfig, draw_start, draw_targets, evaluation_step_size, pgd
 from s3ta.attacks.steps import sign_step
@@ -10,6 +10,7 @@ from s3ta.attacks.threat import Linf
 __all__ = [
     "Attacked",
     "Linf",
+    "NotFiniteError",
     "PGDConfig",
     "autograd_gradient",
     "draw_start",

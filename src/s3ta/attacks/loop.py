@@ -66,7 +66,7 @@ def perturb(
     Returns:
       Attacked, with one entry per read-out, the last after num_attack_steps steps.
     Raises:
-      UserError: images that are not finite or not in [0, 1]."""
+      UserError: images that are not finite or not in [0, 1], or a gradient that is not finite (NotFiniteError)."""
     _check_images(clean)
     gradient = gradient or autograd_gradient
     wanted = tuple(sorted({n for n in read_outs if n < num_attack_steps} | {num_attack_steps}))
@@ -78,7 +78,10 @@ def perturb(
             if done in wanted:
                 kept.append(iterate)
             if done < num_attack_steps:
-                iterate = threat.project(step_rule(iterate, gradient(outputs_fn, objective, iterate)), clean)
+                ascent = gradient(outputs_fn, objective, iterate)
+                if not torch.isfinite(ascent).all():
+                    raise NotFiniteError(f"The model's gradient is not finite (NaN or infinite) at attack step {done}.")
+                iterate = threat.project(step_rule(iterate, ascent), clean)
     return Attacked(wanted, torch.stack(kept), num_attack_steps)
 
 
@@ -91,6 +94,10 @@ def _check_images(images: Images) -> None:
         raise UserError(
             f"The images under attack have {what}: give pixels in [0, 1] and put normalisation into the model."
         )
+
+
+class NotFiniteError(UserError):
+    """A gradient that is NaN or infinite: the attack would stand still and the model look robust."""
 
 
 def autograd_gradient(outputs_fn: OutputsFn, objective: Objective, images: Images) -> Tensor:

@@ -13,7 +13,7 @@ class DataConfig(Config):
     """A data source and what is done to its images."""
 
     source: str = "digits"
-    """`digits`, `torchvision:CIFAR10`, `folder:PATH` (train/CLASS/*, test/CLASS/*) or `npz:PATH` (uint8 images, labels)."""
+    """`digits`, `torchvision:CIFAR10`, `folder:PATH` (train/CLASS/*, test/CLASS/*) or `npz:PATH` (train.npz, test.npz)."""
     image_size: Annotated[int, Field(gt=0)] | None = None
     """Height and width in pixels; None keeps the source's own. Folders need one: resize the shorter side, cut the centre."""
     channels: Literal[1, 3] | None = None

@@ -66,8 +66,16 @@ def fetch(dataset: Dataset, indices: Sequence[int], draw: tuple[int, int] | None
     return Batch([dataset.ids[i] for i in indices], torch.from_numpy(pixels).float().div_(255), labels)
 
 
-def check_fit(dataset: Dataset, *, channels: int, num_classes: int, image_size: int | None = None) -> None:
-    """Raises UserError where a model of this many channels and classes (and this image size) does not fit the data."""
+def check_fit(
+    dataset: Dataset,
+    *,
+    channels: int,
+    num_classes: int,
+    image_size: int | None = None,
+    classes: Sequence[str] | None = None,
+) -> None:
+    """Raises UserError where a model of this many channels and classes does not fit the data; where they are given, the
+    image size and the names of the model's classes must fit too."""
     if dataset.shape[0] != channels:
         raise UserError(
             f"The model takes images with {channels} channels, but those of {dataset.source} have "
@@ -83,3 +91,9 @@ def check_fit(dataset: Dataset, *, channels: int, num_classes: int, image_size: 
             f"The model is meant for {image_size} px, but the images of {dataset.source} are "
             f"{dataset.shape[1]}x{dataset.shape[2]}: set data.image_size={image_size} or model.vision.image_size."
         )
+    for ours, theirs in zip(classes or (), dataset.classes, strict=False):
+        if ours != theirs:
+            raise UserError(
+                f"The model was trained with the class '{ours}' where {dataset.source} has '{theirs}': the labels would "
+                "mean other things."
+            )

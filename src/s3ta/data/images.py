@@ -18,6 +18,8 @@ def load_image(path: Path, size: int, channels: int) -> UInt8[np.ndarray, "C H W
     """A picture as size x size pixels: shorter side resized (bicubic, anti-aliased), centre cut out, RGB or grey.
 
     Raises UserError where the file is missing, is no image, or holds numbers that are not 8-bit colours."""
+    if channels not in _MODES:
+        raise UserError(f"The model takes images with {channels} channels; image files have 1 or 3.")
     try:
         with Image.open(path) as picture:
             if picture.mode in ("F", "I", "I;16", "I;16B"):

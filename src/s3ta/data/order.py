@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -47,13 +49,31 @@ def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
     return len(dataset.ids) // batch_size
 
 
-class _Steps(TorchDataset[Batch]):
+class _Steps(TorchDataset[Batch | UserError]):
     def __init__(self, dataset: Dataset, batch_size: int, seed: int) -> None:
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> Batch | UserError:
+        """The batch of a step. An error is handed over as a value: a worker process would wrap it in its traceback."""
         epoch, indices = position(self.dataset, self.batch_size, self.seed, step)
-        return fetch(self.dataset, indices.tolist(), (self.seed, epoch))
+        try:
+            return fetch(self.dataset, indices.tolist(), (self.seed, epoch))
+        except UserError as error:
+            return error
+
+
+@contextmanager
+def _workers_deaf_to_ctrl_c() -> Iterator[None]:
+    """A terminal sends Ctrl-C to worker processes too, but it is the training loop that ends them: processes begun in
+    the block inherit that the signal is held back."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def batches(
@@ -70,4 +90,9 @@ def batches(
         generator=torch.Generator(),
         multiprocessing_context="spawn" if num_workers else None,
     )
-    yield from loader
+    with _workers_deaf_to_ctrl_c():
+        loaded = iter(loader)
+    for batch in loaded:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch

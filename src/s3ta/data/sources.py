@@ -15,13 +15,14 @@ from PIL import Image
 
 from s3ta.data.config import DataConfig
 from s3ta.data.dataset import Dataset
-from s3ta.data.digits import SPLITS, ClutteredDigits
+from s3ta.data.digits import CANVAS, SPLITS, ClutteredDigits
 from s3ta.data.images import SUFFIXES, crop_flip, fit, load_image
 from s3ta.errors import UserError, unknown_name
 from s3ta.files import sha256
 from s3ta.streams import stream
 
 NUM_VALIDATION = 1000
+MOST_CLASSES = 1_000_000
 TORCHVISION = ("CIFAR10", "CIFAR100", "FashionMNIST", "MNIST")
 
 
@@ -55,6 +56,7 @@ def open_dataset(config: DataConfig, split: str, root: Path, download: bool = Fa
         raise unknown_name("split", split, SPLITS)
     kind, _, name = config.source.partition(":")
     if config.source == "digits":
+        _check_digits(config)
         return ClutteredDigits(split)
     if kind == "torchvision" and name:
         return _held_out(config, split, lambda part: _torchvision(config, part, name, root, download))
@@ -93,18 +95,19 @@ class FolderDataset:
         if config.image_size is None:
             raise UserError(f"{config.source} needs a size for its images: set data.image_size.")
         self.source, self.split, self.classes = config.source, split, classes
-        self._folder, self._augment = folder, config.augment
+        self._folder, self._augment = folder.parent, config.augment
         self.ids: Sequence[str] = []
         labels = []
         for label, name in enumerate(classes):
             for path in sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES):
-                self.ids.append(path.relative_to(folder).as_posix())
+                self.ids.append(path.relative_to(folder.parent).as_posix())  # val/CLASS/FILE: one name over all splits
                 labels.append(label)
         if not self.ids:
             raise UserError(f"{folder} holds no images: expected CLASS/*.jpg and the like.")
         self.labels = np.asarray(labels, np.int64)
         self.shape = (config.channels or 3, config.image_size, config.image_size)
-        self.fingerprint = sha256(*(f"{i}:{(folder / i).stat().st_size}\n".encode() for i in self.ids))
+        listing = "".join(f"{i}:{(self._folder / i).stat().st_size}\n" for i in self.ids)
+        self.fingerprint = sha256(f"{self.shape}\n{listing}".encode())
 
     def image(self, index: int, draw: tuple[int, int] | None = None) -> UInt8[np.ndarray, "C H W"]:
         pixels = load_image(self._folder / self.ids[index], self.shape[1], self.shape[0])
@@ -140,6 +143,16 @@ def _held_out(config: DataConfig, split: str, open_part: Callable[[str], Dataset
     return Subset(whole, split, np.sort(part).tolist())
 
 
+def _check_digits(config: DataConfig) -> None:
+    fixed = {"image_size": (None, CANVAS), "channels": (None, 1), "augment": ("none",), "num_validation": (None,)}
+    for name, allowed in fixed.items():
+        if getattr(config, name) not in allowed:
+            raise UserError(
+                f"data.{name} is {getattr(config, name)}, but the digits are what they are: {CANVAS} px, grey, with fresh "
+                "clutter every epoch and a validation split of their own."
+            )
+
+
 def _augmented(pixels: np.ndarray, augment: str, example_id: str, draw: tuple[int, int] | None) -> np.ndarray:
     if draw is None or augment == "none":
         return pixels
@@ -153,13 +166,12 @@ def _torchvision(config: DataConfig, split: str, name: str, root: Path, download
 
     try:
         stored = getattr(torchvision.datasets, name)(str(root), train=split == "train", download=download)
-    except RuntimeError:
-        raise UserError(
-            f"{name} is not in {root}, or is damaged there: name its folder with --data-root, "
-            "or let --download fetch it."
-        ) from None
     except OSError as error:
         raise UserError(f"{name} could not be fetched into {root} ({type(error).__name__}).") from None
+    except Exception:  # noqa: BLE001 - torchvision meets a missing or damaged file with many kinds
+        raise UserError(
+            f"{name} is not in {root}, or is damaged there: name its folder with --data-root, or let --download fetch it."
+        ) from None
     pixels = np.asarray(stored.data)
     pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
     ids = [f"{name.lower()}-{split}-{i:05d}" for i in range(len(pixels))]
@@ -168,6 +180,10 @@ def _torchvision(config: DataConfig, split: str, name: str, root: Path, download
 
 
 def _npz(config: DataConfig, split: str, path: Path) -> Dataset:
+    if path.is_file() and split != "test":
+        raise UserError(
+            f"{path} is one file, which is read as test data: for training give a folder with train.npz and test.npz."
+        )
     file = path / f"{split}.npz" if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"{file} does not exist: npz:PATH names a file, or a folder with train.npz and test.npz.")
@@ -183,7 +199,14 @@ def _npz(config: DataConfig, split: str, path: Path) -> Dataset:
     pixels = (
         images[:, None] if images.ndim == 3 else images if images.shape[1] in (1, 3) else images.transpose(0, 3, 1, 2)
     )
+    for name in ("classes", "ids"):
+        if name in arrays and arrays[name].ndim != 1:
+            raise UserError(f"{file} must hold a row of '{name}', not an array of shape {arrays[name].shape}.")
+    if "classes" not in arrays and labels.max() >= MOST_CLASSES:
+        raise UserError(f"{file} has the label {labels.max()}: labels count from 0, or 'classes' must name them.")
     classes = [str(c) for c in arrays.get("classes", range(int(labels.max()) + 1))]
+    if len(set(classes)) < len(classes):
+        raise UserError(f"{file} names a class twice.")
     if labels.min() < 0 or labels.max() >= len(classes):
         raise UserError(f"{file} has labels from {labels.min()} to {labels.max()}, but {len(classes)} classes.")
     ids = [str(i) for i in arrays["ids"]] if "ids" in arrays else [f"{split}-{i:06d}" for i in range(len(pixels))]
@@ -204,7 +227,7 @@ def _check_arrays(file: Path, images: np.ndarray | None, labels: np.ndarray | No
             f"{file} has images of type {images.dtype} and shape {images.shape}: they must be uint8, "
             "n x height x width x channels (or n x channels x height x width, or grey n x height x width)."
         )
-    if not len(images) or labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+    if not images.size or labels.shape != (len(images),) or labels.dtype.kind not in "iu":
         raise UserError(
             f"{file} has {len(images)} images and labels of type {labels.dtype} and shape {labels.shape}: "
             "one whole number per image is needed."
@@ -213,20 +236,26 @@ def _check_arrays(file: Path, images: np.ndarray | None, labels: np.ndarray | No
 
 def _folder(config: DataConfig, split: str, folder: Path) -> Dataset:
     if not folder.is_dir():
-        raise UserError(f"The data folder {folder} does not exist.")
+        raise UserError(f"The data folder {folder} does not exist: name the folder that holds it with --data-root.")
     names = {"train": ("train",), "test": ("test", "val", "validation")}[split]
     inside = next((folder / name for name in names if (folder / name).is_dir()), None)
     if inside is None:
         raise UserError(f"The data folder {folder} has no folder {' or '.join(names)} in it.")
-    classes = sorted(p.name for p in inside.iterdir() if p.is_dir())
+    # The training part names the classes, so that a test part that lacks one still counts them alike.
+    named = folder / "train" if (folder / "train").is_dir() else inside
+    classes = _class_folders(named)
+    strange = [name for name in _class_folders(inside) if name not in classes]
+    if strange:
+        raise UserError(f"{inside} has the class '{strange[0]}', which {named} has not.")
     return FolderDataset(config, split, inside, classes)
+
+
+def _class_folders(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _resized(pixels: UInt8[np.ndarray, "n C H W"], size: int | None) -> UInt8[np.ndarray, "n C h w"]:
     if size is None or pixels.shape[2:] == (size, size):
         return np.ascontiguousarray(pixels)
-    channels_last = [
-        np.asarray(fit(Image.fromarray(p[0] if len(p) == 1 else p.transpose(1, 2, 0)), size)) for p in pixels
-    ]
-    stacked = np.stack(channels_last)
-    return np.ascontiguousarray(stacked[:, None] if stacked.ndim == 3 else stacked.transpose(0, 3, 1, 2))
+    # Channel by channel: Pillow takes the last of 2 or 4 channels for transparency and changes the others.
+    return np.stack([np.stack([np.asarray(fit(Image.fromarray(c), size)) for c in image]) for image in pixels])

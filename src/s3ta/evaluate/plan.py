@@ -101,12 +101,7 @@ def manifest(
             "classes": list(dataset.classes),
             "shape": list(dataset.shape),
         },
-        "suite": {
-            "name": suite.name,
-            "description": suite.description,
-            "gallery_attack": suite.gallery_attack,
-            "attacks": [{"name": a.name, **a.attack.model_dump(mode="json")} for a in suite.attacks],
-        },
+        "suite": suite_identity(suite),
         "seed": settings.seed,
         "precision": "float32",
         "micro_batch": settings.micro_batch,
@@ -120,6 +115,16 @@ def manifest(
     }
 
 
+def suite_identity(suite: Suite) -> dict[str, Any]:
+    """The suite as the manifest tells it."""
+    return {
+        "name": suite.name,
+        "description": suite.description,
+        "gallery_attack": suite.gallery_attack,
+        "attacks": [{"name": a.name, **a.attack.model_dump(mode="json")} for a in suite.attacks],
+    }
+
+
 def hardware(device: torch.device) -> str:
     """The processor or GPU in words."""
     if device.type == "cuda":
@@ -129,6 +134,11 @@ def hardware(device: torch.device) -> str:
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def total_passes(pieces: Sequence[Piece]) -> int:
+    """Gradients of whole micro-batches, padding included: what the time goes by."""
+    return sum(piece.attack.attack.num_attack_steps for piece in pieces if piece.attack)
 
 
 def total_gradients(pieces: Sequence[Piece]) -> int:

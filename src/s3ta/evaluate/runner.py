@@ -7,7 +7,6 @@ through at once or was killed and resumed.
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,10 +19,11 @@ from torch.nn.functional import cross_entropy
 
 from s3ta.attacks import Linf, autograd_gradient, draw_start, draw_targets, frozen, pgd, untargeted
 from s3ta.data import Batch, Dataset, check_fit, fetch
-from s3ta.evaluate.exact import exact_arithmetic
+from s3ta.errors import UserError
 from s3ta.evaluate.plan import Piece, Settings, manifest, plan
 from s3ta.evaluate.suites import Suite
-from s3ta.files import write_atomic
+from s3ta.exact import exact_arithmetic
+from s3ta.files import write_arrays
 from s3ta.models import S3TA, ResNet
 from s3ta.progress import Reporter
 from s3ta.records import NO_TARGET, Ledger
@@ -122,6 +122,11 @@ def _records(
         raise AssertionError(f"attack {piece.name} left ball or box by {violation}: its result cannot be recorded")
     with torch.no_grad():
         logits = model(images).float()
+    if not torch.isfinite(logits).all():
+        bad = ids[int((~torch.isfinite(logits).all(dim=1)).nonzero()[0])]
+        raise UserError(
+            f"The model's answer to example {bad} is not finite (NaN or infinite): it cannot be scored as right or wrong."
+        )
     prediction = logits.argmax(dim=1)
     aim = torch.full_like(labels, NO_TARGET) if targets is None else targets
     count = len(piece.positions)
@@ -166,18 +171,16 @@ def _keep(path: Path, piece: Piece, dataset: Dataset, columns: dict[str, Any], i
         "adversarial": images.cpu().numpy(),
         "attack": np.array(piece.name),
     }
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    write_atomic(path, buffer.getvalue())
+    write_arrays(path, arrays)
 
 
 def seconds_per_gradient(model: S3TA | ResNet, dataset: Dataset, settings: Settings) -> float:
-    """Measured time of one gradient of one example here, for the estimate shown before the start."""
+    """Measured time of one gradient of a whole micro-batch here, for the estimate shown before the start."""
     batch = _padded(fetch(dataset, [0]), settings.micro_batch)
     device = next(model.parameters()).device
     images, labels = batch.images.to(device), batch.labels.to(device)
     with exact_arithmetic(settings.num_threads), frozen(model):
-        autograd_gradient(model, untargeted(labels), images)  # warm-up
+        autograd_gradient(model, untargeted(labels), images).sum().item()  # warm-up
         began = time.perf_counter()
         autograd_gradient(model, untargeted(labels), images).sum().item()
-        return (time.perf_counter() - began) / settings.micro_batch
+        return time.perf_counter() - began

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from s3ta.attacks import PGDConfig, evaluation_step_size
-from s3ta.config import Config
+from s3ta.config import Config, from_json, override, to_json
 from s3ta.errors import unknown_name
 from s3ta.records import CLEAN
 
@@ -107,7 +108,27 @@ def tiny_suite(suite: Suite) -> Suite:
         )
         for named in suite.attacks
     )
-    return suite.model_copy(update={"attacks": attacks, "num_examples": 8})
+    return suite.model_copy(
+        update={
+            "name": f"{suite.name}-tiny",
+            "description": "a trial run: its numbers mean nothing",
+            "attacks": attacks,
+            "num_examples": 8,
+        }
+    )
+
+
+def changed_suite(suite: Suite, assignments: list[str]) -> Suite:
+    """The suite with `attack.a=b` settings applied to each of its attacks, under a name that says so.
+
+    Raises UserError for settings that do not exist or do not fit (nearest names offered)."""
+    if not assignments:
+        return suite
+    attacks = tuple(override(named, assignments) for named in suite.attacks)
+    short = "+".join(re.sub(r"[^A-Za-z0-9_=.,-]+", "_", text.removeprefix("attack.")) for text in assignments)
+    return from_json(
+        Suite, to_json(suite.model_copy(update={"name": f"{suite.name}+{short}", "attacks": attacks})), "suite"
+    )
 
 
 def _pgd(objective: Objective, steps: int, radius: float, step_size: float, read_outs: tuple[int, ...]) -> NamedAttack:

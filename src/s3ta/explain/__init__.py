@@ -1,5 +1,5 @@
 """What a model looks at, and what an attack does to it: arrays in, arrays out."""
 
-from s3ta.explain.gallery import GALLERY, look, write_gallery
+from s3ta.explain.gallery import KEPT, gallery, look
 
-__all__ = ["GALLERY", "look", "write_gallery"]
+__all__ = ["KEPT", "gallery", "look"]

@@ -34,9 +34,9 @@ class VisionConfig(Config):
     """Image channels: 3 for colour, 1 for grey, any other count too."""
     image_size: Positive = 224
     """Height and width in pixels that the model is meant for; other sizes run, and the spatial basis follows them."""
-    mean: tuple[float, ...] = (0.5,)
+    mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = (0.5,)
     """Subtracted from pixels in [0, 1] by the first layer: one number, or one per channel. With std 0.5 this is 2p - 1 (T3)."""
-    std: tuple[Annotated[float, Field(gt=0)], ...] = (0.5,)
+    std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = (0.5,)
     """Divides after the subtraction; same shape as mean."""
 
 
@@ -75,7 +75,7 @@ class S3TAConfig(Config):
     """The logits fed to the first query (M11, open in the paper): zeros, or the read-out of the initial state."""
     detach_feedback: bool = False
     """Stop the gradient through the logits that are fed back (M11a, open in the paper: it flows)."""
-    initial_state_std: Annotated[float, Field(ge=0)] = 0.02
+    initial_state_std: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.02
     """Standard deviation of the learned initial state at initialisation (M12, open in the paper)."""
 
 

@@ -33,6 +33,18 @@ def get_recipe(name: str) -> TrainConfig:
     return RECIPES[name]()
 
 
+def noting(recipe: TrainConfig, assignments: list[str]) -> TrainConfig:
+    """The recipe with a note of what was changed in it, so that neither its name nor its prose says what is not so."""
+    told = sorted(text for text in assignments if not text.startswith("data."))  # data are told by themselves
+    if not told:
+        return recipe
+    model = recipe.model
+    if any(text.startswith("model.") for text in told):
+        model = model.model_copy(update={"name": f"{model.name.removesuffix('*')}*"})
+    note = f"Changed from the recipe {recipe.name}: {', '.join(told)}. What follows describes the recipe as it was."
+    return recipe.model_copy(update={"model": model, "departures": (note, *recipe.departures)})
+
+
 def tiny(recipe: TrainConfig) -> TrainConfig:
     """The same recipe shrunk to seconds on a CPU: the smallest vision net, 4 training steps, 2 attack steps.
 
@@ -42,6 +54,8 @@ def tiny(recipe: TrainConfig) -> TrainConfig:
     size = min(vision.image_size, 60)
     return recipe.model_copy(
         update={
+            "name": f"{recipe.name}-tiny",
+            "departures": ("A trial run of seconds: what it trains means nothing.", *recipe.departures),
             "model": model_config(name, recipe.model.num_classes, size, vision.in_channels),
             "data": recipe.data.model_copy(update={"image_size": None if recipe.data.image_size is None else size}),
             "attack": recipe.attack.model_copy(update={"num_attack_steps": 2, "step_size": recipe.attack.radius / 2}),

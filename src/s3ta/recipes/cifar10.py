@@ -25,7 +25,9 @@ def s3ta_4_mini() -> TrainConfig:
 
 
 def resnetv2_mini_dense() -> TrainConfig:
-    """The plain rival of `cifar10/s3ta_4_mini`: the same vision net, average pool. Expected and hardware as there."""
+    """The plain rival of `cifar10/s3ta_4_mini`: the same vision net, average pool.
+
+    Source, expected result, hardware and hours as there."""
     return _cifar10("resnetv2_mini_dense", "resnetv2_mini_dense")
 
 

@@ -48,6 +48,7 @@ def _digits(name: str, model: str) -> TrainConfig:
         schedule=ScheduleConfig(num_train_steps=800, decay="cosine", clean_steps=300, radius_ramp_steps=180),
         batch_size=64,
         label_smoothing=0.0,
+        suite="digits",
         num_threads=1,
         validate_every=200,
     )

@@ -84,7 +84,7 @@ def outcomes(table: pa.Table, *, num_restarts: int | None = None) -> list[Outcom
 
     Raises:
       UserError: an example's label or target changes between restarts (protocol E9, X15), an example is recorded
-        twice, or some examples of an attack have other restarts than the rest."""
+        twice, or lacks a restart before its last."""
     if num_restarts is not None and num_restarts < 1:
         raise ValueError(f"num_restarts is {num_restarts}, not at least 1")
     attack = table["attack"].combine_chunks().dictionary_encode()
@@ -102,8 +102,9 @@ def outcomes(table: pa.Table, *, num_restarts: int | None = None) -> list[Outcom
         of_attack = columns["attack"] == code
         for num_steps in np.unique(columns["num_attack_steps"][of_attack]):
             rows = np.flatnonzero(of_attack & (columns["num_attack_steps"] == num_steps))
-            if num_restarts is not None:
-                rows = rows[columns["restart"][rows] < num_restarts]
+            common = _common_restarts(columns["restart"][rows], columns["example"][rows])
+            limit = common if num_restarts is None else min(num_restarts, common)
+            rows = rows[columns["restart"][rows] < limit]
             found.append(
                 _reduce(names[code], int(num_steps), {name: values[rows] for name, values in columns.items()}, ids)
             )
@@ -127,6 +128,13 @@ def nested_scores(table: pa.Table, counts: Sequence[int] = (1, 10, 100)) -> list
     return sorted(
         nested, key=lambda score: (score.attack != CLEAN, score.attack, score.num_attack_steps, score.num_restarts)
     )
+
+
+def _common_restarts(restarts: np.ndarray, examples: np.ndarray) -> int:
+    """How many restarts every recorded example has: of an unfinished evaluation, the last one is often only begun."""
+    last = np.full(int(examples.max()) + 1, -1)
+    np.maximum.at(last, examples, restarts)
+    return int(last[last >= 0].min()) + 1
 
 
 def _reduce(attack: str, num_steps: int, rows: dict[str, np.ndarray], ids: np.ndarray) -> Outcome:

@@ -110,6 +110,7 @@ def _check_rows(table: pa.Table) -> None:
         "a clean record with steps, restarts or a target": is_clean
         & ((values["num_attack_steps"] != 0) | (values["restart"] != 0) | aimed),
         "an attacked record with no steps": ~is_clean & (values["num_attack_steps"] < 1),
+        "a loss that is not finite": ~np.isfinite(values["loss"]),
         "a negative restart": values["restart"] < 0,
         "a distance outside [0, 1]": ~((values["distance"] >= 0) & (values["distance"] <= 1 + 1e-5)),
     }

@@ -6,7 +6,7 @@
 
 from s3ta.report.page import build_report
 from s3ta.report.runs import Run, read_run, read_runs
-from s3ta.report.summary import summary
+from s3ta.report.summary import summary, write_table
 from s3ta.report.tables import Table, comparison_table, full_table, summary_table
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "read_runs",
     "summary",
     "summary_table",
+    "write_table",
 ]

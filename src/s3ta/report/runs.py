@@ -146,10 +146,12 @@ def read_gallery(path: Path) -> Gallery:
             with np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise UserError(f"{path} is damaged ({type(error).__name__}): run `s3ta explain` again.") from None
+        raise UserError(
+            f"{path} is damaged ({type(error).__name__}): remove it and run `s3ta evaluate` again."
+        ) from None
     problem = _gallery_problem(arrays)
     if problem:
-        raise UserError(f"{path} is damaged: {problem}. Run `s3ta explain` again.")
+        raise UserError(f"{path} is damaged: {problem}. Remove it and run `s3ta evaluate` again.")
     texts = {"attack": str(arrays["attack"]), "example_ids": [str(name) for name in arrays["example_ids"]]}
     values: dict[str, Any] = {name: arrays.get(name) for name in (*_REQUIRED, *_ATTENTION)} | texts
     return Gallery(**values)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from s3ta.errors import UserError
+from s3ta.files import write_atomic
 from s3ta.records import Ledger, scores
-from s3ta.report.tables import Table, rate
+from s3ta.report.runs import read_runs
+from s3ta.report.tables import Table, full_table, rate
 
 
 def summary(folder: Path) -> Table:
@@ -23,3 +26,14 @@ def summary(folder: Path) -> Table:
         for score in scores(Ledger.read(folder).table())
     ]
     return Table(["attack", "steps", "n", "top-1 (95% interval)", "success (95% interval)"], rows)
+
+
+def write_table(runs: list[Path], suite: str, out: Path) -> None:
+    """Write every number of the runs as a spreadsheet (`.csv`) or a Markdown table (`.md`).
+
+    Raises UserError for another ending, and as `read_runs`."""
+    table = full_table(read_runs(runs, suite))
+    texts = {".csv": table.csv, ".md": table.markdown}
+    if out.suffix not in texts:
+        raise UserError(f"{out} must end in .csv or .md.")
+    write_atomic(out, texts[out.suffix]().encode())

@@ -108,11 +108,10 @@ def _success_sentence(leader: Run, others: Sequence[Run], success: dict[str, Pai
         if not counts.interval.excludes_zero:
             told = "undecided, the interval contains 0"
         else:
-            told = f"{leader.label if counts.difference < 0 else run.label} is hit less often"
-        against = "" if len(others) == 1 else f" against {run.label}"
+            told = f"{leader.label if counts.difference < 0 else run.label} is clearly hit less often"
         parts.append(
-            f"in attack success it is {points(counts.difference)} points {points_interval(counts.interval)}"
-            f"{against} ({told})"
+            f"in attack success the difference ({leader.label} minus {run.label}) is "
+            f"{points(counts.difference)} points {points_interval(counts.interval)} ({told})"
         )
     sentence = "; ".join(parts)
     return f"{sentence[0].upper()}{sentence[1:]}."

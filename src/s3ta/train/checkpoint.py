@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from s3ta.errors import UserError
-from s3ta.files import write_atomic
+from s3ta.files import sha256, write_atomic
 from s3ta.models import load_weights
 
 FORMAT = 1
@@ -36,14 +36,14 @@ def save_checkpoint(
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     for name, state in _optimizer_state(model, optimizer).items():
         tensors |= {f"optimizer.{name}.{key}": torch.as_tensor(value) for key, value in state.items()}
-    about = {"format": FORMAT, "recipe": recipe_hash, "progress": progress._asdict()}
-    write_atomic(
-        path,
-        save(
-            {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
-            metadata={"s3ta": json.dumps(about)},
-        ),
-    )
+    tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    about = {
+        "format": FORMAT,
+        "recipe": recipe_hash,
+        "progress": progress._asdict(),
+        "content": _content(tensors),
+    }
+    write_atomic(path, save(tensors, metadata={"s3ta": json.dumps(about)}))
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, recipe_hash: str) -> Progress:
@@ -51,17 +51,20 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
 
     Raises UserError for a damaged or foreign file, a newer format, or another recipe's checkpoint."""
     about, tensors = _read(path)
-    if about.get("format", FORMAT + 1) > FORMAT:
-        raise UserError(
-            f"{path} was written by a newer version of s3ta (format {about.get('format')}): upgrade to resume it."
-        )
-    if set(about.get("progress", ())) != set(Progress._fields):
-        raise UserError(f"{path} does not say how far the run had come: move it away to train from the start.")
+    number, progress = about.get("format"), about.get("progress")
+    if not isinstance(number, int) or number > FORMAT:
+        raise UserError(f"{path} was written by a newer version of s3ta (format {number}): upgrade to resume it.")
     if about.get("recipe") != recipe_hash:
-        raise UserError(f"{path} belongs to another recipe: choose another run folder.")
+        raise UserError(f"{path} belongs to another recipe or other data: choose another run folder.")
+    if not isinstance(progress, dict) or set(progress) != set(Progress._fields):
+        raise UserError(f"{path} does not say how far the run had come: move it away to train from the start.")
     load_weights(model, _under(tensors, "model."), path)
+    if about.get("content") != _content(tensors) or (progress["step"] and not _under(tensors, "optimizer.")):
+        raise UserError(
+            f"{path} is damaged: its content does not match its hash. Move it away to train from the start."
+        )
     _fill_optimizer(model, optimizer, _under(tensors, "optimizer."))
-    return Progress(**about["progress"])
+    return Progress(**progress)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -74,6 +77,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not isinstance(about, dict):
         raise UserError(f"{path} is not a checkpoint of this program: move it away to train from the start.")
     return about, tensors
+
+
+def _content(tensors: dict[str, Tensor]) -> str:
+    """Identifies what the tensors hold, so that a flipped bit is noticed."""
+    return sha256(*(part for key in sorted(tensors) for part in (key.encode(), tensors[key].numpy().tobytes())))
 
 
 def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -29,6 +29,12 @@ class OptimizerConfig(Config):
     clip_norm: NonNegative | None = None
     """Largest norm of the whole gradient; None: no clipping (T13)."""
 
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> OptimizerConfig:
+        if self.kind == "sgd" and self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0: set optimizer.nesterov=false too")
+        return self
+
 
 class ScheduleConfig(Config):
     """What changes on the way, in training steps."""
@@ -46,8 +52,15 @@ class ScheduleConfig(Config):
     """So many first steps on clean images (the paper: 0)."""
     radius_ramp_steps: Count = 0
     """After them the attack's radius and step size grow linearly to full size over so many steps (the paper: 0)."""
-    glimpses: tuple[tuple[int, int], ...] = ()
+    glimpses: tuple[tuple[Count, Annotated[int, Field(gt=0)]], ...] = ()
     """Curriculum (T23): pairs (from this step, so many glimpses); before the first pair, and without any, the model's own."""
+
+    @model_validator(mode="after")
+    def _steps_rise(self) -> ScheduleConfig:
+        for name, steps in (("glimpses", [first for first, _ in self.glimpses]), ("decay_at", list(self.decay_at))):
+            if steps != sorted(set(steps)):
+                raise ValueError(f"the steps of {name} must rise; got {steps}")
+        return self
 
 
 class TrainConfig(Config):
@@ -59,6 +72,8 @@ class TrainConfig(Config):
     """Where the recipe comes from."""
     departures: tuple[str, ...] = ()
     """Where it leaves the paper, and why; shown in the report."""
+    suite: str = "quick"
+    """The suite that `s3ta evaluate` runs on it by default."""
     data: DataConfig = DataConfig()
     model: ModelConfig
     attack: PGDConfig
@@ -68,7 +83,7 @@ class TrainConfig(Config):
     batch_size: Annotated[int, Field(gt=1)] = 1024
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """In the training loss only, never in the attack (T12, X30)."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     log_every: Annotated[int, Field(gt=0)] = 10
     validate_every: Annotated[int, Field(gt=0)] = 200
     checkpoint_every: Annotated[int, Field(gt=0)] = 50
@@ -76,6 +91,21 @@ class TrainConfig(Config):
     """CPU threads; a fixed number makes runs on one machine identical. None: all cores."""
     num_workers: Count = 0
     """Processes that prepare batches; any number gives the same batches."""
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide the weights: without prose, logging, and how batches are prepared."""
+        return self.model_dump(
+            mode="json",
+            exclude={
+                "source",
+                "departures",
+                "suite",
+                "log_every",
+                "validate_every",
+                "checkpoint_every",
+                "num_workers",
+            },
+        )
 
     @model_validator(mode="after")
     def _parts_fit(self) -> TrainConfig:

@@ -6,6 +6,7 @@ seed and the step, so a resumed run ends with the same weights, bit for bit, as 
 
 from __future__ import annotations
 
+import math
 import time
 from functools import partial
 from pathlib import Path
@@ -14,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from s3ta.attacks import PGDConfig, draw_start, draw_targets, final_logits, pgd
+from s3ta.attacks import NotFiniteError, PGDConfig, draw_start, draw_targets, final_logits, pgd
 from s3ta.attacks.objectives import OutputsFn
 from s3ta.config import config_hash
 from s3ta.data import Batch, Dataset, batches, position
 from s3ta.errors import UserError
+from s3ta.exact import exact_arithmetic
 from s3ta.files import append_lines
 from s3ta.models import S3TA, ResNet, build_model, save_pretrained
 from s3ta.progress import Reporter
@@ -28,7 +30,7 @@ from s3ta.train.interrupt import stop_request
 from s3ta.train.optimizer import build_optimizer
 from s3ta.train.run import CURVE, MODEL, cut_curve
 from s3ta.train.schedule import attack_at, glimpses_at, learning_rate
-from s3ta.train.validate import validate
+from s3ta.train.validate import looking, validate
 
 
 def train(
@@ -46,14 +48,20 @@ def train(
     Raises:
       KeyboardInterrupt: someone asked to stop; the state is saved.
       UserError: the loss stopped being finite, the disk is full, or the checkpoint is not this recipe's."""
-    if config.num_threads:
-        torch.set_num_threads(config.num_threads)
+    with exact_arithmetic(config.num_threads):
+        return _train(config, folder, data, validation, device, report)
+
+
+def _train(
+    config: TrainConfig, folder: Path, data: Dataset, validation: Dataset, device: torch.device, report: Reporter
+) -> S3TA | ResNet:
     model = seeded_model(config).to(device)
     optimizer = build_optimizer(config.optimizer, model)
-    save = partial(save_checkpoint, folder / NAME, model, optimizer, recipe_hash=config_hash(config))
+    identity = f"{config_hash(config)}/{data.fingerprint}"
+    save = partial(save_checkpoint, folder / NAME, model, optimizer, recipe_hash=identity)
     progress = Progress()
     if (folder / NAME).exists():
-        progress = load_checkpoint(folder / NAME, model, optimizer, config_hash(config))
+        progress = load_checkpoint(folder / NAME, model, optimizer, identity)
     cut_curve(folder, progress.step)
     report(progress.step)
     last = config.schedule.num_train_steps
@@ -63,7 +71,8 @@ def train(
             if progress.step % config.log_every == 0 or progress.step == last:
                 progress = _log(config, data, progress, folder, report)
             if progress.step % config.validate_every == 0 or progress.step == last:
-                scores = validate(model, validation, config.attack, config.seed, config.batch_size)
+                glimpses = glimpses_at(config.schedule, progress.step - 1)
+                scores = validate(model, validation, config.attack, config.seed, config.batch_size, glimpses)
                 append_lines(folder / CURVE, [{"kind": "validation", "step": progress.step, **scores}])
             if progress.step % config.checkpoint_every == 0 or progress.step == last or stop.asked:
                 save(progress=progress)
@@ -93,25 +102,26 @@ def _step(
     step, device = progress.step, next(model.parameters()).device
     epoch = position(data, config.batch_size, config.seed, step).epoch
     images, labels = batch.images.to(device), batch.labels.to(device)
-    glimpses = glimpses_at(config.schedule, step)
-    outputs_fn = partial(model.unroll, num_glimpses=glimpses) if glimpses and isinstance(model, S3TA) else model
+    outputs_fn = looking(model, glimpses_at(config.schedule, step))
     attack = attack_at(config.schedule, config.attack, step)
     if attack is not None:
-        images = _attack(outputs_fn, attack, config, batch.ids, images, labels, epoch)
+        try:
+            images = _attack(outputs_fn, attack, config, batch.ids, images, labels, epoch)
+        except NotFiniteError:
+            raise _diverged("The attack's gradient is not finite", step, folder) from None
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(config.schedule, config.optimizer.learning_rate, step)
     model.train()
     logits = final_logits(outputs_fn(images))
     loss = cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
     if not torch.isfinite(loss):
-        raise UserError(
-            f"The loss is {loss.item()} at training step {step}: lower optimizer.learning_rate or set "
-            f"optimizer.clip_norm. The last good state is kept in {folder / NAME}."
-        )
+        raise _diverged(f"The loss is {loss.item()}", step, folder)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    if config.optimizer.clip_norm is not None:
-        nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
+    clip_norm = math.inf if config.optimizer.clip_norm is None else config.optimizer.clip_norm
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    if not torch.isfinite(norm):
+        raise _diverged(f"The gradient's norm is {norm.item()}", step, folder)
     optimizer.step()
     return Progress(
         step=step + 1,
@@ -119,6 +129,13 @@ def _step(
         num_correct=progress.num_correct + int((logits.argmax(dim=1) == labels).sum()),
         num_seen=progress.num_seen + len(labels),
         seconds=progress.seconds + time.monotonic() - began,
+    )
+
+
+def _diverged(what: str, step: int, folder: Path) -> UserError:
+    return UserError(
+        f"{what} at training step {step}: start again in another folder with a lower optimizer.learning_rate or with "
+        f"optimizer.clip_norm. The weights before that step are kept as they were saved last, in {folder / NAME}."
     )
 
 

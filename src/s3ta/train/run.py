@@ -7,7 +7,7 @@ from pathlib import Path
 
 from s3ta.config import from_json, to_json
 from s3ta.errors import UserError
-from s3ta.files import LOCK, read_lines, write_atomic
+from s3ta.files import read_lines, write_atomic
 from s3ta.records import manifest_differences
 from s3ta.train.config import TrainConfig
 
@@ -15,7 +15,13 @@ RECIPE, CURVE, MODEL = "recipe.json", "train.jsonl", "model"
 
 
 def claim(folder: Path, config: TrainConfig) -> None:
-    """Make the folder this recipe's own, or find that it already is.
+    """Make the folder this recipe's own, or find that it already is. Errors as `is_claimed`."""
+    if not is_claimed(folder, config):
+        write_atomic(folder / RECIPE, to_json(config).encode())
+
+
+def is_claimed(folder: Path, config: TrainConfig) -> bool:
+    """Whether the folder is this recipe's own; False where it is free. Writes nothing.
 
     Raises UserError where it belongs to another recipe (differences named) or holds something else."""
     recipe = folder / RECIPE
@@ -23,17 +29,17 @@ def claim(folder: Path, config: TrainConfig) -> None:
         found = from_json(TrainConfig, recipe.read_bytes(), str(recipe))
         different = [
             f"{where} is {there} there and {now} now"
-            for where, there, now in manifest_differences(found.model_dump(mode="json"), config.model_dump(mode="json"))
+            for where, there, now in manifest_differences(found.identity(), config.identity())
         ]
         if different:
             raise UserError(
                 f"{folder} holds a run of another recipe: {'; '.join(different[:4])}. Choose another folder "
                 "with --out, or repeat the recipe as it was."
             )
-    elif folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
+        return True
+    if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no run: choose another folder with --out.")
-    else:
-        write_atomic(recipe, to_json(config).encode())
+    return False
 
 
 def read_recipe(folder: Path) -> TrainConfig:

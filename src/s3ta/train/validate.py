@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from s3ta.attacks import PGDConfig, draw_start, draw_targets, frozen, pgd
+from s3ta.attacks import PGDConfig, draw_start, draw_targets, final_logits, frozen, pgd
+from s3ta.attacks.objectives import OutputsFn
 from s3ta.data import Dataset, fetch
 from s3ta.models import S3TA, ResNet
 
 
 def validate(
-    model: S3TA | ResNet, dataset: Dataset, attack: PGDConfig, seed: int, batch_size: int, limit: int = 200
+    model: S3TA | ResNet,
+    dataset: Dataset,
+    attack: PGDConfig,
+    seed: int,
+    batch_size: int,
+    glimpses: int | None = None,
+    limit: int = 200,
 ) -> dict[str, int | float]:
-    """Shares of right answers over the first `limit` examples, with always the same targets and starts."""
+    """Shares of right answers over the first `limit` examples, with always the same targets and starts.
+
+    `glimpses` is where a curriculum reads out now; None: the model's own number."""
+    outputs_fn = looking(model, glimpses)
     indices = range(min(limit, len(dataset.ids)))
     if not indices:
         return {"num_examples": 0}
@@ -25,9 +37,9 @@ def validate(
         images, labels = images.to(device), labels.to(device)
         targets = draw_targets(seed, ids, labels, model.config.num_classes) if attack.objective == "targeted" else None
         start = draw_start(attack, seed, ids, images, "validation")
-        attacked = pgd(model, images, labels, config=attack, targets=targets, start=start).final
-        clean_correct += _num_correct(model, images, labels)
-        attacked_correct += _num_correct(model, attacked, labels)
+        attacked = pgd(outputs_fn, images, labels, config=attack, targets=targets, start=start).final
+        clean_correct += _num_correct(outputs_fn, images, labels)
+        attacked_correct += _num_correct(outputs_fn, attacked, labels)
     return {
         "num_examples": len(indices),
         "clean": clean_correct / len(indices),
@@ -35,6 +47,11 @@ def validate(
     }
 
 
-def _num_correct(model: S3TA | ResNet, images: Tensor, labels: Tensor) -> int:
-    with frozen(model), torch.no_grad():
-        return int((model(images).argmax(dim=1) == labels).sum())
+def looking(model: S3TA | ResNet, glimpses: int | None) -> OutputsFn:
+    """The model, or its trace after another number of glimpses than its own."""
+    return partial(model.unroll, num_glimpses=glimpses) if glimpses and isinstance(model, S3TA) else model
+
+
+def _num_correct(outputs_fn: OutputsFn, images: Tensor, labels: Tensor) -> int:
+    with frozen(outputs_fn), torch.no_grad():
+        return int((final_logits(outputs_fn(images)).argmax(dim=1) == labels).sum())

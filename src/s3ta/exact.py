@@ -1,4 +1,4 @@
-"""The arithmetic that verdicts are made in: float32, eager, deterministic, with a fixed number of threads."""
+"""The arithmetic that training and verdicts are made in: float32, eager, deterministic, with a fixed number of threads."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 
 
 @contextmanager
-def exact_arithmetic(num_threads: int) -> Iterator[None]:
-    """TF32 off, deterministic kernels, `num_threads` CPU threads; what was set before is restored afterwards.
+def exact_arithmetic(num_threads: int | None = None) -> Iterator[None]:
+    """TF32 off, deterministic kernels, `num_threads` CPU threads (None: as they are); all is restored afterwards.
 
     Kernels change their last bits with the batch shape and the number of threads, and a last bit can flip a verdict; so
     both are fixed and recorded."""
@@ -22,7 +22,8 @@ def exact_arithmetic(num_threads: int) -> Iterator[None]:
         torch.backends.cudnn.benchmark,
     )
     try:
-        torch.set_num_threads(num_threads)
+        if num_threads is not None:
+            torch.set_num_threads(num_threads)
         torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.deterministic = True

@@ -1,0 +1,95 @@
+"""The demo is the two commands on two models: resumable at any moment, and never content with somebody else's parts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from s3ta import demo
+from s3ta.demo import Contender, run_demo
+from s3ta.errors import UserError
+from s3ta.files import sole_use
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny demo, killed in the middle with its children, then run to the end."""
+    out = tmp_path_factory.mktemp("demo") / "out"
+    command = [sys.executable, "-m", "s3ta", "demo", "--tiny", "--out", str(out)]
+    first = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    until = time.monotonic() + 60
+    while not (out / "s3ta_4" / "train.jsonl").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "report.html" in done.stdout
+    assert "untargeted-100" in done.stdout
+    return out
+
+
+def copied(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+def test_a_finished_demo_only_writes_its_report_again(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("a finished part was started again"))
+    before = {
+        path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.suffix in (".parquet", ".safetensors")
+    }
+    page, table = run_demo(finished, is_tiny=True)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert str(finished) not in page.read_text()
+    assert len(table.rows) == 2 * 3
+
+
+def test_a_trial_run_is_never_taken_for_the_real_one(finished: Path, tmp_path: Path) -> None:
+    out = copied(finished, tmp_path)
+    with pytest.raises(UserError, match="holds a run of another recipe: name is"):
+        run_demo(out, is_tiny=False)
+
+
+@pytest.mark.parametrize("lost", ["chunk-*.parquet", "chunk-00002.parquet", "gallery.npz", "manifest.json"])
+def test_whatever_a_kill_left_undone_is_done(finished: Path, tmp_path: Path, lost: str) -> None:
+    out = copied(finished, tmp_path)
+    contender = Contender(demo.RECIPES[0], out, is_tiny=True)
+    kept = {path.name: path.read_bytes() for path in contender.ledger.iterdir() if path.name != ".lock"}
+    for path in contender.ledger.glob("*" if lost == "manifest.json" else lost):
+        path.unlink()
+    contender.look()
+    assert not contender.done
+    run_demo(out, is_tiny=True)
+    again = {path.name: path.read_bytes() for path in contender.ledger.iterdir() if path.name != ".lock"}
+    assert again == kept
+
+
+def test_a_child_of_a_killed_demo_is_waited_for(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = copied(finished, tmp_path)
+    contender = Contender(demo.RECIPES[0], out, is_tiny=True)
+    (contender.ledger / "gallery.npz").unlink()
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("a second process on the same folder"))
+    monkeypatch.setattr(demo, "in_use", lambda folder: True)
+    contender.advance()
+    assert not contender.done
+    monkeypatch.undo()
+    with sole_use(contender.folder):
+        pass
+
+
+def test_a_failing_child_is_told_in_its_own_words(finished: Path, tmp_path: Path) -> None:
+    out = copied(finished, tmp_path)
+    weights = out / "s3ta_4" / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    (out / "s3ta_4" / "evaluations" / "digits-tiny" / "gallery.npz").unlink()
+    with pytest.raises(UserError, match=r"digits/s3ta_4 failed.*model\.safetensors is damaged"):
+        run_demo(out, is_tiny=True)

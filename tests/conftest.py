@@ -1,0 +1,44 @@
+"""Fixtures that several rooms share: the development images, and a disk that is nearly full."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # two threads on two busy cores are many times slower than one
+os.environ["OMP_NUM_THREADS"] = "1"  # for the programs that tests start
+
+
+@pytest.fixture(scope="session")
+def data_folder():
+    """The unpacked development images; `S3TA_DATA` says where. Without it the test is skipped."""
+    folder = os.environ.get("S3TA_DATA")
+    if not folder:
+        pytest.skip("S3TA_DATA does not name the unpacked development images")
+    return Path(folder)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Makes real disks of a few kilobytes (needs root): `small_disk(kilobytes)` gives an empty folder on one."""
+    mounted = []
+
+    def make(kilobytes):
+        folder = tmp_path / f"disk-{len(mounted)}"
+        folder.mkdir()
+        try:
+            subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)],
+                check=True,
+                capture_output=True,
+            )
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"a small disk cannot be mounted here ({type(error).__name__}): needs root")
+        mounted.append(folder)
+        return folder
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=False, capture_output=True)

@@ -1,0 +1,191 @@
+"""Image files: every ordinary kind becomes 8-bit RGB or grey of one size; everything else is named in one sentence."""
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from s3ta.data import load_image
+from s3ta.data.images import SUFFIXES, crop_flip, fit
+from s3ta.errors import UserError
+from s3ta.streams import stream
+
+COLOURS = np.random.default_rng(0).integers(0, 256, (17, 23, 3), dtype=np.uint8)
+PICTURE = Image.fromarray(COLOURS)
+
+
+def _save(path, picture, **options):
+    picture.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES - {".pgm", ".gif", ".jpg", ".jpeg"}))
+def test_lossless_files_give_their_own_pixels(tmp_path, suffix):
+    path = _save(
+        tmp_path / f"x{suffix}", PICTURE.crop((3, 0, 20, 17)), **({"lossless": True} if suffix == ".webp" else {})
+    )
+    pixels = load_image(path, 17, 3)
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.c_contiguous
+    assert np.array_equal(pixels, COLOURS[:, 3:20].transpose(2, 0, 1))  # rows are rows, red is first
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "RGB", "CMYK"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grey_palette_alpha_and_print_colours(tmp_path, mode, channels):
+    smooth = Image.fromarray(np.add.outer(np.arange(0, 170, 10), np.arange(0, 69, 3)).astype(np.uint8)).convert("RGB")
+    path = _save(tmp_path / ("x.tiff" if mode == "CMYK" else "x.png"), smooth.convert(mode))
+    pixels = load_image(path, 17, channels)
+    assert pixels.shape == (channels, 17, 17)
+    expected = np.asarray(smooth.crop((3, 0, 20, 17))).transpose(2, 0, 1)[:channels].astype(int)
+    assert abs(pixels.astype(int).mean() - expected.mean()) < 4
+    if mode not in ("1", "P", "CMYK"):
+        assert np.array_equal(pixels, expected)
+    assert channels == 1 or mode in ("P", "CMYK") or (pixels[0] == pixels[1]).all()
+
+
+def test_a_palette_with_transparency(tmp_path):
+    with_bytes = _save(tmp_path / "x.png", PICTURE.convert("P"), transparency=3)
+    assert load_image(with_bytes, 9, 3).shape == (3, 9, 9)
+
+
+@pytest.mark.parametrize(
+    ("array", "name", "words"),
+    [
+        (COLOURS[..., 0].astype(np.uint16) * 200, "x.png", "16- or 32-bit"),
+        (COLOURS[..., 0].astype(np.int32), "x.tiff", "16- or 32-bit"),
+        (COLOURS[..., 0].astype(np.float32) / 255, "x.tiff", "floating-point"),
+    ],
+)
+def test_more_than_eight_bits_are_refused(tmp_path, array, name, words):
+    path = _save(tmp_path / name, Image.fromarray(array))
+    with pytest.raises(UserError) as caught:
+        load_image(path, 9, 3)
+    assert str(caught.value) == f"{path} holds {words} pixels: save it with 8 bits per channel first."
+
+
+def _bad(folder, kind):
+    path = folder / "bad.jpg"
+    if kind == "text":
+        path.write_text("not an image\n" * 9)
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "truncated":
+        whole = _save(folder / "whole.jpg", PICTURE.resize((400, 400))).read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "pickle":
+        import pickle
+
+        path.write_bytes(pickle.dumps({"a": 1}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("text", "cannot be read as an image"),
+        ("empty", "cannot be read as an image"),
+        ("truncated", "cannot be read as an image"),
+        ("folder", "is a folder, not an image"),
+        ("missing", "does not exist"),
+        ("pickle", "cannot be read as an image"),
+    ],
+)
+def test_what_is_no_image_is_named(tmp_path, kind, words):
+    path = _bad(tmp_path, kind)
+    with pytest.raises(UserError) as caught:
+        load_image(path, 9, 3)
+    assert str(caught.value).startswith(str(path))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".gif", ".webp", ".bmp", ".tiff", ".ppm"])
+def test_random_damage_gives_an_image_or_a_sentence(tmp_path, suffix, capfd):
+    whole = _save(tmp_path / f"whole{suffix}", PICTURE).read_bytes()
+    damaged, dice, outcomes = tmp_path / f"damaged{suffix}", random.Random(suffix), set()
+    for _ in range(60):
+        content = bytearray(whole)
+        if dice.random() < 0.4:
+            content = content[: dice.randrange(len(content))]
+        else:
+            for _ in range(dice.choice([1, 3, 10])):
+                content[dice.randrange(min(len(content), dice.choice([64, 9999])))] = dice.randrange(256)
+        damaged.write_bytes(content)
+        try:
+            outcome = load_image(damaged, 5, 3).shape
+        except UserError as error:
+            outcome = str(error).startswith(str(damaged))
+        outcomes.add(outcome)
+    assert True in outcomes
+    assert outcomes <= {True, (3, 5, 5)}
+
+
+# --- fit and crop_flip ---------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 30))
+def test_fit_gives_a_square_whatever_comes(width, height, size):
+    picture = Image.new("RGB", (width, height), (10, 200, 30))
+    fitted = np.asarray(fit(picture, size))
+    assert fitted.shape == (size, size, 3)
+    assert (fitted == (10, 200, 30)).all()
+
+
+def test_fit_keeps_the_middle_and_the_proportions():
+    stripes = np.zeros((20, 60, 3), np.uint8)
+    stripes[:, 20:40] = 255
+    assert (np.asarray(fit(Image.fromarray(stripes), 20)) == 255).all()
+    half = np.asarray(fit(Image.fromarray(stripes), 10))
+    assert (half[:, 2:-2] == 255).all()
+    assert np.asarray(fit(Image.fromarray(COLOURS), 17)).tolist() == COLOURS[:, 3:20].tolist()
+    assert (
+        np.asarray(fit(Image.fromarray(COLOURS.transpose(1, 0, 2)), 17)).tolist()
+        == COLOURS.transpose(1, 0, 2)[3:20].tolist()
+    )
+
+
+def test_shrinking_averages():
+    board = np.indices((64, 64)).sum(0) % 2 * 255
+    assert (
+        np.ptp(np.asarray(fit(Image.fromarray(board.astype(np.uint8)), 8)).astype(int)) < 40
+    )  # without anti-aliasing: 255
+
+
+def test_crop_flip_moves_mirrors_and_fills_with_black():
+    pixels = np.arange(1, 2 * 16 * 16 + 1, dtype=np.uint16).astype(np.uint8).reshape(2, 16, 16) | 1
+    seen = set()
+    for trial in range(400):
+        moved = crop_flip(pixels, stream(trial, "test"))
+        assert moved.shape == pixels.shape
+        assert moved.dtype == np.uint8
+        assert moved.flags.c_contiguous
+        matches = []
+        for mirrored in (False, True):
+            source = moved[:, :, ::-1] if mirrored else moved
+            for down in range(-2, 3):
+                for right in range(-2, 3):
+                    expected = np.zeros_like(pixels)
+                    expected[:, max(0, down) : 16 + min(0, down), max(0, right) : 16 + min(0, right)] = pixels[
+                        :, max(0, -down) : 16 - max(0, down), max(0, -right) : 16 - max(0, right)
+                    ]
+                    if np.array_equal(source, expected):
+                        matches.append((mirrored, down, right))
+        assert len(matches) == 1
+        seen.add(matches[0])
+    assert len(seen) == 2 * 5 * 5  # every shift up to an eighth, mirrored and not
+
+
+def test_crop_flip_mirrors_half_of_the_time():
+    pixels = np.tile(np.arange(16, dtype=np.uint8) * 16, (1, 16, 1))
+    mirrored = np.mean(
+        [np.diff(crop_flip(pixels, stream(i, "test"))[0, 8].astype(int)[4:12]).mean() < 0 for i in range(1000)]
+    )
+    assert abs(mirrored - 0.5) < 0.065  # four standard deviations

@@ -1,0 +1,257 @@
+"""The tests catch what they are for: each planted fault, in a copy of the package, makes some existing test fail.
+
+A mutant is one textual patch and the smallest test command that must notice it. The same command must pass on an
+unchanged copy. `test_every_patch_fits` runs with the ordinary tests, so that a moved line is noticed at once.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "s3ta"
+REWRITE = "ignore::pytest.PytestAssertRewriteWarning"  # the driver has imported some plugin already, by way of timm
+
+
+class Mutant(NamedTuple):
+    """One fault: in `file`, `old` becomes `new`; `tests` (files, and words for -k) must fail."""
+
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+ATTENTION, CONTROLLER = "tests/models/test_attention.py", "tests/models/test_controller.py"
+CLOSED, DRAWS = "tests/attacks/test_closed_form.py", "tests/attacks/test_draws.py"
+LOOP, RESUME, METRICS = "tests/train/test_loop.py", "tests/train/test_resume.py", "tests/records/test_metrics.py"
+SOFTMAX = "weights_BNp = logits_BNp.softmax(dim=-1)"
+
+MUTANTS = {
+    # the model
+    "attention scaled by 1/sqrt": Mutant(
+        "models/attention.py",
+        SOFTMAX,
+        "weights_BNp = (logits_BNp / math.sqrt(query.shape[-1])).softmax(dim=-1)",
+        ATTENTION,
+    ),
+    "softmax over each row": Mutant(
+        "models/attention.py",
+        SOFTMAX,
+        "weights_BNp = logits_BNp.unflatten(-1, keys.shape[-2:]).softmax(dim=-1).flatten(-2)",
+        ATTENTION,
+    ),
+    "softmax over heads": Mutant("models/attention.py", SOFTMAX, "weights_BNp = logits_BNp.softmax(dim=1)", ATTENTION),
+    "basis missing in the values": Mutant(
+        "models/attention.py", "weights_BNp @ basis_Sp.mT]", "0 * (weights_BNp @ basis_Sp.mT)]", ATTENTION
+    ),
+    "basis missing in the keys": Mutant("models/attention.py", " + query[..., num_keys:] @ basis_Sp", "", ATTENTION),
+    "frequencies from 0": Mutant(
+        "models/attention.py", "torch.arange(1, num_frequencies + 1,", "torch.arange(0, num_frequencies,", ATTENTION
+    ),
+    "rows and columns of the basis exchanged": Mutant(
+        "models/attention.py", '"ai,bj->abij"', '"bi,aj->abij"', ATTENTION
+    ),
+    "a third stage with stride 2": Mutant(
+        "models/vision.py",
+        "2 if index == 1 else 1",
+        "2 if index in (1, 2) else 1",
+        "tests/models/test_counts.py -k strides",
+    ),
+    "dilation besides strides": Mutant(
+        "models/vision.py",
+        "                _set_stride(stage, 2 if index == 1 else 1)\n",
+        "                _set_stride(stage, 2 if index == 1 else 1)\n"
+        "                for layer in stage.modules():\n"
+        "                    if index > 1 and isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):\n"
+        "                        layer.dilation, layer.padding = (2, 2), (2, 2)\n",
+        "tests/models/test_counts.py -k strides",
+    ),
+    "the first glimpse answers": Mutant(
+        "models/s3ta.py", "return self.unroll(images).logits[-1]", "return self.unroll(images).logits[0]", CONTROLLER
+    ),
+    "logits add up over glimpses": Mutant(
+        "models/s3ta.py",
+        "            logits = self.readout(hidden)\n",
+        "            logits = logits + self.readout(hidden)\n",
+        "tests/models/test_reference.py -k glimpse",
+    ),
+    "initial state not learned": Mutant(
+        "models/s3ta.py",
+        "self.initial_hidden = nn.Parameter(torch.empty(1, config.lstm_size))",
+        "self.initial_hidden = nn.Parameter(torch.empty(1, config.lstm_size), requires_grad=False)",
+        CONTROLLER,
+    ),
+    # the attack
+    "wrong sign of the step": Mutant(
+        "attacks/steps.py", "images + step_size * gradient.sign()", "images - step_size * gradient.sign()", CLOSED
+    ),
+    "targeted attack ascends the target's loss": Mutant(
+        "attacks/objectives.py",
+        "-cross_entropy(final_logits(outputs), targets",
+        "cross_entropy(final_logits(outputs), targets",
+        CLOSED,
+    ),
+    "label smoothing in the attack": Mutant(
+        "attacks/objectives.py", 'targets, reduction="none")', 'targets, reduction="none", label_smoothing=0.1)', CLOSED
+    ),
+    "batch norm in training mode under attack": Mutant(
+        "attacks/frozen.py", ".eval()", ".train()", "tests/attacks/test_side_effects.py"
+    ),
+    "target may equal the label": Mutant(
+        "attacks/objectives.py", ".integers(1, num_classes)", ".integers(0, num_classes)", DRAWS
+    ),
+    "start noise not projected": Mutant(
+        "attacks/threat.py",
+        "return self.project(clean + self.radius * noise, clean)",
+        "return clean + self.radius * noise",
+        DRAWS,
+    ),
+    "ball projected around the iterate": Mutant(
+        "attacks/threat.py",
+        "return (clean + (images - clean).clamp(-self.radius, self.radius)).clamp(0, 1)",
+        "return images.clamp(0, 1)",
+        CLOSED,
+    ),
+    # training
+    "clean images in the training loss": Mutant(
+        "train/loop.py", "        images = _attack(", "        _attack(", f"{LOOP} -k by_hand"
+    ),
+    "no label smoothing in the training loss": Mutant(
+        "train/loop.py", ", label_smoothing=config.label_smoothing)", ")", f"{LOOP} -k by_hand"
+    ),
+    "the same targets in every epoch": Mutant(
+        "train/loop.py",
+        'config.model.num_classes, "train", epoch)',
+        'config.model.num_classes, "train", 0)',
+        f"{LOOP} -k fresh",
+    ),
+    "the same order in every epoch": Mutant(
+        "data/order.py",
+        'stream(seed, "order", epoch)',
+        'stream(seed, "order")',
+        "tests/data/test_order.py -k differs",
+    ),
+    "checkpoint forgets the optimizer": Mutant(
+        "train/checkpoint.py",
+        '    _fill_optimizer(model, optimizer, _under(tensors, "optimizer."))\n',
+        "",
+        f"{RESUME} -k crash_after",
+    ),
+    "resume starts over at step 0": Mutant(
+        "train/loop.py",
+        "config.seed, progress.step, last, config.num_workers",
+        "config.seed, 0, last, config.num_workers",
+        f"{RESUME} -k crash_after",
+    ),
+    "weight decay on batch norm": Mutant(
+        "train/optimizer.py", "parameter.ndim > 1 and ", "", "tests/train/test_optimizer.py"
+    ),
+    "learning rate drops one step late": Mutant(
+        "train/schedule.py", "step >= boundary", "step > boundary", "tests/train/test_schedule.py"
+    ),
+    "curriculum ignored": Mutant(
+        "train/schedule.py", "return reached[-1] if reached else None", "return None", f"{LOOP} -k curriculum"
+    ),
+    # what is counted
+    "success among correct examples only": Mutant(
+        "records/metrics.py",
+        'hit=np.asarray(by_restart["hit"].any(axis=1))',
+        'hit=np.asarray(by_restart["hit"].any(axis=1) & by_restart["correct"].any(axis=1))',
+        METRICS,
+    ),
+    "success needs every restart": Mutant(
+        "records/metrics.py", 'by_restart["hit"].any(axis=1)', 'by_restart["hit"].all(axis=1)', METRICS
+    ),
+    "correct after any restart": Mutant(
+        "records/metrics.py", 'by_restart["correct"].all(axis=1)', 'by_restart["correct"].any(axis=1)', METRICS
+    ),
+    "evaluation draws a target per restart": Mutant(
+        "evaluate/runner.py",
+        "labels, model.config.num_classes)\n        start",
+        "labels, model.config.num_classes, piece.restart)\n        start",
+        "tests/evaluate/test_runner.py -k recomputation",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_every_patch_fits(name):
+    mutant = MUTANTS[name]
+    text = (SOURCE / mutant.file).read_text()
+    assert text.count(mutant.old) == 1, f"{mutant.file} must hold this text once: {mutant.old}"
+    compile(text.replace(mutant.old, mutant.new), mutant.file, "exec")
+    assert (ROOT / mutant.tests.split()[0]).is_file()
+
+
+class Runner:
+    """The driver process, and the answers it gave."""
+
+    def __init__(self, folder):
+        self.folder, self.healthy = folder, {}
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "tests.mutants.driver"]
+        self.driver = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run(self, tests, file="", text=""):
+        """(exit code, output) of a test command on a copy of the package, in which one file may hold another text."""
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        shutil.copytree(SOURCE, folder / "s3ta", ignore=shutil.ignore_patterns("__pycache__"))
+        if file:
+            (folder / "s3ta" / file).write_text(text)
+        arguments = [
+            "-x",
+            "-q",
+            "-rf",
+            "--tb=line",
+            "-m",
+            "not slow",
+            "-p",
+            "no:cacheprovider",
+            "-W",
+            REWRITE,
+            *shlex.split(tests),
+        ]
+        job = {"folder": str(folder), "arguments": arguments, "output": str(folder / "output.txt")}
+        self.driver.stdin.write(json.dumps(job) + "\n")
+        self.driver.stdin.flush()
+        code = int(self.driver.stdout.readline())
+        return code, (folder / "output.txt").read_text(errors="replace")[-3000:]
+
+    def run_healthy(self, tests):
+        """The same on an unchanged copy, once per command."""
+        if tests not in self.healthy:
+            self.healthy[tests] = self.run(tests)
+        return self.healthy[tests]
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory):
+    runner = Runner(tmp_path_factory.mktemp("mutants"))
+    yield runner
+    runner.driver.stdin.close()
+    runner.driver.wait(timeout=30)
+    runner.driver.stdout.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MUTANTS)
+def test_the_fault_is_caught(name, runner):
+    mutant = MUTANTS[name]
+    code, output = runner.run_healthy(mutant.tests)
+    assert code == 0, f"`{mutant.tests}` fails without the fault:\n{output}"
+    text = (SOURCE / mutant.file).read_text()
+    code, output = runner.run(mutant.tests, mutant.file, text.replace(mutant.old, mutant.new))
+    assert code == 1, f"not caught by `{mutant.tests}` (exit code {code}):\n{output}"
+    assert "\nFAILED " in output, output
+    assert "ERROR collecting" not in output

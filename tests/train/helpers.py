@@ -1,0 +1,99 @@
+"""A training run of milliseconds: small pictures, a small S3TA, and what its run folder says."""
+
+import json
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from s3ta.attacks import PGDConfig
+from s3ta.models import ResNetConfig, S3TAConfig, VisionConfig
+from s3ta.streams import stream
+from s3ta.train import OptimizerConfig, ScheduleConfig, TrainConfig, train
+
+CPU = torch.device("cpu")
+
+
+class Pictures:
+    """n pictures of 2 x 12 x 10 pixels; class y is bright in another corner; drawn anew in training."""
+
+    source, classes, shape, fingerprint = "pictures", tuple("abcde"), (2, 12, 10), "f00d"
+
+    def __init__(self, count=17, split="train"):
+        self.split = split
+        self.ids = [f"{split}-{i}" for i in range(count)]
+        self.labels = np.arange(count) % 5
+
+    def image(self, index, draw=None):
+        generator = (
+            stream(1, "picture", self.ids[index])
+            if draw is None
+            else stream(draw[0], "picture", draw[1], self.ids[index])
+        )
+        picture = generator.integers(0, 120, self.shape)
+        label = self.labels[index]
+        picture[
+            label % 2, 6 * (label // 2 % 2) : 6 * (label // 2 % 2) + 6, 5 * (label // 4) : 5 * (label // 4) + 5
+        ] += 130
+        return picture.astype(np.uint8)
+
+
+def recipe(model=None, attack=None, optimizer=None, schedule=None, **changes):
+    """7 steps of SGD (4 batches an epoch) against a targeted attack of 2 steps; every part can be changed."""
+    vision = VisionConfig(backbone="resnetv2_mini", stem="conv3", in_channels=2, image_size=12)
+    head = {"num_glimpses": 2, "key_channels": 7, "lstm_size": 13, "query_hidden": 17, "readout_hidden": 11}
+    kinds = {
+        "s3ta": lambda: S3TAConfig(name="tiny", num_classes=5, vision=vision, **head),
+        "resnet": lambda: ResNetConfig(name="tiny", num_classes=5, vision=vision),
+    }
+    return TrainConfig(
+        name="test/tiny",
+        model=kinds[model or "s3ta"](),
+        attack=PGDConfig(
+            **{"radius": 0.1, "step_size": 0.03, "num_attack_steps": 2, "random_start_prob": 0.8} | (attack or {})
+        ),
+        optimizer=OptimizerConfig(**{"learning_rate": 0.05} | (optimizer or {})),
+        schedule=ScheduleConfig(**{"num_train_steps": 7} | (schedule or {})),
+        **{"batch_size": 4, "log_every": 1, "validate_every": 3, "checkpoint_every": 2, "num_threads": 1} | changes,
+    )
+
+
+def silent(completed, note=""):
+    """A reporter that says nothing."""
+
+
+def run(config, folder, report=silent, data=None, validation=None):
+    folder.mkdir(parents=True, exist_ok=True)
+    return train(config, folder, data or Pictures(), validation or Pictures(6, "validation"), CPU, report)
+
+
+def curve(folder):
+    """The learning curve, one JSON text per line, without the only field that may differ: the time."""
+    lines = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    return [json.dumps({key: value for key, value in line.items() if key != "seconds"}) for line in lines]
+
+
+def losses(folder):
+    return [line["loss"] for line in map(json.loads, curve(folder)) if line["kind"] == "train"]
+
+
+def weights(folder):
+    return (folder / "model" / "model.safetensors").read_bytes()
+
+
+def same_run(one, other):
+    """Final weights and learning curve are the same, byte for byte."""
+    assert weights(one) == weights(other)
+    assert curve(one) == curve(other)
+    state = [load_file(folder / "checkpoint.safetensors") for folder in (one, other)]
+    assert state[0].keys() == state[1].keys()
+    assert all(torch.equal(state[0][key], state[1][key]) for key in state[0])
+
+
+def snapshot(folder):
+    """Every file below the folder, but for the lock, with its content and time."""
+    return {
+        path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }

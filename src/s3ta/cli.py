@@ -298,7 +298,9 @@ def _resolved(name: str, overrides: list[str], tiny: bool) -> Any:
 
 
 def _common_suite(runs: list[Path]) -> str:
-    found = [{path.parent.name for path in run.glob("evaluations/*/manifest.json")} for run in runs]
+    from s3ta.report import evaluations_of
+
+    found = [set(evaluations_of(run)) for run in runs]
     common = sorted(set.intersection(*found))
     if len(common) == 1:
         return common[0]

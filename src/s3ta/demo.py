@@ -145,7 +145,8 @@ def run_demo(out: Path, is_tiny: bool) -> tuple[Path, Table]:
         )
         _work(contenders)
     folders, suite = [contender.folder for contender in contenders], contenders[0].suite.name
-    return build_report(folders, suite, out / "report.html"), summary_table(read_runs(folders, suite))
+    table = summary_table(read_runs(folders, suite)).pick("Model", "Attack", "Top-1", "Attack success")
+    return build_report(folders, suite, out / "report.html"), table
 
 
 def _work(contenders: list[Contender]) -> None:

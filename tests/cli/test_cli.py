@@ -347,3 +347,11 @@ def test_a_model_with_other_class_names_is_not_scored(copy: Path) -> None:
     described["classes"] = list("9876543210")
     config.write_text(json.dumps(described))
     refused(s3ta("evaluate", copy, "--tiny", "--threads", "1"), "trained with the class '9' where digits has '0'")
+
+
+def test_records_written_elsewhere_can_be_reported(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "records"
+    assert s3ta("evaluate", run, "--tiny", "--threads", "1", "--out", out).exit_code == 0
+    done = s3ta("report", out, "--out", tmp_path / "page.html")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "page.html").is_file()

@@ -5,7 +5,7 @@
 """
 
 from s3ta.report.page import build_report
-from s3ta.report.runs import Run, read_run, read_runs
+from s3ta.report.runs import Run, evaluations_of, read_run, read_runs
 from s3ta.report.summary import summary, write_table
 from s3ta.report.tables import Table, comparison_table, full_table, summary_table
 
@@ -14,6 +14,7 @@ __all__ = [
     "Table",
     "build_report",
     "comparison_table",
+    "evaluations_of",
     "full_table",
     "read_run",
     "read_runs",

@@ -108,16 +108,24 @@ def read_runs(folders: Sequence[Path], suite: str) -> list[Run]:
     return [replace(run, label=f"{run.label} (run {number})") for number, run in enumerate(runs, 1)]
 
 
+def evaluations_of(folder: Path) -> dict[str, Path]:
+    """The ledgers of a run folder by suite; of a folder that is a ledger itself (`s3ta evaluate --out`), that one."""
+    if (folder / "manifest.json").is_file():
+        suite = read_json(folder / "manifest.json").get("suite") or {}
+        return {str(suite.get("name")): folder}
+    return {path.name: path for path in sorted((folder / "evaluations").glob("*/"))}
+
+
 def read_run(folder: Path, suite: str) -> Run:
     """Read one run folder. Raises UserError where something needed is missing or something there is damaged."""
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist: give the folder of a run.")
-    evaluation = folder / "evaluations" / suite
-    if not evaluation.is_dir():
-        known = sorted(path.name for path in (folder / "evaluations").glob("*/"))
-        if not known:
-            raise UserError(f"{folder} holds no evaluation: run `s3ta evaluate {folder} --suite {suite}` first.")
-        raise unknown_name(f"evaluation of {folder}", suite, known)
+    evaluations = evaluations_of(folder)
+    if not evaluations:
+        raise UserError(f"{folder} holds no evaluation: run `s3ta evaluate {folder} --suite {suite}` first.")
+    if suite not in evaluations:
+        raise unknown_name(f"evaluation of {folder}", suite, evaluations)
+    evaluation = evaluations[suite]
     ledger = Ledger.read(evaluation)
     _check_suite(ledger.manifest, evaluation)
     table = ledger.table()

@@ -23,6 +23,11 @@ class Table(NamedTuple):
     headers: list[str]
     rows: list[list[str]]
 
+    def pick(self, *columns: str) -> Table:
+        """The columns whose headers begin with these words."""
+        places = [i for word in columns for i, header in enumerate(self.headers) if header.startswith(word)]
+        return Table([self.headers[i] for i in places], [[row[i] for i in places] for row in self.rows])
+
     def markdown(self) -> str:
         def line(cells: Sequence[str]) -> str:
             return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

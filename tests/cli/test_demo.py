@@ -93,3 +93,24 @@ def test_a_failing_child_is_told_in_its_own_words(finished: Path, tmp_path: Path
     (out / "s3ta_4" / "evaluations" / "digits-tiny" / "gallery.npz").unlink()
     with pytest.raises(UserError, match=r"digits/s3ta_4 failed.*model\.safetensors is damaged"):
         run_demo(out, is_tiny=True)
+
+
+class Gone:
+    """A child process that left by a signal."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def poll(self) -> int:
+        return -self.number
+
+
+def test_a_child_killed_before_its_work_was_done_is_told_and_after_it_is_not(finished: Path, tmp_path: Path) -> None:
+    contender = Contender(demo.RECIPES[0], copied(finished, tmp_path), is_tiny=True)
+    contender.child, contender.stage = Gone(6), "evaluate"  # type: ignore[assignment]
+    contender.advance()
+    assert contender.done
+    contender.done, contender.child = False, Gone(9)  # type: ignore[assignment]
+    (contender.ledger / "chunk-00001.parquet").unlink()
+    with pytest.raises(UserError, match="killed by signal 9"):
+        contender.advance()

@@ -131,7 +131,8 @@ class Ledger:
         """The records of one chunk. Raises UserError naming the file where it is missing or damaged."""
         path = self.chunk_path(index)
         try:
-            table = pq.read_table(io.BytesIO(path.read_bytes()))
+            # Without threads: chunks are small, and Arrow's pools have aborted programs that were done and leaving.
+            table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read(use_threads=False)
         except FileNotFoundError:
             raise UserError(f"{path} is missing: run the evaluation again to finish it.") from None
         except (pa.ArrowException, OSError, ValueError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from s3ta.models import S3TA, ResNet, build_model, save_pretrained
 from s3ta.progress import Reporter
 from s3ta.train.checkpoint import NAME, Progress, load_checkpoint, save_checkpoint
 from s3ta.train.config import TrainConfig
-from s3ta.train.interrupt import stop_request
+from s3ta.train.interrupt import StopRequest, stop_request
 from s3ta.train.optimizer import build_optimizer
 from s3ta.train.run import CURVE, MODEL, cut_curve
 from s3ta.train.schedule import attack_at, glimpses_at, learning_rate
@@ -66,7 +67,8 @@ def _train(
     report(progress.step)
     last = config.schedule.num_train_steps
     with stop_request() as stop:
-        for batch in batches(data, config.batch_size, config.seed, progress.step, last, config.num_workers):
+        coming = batches(data, config.batch_size, config.seed, progress.step, last, config.num_workers)
+        for batch in _until_stopped(coming, stop):
             progress = _step(config, model, optimizer, data, batch, progress, folder)
             if progress.step % config.log_every == 0 or progress.step == last:
                 progress = _log(config, data, progress, folder, report)
@@ -74,12 +76,29 @@ def _train(
                 glimpses = glimpses_at(config.schedule, progress.step - 1)
                 scores = validate(model, validation, config.attack, config.seed, config.batch_size, glimpses)
                 append_lines(folder / CURVE, [{"kind": "validation", "step": progress.step, **scores}])
-            if progress.step % config.checkpoint_every == 0 or progress.step == last or stop.asked:
+            if progress.step % config.checkpoint_every == 0 or progress.step == last:
                 save(progress=progress)
-            if stop.asked and progress.step < last:
-                raise KeyboardInterrupt
+            if stop.asked:
+                break
+        if progress.step < last:
+            save(progress=progress)
+            raise KeyboardInterrupt
     save_pretrained(model, folder / MODEL, list(data.classes))
     return model.eval()
+
+
+def _until_stopped(coming: Iterator[Batch], stop: StopRequest) -> Iterator[Batch]:
+    """The batches, until someone asks to stop: worker processes may then be gone before the loop is, and that is no error."""
+    while True:
+        try:
+            batch = next(coming, None)
+        except Exception:
+            if stop.asked:
+                return
+            raise
+        if batch is None:
+            return
+        yield batch
 
 
 def seeded_model(config: TrainConfig) -> S3TA | ResNet:

@@ -32,7 +32,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "report.html" in done.stdout
-    assert "untargeted-100" in done.stdout
+    assert "untargeted-2" in done.stdout
     return out
 
 

@@ -10,7 +10,17 @@ import torch
 
 from s3ta.data import fetch
 from s3ta.errors import UserError
-from s3ta.evaluate import Settings, changed_suite, choose_examples, evaluate, plan, runner, total_gradients
+from s3ta.evaluate import (
+    Settings,
+    changed_suite,
+    choose_examples,
+    evaluate,
+    get_suite,
+    plan,
+    runner,
+    tiny_suite,
+    total_gradients,
+)
 from s3ta.evaluate.runner import KEPT, run_piece
 from s3ta.files import read_json
 from s3ta.models import create_model
@@ -255,6 +265,11 @@ def test_settings_change_every_attack_of_a_suite_and_its_name() -> None:
     assert {(a.attack.num_restarts, a.attack.radius) for a in changed.attacks} == {(3, 16 / 255)}
     assert [a.attack.num_attack_steps for a in changed.attacks] == [3, 2]
     assert changed_suite(small_suite(), []) == small_suite()
+    longer = changed_suite(small_suite(), ["attack.num_attack_steps=7"])
+    assert [a.name for a in longer.attacks] == ["untargeted-7", "targeted-7"]
+    assert longer.gallery_attack == "targeted-7"
+    assert [a.name for a in tiny_suite(get_suite("table1")).attacks] == ["targeted-10", "targeted-1000"], "kept apart"
+    assert tiny_suite(get_suite("digits")).gallery_attack == "untargeted-2"
     with pytest.raises(UserError, match=r"Did you mean attack\.num_restarts"):
         changed_suite(small_suite(), ["attack.num_restart=3"])
     with pytest.raises(UserError, match="read_outs"):

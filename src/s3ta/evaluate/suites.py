@@ -108,14 +108,8 @@ def tiny_suite(suite: Suite) -> Suite:
         )
         for named in suite.attacks
     )
-    return suite.model_copy(
-        update={
-            "name": f"{suite.name}-tiny",
-            "description": "a trial run: its numbers mean nothing",
-            "attacks": attacks,
-            "num_examples": 8,
-        }
-    )
+    described = suite.model_copy(update={"description": "a trial run: its numbers mean nothing", "num_examples": 8})
+    return _variant(described, f"{suite.name}-tiny", attacks)
 
 
 def changed_suite(suite: Suite, assignments: list[str]) -> Suite:
@@ -126,9 +120,21 @@ def changed_suite(suite: Suite, assignments: list[str]) -> Suite:
         return suite
     attacks = tuple(override(named, assignments) for named in suite.attacks)
     short = "+".join(re.sub(r"[^A-Za-z0-9_=.,-]+", "_", text.removeprefix("attack.")) for text in assignments)
-    return from_json(
-        Suite, to_json(suite.model_copy(update={"name": f"{suite.name}+{short}", "attacks": attacks})), "suite"
-    )
+    return from_json(Suite, to_json(_variant(suite, f"{suite.name}+{short}", attacks)), "suite")
+
+
+def _variant(suite: Suite, name: str, attacks: tuple[NamedAttack, ...]) -> Suite:
+    """The suite with its attacks replaced, in order. Names that end in the number of steps follow it, if they stay apart."""
+    names = [
+        re.sub(rf"-{before.attack.num_attack_steps}$", f"-{after.attack.num_attack_steps}", after.name)
+        for before, after in zip(suite.attacks, attacks, strict=True)
+    ]
+    if len(set(names)) < len(names):
+        names = [named.name for named in attacks]
+    follow = {before.name: new for before, new in zip(suite.attacks, names, strict=True)}
+    renamed = tuple(named.model_copy(update={"name": new}) for named, new in zip(attacks, names, strict=True))
+    shown = follow.get(suite.gallery_attack) if suite.gallery_attack else None
+    return suite.model_copy(update={"name": name, "attacks": renamed, "gallery_attack": shown})
 
 
 def _pgd(objective: Objective, steps: int, radius: float, step_size: float, read_outs: tuple[int, ...]) -> NamedAttack:

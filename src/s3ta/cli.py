@@ -312,7 +312,9 @@ def _common_suite(runs: list[Path]) -> str:
 def _print_table(table: Any) -> None:
     from rich.table import Table
 
-    shown = Table(*table.headers, box=None, pad_edge=False)
+    shown = Table(box=None, pad_edge=False)
+    for i, header in enumerate(table.headers):  # a narrow terminal breaks headers, never numbers
+        shown.add_column(header, min_width=max(len(row[i]) for row in table.rows))
     for row in table.rows:
         shown.add_row(*(cell.replace("[", r"\[") for cell in row))
     out_console.print(shown)

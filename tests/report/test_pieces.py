@@ -202,3 +202,10 @@ def test_settings_that_another_one_switches_off_are_not_told() -> None:
         "decay": "steps",
     }
     assert in_force(None) is None
+
+
+def test_each_word_picks_one_column() -> None:
+    table = Table(["Model", "Attack", "Attack success", "Top-1"], [["m", "pgd", "3%", "9%"]])
+    assert table.pick("Top-1", "Attack", "Attack success") == Table(
+        ["Top-1", "Attack", "Attack success"], [["9%", "pgd", "3%"]]
+    )

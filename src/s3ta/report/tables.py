@@ -24,8 +24,8 @@ class Table(NamedTuple):
     rows: list[list[str]]
 
     def pick(self, *columns: str) -> Table:
-        """The columns whose headers begin with these words."""
-        places = [i for word in columns for i, header in enumerate(self.headers) if header.startswith(word)]
+        """For each word the first column whose header begins with it."""
+        places = [next(i for i, header in enumerate(self.headers) if header.startswith(word)) for word in columns]
         return Table([self.headers[i] for i in places], [[row[i] for i in places] for row in self.rows])
 
     def markdown(self) -> str:

@@ -153,11 +153,13 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The named arrays of an `.npz`; nothing is unpickled. Raises UserError where the file is damaged or lacks one."""
+def read_arrays(path: Path, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
+    """The named arrays of an `.npz` (None: all); nothing is unpickled.
+
+    Raises UserError where the file is damaged or lacks one."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in names}
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+            return {name: stored[name] for name in (stored.files if names is None else names)}
     except Exception as error:  # noqa: BLE001 - numpy raises many kinds for a damaged archive
         raise UserError(
             f"{path} is damaged ({type(error).__name__}): remove it and run the same command again."

@@ -10,8 +10,8 @@ import torch
 
 from s3ta.data import DataConfig, Dataset, check_fit, load_image, locate, open_dataset
 from s3ta.errors import UserError
-from s3ta.evaluate import KEPT as KEPT_FILE
 from s3ta.evaluate import (
+    KEPT_FILE,
     Settings,
     Suite,
     choose_examples,

@@ -57,7 +57,7 @@ def test_a_trial_run_is_never_taken_for_the_real_one(finished: Path, tmp_path: P
         run_demo(out, is_tiny=False)
 
 
-@pytest.mark.parametrize("lost", ["chunk-*.parquet", "chunk-00002.parquet", "gallery.npz", "manifest.json"])
+@pytest.mark.parametrize("lost", ["chunk-*.parquet", "chunk-00002.parquet", "gallery.npz", "*.npz", "manifest.json"])
 def test_whatever_a_kill_left_undone_is_done(finished: Path, tmp_path: Path, lost: str) -> None:
     out = copied(finished, tmp_path)
     contender = Contender(demo.RECIPES[0], out, is_tiny=True)

@@ -21,7 +21,7 @@ from s3ta.evaluate import (
     tiny_suite,
     total_gradients,
 )
-from s3ta.evaluate.runner import KEPT, run_piece
+from s3ta.evaluate.runner import KEPT_FILE, run_piece
 from s3ta.files import read_json
 from s3ta.models import create_model
 from s3ta.records import Ledger
@@ -132,7 +132,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_bytes(
     first = []
     resumed = run(tmp_path / "killed", report=lambda done, note="": first.append(done))
     assert chunk_bytes(resumed.folder) == chunk_bytes(whole.folder)
-    assert (resumed.folder / KEPT).read_bytes() == (whole.folder / KEPT).read_bytes()
+    assert (resumed.folder / KEPT_FILE).read_bytes() == (whole.folder / KEPT_FILE).read_bytes()
     assert first[0] == sum(piece.num_gradients for piece in plan(small_suite(), range(11), 4)[:after])
 
 
@@ -140,6 +140,15 @@ def test_a_finished_evaluation_runs_nothing_again(tmp_path: Path, monkeypatch: p
     run(tmp_path)
     monkeypatch.setattr(runner, "run_piece", lambda *args: pytest.fail("a finished piece ran again"))
     run(tmp_path)
+
+
+def test_lost_images_are_made_again_and_no_record_changes(tmp_path: Path) -> None:
+    run(tmp_path)
+    before, images = chunk_bytes(tmp_path), (tmp_path / KEPT_FILE).read_bytes()
+    (tmp_path / KEPT_FILE).unlink()
+    run(tmp_path)
+    assert (tmp_path / KEPT_FILE).read_bytes() == images
+    assert chunk_bytes(tmp_path) == before
 
 
 def test_a_torn_chunk_is_noticed_and_made_again(tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from s3ta.errors import UserError
-from s3ta.evaluate import KEPT as KEPT_FILE
-from s3ta.evaluate import evaluate
+from s3ta.evaluate import KEPT_FILE, evaluate
 from s3ta.explain import KEPT, gallery, look
 from s3ta.files import read_arrays
 from s3ta.records import Ledger

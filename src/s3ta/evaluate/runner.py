@@ -28,7 +28,7 @@ from s3ta.models import S3TA, ResNet
 from s3ta.progress import Reporter
 from s3ta.records import NO_TARGET, Ledger
 
-KEPT = "adversarial.npz"
+KEPT_FILE = "adversarial.npz"
 _TOLERANCE = 1e-6
 
 
@@ -55,15 +55,17 @@ def evaluate(
       UserError: model and data do not fit, or the folder holds another measurement (differences named)."""
     ledger = open_ledger(model, dataset, suite, folder, positions, settings)
     pieces = plan(suite, positions, settings.micro_batch)
-    missing = ledger.missing(len(pieces))
-    done = sum(piece.num_gradients for i, piece in enumerate(pieces) if i not in set(missing))
+    missing = set(ledger.missing(len(pieces)))
+    if not (folder / KEPT_FILE).is_file():  # its images come from one piece, which is then run again
+        missing |= {i for i, piece in enumerate(pieces) if _is_kept(piece, suite)}
+    done = sum(piece.num_gradients for i, piece in enumerate(pieces) if i not in missing)
     report(done)
     with exact_arithmetic(settings.num_threads), frozen(model):
-        for index in missing:
+        for index in sorted(missing):
             piece = pieces[index]
             columns, kept = run_piece(model, dataset, piece, settings)
-            if piece.is_first and piece.restart == 0 and piece.name == suite.gallery_attack:
-                _keep(folder / KEPT, piece, dataset, columns, kept[: settings.num_kept])
+            if _is_kept(piece, suite):
+                _keep(folder / KEPT_FILE, piece, dataset, columns, kept[: settings.num_kept])
             ledger.write_chunk(index, columns)
             done += piece.num_gradients
             report(done, f"{piece.name}: {np.mean(columns['correct']):.0%} right")
@@ -161,6 +163,11 @@ def _padded(batch: Batch, size: int) -> Batch:
         torch.cat([batch.images, batch.images[-1:].expand(missing, -1, -1, -1)]),
         torch.cat([batch.labels, batch.labels[-1:].expand(missing)]),
     )
+
+
+def _is_kept(piece: Piece, suite: Suite) -> bool:
+    """Whether the report shows images of this piece."""
+    return piece.is_first and piece.restart == 0 and piece.name == suite.gallery_attack
 
 
 def _keep(path: Path, piece: Piece, dataset: Dataset, columns: dict[str, Any], images: Tensor) -> None:

@@ -11,7 +11,6 @@ RUN/evaluations/SUITE/gallery.npz    images and attention, before and after the 
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from s3ta.errors import UserError, unknown_name
-from s3ta.files import read_json, read_lines
+from s3ta.files import read_arrays, read_json, read_lines
 from s3ta.records import CLEAN, Ledger, Score, scores
 
 
@@ -148,15 +147,7 @@ def read_run(folder: Path, suite: str) -> Run:
 
 def read_gallery(path: Path) -> Gallery:
     """Read and check a gallery. Nothing in it is ever unpickled. Raises UserError where it is damaged."""
-    try:
-        with path.open("rb") as file, zipfile.ZipFile(file):  # np.load alone would also take other kinds of file
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise UserError(
-            f"{path} is damaged ({type(error).__name__}): remove it and run `s3ta evaluate` again."
-        ) from None
+    arrays = read_arrays(path)
     problem = _gallery_problem(arrays)
     if problem:
         raise UserError(f"{path} is damaged: {problem}. Remove it and run `s3ta evaluate` again.")

@@ -41,5 +41,5 @@ bench: .venv/.installed
 	@if [ -e .venv/.installing ]; then find .venv -mindepth 1 -maxdepth 1 ! -name .installing -exec rm -rf {} +; fi
 	@mkdir -p .venv && touch .venv/.installing
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --disable-pip-version-check torch torchvision -e ".[digits,test]" -c constraints.txt
+	.venv/bin/python -m pip install --disable-pip-version-check torch torchvision -e ".[digits,autoattack,test]" -c constraints.txt
 	@mv .venv/.installing .venv/.installed

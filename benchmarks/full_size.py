@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 import s3ta
-from s3ta.attacks import PGDConfig, draw_start, draw_targets, evaluation_step_size, frozen, pgd
+from s3ta.attacks import PGDConfig, draw_start, draw_targets, evaluation_step_size, frozen, run_attack
 from s3ta.data import DataConfig, fetch, open_dataset
 from timing import about
 
@@ -44,7 +44,7 @@ def main() -> None:
         model(images)
 
     def attack() -> None:
-        attacked = pgd(model, images, labels, config=config, targets=targets, start=start).final
+        attacked = run_attack(model, images, labels, config=config, targets=targets, start=start).final
         print(f"largest distance {(attacked - images).abs().max().item() * 255:.4f}/255")
 
     print(about(), f"device {device}, {options.images} images")

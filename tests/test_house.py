@@ -197,6 +197,24 @@ def test_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert names["adversarial"].shape == names["images"].shape
 
 
+def test_the_new_attacks_of_the_guide_run_and_are_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = blocks(ROOT / "docs" / "extending.md", "python")
+    program = tmp_path / "extending.py"
+    program.write_text("\n".join(found), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    names = runpy.run_path(str(program))
+    clean, labels, model = names["images"], names["labels"], names["model"]
+    for name in ("attacked", "huddled", "blind", "through"):
+        moved = (names[name].final - clean).abs().amax()
+        assert 1 / 255 < moved <= 16 / 255 + 1e-6, name
+    assert "perturb(" in found[0]
+    assert len([line for line in found[0].splitlines() if line.strip()]) < 30
+    rivals, heads = names["two_rivals"](labels), names["agreeing_heads"]
+    assert (rivals(model(names["attacked"].final)) > rivals(model(clean))).all()
+    assert heads(model.unroll(names["huddled"].final)).sum() > heads(model.unroll(clean)).sum()
+    assert names["blind"].num_gradients.unique().tolist() == [0]
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=by_name)
 def test_named_recipes_models_and_make_targets_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")

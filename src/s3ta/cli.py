@@ -153,7 +153,8 @@ def show(
 @app.command(
     epilog="Examples:  s3ta evaluate runs/digits-s3ta_4    "
     "s3ta evaluate runs/digits-s3ta_4 attack.num_restarts=10 --num-examples 100    "
-    "s3ta evaluate runs/x --suite quick --data folder:~/flowers"
+    "s3ta evaluate runs/x --suite strongest --data folder:~/flowers    "
+    "s3ta evaluate runs/x --attack adam-250 --attack square --radius 8/255"
 )
 @plain_errors
 def evaluate(
@@ -164,6 +165,16 @@ def evaluate(
     ] = None,
     suite: Annotated[
         str | None, typer.Option(help="Name from `s3ta list suites`.  \\[default: the recipe's, else quick]")
+    ] = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(help="Instead of a suite: an attack from `s3ta list attacks`; may be given several times."),
+    ] = None,
+    radius: Annotated[
+        str | None,
+        typer.Option(
+            help="Such as 8/255, for suites and attacks that state none.  \\[default: the recipe's, else 8/255]"
+        ),
     ] = None,
     data: Annotated[
         str | None, typer.Option(help="digits, torchvision:NAME, folder:PATH or npz:PATH.  \\[default: the recipe's]")
@@ -182,6 +193,30 @@ def evaluate(
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads; recorded likewise.  \\[default: all cores]")
     ] = None,
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Forward and backward passes that each example may cost; what does not fit is left out."
+        ),
+    ] = None,
+    exhaustive: Annotated[
+        bool, typer.Option("--exhaustive", help="Go on with examples whose verdict cannot change any more.")
+    ] = False,
+    search: Annotated[
+        str,
+        typer.Option(help="Arithmetic of the attack: float32 or bfloat16. The verdict is always float32."),
+    ] = "float32",
+    compiled: Annotated[bool, typer.Option("--compile", help="Attack a compiled copy of the model.")] = False,
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="Attack in the memory order that GPUs prefer.")
+    ] = False,
+    keep_images: Annotated[
+        bool, typer.Option("--keep-images", help="Keep every adversarial image beside the records.")
+    ] = False,
+    transfer: Annotated[
+        Path | None,
+        typer.Option(help="Instead of a suite: score the images kept in this folder of another model's evaluation."),
+    ] = None,
     data_root: DataRoot = Path("data"),
     device: Device = "auto",
     download: Download = False,
@@ -189,18 +224,33 @@ def evaluate(
 ) -> None:
     """Attack a model and record what happened to every example. Stop it at any moment; the same command goes on."""
     from s3ta.data import DataConfig
-    from s3ta.evaluate import Settings, changed_suite, get_suite, tiny_suite
-    from s3ta.report import summary
-    from s3ta.workflow import Place, default_suite, evaluate_model
+    from s3ta.evaluate import Search, Settings
+    from s3ta.report import findings_of, summary
+    from s3ta.workflow import Place, choose_suite, evaluate_model, transferred
 
-    chosen = get_suite(suite or default_suite(model))
-    chosen = changed_suite(tiny_suite(chosen) if tiny else chosen, overrides or [])
-    settings = Settings(seed=seed, micro_batch=micro_batch, num_threads=threads or os.cpu_count() or 1)
+    settings = Settings(
+        seed=seed,
+        micro_batch=micro_batch,
+        num_threads=threads or os.cpu_count() or 1,
+        search=Search(_precision(search), compiled, channels_last),
+        exhaustive=exhaustive,
+        budget=budget,
+        keep_images=keep_images,
+    )
+    images = None
+    if transfer is not None:
+        if suite or attack or overrides or tiny or radius or num_examples:
+            raise UserError("--transfer scores what is there: it goes with no suite, attack, radius, size or settings.")
+        images, chosen, settings, num_examples = transferred(transfer, settings)
+    else:
+        chosen = choose_suite(model, suite, attack or [], _radius(radius), tiny, overrides or [])
     config = None if data is None else DataConfig(source=data)
     folder = evaluate_model(
-        model, chosen, config, split, out, settings, Place(data_root, device, download), num_examples
+        model, chosen, config, split, out, settings, Place(data_root, device, download), num_examples, images
     )
     _print_table(summary(folder))
+    for finding in findings_of(folder):
+        err_console.print(f"{finding.severity}: {finding.sentence}", markup=False)
     out_console.print(f"Records: {folder}", markup=False)
 
 
@@ -268,24 +318,36 @@ def _recipes() -> list[str]:
 
 
 def _suites() -> list[str]:
-    from s3ta.evaluate import SUITES
+    from s3ta.evaluate import SUITES, SUITES_AT
 
-    return [f"{name:32}{function().description}" for name, function in SUITES.items()]
+    fixed = [f"{name:32}{function().description}" for name, function in SUITES.items()]
+    return fixed + [f"{name:32}{(function.__doc__ or '').splitlines()[0]}" for name, function in SUITES_AT.items()]
 
 
 def _attacks() -> list[str]:
-    from s3ta.config import format_radius
-    from s3ta.evaluate import SUITES
+    from s3ta.evaluate import ATTACKS
 
-    lines = []
-    for suite in (function() for function in SUITES.values()):
-        for named in suite.attacks:
-            attack = named.attack
-            lines.append(
-                f"{suite.name + ': ' + named.name:32}{attack.objective} PGD, L-inf {format_radius(attack.radius)}, "
-                f"{attack.num_attack_steps} steps of {format_radius(attack.step_size)}"
-            )
-    return lines
+    return [f"{name:32}{(function.__doc__ or '').splitlines()[0]}" for name, function in ATTACKS.items()]
+
+
+def _precision(text: str) -> Any:
+    if text not in ("float32", "bfloat16"):
+        raise unknown_name("arithmetic", text, ["float32", "bfloat16"])
+    return text
+
+
+def _radius(text: str | None) -> float | None:
+    from s3ta.config import parse_radius
+
+    if text is None:
+        return None
+    try:
+        value = parse_radius(text)
+    except ValueError as error:
+        raise UserError(f"--radius: {error}.") from None
+    if not 0 <= value <= 1:
+        raise UserError(f"--radius {text} is not between 0 and 1: pixels are; write 8/255, not 8.")
+    return value
 
 
 def _resolved(name: str, overrides: list[str], tiny: bool) -> Any:

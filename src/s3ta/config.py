@@ -81,6 +81,8 @@ def config_hash(config: Config) -> str:
 def override(config: ConfigT, assignments: list[str]) -> ConfigT:
     """A copy of the config with `a.b=c` assignments applied, in order, then checked as a whole.
 
+    Another `kind` of a part keeps the settings that both kinds have, drops the others and brings its own defaults.
+
     Raises UserError for a word without `=`, a name that does not exist (nearest names offered) or a bad value."""
     tree = config.model_dump(mode="json")
     for assignment in assignments:
@@ -88,6 +90,8 @@ def override(config: ConfigT, assignments: list[str]) -> ConfigT:
         if not equals or not path:
             raise UserError(f"'{assignment}' is not an override: write name=value, for example attack.radius=8/255.")
         _assign(tree, path, text)
+        if path.endswith(".kind"):
+            tree = _with_new_kind(type(config), tree, path, assignment)
     where = f"override {' '.join(assignments)}" if assignments else "config"
     return from_json(type(config), json.dumps(tree), where)
 
@@ -112,12 +116,31 @@ def _assign(tree: dict[str, Any], path: str, text: str) -> None:
         node[last] = float(text) if re.fullmatch(r"[+-]?(\d+\.?|\d*\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE) else text
 
 
+def _with_new_kind(cls: type[Config], tree: dict[str, Any], path: str, assignment: str) -> dict[str, Any]:
+    """The tree with one part of another kind: settings that it does not have are dropped, those it lacks are added."""
+    node = tree
+    for name in path.split(".")[:-1]:
+        node = node[name]
+    while True:
+        try:
+            return cls.model_validate_json(json.dumps(tree)).model_dump(mode="json")
+        except ValidationError as error:
+            foreign = {str(p["loc"][-1]) for p in error.errors() if p["type"] == "extra_forbidden"} & set(node)
+            if not foreign:
+                raise UserError(_sentence(error, f"override {assignment}")) from None
+            for name in foreign:
+                del node[name]
+
+
 def _sentence(error: ValidationError, where: str) -> str:
     problems = []
     for problem in error.errors()[:3]:
         path = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
-        got = f" (got {json.dumps(problem['input'], default=str)[:60]})" if problem["type"] != "missing" else ""
+        if problem["type"] == "union_tag_not_found":
+            message = "it needs a `kind`"
+        whole = problem["type"] == "missing" or isinstance(problem["input"], dict)
+        got = "" if whole else f" (got {json.dumps(problem['input'], default=str)[:60]})"
         problems.append(f"{path or 'text'}: {message}{got}")
     return f"Bad {where}: {'; '.join(problems)}."
 

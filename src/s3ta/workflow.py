@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from s3ta.attacks import AutoAttackConfig
 from s3ta.data import DataConfig, Dataset, check_fit, load_image, locate, open_dataset
 from s3ta.errors import UserError
 from s3ta.evaluate import (
     KEPT_FILE,
+    SUITES,
+    KeptImages,
     Settings,
+    Situation,
     Suite,
+    changed_suite,
     choose_examples,
     evaluate,
+    get_suite,
+    misfit,
     open_ledger,
-    plan,
-    seconds_per_gradient,
+    pace,
+    stages,
     suite_identity,
-    total_gradients,
-    total_passes,
+    suite_of,
+    tiny_suite,
+    total,
+    transfer_suite,
 )
 from s3ta.exact import exact_arithmetic
 from s3ta.explain import KEPT, gallery
-from s3ta.files import read_arrays, read_json, sole_use, write_arrays
+from s3ta.files import read_arrays, read_json, sha256, sole_use, write_arrays
 from s3ta.models import S3TA, ResNet, find_weights, from_pretrained, read_config
 from s3ta.progress import console, progress
 from s3ta.records import Ledger
@@ -109,6 +119,7 @@ def evaluate_model(
     settings: Settings,
     place: Place,
     num_examples: int | None = None,
+    images: KeptImages | None = None,
 ) -> Path:
     """Run what is missing of a suite on a model and draw the gallery. Returns the ledger's folder.
 
@@ -117,7 +128,8 @@ def evaluate_model(
       suite: what to measure.
       data: where the examples come from; None: the recipe's own data (run folders only).
       split: which part of them.
-      out: the ledger's folder; None: `evaluations/SUITE` in the run folder."""
+      out: the ledger's folder; None: `evaluations/SUITE` in the run folder.
+      images: for a suite of transfers, whose."""
     dataset_of = data or recipe_data(source)
     model = from_pretrained(source).to(device_of(place))
     vision, folder = model.config.vision, out or default_ledger(source, suite)
@@ -131,25 +143,112 @@ def evaluate_model(
     _, classes = read_config(find_weights(source))
     check_fit(dataset, channels=vision.in_channels, num_classes=model.config.num_classes, classes=classes)
     positions = choose_examples(dataset, num_examples or _default_count(suite, dataset), settings.seed)
-    pieces = plan(suite, positions, settings.micro_batch)
+    if images is not None:
+        _refuse_other_data(images, dataset, positions)
     with sole_use(folder):
-        open_ledger(model, dataset, suite, folder, positions, settings)
-        gradients, seconds = (
-            total_gradients(pieces),
-            seconds_per_gradient(model, dataset, settings) * total_passes(pieces),
-        )
-        console.print(
-            f"{model.config.name}, suite {suite.name}: {len(positions)} examples, {gradients:,} gradient evaluations, "
-            f"about {_minutes(seconds)} here for all; finished parts are not repeated",
-            soft_wrap=True,
-        )
-        with progress(f"{model.config.name} {suite.name}", gradients) as report:
-            evaluate(model, dataset, suite, folder, positions, settings, report)
+        ledger = open_ledger(model, dataset, suite, folder, positions, settings)
+        missing = set(ledger.missing(ledger.num_chunks))
+        console.print(_announcement(model, dataset, suite, len(positions), settings, missing), soft_wrap=True)
+        work = total(suite, len(positions)).num_evaluations
+        with progress(f"{model.config.name} {suite.name}", work) as report:
+            evaluate(model, dataset, suite, ledger.folder, positions, settings, report, images)
         if (folder / KEPT_FILE).is_file():
             kept = read_arrays(folder / KEPT_FILE, KEPT)
             with exact_arithmetic(settings.num_threads):
                 write_arrays(folder / GALLERY_FILE, gallery(model, dataset, kept, settings.micro_batch))
     return folder
+
+
+def _announcement(
+    model: S3TA | ResNet, dataset: Dataset, suite: Suite, num_examples: int, settings: Settings, missing: set[int]
+) -> str:
+    """What will be done, and how long what is missing takes here at most."""
+    all_chunks, work = -(-num_examples // settings.micro_batch), total(suite, num_examples)
+    told = f"{model.config.name}, suite {suite.name}: {num_examples} examples"
+    if not missing:
+        return f"{told}; everything is there already."
+    gradient, forward = pace(model, dataset, settings)
+    seconds = 0.0
+    for stage in stages(suite):
+        chunks = len(missing & set(range(stage.number * all_chunks, (stage.number + 1) * all_chunks)))
+        others = stage.cost.num_forwards - stage.cost.num_gradients
+        seconds += chunks * (gradient * stage.cost.num_gradients + forward * others)
+    lines = [
+        f"{told}, at most {work.num_gradients:,} gradient and {work.num_forwards - work.num_gradients:,} other forward "
+        f"evaluations, about {_minutes(seconds)} here for what is not there yet, if none can be saved"
+    ]
+    if settings.budget is not None:
+        lines.append(
+            f"Budget: {settings.budget:,} passes per example, so at most {num_examples * settings.budget:,} in all."
+        )
+        dear = [s.name for s in stages(suite) if s.restart == 0 and s.cost.total > settings.budget]
+        lines += [f"Beyond the budget, whatever the others cost: {', '.join(dear)}."] if dear else []
+    if suite.left_out:
+        lines.append(f"Left out, for they do not fit the model or a changed setting: {', '.join(suite.left_out)}.")
+    return "\n".join(lines)
+
+
+def choose_suite(
+    source: str, name: str | None, attacks: list[str], radius: float | None, is_tiny: bool, overrides: list[str]
+) -> Suite:
+    """The suite that a person means, fitted to the model.
+
+    Args:
+      source: run folder, model folder or Hub id.
+      name: of a suite; None: the recipe's, else `quick`.
+      attacks: names of single attacks instead of a suite.
+      radius: for suites and attacks that state none; None: that of the recipe, else 8/255.
+    Raises UserError for a name that is unknown, and for a radius where the suite states its own."""
+    config, _ = read_config(find_weights(source))
+    found = radius if radius is not None else _recipe_radius(source)
+    at = Situation(found, getattr(config, "num_glimpses", None), config.num_classes)
+    if attacks:
+        if name is not None:
+            raise UserError("Give either --suite or --attack, not both.")
+        suite = suite_of(attacks, at)
+    else:
+        name = name or default_suite(source)
+        if name in SUITES and radius is not None:
+            raise UserError(
+                f"Suite '{name}' states its own radius: change it with attack.radius=... instead of --radius."
+            )
+        suite = get_suite(name, at)
+    suite = changed_suite(tiny_suite(suite) if is_tiny else suite, overrides)
+    _refuse_misfits(suite, at)
+    return suite
+
+
+def _refuse_misfits(suite: Suite, at: Situation) -> None:
+    """UserError for what would only be noticed when its turn comes, hours later."""
+    for named in suite.attacks:
+        if reason := misfit(named.attack, at):
+            raise UserError(f"{named.name} cannot be run: {reason}.")
+        if isinstance(named.attack, AutoAttackConfig) and find_spec("pyautoattack") is None:
+            raise UserError(f'{named.name} is a part of AutoAttack: pip install "s3ta[autoattack]" (or pyautoattack).')
+
+
+def _recipe_radius(source: str) -> float:
+    """The radius that a run folder was trained at, in the L-infinity ball; else the default."""
+    if not (Path(source) / "recipe.json").is_file():
+        return Situation().radius
+    attack = read_recipe(Path(source)).attack
+    return attack.radius if attack.norm == "linf" else Situation().radius
+
+
+def transferred(folder: Path, settings: Settings) -> tuple[KeptImages, Suite, Settings, int]:
+    """The images of another model's evaluation, with the suite, settings and number of examples to score them by."""
+    images = KeptImages(folder)
+    suite = transfer_suite(images.manifest)
+    return images, suite, settings._replace(seed=images.manifest["seed"]), images.manifest["data"]["num_examples"]
+
+
+def _refuse_other_data(images: KeptImages, dataset: Dataset, positions: list[int]) -> None:
+    theirs = images.manifest["data"]
+    examples = sha256("\n".join(dataset.ids[i] for i in positions).encode())
+    if (theirs["fingerprint"], theirs["examples"]) != (dataset.fingerprint, examples):
+        raise UserError(
+            f"The images were made of other examples ({theirs['source']}, {theirs['split']}): evaluate on the same data."
+        )
 
 
 def recipe_data(source: str) -> DataConfig:

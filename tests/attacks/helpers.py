@@ -51,3 +51,23 @@ def pictures(batch, shape=SHAPE, seed=1, dtype=torch.float64):
 
 def names(count):
     return [f"image-{i}" for i in range(count)]
+
+
+class Ramp(nn.Module):
+    """Five logits (-m/2, m/2, -3, -4, -5) with m = u.x: with labels and targets among the first two, the gradient of every
+    loss is a positive multiple of u or -u, so the allowed image furthest along it is the optimum of all."""
+
+    def __init__(self, shape=SHAPE, seed=0, dtype=torch.float64):
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        values = torch.randn(shape, generator=generator, dtype=torch.float64)
+        self.weight = nn.Parameter((values.sign() * (0.3 + values.abs()) / values.numel()).to(dtype))
+        self.register_buffer("rest", torch.tensor([-3.0, -4.0, -5.0], dtype=dtype))
+
+    def forward(self, images):
+        half = torch.einsum("bchw,chw->b", images, self.weight) / 2
+        return torch.cat([torch.stack([-half, half], dim=1), self.rest.expand(len(images), 3)], dim=1)
+
+    def up(self, labels):
+        """The direction of each example's attack: u where the label is 0, -u where it is 1."""
+        return (1 - 2 * labels).view(-1, 1, 1, 1) * self.weight.detach()

@@ -4,7 +4,7 @@ import foolbox
 import pytest
 import torch
 
-from s3ta.attacks import PGDConfig, pgd
+from s3ta.attacks import PGDConfig, run_attack
 
 from .helpers import pictures, small_s3ta
 
@@ -16,7 +16,7 @@ LABELS, TARGETS = torch.tensor([3, 0, 4]), torch.tensor([1, 2, 0])
 def test_iterates_are_bit_equal(objective, num_steps):
     model, clean = small_s3ta(), pictures(3, (2, 12, 10), dtype=torch.float32)
     config = PGDConfig(objective=objective, num_attack_steps=num_steps, radius=16 / 255, step_size=1.6 / 255)
-    ours = pgd(model, clean, LABELS, config=config, targets=TARGETS, start=clean).final
+    ours = run_attack(model, clean, LABELS, config=config, targets=TARGETS, start=clean).final
     criterion = (
         foolbox.criteria.Misclassification(LABELS)
         if objective == "untargeted"

@@ -1,26 +1,45 @@
-"""An attack leaves the world as it was: model, gradients, images, random state (X1, X9), whatever happens."""
+"""An attack leaves the world as it was: model, gradients, images, random state (X1, X9, X13), whatever happens."""
 
 import hashlib
+import random
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
-from s3ta.attacks import Linf, PGDConfig, draw_start, draw_targets, frozen, perturb, pgd, sign_step, untargeted
+from s3ta.attacks import (
+    SPSA,
+    AdamConfig,
+    BoxRegion,
+    Draw,
+    Exact,
+    Linf,
+    PGDConfig,
+    Steering,
+    draw_start,
+    draw_targets,
+    frozen,
+    perturb,
+    run_attack,
+    sign_step,
+    untargeted,
+)
 from s3ta.errors import UserError
 
 from .helpers import Linear, names, pictures, small_s3ta
 
-IMAGES, LABELS = (2, 12, 10), torch.tensor([3, 0, 4])
+IMAGES, LABELS, TARGETS = (2, 12, 10), torch.tensor([3, 0, 4]), torch.tensor([1, 2, 0])
 CONFIG = PGDConfig(num_attack_steps=3, step_size=0.01)
 
 
 def _attack(model, clean=None, config=CONFIG, **settings):
     clean = pictures(3, IMAGES, dtype=torch.float32) if clean is None else clean
     start = draw_start(config, 0, names(len(clean)), clean)
-    return pgd(
-        model, clean, LABELS[: len(clean)], config=config, targets=LABELS[: len(clean)], start=start, **settings
+    return run_attack(
+        model, clean, LABELS[: len(clean)], config=config, targets=TARGETS[: len(clean)], start=start, **settings
     ).final
 
 
@@ -113,7 +132,7 @@ def test_clean_and_start_are_not_touched():
     model, clean = small_s3ta(), pictures(3, IMAGES, dtype=torch.float32).requires_grad_(True)
     start = draw_start(CONFIG, 0, names(3), clean.detach())
     copies = clean.detach().clone(), start.clone()
-    attacked = pgd(model, clean, LABELS, config=CONFIG, targets=LABELS, start=start)
+    attacked = run_attack(model, clean, LABELS, config=CONFIG, targets=TARGETS, start=start)
     assert torch.equal(clean, copies[0])
     assert torch.equal(start, copies[1])
     assert clean.grad is None
@@ -140,8 +159,13 @@ def test_alone_equals_in_a_batch():
     together = _attack(model, clean)
     start = draw_start(CONFIG, 0, names(3), clean)
     for i in range(3):
-        alone = pgd(
-            model, clean[i : i + 1], LABELS[i : i + 1], config=CONFIG, targets=LABELS[i : i + 1], start=start[i : i + 1]
+        alone = run_attack(
+            model,
+            clean[i : i + 1],
+            LABELS[i : i + 1],
+            config=CONFIG,
+            targets=TARGETS[i : i + 1],
+            start=start[i : i + 1],
         ).final
         torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=1e-9)
 
@@ -199,5 +223,161 @@ def test_images_outside_the_box_are_refused_before_the_model_runs(value, sentenc
     model, clean = Linear(5), pictures(3)
     clean[1, 1, 2, 3] = value
     with pytest.raises(UserError, match=sentence):
-        pgd(model, clean, LABELS, config=CONFIG, targets=LABELS, start=clean)
+        run_attack(model, clean, LABELS, config=CONFIG, targets=TARGETS, start=clean)
     assert model.calls == 0
+
+
+# --- every kind of attack, as a property ------------------------------------------------------------------------------
+
+ATTACKS = {
+    "pgd": PGDConfig(num_attack_steps=3, step_size=0.01),
+    "untargeted, best": PGDConfig(objective="untargeted", loss="margin", keep="best", num_attack_steps=3),
+    "masked l2 with momentum": PGDConfig(
+        norm="l2", radius=0.5, step_size=0.2, mask=BoxRegion(), momentum=0.9, annealing="cosine", num_attack_steps=3
+    ),
+    "saved images": PGDConfig(eight_bit=True, num_attack_steps=3),
+    "multitargeted": PGDConfig(objective="multitargeted", num_restarts=2, num_attack_steps=2),
+    "adam": AdamConfig(num_attack_steps=3),
+    "spsa": PGDConfig(num_attack_steps=2, gradient=SPSA(num_directions=3, micro_batch=12)),
+    "expectation": PGDConfig(num_attack_steps=2, gradient=Exact(num_samples=2, max_shift=1, noise=0.1)),
+    "steered away": PGDConfig(steering=Steering(), num_attack_steps=3),
+    "steered onto": PGDConfig(
+        steering=Steering(towards="region", region=BoxRegion(), weight=1.0), glimpses="all", num_attack_steps=2
+    ),
+    "one glimpse": PGDConfig(glimpses="each", objective="untargeted", num_restarts=2, num_attack_steps=2),
+}
+
+
+def _run(model, name, clean=None, restart=0):
+    config = ATTACKS[name]
+    clean = pictures(3, IMAGES, dtype=torch.float32) if clean is None else clean
+    clean = (clean * 255).round() / 255 if config.eight_bit else clean
+    draw = Draw(0, tuple(names(3)), (name, restart), restart)
+    outputs_fn = model.unroll if config.needs_trace else model
+    return run_attack(outputs_fn, clean, LABELS, config=config, targets=TARGETS, draw=draw)
+
+
+def _random_states():
+    """Of torch and numpy. Python's own cannot be compared here: beartype, which watches the types, draws from it."""
+    kind, keys, *rest = np.random.get_state()
+    return hashlib.sha256(torch.get_rng_state().numpy().tobytes() + keys.tobytes()).hexdigest(), kind, *rest
+
+
+def _modes_drawn(model, seed):
+    """Every module in a mode of its own, some parameters frozen, some with gradients."""
+    generator = np.random.default_rng(seed)
+    for module in model.modules():
+        module.training = bool(generator.random() < 0.5)
+    for parameter in model.parameters():
+        parameter.requires_grad_(bool(generator.random() < 0.7))
+        if generator.random() < 0.5:
+            parameter.grad = torch.full_like(parameter, generator.random())
+    return model
+
+
+def _everything(model):
+    grads = [(id(p.grad), None if p.grad is None else p.grad.sum().item()) for p in model.parameters()]
+    return _state(model), grads, _random_states(), torch.is_grad_enabled(), torch.get_default_dtype()
+
+
+def _raise_at(model, call, error):
+    """Counts the read-outs' calls; raises in that one."""
+    calls = []
+
+    def hook(*_):
+        calls.append(1)
+        if len(calls) == call:
+            raise error("in the middle")
+
+    return calls, model.controller.readout.register_forward_hook(hook)
+
+
+@settings(max_examples=35, deadline=None, derandomize=True, database=None)
+@given(
+    st.sampled_from(sorted(ATTACKS)),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([None, RuntimeError, KeyboardInterrupt, SystemExit]),
+    st.floats(0, 1, exclude_max=True),
+)
+def test_no_attack_leaves_a_trace_even_when_it_is_broken_off(name, seed, error, share):
+    """X1, X9: modes, requires_grad, weights, buffers, gradients, the global random states, the grad mode."""
+    counting = small_s3ta()
+    calls, _ = _raise_at(counting, -1, RuntimeError)
+    expected = _run(counting, name)
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+    model, clean = _modes_drawn(small_s3ta(), seed), pictures(3, IMAGES, dtype=torch.float32)
+    before, copy = _everything(model), clean.clone()
+    if error is None:
+        attacked = _run(model, name, clean)
+        assert torch.equal(attacked.images, expected.images)  # whatever modes and seeds there were
+    else:
+        made, handle = _raise_at(model, 1 + int(share * len(calls)), error)
+        with pytest.raises(error, match="in the middle"):
+            _run(model, name, clean)
+        assert 0 < len(made) <= len(calls)
+        handle.remove()
+    assert _everything(model) == before
+    assert torch.equal(clean, copy)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_every_attack_returns_plain_allowed_images_that_moved(name):
+    """X9, and X13: S3TA's LSTMCell runs backward in eval mode."""
+    model, clean = small_s3ta().train(), pictures(3, IMAGES, dtype=torch.float32)
+    assert any(isinstance(module, nn.LSTMCell) for module in model.modules())
+    assert not any(isinstance(module, nn.RNNBase) for module in model.modules())
+    if name == "saved images":
+        clean = (clean * 255).round() / 255
+    attacked, config = _run(model, name, clean), ATTACKS[name]
+    assert not attacked.images.requires_grad
+    assert attacked.images.grad_fn is None
+    assert attacked.final.dtype == clean.dtype
+    assert (attacked.final != clean).flatten(1).any(dim=1).all()
+    distance = (attacked.final - clean).flatten(1).norm(dim=1, p=2 if config.norm == "l2" else torch.inf)
+    assert (distance <= config.radius + 1e-6).all()
+    assert attacked.final.min() >= 0
+    assert attacked.final.max() <= 1
+
+
+@pytest.mark.parametrize("name", sorted(set(ATTACKS) - {"steered onto"}))
+def test_every_attack_treats_an_image_as_if_it_were_alone(name):
+    """X1, X34: same noise, so the same image, but for rounding (float64)."""
+    model, clean, config = small_s3ta(torch.float64).train(), pictures(3, IMAGES), ATTACKS[name]
+    if name == "saved images":
+        clean = (clean * 255).round() / 255
+    together = _run(model, name, clean).final
+    outputs_fn = model.unroll if config.needs_trace else model
+    for i in range(3):
+        alone = run_attack(
+            outputs_fn,
+            clean[i : i + 1],
+            LABELS[i : i + 1],
+            config=config,
+            targets=TARGETS[i : i + 1],
+            draw=Draw(0, (names(3)[i],), (name, 0)),
+        ).final
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=1e-6)
+
+
+def test_restarts_go_through_glimpses_and_classes_in_turn():
+    model = small_s3ta(torch.float64)
+    for name in ("one glimpse", "multitargeted"):
+        clean, config = pictures(3, IMAGES), ATTACKS[name].model_copy(update={"random_start_prob": 0.0})
+        found = []
+        for restart in range(5):
+            draw = Draw(0, tuple(names(3)), ("same", 0), restart)  # the same draws: only what is tried differs
+            outputs_fn = model.unroll if config.needs_trace else model
+            found.append(run_attack(outputs_fn, clean, LABELS, config=config, draw=draw).final)
+        period = 2 if name == "one glimpse" else 4
+        assert torch.equal(found[0], found[period])
+        assert not torch.equal(found[0], found[1])
+
+
+def test_attacks_one_after_the_other_do_not_know_of_each_other():
+    """X38: what one left behind, a cache or a memory, would show in the next."""
+    alone = {name: _run(small_s3ta(), name).images for name in ATTACKS}
+    model = small_s3ta()
+    for name in [*ATTACKS, *reversed(ATTACKS)]:
+        assert torch.equal(_run(model, name).images, alone[name]), name

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 
 from s3ta.attacks import PGDConfig
 from s3ta.data import ClutteredDigits, Dataset
 from s3ta.data.sources import Subset
-from s3ta.evaluate import NamedAttack, Settings, Suite
+from s3ta.evaluate import NamedAttack, Settings, Suite, pieces, runner, stages
+from s3ta.evaluate.plan import Piece
 from s3ta.models import create_model
+from s3ta.records import Ledger
 
 SETTINGS = Settings(seed=3, micro_batch=4, num_threads=1, num_kept=3)
 
@@ -49,6 +56,42 @@ def small_suite(num_restarts: int = 1) -> Suite:
 def some_digits(count: int = 11) -> Dataset:
     whole = ClutteredDigits("test")
     return Subset(whole, "test", np.linspace(0, len(whole.ids) - 1, count).astype(int).tolist())
+
+
+def all_pieces(suite: Suite, positions: Sequence[int], micro_batch: int) -> list[Piece]:
+    """Everything to do where nobody is left out."""
+    return [piece for stage in stages(suite) for piece in pieces(stage, positions, micro_batch)]
+
+
+def rows(ledger: Ledger) -> list[dict]:
+    return sorted(
+        ledger.table().to_pylist(), key=lambda r: (r["attack"], r["restart"], r["num_attack_steps"], r["example_id"])
+    )
+
+
+def chunk_bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("chunk-*.parquet"))}
+
+
+class Killed(BaseException):
+    """Stands for kill -9 at the worst moment."""
+
+
+@contextmanager
+def killed_after(count: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The evaluation inside is killed while it works on the piece after the first `count`; that it is, is checked."""
+    calls, honest = 0, runner.run_piece
+
+    def killed(*args):
+        nonlocal calls
+        calls += 1
+        if calls > count:
+            raise Killed
+        return honest(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):  # noqa: PT012
+        patch.setattr(runner, "run_piece", killed)
+        yield
 
 
 def ignore(completed: int, note: str = "") -> None:

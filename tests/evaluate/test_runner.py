@@ -11,37 +11,37 @@ import torch
 from s3ta.data import fetch
 from s3ta.errors import UserError
 from s3ta.evaluate import (
+    KEPT_FILE,
     Settings,
     changed_suite,
     choose_examples,
     evaluate,
     get_suite,
-    plan,
     runner,
+    stages,
     tiny_suite,
-    total_gradients,
+    total,
 )
-from s3ta.evaluate.runner import KEPT_FILE, run_piece
 from s3ta.files import read_json
 from s3ta.models import create_model
 from s3ta.records import Ledger
 from s3ta.streams import stream
-from tests.evaluate.small import SETTINGS, ignore, small_model, small_suite, some_digits
+from tests.evaluate.small import (
+    SETTINGS,
+    all_pieces,
+    chunk_bytes,
+    ignore,
+    killed_after,
+    rows,
+    small_model,
+    small_suite,
+    some_digits,
+)
 
 
 def run(folder: Path, count: int = 11, settings: Settings = SETTINGS, num_restarts: int = 1, report=ignore) -> Ledger:
     data = some_digits(count)
     return evaluate(small_model(), data, small_suite(num_restarts), folder, range(count), settings, report)
-
-
-def rows(ledger: Ledger) -> list[dict]:
-    return sorted(
-        ledger.table().to_pylist(), key=lambda r: (r["attack"], r["restart"], r["num_attack_steps"], r["example_id"])
-    )
-
-
-def chunk_bytes(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("chunk-*.parquet"))}
 
 
 def reference(
@@ -70,7 +70,7 @@ def reference(
 
 
 def test_records_equal_a_plain_recomputation(tmp_path: Path) -> None:
-    table = rows(run(tmp_path, num_restarts=2))
+    table = rows(run(tmp_path, num_restarts=2, settings=SETTINGS._replace(exhaustive=True)))
     data, model, suite = some_digits(), small_model().eval(), small_suite(2)
     assert len(table) == 11 * (1 + 2 * 3 + 2 * 1)
     checked = 0
@@ -106,34 +106,19 @@ def test_clean_records_are_the_clean_images(tmp_path: Path) -> None:
     }
 
 
-class Killed(BaseException):
-    """Stands for kill -9 at the worst moment."""
-
-
 @pytest.mark.parametrize("after", [0, 1, 3, 6, 8])
 def test_a_killed_evaluation_goes_on_to_the_same_bytes(
     tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(tmp_path / "whole")
-    calls = 0
-
-    def killed(*args):
-        nonlocal calls
-        calls += 1
-        if calls > after:
-            raise Killed
-        return run_piece(*args)
-
-    monkeypatch.setattr(runner, "run_piece", killed)
-    with pytest.raises(Killed):
+    with killed_after(after, monkeypatch):
         run(tmp_path / "killed")
     assert len(chunk_bytes(tmp_path / "killed")) == after
-    monkeypatch.undo()
     first = []
     resumed = run(tmp_path / "killed", report=lambda done, note="": first.append(done))
     assert chunk_bytes(resumed.folder) == chunk_bytes(whole.folder)
     assert (resumed.folder / KEPT_FILE).read_bytes() == (whole.folder / KEPT_FILE).read_bytes()
-    assert first[0] == sum(piece.num_gradients for piece in plan(small_suite(), range(11), 4)[:after])
+    assert first[0] == sum(piece.num_evaluations for piece in all_pieces(small_suite(), range(11), 4)[:after])
 
 
 def test_a_finished_evaluation_runs_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,13 +202,13 @@ def test_the_model_and_torch_are_left_as_they_were(tmp_path: Path) -> None:
 
 
 def test_an_attack_that_leaves_the_ball_is_never_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = runner.pgd
+    honest = runner.run_attack
 
     def cheat(*args, **kwargs):
         attacked = honest(*args, **kwargs)
         return attacked._replace(images=(attacked.images + 0.3).clamp(0, 1))
 
-    monkeypatch.setattr(runner, "pgd", cheat)
+    monkeypatch.setattr(runner, "run_attack", cheat)
     with pytest.raises(AssertionError, match="left ball or box"):
         run(tmp_path)
     assert all(row["attack"] == "clean" for row in Ledger.read(tmp_path).table().to_pylist())
@@ -239,7 +224,7 @@ def test_the_manifest_tells_what_was_measured_and_nothing_of_the_machine(tmp_pat
     run(tmp_path)
     text = (tmp_path / "manifest.json").read_text()
     manifest = read_json(tmp_path / "manifest.json")
-    assert manifest["num_chunks"] == len(plan(small_suite(), range(11), 4)) == 9
+    assert manifest["num_chunks"] == len(all_pieces(small_suite(), range(11), 4)) == 9
     assert manifest["data"]["num_examples"] == manifest["data"]["num_available"] == 11
     assert str(Path.home()) not in text
     assert str(tmp_path) not in text
@@ -255,8 +240,18 @@ def test_examples_are_a_seeded_prefix() -> None:
             choose_examples(data, number, 0)
 
 
-def test_gradients_are_counted_before_they_are_spent() -> None:
-    assert total_gradients(plan(small_suite(2), range(11), 4)) == 11 * 2 * (3 + 2)
+def test_evaluations_are_counted_before_they_are_spent() -> None:
+    """Two restarts of 3 and of 2 steps; one forward pass more for each verdict, and one for the clean image."""
+    found = total(small_suite(2), 11)
+    assert (found.num_gradients, found.num_forwards) == (11 * 2 * (3 + 2), 11 * (2 * (3 + 1 + 2 + 1) + 1))
+    assert found.num_evaluations == sum(piece.num_evaluations for piece in all_pieces(small_suite(2), range(11), 4))
+    assert [(stage.name, stage.restart) for stage in stages(small_suite(2))] == [
+        ("clean", 0),
+        ("untargeted-3", 0),
+        ("untargeted-3", 1),
+        ("targeted-2", 0),
+        ("targeted-2", 1),
+    ]
 
 
 def test_a_model_that_answers_nan_is_not_called_robust(tmp_path: Path) -> None:

@@ -197,6 +197,16 @@ OTHER = {
     "attack.objective": "targeted",
     "attack.read_outs": None,
     "attack.num_restarts": None,
+    "attack.loss": "margin",
+    "attack.norm": "l2",
+    "attack.mask": {"kind": "box", "height": 0.5},
+    "attack.keep": "best",
+    "attack.gradient.kind": None,
+    "attack.glimpses": "all",
+    "attack.num_glimpses": 3,
+    "attack.steering": {"towards": "away"},
+    "attack.kind": None,
+    "attack.annealing": "cosine",
     "optimizer.clip_norm": 2.0,
     "data.num_validation": 77,
     "num_threads": 2,
@@ -388,7 +398,7 @@ def test_the_whole_is_checked_after_all_assignments():
         ("optimizer.nesterov=1", "valid boolean"),
         ("batch_size=1", "greater than 1"),
         ("label_smoothing=1", "less than 1"),
-        ("attack.objective=target", "'targeted' or 'untargeted'"),
+        ("attack.objective=target", "'targeted', 'untargeted' or 'multitargeted'"),
         ("schedule.decay=step", "'steps' or 'cosine'"),
         ("data.channels=2", "1 or 3"),
         ("model.vision.std=[0.0]", "model.s3ta.vision"),
@@ -459,3 +469,20 @@ def test_described_settings_can_be_typed_back(name):
     assert override(recipe, [f"{path}={value}" for path, value, _ in lines]) == recipe
     meant = {path: meaning for path, _, meaning in lines}
     assert "pixel may move" in meant["attack.radius"]
+
+
+# --- another kind of a part ---------------------------------------------------------------------------------------------
+
+
+def test_another_kind_keeps_what_both_have_and_brings_its_own():
+    from s3ta.attacks import SPSA, AdamConfig, Exact, PGDConfig
+    from s3ta.evaluate import NamedAttack
+
+    held = NamedAttack(name="x", attack=PGDConfig(radius=0.1, step_size=0.02, gradient=Exact(num_samples=3)))
+    spsa = override(held, ["attack.gradient.kind=spsa", "attack.gradient.num_directions=8"]).attack
+    assert spsa == PGDConfig(radius=0.1, step_size=0.02, gradient=SPSA(num_directions=8))
+    adam = override(held, ["attack.kind=adam", "attack.epsilon=1e-6"]).attack
+    assert adam == AdamConfig(radius=0.1, gradient=Exact(num_samples=3), num_attack_steps=100, epsilon=1e-6)
+    assert override(held, ["attack.kind=pgd"]) == held
+    with pytest.raises(UserError, match="attack"):
+        override(held, ["attack.kind=spell"])

@@ -33,6 +33,8 @@ class Mutant(NamedTuple):
 ATTENTION, CONTROLLER = "tests/models/test_attention.py", "tests/models/test_controller.py"
 CLOSED, DRAWS = "tests/attacks/test_closed_form.py", "tests/attacks/test_draws.py"
 LOOP, RESUME, METRICS = "tests/train/test_loop.py", "tests/train/test_resume.py", "tests/records/test_metrics.py"
+LEAVING, BUDGETS = "tests/evaluate/test_leaving.py", "tests/evaluate/test_budget.py"
+FINDINGS = "tests/records/test_findings.py"
 SOFTMAX = "weights_BNp = logits_BNp.softmax(dim=-1)"
 
 MUTANTS = {
@@ -92,7 +94,10 @@ MUTANTS = {
     ),
     # the attack
     "wrong sign of the step": Mutant(
-        "attacks/steps.py", "images + step_size * gradient.sign()", "images - step_size * gradient.sign()", CLOSED
+        "attacks/steps.py",
+        "images + size(done) * direction(gradient)",
+        "images - size(done) * direction(gradient)",
+        CLOSED,
     ),
     "targeted attack ascends the target's loss": Mutant(
         "attacks/objectives.py",
@@ -107,7 +112,7 @@ MUTANTS = {
         "attacks/frozen.py", ".eval()", ".train()", "tests/attacks/test_side_effects.py"
     ),
     "target may equal the label": Mutant(
-        "attacks/objectives.py", ".integers(1, num_classes)", ".integers(0, num_classes)", DRAWS
+        "attacks/draws.py", ".integers(1, num_classes)", ".integers(0, num_classes)", DRAWS
     ),
     "start noise not projected": Mutant(
         "attacks/threat.py",
@@ -117,8 +122,8 @@ MUTANTS = {
     ),
     "ball projected around the iterate": Mutant(
         "attacks/threat.py",
-        "return (clean + (images - clean).clamp(-self.radius, self.radius)).clamp(0, 1)",
-        "return images.clamp(0, 1)",
+        "        return (clean + moved).clamp(0, 1)",
+        "        return images.clamp(0, 1)",
         CLOSED,
     ),
     # training
@@ -172,13 +177,92 @@ MUTANTS = {
         "records/metrics.py", 'by_restart["hit"].any(axis=1)', 'by_restart["hit"].all(axis=1)', METRICS
     ),
     "correct after any restart": Mutant(
-        "records/metrics.py", 'by_restart["correct"].all(axis=1)', 'by_restart["correct"].any(axis=1)', METRICS
+        "records/metrics.py",
+        '(by_restart["correct"] | ~by_restart["ran"]).all(axis=1)',
+        '(by_restart["correct"] | ~by_restart["ran"]).any(axis=1)',
+        METRICS,
     ),
     "evaluation draws a target per restart": Mutant(
         "evaluate/runner.py",
-        "labels, model.config.num_classes)\n        start",
-        "labels, model.config.num_classes, piece.restart)\n        start",
+        "targets = draw_targets(settings.seed, ids, labels, model.config.num_classes)",
+        "targets = draw_targets(settings.seed, ids, labels, model.config.num_classes, piece.stage.restart)",
         "tests/evaluate/test_runner.py -k recomputation",
+    ),
+    # who may leave, and what is made of it
+    "restarts that did not run count as broken": Mutant(
+        "records/metrics.py", '(by_restart["correct"] | ~by_restart["ran"])', 'by_restart["correct"]', METRICS
+    ),
+    "leaves when wrong at one read-out": Mutant(
+        "evaluate/standing.py",
+        "self._settled[seen] |= everywhere[seen]",
+        "self._settled[places[done]] = True",
+        f"{LEAVING} -k on_the_way",
+    ),
+    "leaves without having hit its target": Mutant(
+        "evaluate/standing.py", "((hit == 1) | (target < 0))", "(hit >= 0)", f"{LEAVING} -k not_hit"
+    ),
+    "the next attack begins without those who left the last": Mutant(
+        "evaluate/standing.py", "            self._settled[:] = False\n", "", f"{LEAVING} -k everybody"
+    ),
+    "a cascade goes on with those who fell": Mutant(
+        "evaluate/standing.py",
+        "self._wrong[places[last]] |= correct[last] == 0",
+        "self._wrong[places[last]] |= False",
+        "tests/evaluate/test_autoattack.py -k cascade_of_records",
+    ),
+    "freed places stay empty": Mutant(
+        "evaluate/plan.py",
+        "if len(filled[-1][0]) == micro_batch:",
+        "if len(filled[-1][0]) + len(filled[-1][1]) >= micro_batch:",
+        f"{LEAVING} -k lower_cost",
+    ),
+    "a cascade forgets the attacks before": Mutant(
+        "records/metrics.py",
+        "correct = before.correct[place] & (outcome.correct | ~outcome.measured)",
+        "correct = outcome.correct | ~outcome.measured",
+        METRICS,
+    ),
+    "a budget that the verdict is not counted in": Mutant(
+        "evaluate/plan.py",
+        "return Evaluations(spent.num_gradients, spent.num_forwards + 1)",
+        "return Evaluations(spent.num_gradients, spent.num_forwards)",
+        f"{BUDGETS} -k nobody",
+    ),
+    "what a budget cut off is no upper bound": Mutant(
+        "records/metrics.py", "(outcome.cut & outcome.correct).sum()", "(outcome.cut & ~outcome.correct).sum()", METRICS
+    ),
+    "the verdict in the attack's arithmetic": Mutant(
+        "evaluate/runner.py",
+        "records(model, piece, attacked",
+        "records(searcher, piece, attacked",
+        "tests/evaluate/test_search.py -k float32_eager",
+    ),
+    "autocast that casts nothing": Mutant(
+        "evaluate/search.py",
+        'enabled=self._search.precision == "bfloat16"',
+        'enabled=self._search.precision == "bf16"',
+        "tests/evaluate/test_search.py -k same_way",
+    ),
+    "transferred images of another restart": Mutant(
+        "evaluate/runner.py",
+        "images.load(config.attack_name, piece.stage.restart,",
+        "images.load(config.attack_name, 0,",
+        "tests/evaluate/test_transfer.py -k own_images",
+    ),
+    "masked gradients pass unnoticed": Mutant(
+        "records/findings.py", "if only_here - only_plain > least", "if only_plain - only_here > least", FINDINGS
+    ),
+    "an alarm by chance": Mutant(
+        "records/findings.py",
+        "mcnemar(only_here, only_plain) < _LEVEL:",
+        "mcnemar(only_here, only_plain) <= 1:",
+        FINDINGS,
+    ),
+    "a setting that not all attacks have is skipped": Mutant(
+        "evaluate/variants.py",
+        "            if has:",
+        "            if has and all(having):",
+        "tests/evaluate/test_suites.py -k goes_to",
     ),
 }
 

@@ -149,6 +149,20 @@ def test_other_settings_are_not_compared(changes, message):
         pair(table(A), manifest(), table(B), manifest(**changes))
 
 
+def test_a_cascade_is_not_compared_with_single_attacks():
+    together = manifest(suite__cascade=True)
+    with pytest.raises(UserError, match=r"suite\.cascade is false in the first and true in the second"):
+        pair(table(A), manifest(), table(B), together)
+    clean, worst = pair(table(A), together, table(B), together)
+    assert (clean.top1, worst.success) == (PairedCounts(7, 0, 0, 0), None)
+    assert worst.top1 == PairedCounts(both=1, only_a=2, only_b=1, neither=3)
+
+
+def test_two_budgets_are_not_compared():
+    with pytest.raises(UserError, match="budget is null in the first and 100 in the second"):
+        pair(table(A), manifest(budget=None), table(B), manifest(budget=100))
+
+
 def test_an_attack_on_one_side_only_is_not_compared():
     with pytest.raises(UserError, match="only one has records of attack 'targeted-5' at 5 steps"):
         pair(table(A), manifest(), to_table(rows("clean", LABELS, LABELS)), manifest())

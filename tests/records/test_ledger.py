@@ -155,9 +155,10 @@ def test_reading_what_is_no_ledger(tmp_path):
         Ledger.read(tmp_path / "none")
     with pytest.raises(UserError, match=r"no manifest\.json"):
         Ledger.read(tmp_path)
-    for text, message in (("{", "damaged"), ("[1]", "states no format"), ('{"format": 2, "num_chunks": 1}', "newer"),
-                          ('{"format": 1, "num_chunks": true}', "num_chunks"), ('{"format": 1}', "num_chunks"),
-                          ('{"format": 1, "num_chunks": 3}', "no chunk yet")):  # fmt: skip
+    for text, message in (("{", "damaged"), ("[1]", "states no format"), ('{"format": 3, "num_chunks": 1}', "newer"),
+                          ('{"format": 1, "num_chunks": 1}', "format 1 by an older s3ta"),
+                          ('{"format": 2, "num_chunks": true}', "num_chunks"), ('{"format": 2}', "num_chunks"),
+                          ('{"format": 2, "num_chunks": 3}', "no chunk yet")):  # fmt: skip
         (tmp_path / "manifest.json").write_text(text)
         with pytest.raises(UserError, match=message):
             Ledger.read(tmp_path)

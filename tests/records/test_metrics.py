@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from s3ta.errors import UserError
 from s3ta.records import nested_scores, outcomes, scores, to_table
 
-from .hand_made import join, rows
+from .hand_made import join, not_run, rows
 
 LABELS = [0, 1, 2, 3, 4, 5, 6]
 TARGETS = [1, 2, 3, 4, 5, 6, 7]
@@ -95,3 +98,124 @@ def test_row_order_does_not_matter():
 
 def test_clean_is_target_is_unknown_without_clean_records():
     assert scores(to_table(rows("t", LABELS, LABELS, TARGETS)))[0].num_clean_is_target is None
+
+
+ANSWERS = st.lists(st.integers(0, 2), min_size=3 * 2 * 5, max_size=3 * 2 * 5)
+"""Classes that three restarts, two read-outs and five examples end in; the label is 0, the target 1."""
+
+
+def of_restarts(answers: np.ndarray, targets, left=None):
+    """A table of one attack; where `left` (restart, example) is true the record says settled."""
+    parts = []
+    for restart in range(3):
+        for place, steps in enumerate((2, 5)):
+            for i in range(5):
+                target = None if targets is None else targets[i : i + 1]
+                where = {"restart": restart, "num_steps": steps, "first": i}
+                gone = left is not None and left[restart, i]
+                parts.append(
+                    not_run("a", [0], target, **where)
+                    if gone
+                    else rows("a", [answers[restart, place, i]], [0], target, **where)
+                )
+    return to_table(join(*parts))
+
+
+@settings(deadline=None, max_examples=60)
+@given(ANSWERS, st.booleans())
+def test_settled_records_change_no_verdict(drawn, is_targeted):
+    """The rule by which examples leave, written out here: done in one restart at every read-out -> no further restart."""
+    answers, targets = np.array(drawn).reshape(3, 2, 5), np.ones(5, int) if is_targeted else None
+    done = (answers == 1).all(axis=1) if is_targeted else (answers != 0).all(axis=1)  # restart, example
+    left = np.zeros_like(done)
+    left[1:] = np.logical_or.accumulate(done, axis=0)[:-1]
+    full, part = of_restarts(answers, targets), of_restarts(answers, targets, left)
+    for count in (None, 1, 2):
+        for whole, early in zip(outcomes(full, num_restarts=count), outcomes(part, num_restarts=count), strict=True):
+            for name in ("example_ids", "labels", "targets", "correct", "hit", "prediction", "measured", "cut"):
+                assert np.array_equal(getattr(whole, name), getattr(early, name)), name
+            assert (whole.num_attack_steps, whole.num_restarts) == (early.num_attack_steps, early.num_restarts)
+            place, among = (2, 5).index(whole.num_attack_steps), answers[: count or 3]
+            assert whole.correct.tolist() == (among[:, place] == 0).all(axis=0).tolist()
+            assert whole.hit.tolist() == [bool(hit) and is_targeted for hit in (among[:, place] == 1).any(axis=0)]
+            ran = (~left[: count or 3]).sum(axis=0)
+            assert early.num_gradients.tolist() == (whole.num_attack_steps * ran).tolist(), (
+                "what did not run cost nothing"
+            )
+    told = lambda table: [score[:7] for score in nested_scores(table, (1, 2))]  # noqa: E731
+    assert told(full) == told(part)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(0, 1), min_size=4 * 6, max_size=4 * 6), st.booleans())
+def test_a_cascade_is_the_and_of_its_attacks(drawn, is_exhaustive):
+    """Against brute force: clean, then three attacks; with everybody in each, or only with those still standing."""
+    answers = np.array(drawn).reshape(4, 6)
+    parts, alive = [rows("clean", answers[0], [0] * 6)], answers[0] == 0
+    expected, spent = [alive], np.ones(6, int)
+    costs = [spent]
+    for number, name in enumerate("abc", start=1):
+        for i in range(6):
+            runs = is_exhaustive or alive[i]
+            parts.append(
+                (rows if runs else lambda a, p, y, **k: not_run(a, y, **k))(name, [answers[number, i]], [0], first=i)
+            )
+            spent = spent + (np.arange(6) == i) * (6 if runs else 0)
+        alive = alive & (answers[number] == 0)
+        expected.append(alive)
+        costs.append(spent)
+    table = to_table(join(*parts))
+    found = outcomes(table, cascade=True)
+    assert [outcome.attack for outcome in found] == ["clean", "a", "b", "c"]
+    for outcome, right, forwards in zip(found, expected, costs, strict=True):
+        assert outcome.correct.tolist() == right.tolist()
+        assert outcome.measured.all()
+        assert not outcome.hit.any()
+        assert not outcome.cut.any()
+        assert outcome.num_forwards.tolist() == forwards.tolist(), "of all attacks up to this one"
+    for score, right in zip(scores(table, cascade=True), expected, strict=True):
+        assert (score.num_examples, score.num_correct, score.num_hits) == (6, right.sum(), None)
+
+
+def test_an_unfinished_cascade_speaks_of_those_it_has_met():
+    """Attack b has met ex-0 to ex-2 only; ex-1 fell to a, ex-2 to b."""
+    clean, a = rows("clean", [0] * 5, [0] * 5), rows("a", [0, 1, 0, 1, 0], [0] * 5)
+    b = join(rows("b", [0], [0]), not_run("b", [0], first=1), rows("b", [1], [0], first=2))
+    found = {o.attack: o for o in outcomes(to_table(join(clean, a, b)), cascade=True)}
+    assert found["a"].correct.tolist() == [True, False, True, False, True]
+    assert found["b"].example_ids.tolist() == ["ex-0", "ex-1", "ex-2"]
+    assert found["b"].correct.tolist() == [True, False, False]
+    assert found["b"].num_gradients.tolist() == [10, 5, 10]
+
+
+def test_what_a_budget_left_out_is_never_counted_as_broken():
+    cut = join(
+        rows("clean", [0] * 3, [0] * 3),
+        rows("a", [0, 1, 0], [0] * 3),
+        join(rows("a", [1], [0], restart=1), not_run("a", [0, 0], status="budget", restart=1, first=1)),
+        not_run("b", [0] * 3, status="budget"),
+        join(rows("c", [1, 1], [0, 0]), not_run("c", [0], status="budget", first=2)),
+    )
+    found = {s.attack: s for s in scores(to_table(cut))}
+    assert list(found) == ["clean", "a"], "b met nobody and c not everybody: neither has a number"
+    assert (found["a"].num_correct, found["a"].num_cut, found["a"].num_restarts) == (1, 1, 2)
+    assert (found["a"].mean_gradients, found["a"].mean_forwards) == (20 / 3, 24 / 3)
+    (worst,) = [s for s in scores(to_table(cut), cascade=True) if s.attack == "c"]
+    assert (worst.num_correct, worst.num_cut) == (1, 1), "ex-2 stands, and nobody knows for how long"
+
+
+def test_costs_are_means_over_all_examples():
+    table = to_table(
+        join(rows("clean", [0] * 2, [0] * 2), rows("a", [0, 1], [0, 0]), rows("a", [0, 1], [0, 0], restart=1))
+    )
+    clean, a = scores(table)
+    assert (clean.mean_gradients, clean.mean_forwards) == (0, 1)
+    assert (a.mean_gradients, a.mean_forwards) == (10, 12)
+    assert pc.sum(table["num_gradients"]).as_py() == 20
+
+
+def test_top1_and_success_come_in_one_score():
+    """X36: neither is to be had without the other."""
+    (score,) = scores(to_table(rows("t", [1, 0, 2], [0, 0, 0], [1, 1, 1])))
+    assert {"num_correct", "num_hits", "num_clean_is_target"} <= set(score._fields)
+    assert (score.top1, score.success) == (1 / 3, 1 / 3)

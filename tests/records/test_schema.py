@@ -8,7 +8,7 @@ import pytest
 
 from s3ta.records import SCHEMA, content_hash, to_table
 
-from .hand_made import rows
+from .hand_made import join, not_run, rows
 
 
 def test_the_columns_and_their_types_are_the_contract():
@@ -16,6 +16,7 @@ def test_the_columns_and_their_types_are_the_contract():
         ("example_id", "string"), ("label", "int32"), ("target", "int32"), ("attack", "string"), ("restart", "int16"),
         ("num_attack_steps", "int32"), ("prediction", "int32"), ("loss", "float"), ("correct", "bool"), ("hit", "bool"),
         ("distance", "float"), ("num_gradients", "int32"), ("num_forwards", "int32"),
+        ("status", "string"),
     ]  # fmt: skip
 
 
@@ -47,6 +48,42 @@ def test_numpy_and_lists_and_tables_give_the_same_table():
 def test_a_bad_record_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         to_table(rows("pgd", [1, 2, 3], [1, 2, 2]) | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"status": ["run", "settled", "run"]}, "record 1 .*a verdict without one"),
+        ({"correct": [True, None, False]}, "record 1 .*ran without a verdict"),
+        ({"loss": [0.1, None, 0.1]}, "record 1 .*ran without a verdict"),
+        ({"status": ["run", "skipped", "run"]}, "none of run, settled, budget"),
+        ({"label": [1, 2, None], "prediction": [1, 2, 2]}, "null"),
+        ({"loss": [0.1, float("inf"), 0.1]}, "loss"),
+    ],
+)
+def test_what_did_not_run_has_no_verdict_and_what_ran_has_one(change, message):
+    with pytest.raises(ValueError, match=message):
+        to_table(rows("pgd", [1, 2, 3], [1, 2, 2]) | change)
+
+
+@pytest.mark.parametrize("status", ["settled", "budget"])
+def test_records_that_were_not_run(status):
+    table = to_table(join(rows("pgd", [1], [1]), not_run("pgd", [1, 2], status=status, first=1)))
+    assert table["correct"].to_pylist() == [True, None, None]
+    assert table["distance"].null_count == 2
+    with pytest.raises(ValueError, match=r"record 1 .*evaluations of an attack that did not run"):
+        to_table(join(rows("pgd", [1], [1]), not_run("pgd", [1], first=1) | {"num_forwards": [1]}))
+    with pytest.raises(ValueError, match="clean record that was not run"):
+        to_table(join(rows("clean", [1], [1]), not_run("clean", [1], num_steps=0, first=1)))
+
+
+def test_the_hash_tells_nothing_from_zero():
+    """Null and False are two things, and which record is null matters."""
+    part = to_table(join(rows("a", [1], [0]), not_run("a", [0], first=1)))
+    other = to_table(join(not_run("a", [0]), rows("a", [1], [0], first=1)))
+    place = part.schema.get_field_index("correct")
+    told = part.set_column(place, SCHEMA.field("correct"), pa.array([False, False]))
+    assert len({content_hash(part), content_hash(other), content_hash(told)}) == 3
 
 
 def test_a_clean_record_has_no_target():

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from s3ta.records import Ledger
+from s3ta.records import BUDGET, FORMAT, RUN, SCHEMA, SETTLED, Ledger
 
 ATTACKS: list[dict[str, Any]] = [
     {
@@ -67,6 +68,7 @@ def make_run(
     attention: bool = True,
     curve: bool = True,
     recipe: bool = True,
+    suite_facts: dict[str, Any] | None = None,
     **manifest: Any,
 ) -> Path:
     """Write one run. `strength` is the accuracy left after a long attack; `salt` tells two models apart.
@@ -77,7 +79,7 @@ def make_run(
     ledger = Ledger.open(
         folder / "evaluations" / suite,
         {
-            "format": 1,
+            "format": FORMAT,
             "num_chunks": num_chunks,
             "model": {
                 "name": name,
@@ -94,7 +96,7 @@ def make_run(
                 "num_available": 1000,
                 "classes": classes,
             },
-            "suite": {"name": suite, "attacks": attacks},
+            "suite": {"name": suite, "attacks": attacks} | (suite_facts or {}),
             "seed": seed,
             "precision": "float32",
             "micro_batch": 64,
@@ -116,6 +118,68 @@ def make_run(
         (folder / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in _curve(random, strength)))
     if recipe:
         (folder / "recipe.json").write_text(json.dumps(make_recipe(name)))
+    return folder
+
+
+def make_worst_case(
+    folder: Path,
+    name: str,
+    breaks: dict[str, set[int]],
+    *,
+    wrong: set[int] = frozenset(),  # pyright: ignore[reportArgumentType]
+    cut: dict[str, set[int]] | None = None,
+    num_examples: int = 40,
+    num_done: int | None = None,
+    left_out: tuple[str, ...] = (),
+    suite: str = "worst",
+    salt: int = 1,
+    **settings: dict[str, Any],
+) -> Path:
+    """A cascade in two chunks per stage: of `breaks` each attack breaks those examples that are still right, each for 10
+    gradients. `cut`: examples that the budget kept from an attack."""
+    cut = cut or {}
+    attacks = [ATTACKS[1] | {"name": attack, "read_outs": [100]} | settings.get(attack, {}) for attack in breaks]
+    stages = [("clean", wrong), *breaks.items()]
+    ledger = Ledger.open(
+        folder / "evaluations" / suite,
+        {
+            "format": FORMAT,
+            "num_chunks": 2 * len(stages),
+            "model": {"name": name, "sha256": f"{salt:016x}", "num_parameters": 1000, "num_classes": 10},
+            "data": {"fingerprint": "f00d", "num_examples": num_examples, "num_available": 1000, "classes": []},
+            "suite": {"name": suite, "cascade": True, "left_out": list(left_out), "attacks": attacks},
+            "seed": 0,
+            "budget": 50,
+        },
+    )
+    left = set(range(num_examples))
+    for stage, (attack, broken) in enumerate(stages):
+        met, columns = set(left), {}
+        for i in range(num_examples):
+            status = SETTLED if i not in met else BUDGET if i in cut.get(attack, ()) else RUN
+            ran, correct = status == RUN, i not in broken
+            if ran and not correct:
+                left.discard(i)
+            values = {"prediction": i % 10 if correct else (i + 1) % 10, "loss": 0.5, "correct": correct, "hit": False}
+            row = {
+                "example_id": f"digit-{i:03d}",
+                "label": i % 10,
+                "target": -1,
+                "attack": attack,
+                "restart": 0,
+                "num_attack_steps": 100 if stage else 0,
+                **{key: value if ran else None for key, value in values.items()},
+                "distance": (0.1 if stage else 0.0) if ran else None,
+                "num_gradients": 10 if ran and stage else 0,
+                "num_forwards": (13 if stage else 1) if ran else 0,
+                "status": status,
+            }
+            for key, value in row.items():
+                columns.setdefault(key, []).append(value)
+        table = pa.table(columns, schema=SCHEMA)
+        for half in range(2):
+            if 2 * stage + half < (2 * len(stages) if num_done is None else num_done):
+                ledger.write_chunk(2 * stage + half, table.slice(half * num_examples // 2, num_examples // 2))
     return folder
 
 
@@ -158,6 +222,7 @@ def _records(
                 "distance": radius if steps else 0.0,
                 "num_gradients": steps,
                 "num_forwards": steps + 1,
+                "status": RUN,
             }
             for key, value in row.items():
                 columns.setdefault(key, []).append(value)

@@ -14,10 +14,12 @@ from PIL import Image
 from s3ta.errors import UserError
 from s3ta.records import CLEAN
 from s3ta.report import comparison_table, full_table, read_run, read_runs, summary_table
-from s3ta.report.figures import panels, strength_figures
+from s3ta.report.facts import in_force
+from s3ta.report.figures import attack_figures, panels, strength_figures
 from s3ta.report.gallery import amplification, attention, examples, heat, picture
+from s3ta.report.pairs import compare
 from s3ta.report.runs import read_gallery
-from s3ta.report.tables import Table, compare, in_force
+from s3ta.report.tables import Table
 from s3ta.report.verdict import strongest
 
 from .synthetic import ATTACKS, make_gallery, make_run
@@ -165,12 +167,11 @@ def test_attacks_with_one_axis_share_a_panel(tmp_path):
     run = read_run(make_run(tmp_path / "a", "a", attacks=attacks), "quick")
     assert [(panel.title, panel.attacks) for panel in panels(run)] == [
         ("Untargeted, radius 0.1", ["untargeted-10", "untargeted-100"]),
-        ("Untargeted, radius 4/255", ["small"]),
         ("Targeted, radius 0.1 (targeted-100)", ["targeted-100"]),
         ("Targeted, radius 0.1 (adam)", ["adam"]),
     ]
     figures = strength_figures([run])
-    assert [figure.title.rpartition(": ")[2] for figure in figures] == ["top-1 accuracy"] * 3 + [
+    assert [figure.title.rpartition(": ")[2] for figure in figures] == ["top-1 accuracy"] * 2 + [
         "attack success",
         "top-1 accuracy",
         "attack success",
@@ -178,6 +179,10 @@ def test_attacks_with_one_axis_share_a_panel(tmp_path):
     score = run.score("untargeted-100", 50)
     assert score is not None
     assert f"{100 * score.top1:.1f}% at 50" in figures[0].alt
+    assert [figure.title for figure in attack_figures([run])] == [
+        "Top-1 accuracy, attack by attack",
+        "Attack success, attack by attack",
+    ]
 
 
 def test_the_strongest_attack_is_chosen_by_its_settings(tmp_path):

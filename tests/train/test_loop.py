@@ -29,16 +29,16 @@ class Spy:
 
     def __init__(self, monkeypatch, build=seeded_model):
         self.passes, self.attacks, self.optimizers, self.norms, self.draws, self.buffers = [], [], [], [], [], []
-        real_pgd, real_optimizer = loop.pgd, loop.build_optimizer
+        real_attack, real_optimizer = loop.run_attack, loop.build_optimizer
 
         def model(config):
             self.model = build(config)
             self.model.vision.register_forward_pre_hook(self._see)
             return self.model
 
-        def pgd(outputs_fn, clean, labels, **settings):
+        def run_attack(outputs_fn, clean, labels, **settings):
             before = _buffers(self.model), len(self.passes)
-            attacked = real_pgd(outputs_fn, clean, labels, **settings)
+            attacked = real_attack(outputs_fn, clean, labels, **settings)
             self.attacks.append((clean, labels, settings, attacked.final))
             self.buffers.append(before[0] == _buffers(self.model))
             assert not any(training for training, *_ in self.passes[before[1] :])
@@ -62,7 +62,7 @@ class Spy:
             return draw
 
         monkeypatch.setattr(loop, "seeded_model", model)
-        monkeypatch.setattr(loop, "pgd", pgd)
+        monkeypatch.setattr(loop, "run_attack", run_attack)
         monkeypatch.setattr(loop, "build_optimizer", optimizer)
         monkeypatch.setattr(loop, "draw_targets", drawn("target", draw_targets))
         monkeypatch.setattr(loop, "draw_start", drawn("start", draw_start))

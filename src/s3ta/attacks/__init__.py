@@ -1,28 +1,101 @@
-"""(callable, images, labels) -> adversarial images. Never names a model class. Read `s3ta.attacks.loop` first."""
+"""Attacks: (callable, images, labels) -> adversarial images. Read `s3ta.attacks.loop` first; no model class is named here."""
 
+from s3ta.attacks.attack import AttackConfig, draw_start, run_attack, threat_of
+from s3ta.attacks.auto import AutoAttackConfig, auto_attack
+from s3ta.attacks.checks import NotFiniteError
+from s3ta.attacks.config import (
+    SPSA,
+    AdamConfig,
+    BoxRegion,
+    Exact,
+    GridRegion,
+    LoopConfig,
+    PGDConfig,
+    Steering,
+    evaluation_step_size,
+    with_kind,
+)
+from s3ta.attacks.cost import Evaluations, evaluations
+from s3ta.attacks.draws import Draw, draw_targets, random_target, start_noise
 from s3ta.attacks.frozen import frozen
-from s3ta.attacks.loop import Attacked, NotFiniteError, autograd_gradient, perturb
-from s3ta.attacks.objectives import final_logits, random_target, start_noise, targeted, untargeted
-from s3ta.attacks.pgd import PGDConfig, draw_start, draw_targets, evaluation_step_size, pgd
-from s3ta.attacks.steps import sign_step
-from s3ta.attacks.threat import Linf
+from s3ta.attacks.gradients import (
+    Ascent,
+    GradientSource,
+    autograd_gradient,
+    expectation,
+    jitter,
+    spsa,
+    straight_through,
+)
+from s3ta.attacks.loop import Attacked, perturb
+from s3ta.attacks.objectives import (
+    Objective,
+    Outputs,
+    OutputsFn,
+    difference,
+    final_logits,
+    targeted,
+    untargeted,
+    wrong_margin,
+)
+from s3ta.attacks.sequence import all_glimpses, mixed, one_glimpse, steer_away, steer_onto
+from s3ta.attacks.steps import StepRule, adam_step, annealed, l2_step, sign_step, with_momentum
+from s3ta.attacks.threat import L2, Linf, Threat
 
 __all__ = [
+    "L2",
+    "SPSA",
+    "AdamConfig",
+    "Ascent",
+    "AttackConfig",
     "Attacked",
+    "AutoAttackConfig",
+    "BoxRegion",
+    "Draw",
+    "Evaluations",
+    "Exact",
+    "GradientSource",
+    "GridRegion",
     "Linf",
+    "LoopConfig",
     "NotFiniteError",
+    "Objective",
+    "Outputs",
+    "OutputsFn",
     "PGDConfig",
+    "Steering",
+    "StepRule",
+    "Threat",
+    "adam_step",
+    "all_glimpses",
+    "annealed",
+    "auto_attack",
     "autograd_gradient",
+    "difference",
     "draw_start",
     "draw_targets",
     "evaluation_step_size",
+    "evaluations",
+    "expectation",
     "final_logits",
     "frozen",
+    "jitter",
+    "l2_step",
+    "mixed",
+    "one_glimpse",
     "perturb",
-    "pgd",
     "random_target",
+    "run_attack",
     "sign_step",
+    "spsa",
     "start_noise",
+    "steer_away",
+    "steer_onto",
+    "straight_through",
     "targeted",
+    "threat_of",
     "untargeted",
+    "with_kind",
+    "with_momentum",
+    "wrong_margin",
 ]

@@ -1,4 +1,4 @@
-"""Hold a model still while it is attacked."""
+"""Hold the world still while a model is attacked: the model itself, and the random state that everybody shares."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from s3ta.attacks.objectives import OutputsFn
 
 
 def module_of(function: object) -> nn.Module | None:
@@ -15,6 +19,11 @@ def module_of(function: object) -> nn.Module | None:
         return module_of(function.func)
     function = getattr(function, "__self__", function)
     return function if isinstance(function, nn.Module) else None
+
+
+def unwrapped(function: OutputsFn) -> OutputsFn:
+    """The module inside DistributedDataParallel: an attack must not synchronise anything between processes (X39)."""
+    return function.module if isinstance(function, DistributedDataParallel) else function
 
 
 @contextmanager
@@ -39,3 +48,14 @@ def frozen(model: object) -> Iterator[None]:
             module.training = training
         for parameter in trainable:
             parameter.requires_grad_(True)
+
+
+@contextmanager
+def random_state(seed: int | None = None) -> Iterator[None]:
+    """Torch's generators as they were afterwards, whatever a model draws from them; begun from `seed` where there is one."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
+        if seed is not None:
+            for generator in (torch.default_generator, *(torch.cuda.default_generators[i] for i in devices)):
+                generator.manual_seed(seed)
+        yield

@@ -1,38 +1,39 @@
 """The one attack loop: start, then gradient, step and projection again and again, with read-outs on the way.
 
 An attack is a threat model (ball and box) x an objective (a number per example, to ascend) x a gradient source x a step
-rule x a start. The paper's attacks are short constructions of it: `s3ta.attacks.pgd`.
+rule x a start. The attacks of the paper and of the field are short constructions of it: `s3ta.attacks.attack`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from s3ta.attacks.checks import NotFiniteError, check_images
 from s3ta.attacks.frozen import frozen
+from s3ta.attacks.gradients import GradientSource, autograd_gradient
 from s3ta.attacks.objectives import Objective, OutputsFn
 from s3ta.attacks.steps import StepRule
-from s3ta.attacks.threat import Linf
-from s3ta.errors import UserError
+from s3ta.attacks.threat import Threat
 from s3ta.trace import Images
-
-GradientSource: TypeAlias = Callable[[OutputsFn, Objective, Images], Tensor]
-"""(callable, objective, images) -> gradient of each example's objective at its image, same shape as the images."""
 
 
 class Attacked(NamedTuple):
-    """Where the attack stood at each read-out; the last one is its result (last iterate, never the best one: X14)."""
+    """Where the attack stood at each read-out; the last one is its result."""
 
     read_outs: tuple[int, ...]
     """Numbers of attack steps, rising."""
     images: Float[Tensor, "R B C H W"]
-    """The iterate after each of them; in ball and box, no gradient attached."""
-    num_gradients: int
-    """Gradient evaluations per example."""
+    """The image proposed after each of them; in ball and box, no gradient attached."""
+    num_gradients: Int[Tensor, "R B"]
+    """Gradient evaluations that each example had cost by then; what a run of only so many steps would have cost."""
+    num_forwards: Int[Tensor, "R B"]
+    """Forward evaluations likewise, those of the gradients among them."""
 
     @property
     def final(self) -> Images:
@@ -43,13 +44,14 @@ def perturb(
     outputs_fn: OutputsFn,
     clean: Images,
     *,
-    threat: Linf,
+    threat: Threat,
     objective: Objective,
     step_rule: StepRule,
     num_attack_steps: int,
     start: Images | None = None,
     read_outs: Sequence[int] = (),
-    gradient: GradientSource | None = None,
+    gradient: GradientSource = autograd_gradient,
+    keep_best: Objective | None = None,
 ) -> Attacked:
     """Ascend the objective inside the threat model and return the iterates at the read-outs.
 
@@ -63,45 +65,61 @@ def perturb(
       start: where to begin, inside the ball; default the clean images.
       read_outs: step counts whose iterates are wanted besides the last.
       gradient: where gradients come from; default exact, by autograd.
+      keep_best: None: the last iterate counts, as in the paper (X14). A quantity: of all iterates up to a read-out, start
+        included, the first with the largest value counts; it costs one forward pass more.
     Returns:
       Attacked, with one entry per read-out, the last after num_attack_steps steps.
     Raises:
-      UserError: images that are not finite or not in [0, 1], or a gradient that is not finite (NotFiniteError)."""
-    _check_images(clean)
-    gradient = gradient or autograd_gradient
-    wanted = tuple(sorted({n for n in read_outs if n < num_attack_steps} | {num_attack_steps}))
+      UserError: no images, images that are not finite or not in [0, 1], or a gradient that is not finite
+        (NotFiniteError)."""
+    check_images(clean)
+    wanted = {n for n in read_outs if n < num_attack_steps} | {num_attack_steps}
     clean = clean.detach()
     iterate = (clean if start is None else start).detach().clone()
-    kept = []
+    best = _Best(keep_best)
+    kept, costs, num_gradients, num_forwards = [], [], 0, 0
     with frozen(outputs_fn):
         for done in range(num_attack_steps + 1):
             if done in wanted:
-                kept.append(iterate)
+                costs.append((num_gradients, num_forwards + (keep_best is not None)))
+            ascent = None
             if done < num_attack_steps:
-                ascent = gradient(outputs_fn, objective, iterate)
-                if not torch.isfinite(ascent).all():
+                ascent = gradient(outputs_fn, objective, iterate, done)
+                num_gradients, num_forwards = num_gradients + ascent.num_gradients, num_forwards + ascent.num_forwards
+                if not _is_finite(ascent.gradient):
                     raise NotFiniteError(f"The model's gradient is not finite (NaN or infinite) at attack step {done}.")
-                iterate = threat.project(step_rule(iterate, ascent), clean)
-    return Attacked(wanted, torch.stack(kept), num_attack_steps)
+            if keep_best is not None:
+                outputs = ascent.outputs if ascent else None
+                num_forwards += outputs is None
+                best.see(iterate, outputs, outputs_fn)
+            if done in wanted:
+                kept.append(iterate if keep_best is None else best.images)
+            if ascent is not None:
+                iterate = threat.project(step_rule(iterate, ascent.gradient, done), clean)
+    gradients, forwards = torch.tensor(costs).T[:, :, None].expand(2, len(costs), len(clean))
+    return Attacked(tuple(sorted(wanted)), torch.stack(kept), gradients, forwards)
 
 
-def _check_images(images: Images) -> None:
-    low, high = images.amin().item(), images.amax().item()
-    if not (low >= 0 and high <= 1):
-        what = (
-            f"values from {low:g} to {high:g}" if low == low and high == high else "values that are not numbers (NaN)"
-        )
-        raise UserError(
-            f"The images under attack have {what}: give pixels in [0, 1] and put normalisation into the model."
-        )
+def _is_finite(values: Tensor) -> bool:
+    """Whether no value is NaN or infinite. The sum shows it in one pass; only a sum that overflowed is looked at again."""
+    return math.isfinite(values.sum().item()) or bool(torch.isfinite(values).all())
 
 
-class NotFiniteError(UserError):
-    """A gradient that is NaN or infinite: the attack would stand still and the model look robust."""
+class _Best:
+    """The best iterate so far, example by example."""
 
+    def __init__(self, quantity: Objective | None) -> None:
+        self._quantity = quantity
+        self._values: Tensor | None = None
+        self.images = torch.empty(0)
 
-def autograd_gradient(outputs_fn: OutputsFn, objective: Objective, images: Images) -> Tensor:
-    """The exact gradient. Objectives are summed, so each example's gradient is its own (X11); weights get none (X9)."""
-    with torch.enable_grad():
-        images = images.detach().requires_grad_(True)
-        return torch.autograd.grad(objective(outputs_fn(images)).sum(), images)[0]
+    @torch.no_grad()
+    def see(self, iterate: Images, outputs: Tensor | tuple[Tensor, ...] | None, outputs_fn: OutputsFn) -> None:
+        assert self._quantity is not None
+        values = self._quantity(outputs_fn(iterate) if outputs is None else outputs)  # pyright: ignore[reportArgumentType]
+        if self._values is None:
+            self._values, self.images = values, iterate
+            return
+        better = values > self._values
+        self._values = torch.where(better, values, self._values)
+        self.images = torch.where(better.view(-1, 1, 1, 1), iterate, self.images)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
-import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from s3ta.errors import UserError
-from s3ta.streams import stream
 from s3ta.trace import Images, Labels, Logits, Trace
 
 Outputs: TypeAlias = Tensor | Trace
 """What the attacked callable returns: logits (B, Y), or a Trace, of which only objectives look inside."""
 OutputsFn: TypeAlias = Callable[[Images], Outputs]
 Objective: TypeAlias = Callable[[Outputs], Float[Tensor, " B"]]
+Loss: TypeAlias = Literal["cross_entropy", "margin", "dlr"]
 
 
 def final_logits(outputs: Outputs) -> Logits:
@@ -25,38 +25,69 @@ def final_logits(outputs: Outputs) -> Logits:
     return outputs.logits[-1] if isinstance(outputs, Trace) else outputs
 
 
-def untargeted(labels: Labels) -> Objective:
-    """The cross-entropy of the true label, no smoothing (E7)."""
+def untargeted(labels: Labels, loss: Loss = "cross_entropy") -> Objective:
+    """Away from the true label, by one of three losses (E7).
+
+    cross_entropy: of the true label, no smoothing. margin: largest wrong logit minus the true one; above 0 exactly where
+    the answer is wrong, and its gradient does not vanish where the model is sure. dlr: that margin over the difference of
+    the largest and the third largest logit, so that it does not change when all logits are multiplied (Croce and Hein
+    2020); needs three classes."""
+    if loss == "margin":
+        return lambda outputs: wrong_margin(final_logits(outputs), labels)
+    if loss == "dlr":
+        return lambda outputs: _dlr(final_logits(outputs), labels)
     return lambda outputs: cross_entropy(final_logits(outputs), labels, reduction="none")
 
 
-def targeted(targets: Labels) -> Objective:
-    """Minus the cross-entropy of the target, no smoothing (T16, paper section 4.1)."""
+def targeted(targets: Labels, loss: Loss = "cross_entropy", labels: Labels | None = None) -> Objective:
+    """Towards the target, by one of three losses (T16, paper section 4.1).
+
+    cross_entropy: minus that of the target, no smoothing. margin: the target's logit minus the largest other one; above 0
+    exactly where the target is the answer. dlr: the target's logit minus the true one, over the difference of the largest
+    logit and the mean of the third and fourth (Croce and Hein 2020); needs `labels` and four classes."""
+    if loss == "margin":
+        return lambda outputs: -wrong_margin(final_logits(outputs), targets)
+    if loss == "dlr":
+        assert labels is not None, "the targeted DLR loss needs the true labels"
+        return lambda outputs: _targeted_dlr(final_logits(outputs), labels, targets)
     return lambda outputs: -cross_entropy(final_logits(outputs), targets, reduction="none")
 
 
-def random_target(seed: int, example_id: str, label: int, num_classes: int, *draw: int | str) -> int:
-    """A class drawn evenly from the wrong ones: (label + U{1..Y-1}) mod Y (T15).
-
-    In evaluation the draw belongs to (seed, example id) alone, so every model, attack, step count and restart has the
-    same target (E3, E9). Training adds its epoch as a further part of the name.
-
-    Raises UserError where there is no wrong class, or the label is not one of the classes."""
-    if num_classes < 2:
-        raise UserError("A targeted attack needs at least two classes.")
-    if not 0 <= label < num_classes:
-        raise UserError(f"Example {example_id} has label {label}, but the model has classes 0 to {num_classes - 1}.")
-    offset = int(stream(seed, "target", example_id, *draw).integers(1, num_classes))
-    return (label + offset) % num_classes
+def difference(targets: Labels, labels: Labels) -> Objective:
+    """The target's logit minus the true one: the loss of MultiTargeted (Gowal et al. 2019)."""
+    return lambda outputs: _pick(final_logits(outputs), targets) - _pick(final_logits(outputs), labels)
 
 
-def start_noise(
-    seed: int, example_id: str, shape: tuple[int, ...], *draw: int | str, random_start_prob: float = 1.0
-) -> Float[np.ndarray, "C H W"]:
-    """Noise for one example's start: uniform in [-1, 1], or all zero with probability 1 - random_start_prob (T17).
+def wrong_margin(logits: Logits, classes: Labels) -> Float[Tensor, " B"]:
+    """The largest logit of any other class minus that of the given one."""
+    others = logits.scatter(1, classes[:, None], -torch.inf)
+    return others.amax(dim=1) - _pick(logits, classes)
 
-    `draw` names the attack and the restart (evaluation) or the epoch (training)."""
-    generator = stream(seed, "start", example_id, *draw)
-    if generator.random() >= random_start_prob:
-        return np.zeros(shape, np.float32)
-    return generator.random(shape, dtype=np.float32) * 2 - 1
+
+def ranked_target(logits: Logits, labels: Labels, rank: int) -> Labels:
+    """The wrong class with the `rank`-th largest logit, from 0, round again after the last."""
+    order = logits.scatter(1, labels[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
+    return order[:, rank % (logits.shape[1] - 1)].to(labels.dtype)
+
+
+def _dlr(logits: Logits, labels: Labels) -> Tensor:
+    largest = _largest(logits, 3)
+    return wrong_margin(logits, labels) / (largest[:, 0] - largest[:, 2] + 1e-12)
+
+
+def _targeted_dlr(logits: Logits, labels: Labels, targets: Labels) -> Tensor:
+    largest = _largest(logits, 4)
+    scale = largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2 + 1e-12
+    return (_pick(logits, targets) - _pick(logits, labels)) / scale
+
+
+def _largest(logits: Logits, number: int) -> Tensor:
+    if logits.shape[1] < number:
+        raise UserError(
+            f"This dlr loss needs {number} classes or more, but the model has {logits.shape[1]}: choose another loss."
+        )
+    return logits.topk(number, dim=1).values
+
+
+def _pick(logits: Logits, classes: Labels) -> Tensor:
+    return logits.gather(1, classes[:, None])[:, 0]

@@ -1,8 +1,8 @@
-"""What the attacker may do: a ball around each clean image, inside the box of valid pixels."""
+"""What the attacker may do: a ball around each clean image, inside the box of valid pixels, perhaps only under a mask."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -11,16 +11,26 @@ from torch import Tensor
 from s3ta.trace import Images
 
 
+def whole(images: Tensor) -> Tensor:
+    """The nearest whole 255ths, exactly as a saved image is read again."""
+    return (images * 255).round() / images.new_tensor(
+        255
+    )  # by a plain number, a GPU would multiply with its reciprocal
+
+
 class Linf(NamedTuple):
     """Every pixel may move by at most `radius` and must stay in [0, 1] (paper section 4; radius 16/255 there)."""
 
     radius: float
+    mask: Tensor | None = None
+    """1 where a pixel may move, 0 where not; anything that broadcasts to (B, C, H, W). None: everywhere."""
 
     def project(self, images: Images, clean: Images) -> Images:
         """The nearest allowed images: first into the ball, then into the box.
 
         Written as clean + clamp(difference), so that iterates equal those of other libraries bit for bit."""
-        return (clean + (images - clean).clamp(-self.radius, self.radius)).clamp(0, 1)
+        moved = _masked((images - clean).clamp(-self.radius, self.radius), self.mask)
+        return (clean + moved).clamp(0, 1)
 
     def start(self, clean: Images, noise: Float[Tensor, "B C H W"]) -> Images:
         """A point of the ball for noise in [-1, 1] (zero: the clean image), projected (T17)."""
@@ -31,7 +41,86 @@ class Linf(NamedTuple):
         return (images - clean).abs().flatten(1).amax(dim=1)
 
     def violation(self, images: Images, clean: Images) -> Float[Tensor, " B"]:
-        """How far each image leaves the ball or the box; 0 when it keeps both."""
-        outside_ball = (self.distance(images, clean) - self.radius).clamp(min=0)
-        outside_box = (images - images.clamp(0, 1)).abs().flatten(1).amax(dim=1)
-        return torch.maximum(outside_ball, outside_box)
+        """How far each image leaves the ball, the box or the mask; 0 when it keeps all."""
+        return _violation(self.distance(images, clean) - self.radius, images, clean, self.mask)
+
+    def eight_bit(self, images: Images, clean: Images) -> Images:
+        """The nearest allowed images whose pixels are whole numbers of 255ths; the clean images must be such."""
+        low, high = (clean - self.radius).clamp(min=0), (clean + self.radius).clamp(max=1)
+        steps = (images * 255).round().clamp((low * 255 - _SLACK).ceil(), (high * 255 + _SLACK).floor())
+        found = steps / images.new_tensor(255)
+        return found if self.mask is None else torch.where(self.mask.bool(), found, clean)
+
+
+class L2(NamedTuple):
+    """The difference to the clean image has a Euclidean length of at most `radius`; pixels stay in [0, 1]."""
+
+    radius: float
+    mask: Tensor | None = None
+    """As of `Linf`."""
+
+    def project(self, images: Images, clean: Images) -> Images:
+        """The nearest allowed images: exactly, in ball and box together, not one after the other.
+
+        The nearest point is the difference times a factor s <= 1, cut at the box, with s as large as the ball allows. Each
+        pass solves for s with the pixels now at the box held there, which can only raise s; it ends after a few passes."""
+        moved = _masked(images - clean, self.mask).flatten(1)
+        low, high = -clean.flatten(1), 1 - clean.flatten(1)
+        factor = (self.radius / moved.norm(dim=1, keepdim=True).clamp(min=_TINY)).clamp(max=1)
+        for _ in range(moved.shape[1]):
+            scaled = factor * moved
+            cut = (scaled < low) | (scaled > high)
+            at_box = torch.where(cut, scaled.clamp(low, high), 0).square().sum(dim=1, keepdim=True)
+            free = torch.where(cut, 0, moved).square().sum(dim=1, keepdim=True)
+            raised = ((self.radius**2 - at_box).clamp(min=0) / free.clamp(min=_TINY)).sqrt().clamp(max=1)
+            raised = torch.maximum(raised, factor)
+            if torch.equal(raised, factor):
+                break
+            factor = raised
+        return (clean + (factor * moved).clamp(low, high).view_as(clean)).clamp(0, 1)
+
+    def start(self, clean: Images, noise: Float[Tensor, "B C H W"]) -> Images:
+        """A point of the sphere in the direction of the noise (zero: the clean image), projected."""
+        direction = _masked(noise, self.mask)
+        return self.project(clean + self.radius * unit(direction), clean)
+
+    def distance(self, images: Images, clean: Images) -> Float[Tensor, " B"]:
+        """How far each image is from its clean one, in the unit of `radius`."""
+        return (images - clean).double().flatten(1).norm(dim=1).to(images.dtype)
+
+    def violation(self, images: Images, clean: Images) -> Float[Tensor, " B"]:
+        """How far each image leaves the ball, the box or the mask; 0 when it keeps all."""
+        return _violation(self.distance(images, clean) - self.radius, images, clean, self.mask)
+
+    def eight_bit(self, images: Images, clean: Images) -> Images:
+        """Near allowed images whose pixels are whole numbers of 255ths: rounded, and drawn in where that left the ball."""
+        moved, found = _masked(images - clean, self.mask) * 255, clean
+        for share in torch.linspace(0.5, 1, 26):  # rounding is never outward for small enough shares
+            tried = whole(clean + share.item() * moved / 255).clamp(0, 1)
+            fits = (self.distance(tried, clean) <= self.radius).view(-1, 1, 1, 1)
+            found = torch.where(fits, tried, found)
+        return found if self.mask is None else torch.where(self.mask.bool(), found, clean)
+
+
+Threat: TypeAlias = Linf | L2
+_TINY = 1e-30
+_SLACK = 1e-4
+"""In 255ths: a bound that is a whole number but for rounding counts as that number."""
+
+
+def unit(values: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    """Each example's values at Euclidean length 1; zero stays zero."""
+    largest = values.abs().flatten(1).amax(dim=1).clamp(min=torch.finfo(values.dtype).tiny).view(-1, 1, 1, 1)
+    values = values / largest  # first, for the squares of tiny gradients vanish
+    return values / values.flatten(1).norm(dim=1).clamp(min=_TINY).view(-1, 1, 1, 1)
+
+
+def _masked(values: Tensor, mask: Tensor | None) -> Tensor:
+    return values if mask is None else values * mask
+
+
+def _violation(outside_ball: Tensor, images: Tensor, clean: Tensor, mask: Tensor | None) -> Tensor:
+    worst = torch.maximum(outside_ball.clamp(min=0), (images - images.clamp(0, 1)).abs().flatten(1).amax(dim=1))
+    if mask is None:
+        return worst
+    return torch.maximum(worst, ((images - clean).abs() * (1 - mask.to(images.dtype))).flatten(1).amax(dim=1))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
+from s3ta.attacks import Evaluations, evaluations
 from s3ta.data import Dataset
 from s3ta.errors import UserError
-from s3ta.evaluate.suites import NamedAttack, Suite
+from s3ta.evaluate.search import Search
+from s3ta.evaluate.suites import NamedAttack, Suite, TransferConfig
 from s3ta.files import sha256
 from s3ta.models import S3TA, ResNet, num_parameters, weights_hash
 from s3ta.records import CLEAN, FORMAT
@@ -29,27 +30,54 @@ class Settings(NamedTuple):
     num_threads: int = 1
     num_kept: int = 8
     """Adversarial images kept for the report."""
+    search: Search = Search()
+    """How gradients are computed; verdicts are always float32."""
+    exhaustive: bool = False
+    """Whether examples run on although nothing could change their verdict."""
+    budget: int | None = None
+    """Evaluations (forward plus backward passes) that each example may cost; an attack that does not fit whole is left out."""
+    keep_images: bool = False
+    """Whether every final image is kept beside the ledger."""
 
 
-class Piece(NamedTuple):
-    """One chunk of the ledger: one attack and restart on one micro-batch of examples."""
+class Stage(NamedTuple):
+    """One attack and restart on all examples; they run one after another."""
 
     attack: NamedAttack | None
     """None: the clean images."""
     restart: int
-    positions: tuple[int, ...]
-    """Places in the data set."""
-    is_first: bool
-    """Whether these are the first examples of the evaluation."""
+    number: int
 
     @property
     def name(self) -> str:
         return self.attack.name if self.attack else CLEAN
 
     @property
-    def num_gradients(self) -> int:
-        """Gradient evaluations of the whole piece, padding not counted."""
-        return self.attack.attack.num_attack_steps * len(self.positions) if self.attack else 0
+    def cost(self) -> Evaluations:
+        """Evaluations of one example, the verdict's forward passes included."""
+        if self.attack is None or isinstance(self.attack.attack, TransferConfig):
+            return Evaluations(0, 1)
+        spent = evaluations(self.attack.attack)
+        return Evaluations(spent.num_gradients, spent.num_forwards + 1)
+
+
+class Piece(NamedTuple):
+    """One chunk of the ledger: some examples of one stage, the next in order."""
+
+    stage: Stage
+    chunk: int
+    """Its number in the ledger."""
+    positions: tuple[int, ...]
+    """Places in the data set of the examples that run, at most a micro-batch."""
+    left_out: tuple[tuple[int, str], ...]
+    """Places of those that do not, each with its status."""
+    is_first: bool
+    """Whether this is the first chunk of its stage."""
+
+    @property
+    def num_evaluations(self) -> int:
+        """What the piece would cost if every example of it ran: the measure of progress."""
+        return self.stage.cost.total * (len(self.positions) + len(self.left_out))
 
 
 def choose_examples(dataset: Dataset, num_examples: int | None, seed: int) -> list[int]:
@@ -64,11 +92,42 @@ def choose_examples(dataset: Dataset, num_examples: int | None, seed: int) -> li
     return stream(seed, "examples", dataset.fingerprint).permutation(total)[:num_examples].tolist()
 
 
-def plan(suite: Suite, positions: Sequence[int], micro_batch: int) -> list[Piece]:
-    """All pieces, clean images first; every piece is one chunk."""
-    blocks = [tuple(positions[i : i + micro_batch]) for i in range(0, len(positions), micro_batch)]
+def stages(suite: Suite) -> list[Stage]:
+    """Clean images first, then each attack, restart after restart."""
     runs = [(None, 0)] + [(named, restart) for named in suite.attacks for restart in range(named.attack.num_restarts)]
-    return [Piece(named, restart, block, i == 0) for named, restart in runs for i, block in enumerate(blocks)]
+    return [Stage(named, restart, number) for number, (named, restart) in enumerate(runs)]
+
+
+def pieces(
+    stage: Stage, positions: Sequence[int], micro_batch: int, left_out: Mapping[int, str] | None = None
+) -> list[Piece]:
+    """The chunks of one stage: those that are left out make room, so that every micro-batch but the last is full.
+
+    There are always as many chunks as without anybody left out; the last ones may be empty.
+
+    Args:
+      positions: all examples, in order.
+      left_out: places of the examples that do not run, with their status."""
+    left_out = left_out or {}
+    num_chunks = -(-len(positions) // micro_batch)
+    filled: list[tuple[list[int], list[tuple[int, str]]]] = [([], [])]
+    for place in positions:
+        if place in left_out:
+            filled[-1][1].append((place, left_out[place]))
+            continue
+        if len(filled[-1][0]) == micro_batch:
+            filled.append(([], []))
+        filled[-1][0].append(place)
+    filled += [([], [])] * (num_chunks - len(filled))
+    return [
+        Piece(stage, stage.number * num_chunks + number, tuple(run), tuple(out), number == 0)
+        for number, (run, out) in enumerate(filled)
+    ]
+
+
+def num_chunks(suite: Suite, num_examples: int, micro_batch: int) -> int:
+    """How many chunks the finished ledger has, whoever is left out."""
+    return len(stages(suite)) * -(-num_examples // micro_batch)
 
 
 def manifest(
@@ -83,7 +142,7 @@ def manifest(
     examples = sha256("\n".join(dataset.ids[i] for i in positions).encode())
     return {
         "format": FORMAT,
-        "num_chunks": len(plan(suite, positions, settings.micro_batch)),
+        "num_chunks": num_chunks(suite, len(positions), settings.micro_batch),
         "model": {
             "name": model.config.name,
             "sha256": weights_hash(model),
@@ -104,6 +163,9 @@ def manifest(
         "suite": suite_identity(suite),
         "seed": settings.seed,
         "precision": "float32",
+        "search": dict(settings.search._asdict()),
+        "exhaustive": settings.exhaustive,
+        "budget": settings.budget,
         "micro_batch": settings.micro_batch,
         "num_threads": settings.num_threads,
         "device": device.type,
@@ -121,7 +183,12 @@ def suite_identity(suite: Suite) -> dict[str, Any]:
         "name": suite.name,
         "description": suite.description,
         "gallery_attack": suite.gallery_attack,
-        "attacks": [{"name": a.name, **a.attack.model_dump(mode="json")} for a in suite.attacks],
+        "cascade": suite.cascade,
+        "left_out": list(suite.left_out),
+        "images_from": suite.images_from and suite.images_from.model_dump(mode="json"),
+        "attacks": [
+            {"name": a.name, "objective": a.attack.objective, **a.attack.model_dump(mode="json")} for a in suite.attacks
+        ],
     }
 
 
@@ -136,11 +203,22 @@ def hardware(device: torch.device) -> str:
         return platform.processor() or platform.machine()
 
 
-def total_passes(pieces: Sequence[Piece]) -> int:
-    """Gradients of whole micro-batches, padding included: what the time goes by."""
-    return sum(piece.attack.attack.num_attack_steps for piece in pieces if piece.attack)
+class Total(NamedTuple):
+    """What a whole evaluation costs at most."""
+
+    num_gradients: int
+    num_forwards: int
+    """Those of the gradients among them."""
+
+    @property
+    def num_evaluations(self) -> int:
+        return self.num_gradients + self.num_forwards
 
 
-def total_gradients(pieces: Sequence[Piece]) -> int:
-    """Gradient evaluations of all pieces together."""
-    return int(np.sum([piece.num_gradients for piece in pieces], dtype=np.int64))
+def total(suite: Suite, num_examples: int) -> Total:
+    """All evaluations of all examples, if nobody leaves early; padding not counted."""
+    costs = [stage.cost for stage in stages(suite)]
+    return Total(
+        num_examples * sum(cost.num_gradients for cost in costs),
+        num_examples * sum(cost.num_forwards for cost in costs),
+    )

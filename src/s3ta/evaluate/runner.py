@@ -1,8 +1,8 @@
 """The evaluation: attack, check ball and box, classify again, record. It decides the truth; attacks only propose.
 
 Every example runs in a micro-batch of one fixed size with one fixed number of threads, its target and start come from its
-own stream, and each finished piece is one atomic chunk of the ledger. So the records are the same whether the run went
-through at once or was killed and resumed.
+own stream, and each finished piece is one atomic chunk of the ledger. Who is left out follows from the records alone. So
+the records are the same whether the run went through at once or was killed and resumed.
 """
 
 from __future__ import annotations
@@ -14,22 +14,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch import Tensor, nn
 
-from s3ta.attacks import Linf, autograd_gradient, draw_start, draw_targets, frozen, pgd, untargeted
+from s3ta.attacks import Draw, autograd_gradient, draw_targets, frozen, run_attack, threat_of, untargeted
 from s3ta.data import Batch, Dataset, check_fit, fetch
-from s3ta.errors import UserError
-from s3ta.evaluate.plan import Piece, Settings, manifest, plan
-from s3ta.evaluate.suites import Suite
+from s3ta.evaluate.kept import KeptImages, keep, lacks_images
+from s3ta.evaluate.plan import Piece, Settings, manifest, pieces, stages
+from s3ta.evaluate.search import attacked_fn, searched
+from s3ta.evaluate.standing import Standing
+from s3ta.evaluate.suites import Suite, TransferConfig
+from s3ta.evaluate.verdict import left_out_records, no_records, records, untouched
 from s3ta.exact import exact_arithmetic
-from s3ta.files import write_arrays
 from s3ta.models import S3TA, ResNet
 from s3ta.progress import Reporter
-from s3ta.records import NO_TARGET, Ledger
-
-KEPT_FILE = "adversarial.npz"
-_TOLERANCE = 1e-6
+from s3ta.records import RUN, Ledger
 
 
 def evaluate(
@@ -40,6 +38,7 @@ def evaluate(
     positions: Sequence[int],
     settings: Settings,
     report: Reporter,
+    images: KeptImages | None = None,
 ) -> Ledger:
     """Run what is missing of a suite and return its ledger, complete.
 
@@ -49,26 +48,37 @@ def evaluate(
       suite: the attacks.
       folder: of the ledger; made, or resumed if it measures the same thing.
       positions: places of the examples in the data set (`choose_examples`).
-      settings: seed, micro-batch, threads.
-      report: told the number of finished gradient evaluations.
+      settings: seed, micro-batch, threads, search, who may leave.
+      report: told the number of finished evaluations, those not needed among them.
+      images: those of another model's evaluation, for a suite of transfers.
     Raises:
       UserError: model and data do not fit, or the folder holds another measurement (differences named)."""
     ledger = open_ledger(model, dataset, suite, folder, positions, settings)
-    pieces = plan(suite, positions, settings.micro_batch)
-    missing = set(ledger.missing(len(pieces)))
-    if not (folder / KEPT_FILE).is_file():  # its images come from one piece, which is then run again
-        missing |= {i for i, piece in enumerate(pieces) if _is_kept(piece, suite)}
-    done = sum(piece.num_gradients for i, piece in enumerate(pieces) if i not in missing)
-    report(done)
-    with exact_arithmetic(settings.num_threads), frozen(model):
-        for index in sorted(missing):
-            piece = pieces[index]
-            columns, kept = run_piece(model, dataset, piece, settings)
-            if _is_kept(piece, suite):
-                _keep(folder / KEPT_FILE, piece, dataset, columns, kept[: settings.num_kept])
-            ledger.write_chunk(index, columns)
-            done += piece.num_gradients
-            report(done, f"{piece.name}: {np.mean(columns['correct']):.0%} right")
+    missing = set(ledger.missing(ledger.num_chunks))
+    standing = Standing(suite, settings, dataset, positions)
+    searcher, done, began = searched(model, settings.search), 0, False
+    with exact_arithmetic(settings.num_threads), frozen(model), frozen(searcher):
+        for stage in stages(suite):
+            left_out = standing.left_out(stage)
+            for piece in pieces(stage, positions, settings.micro_batch, left_out):
+                if piece.chunk in missing or lacks_images(piece, suite, settings, folder):
+                    if not began:
+                        report(done)  # what an earlier, interrupted run had done
+                        began = True
+                    columns, final = run_piece(model, searcher, dataset, piece, settings, images)
+                    keep(folder, piece, suite, settings, dataset, columns, final)
+                    ledger.write_chunk(piece.chunk, columns)
+                elif standing.matters:
+                    columns = _columns(ledger, piece.chunk)
+                else:
+                    columns = None
+                if columns is not None:
+                    standing.see(columns)
+                done += piece.num_evaluations
+                if began:
+                    report(done, "" if columns is None else _note(piece, columns))
+    if not began:
+        report(done)
     return ledger
 
 
@@ -82,112 +92,93 @@ def open_ledger(
 
 
 def run_piece(
-    model: S3TA | ResNet, dataset: Dataset, piece: Piece, settings: Settings
-) -> tuple[dict[str, Any], Tensor]:
-    """The records of one piece, and its images after the last attack step."""
-    device = next(model.parameters()).device
-    ids, clean, labels = _padded(fetch(dataset, piece.positions), settings.micro_batch)
-    clean, labels = clean.to(device), labels.to(device)
-    targets = None
-    if piece.attack is None:
-        read_outs, adversarial, radius = (0,), clean[None], 0.0
-    else:
-        config = piece.attack.attack
-        if config.objective == "targeted":
-            targets = draw_targets(settings.seed, ids, labels, model.config.num_classes)
-        start = draw_start(config, settings.seed, ids, clean, piece.name, piece.restart)
-        read_outs, adversarial, _ = pgd(model, clean, labels, config=config, targets=targets, start=start)
-        radius = config.radius
-    rows = [
-        _records(model, piece, n, images, clean, labels, targets, radius, ids)
-        for n, images in zip(read_outs, adversarial, strict=True)
-    ]
-    columns = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
-    return columns, adversarial[-1, : len(piece.positions)]
-
-
-def _records(
     model: S3TA | ResNet,
+    searcher: nn.Module,
+    dataset: Dataset,
     piece: Piece,
-    num_attack_steps: int,
-    images: Tensor,
-    clean: Tensor,
-    labels: Tensor,
-    targets: Tensor | None,
-    radius: float,
-    ids: list[str],
-) -> dict[str, np.ndarray]:
-    """One record per real example at one read-out: float32 eager classification of the image itself."""
-    threat = Linf(radius)
-    violation = threat.violation(images, clean).max().item()
-    if not violation <= _TOLERANCE:
-        raise AssertionError(f"attack {piece.name} left ball or box by {violation}: its result cannot be recorded")
-    with torch.no_grad():
-        logits = model(images).float()
-    if not torch.isfinite(logits).all():
-        bad = ids[int((~torch.isfinite(logits).all(dim=1)).nonzero()[0])]
-        raise UserError(
-            f"The model's answer to example {bad} is not finite (NaN or infinite): it cannot be scored as right or wrong."
-        )
-    prediction = logits.argmax(dim=1)
-    aim = torch.full_like(labels, NO_TARGET) if targets is None else targets
-    count = len(piece.positions)
+    settings: Settings,
+    images: KeptImages | None = None,
+) -> tuple[dict[str, Any], Tensor]:
+    """The records of one piece, and the images of those that ran after the last attack step."""
+    device = next(model.parameters()).device
+    parts, final = [], torch.empty(0, *dataset.shape)
+    if piece.positions:
+        ids, clean, labels = _padded(fetch(dataset, piece.positions), settings.micro_batch)
+        clean, labels = clean.to(device), labels.to(device)
+        draw = Draw(settings.seed, tuple(ids), (piece.stage.name, piece.stage.restart), piece.stage.restart)
+        targets, config = None, piece.stage.attack.attack if piece.stage.attack else None
+        if config is not None and config.objective == "targeted":
+            targets = draw_targets(settings.seed, ids, labels, model.config.num_classes)
+        if config is None:
+            attacked, threat = untouched(clean), None
+        elif isinstance(config, TransferConfig):
+            assert images is not None, "a suite of transfers needs the images"
+            found = images.load(config.attack_name, piece.stage.restart, ids[: len(piece.positions)])
+            attacked = untouched(
+                _padded(Batch(ids, found, labels), settings.micro_batch).images.to(device), config.num_attack_steps
+            )
+            threat = threat_of(config.attack, clean, draw)
+        else:
+            outputs_fn = attacked_fn(searcher, config)
+            attacked = run_attack(outputs_fn, clean, labels, config=config, targets=targets, draw=draw)
+            threat = threat_of(config, clean, draw)
+        parts = [
+            records(model, piece, attacked, read_out, clean, labels, targets, threat, ids)
+            for read_out in range(len(attacked.read_outs))
+        ]
+        final = attacked.final[: len(piece.positions)]
+    parts += left_out_records(dataset, piece, settings, model.config.num_classes)
+    columns = {key: np.ma.concatenate([part[key] for part in parts]) for key in parts[0]} if parts else no_records()
+    return columns, final
 
-    def real(values: Tensor) -> np.ndarray:
-        return values[:count].cpu().numpy()
 
-    return {
-        "example_id": np.array(ids[:count]),
-        "label": real(labels),
-        "target": real(aim),
-        "attack": np.full(count, piece.name),
-        "restart": np.full(count, piece.restart),
-        "num_attack_steps": np.full(count, num_attack_steps),
-        "prediction": real(prediction),
-        "loss": real(cross_entropy(logits, labels, reduction="none")),
-        "correct": real(prediction == labels),
-        "hit": real((prediction == aim) & (aim >= 0)),
-        "distance": real(threat.distance(images, clean)),
-        "num_gradients": np.full(count, num_attack_steps),
-        "num_forwards": np.full(count, num_attack_steps + 1),
-    }
+def _columns(ledger: Ledger, index: int) -> dict[str, Any]:
+    """A finished chunk's records, as `Standing` wants them."""
+    table = ledger.read_chunk(index)
+    return {name: table[name].to_pylist() for name in table.column_names}
+
+
+def _note(piece: Piece, columns: dict[str, Any]) -> str:
+    answers = [
+        bool(correct) for correct, status in zip(columns["correct"], columns["status"], strict=True) if status == RUN
+    ]
+    told = f"{sum(answers)} of {len(answers)} right" if answers else "nobody left to attack"
+    return f"{piece.stage.name}: {told}"
 
 
 def _padded(batch: Batch, size: int) -> Batch:
     """The batch filled up to `size` with copies of its last example."""
-    missing = size - len(batch.ids)
+    missing = size - len(batch.images)
     if not missing:
         return batch
     return Batch(
-        batch.ids + batch.ids[-1:] * missing,
+        batch.ids + batch.ids[-1:] * (size - len(batch.ids)),
         torch.cat([batch.images, batch.images[-1:].expand(missing, -1, -1, -1)]),
-        torch.cat([batch.labels, batch.labels[-1:].expand(missing)]),
+        torch.cat([batch.labels, batch.labels[-1:].expand(size - len(batch.labels))]),
     )
 
 
-def _is_kept(piece: Piece, suite: Suite) -> bool:
-    """Whether the report shows images of this piece."""
-    return piece.is_first and piece.restart == 0 and piece.name == suite.gallery_attack
-
-
-def _keep(path: Path, piece: Piece, dataset: Dataset, columns: dict[str, Any], images: Tensor) -> None:
-    """Keep some attacked images, with the targets that the attack was given (-1: none)."""
-    arrays = {
-        "example_ids": np.array([dataset.ids[i] for i in piece.positions[: len(images)]]),
-        "targets": columns["target"][: len(images)],
-        "adversarial": images.cpu().numpy(),
-        "attack": np.array(piece.name),
-    }
-    write_arrays(path, arrays)
-
-
-def seconds_per_gradient(model: S3TA | ResNet, dataset: Dataset, settings: Settings) -> float:
-    """Measured time of one gradient of a whole micro-batch here, for the estimate shown before the start."""
+def pace(model: S3TA | ResNet, dataset: Dataset, settings: Settings) -> tuple[float, float]:
+    """Seconds that a gradient and a forward pass of a whole micro-batch take here, for the estimate before the start."""
     batch = _padded(fetch(dataset, [0]), settings.micro_batch)
     device = next(model.parameters()).device
     images, labels = batch.images.to(device), batch.labels.to(device)
+
+    plain = settings.search._replace(compiled=False)  # compiling takes longer than it would show
+    searcher = searched(model, plain)
+
+    def gradient() -> None:
+        autograd_gradient(searcher, untargeted(labels), images).gradient.sum().item()
+
+    def forward() -> None:
+        with torch.no_grad():
+            model(images).sum().item()
+
     with exact_arithmetic(settings.num_threads), frozen(model):
-        autograd_gradient(model, untargeted(labels), images).sum().item()  # warm-up
-        began = time.perf_counter()
-        autograd_gradient(model, untargeted(labels), images).sum().item()
-        return time.perf_counter() - began
+        times = []
+        for work in (gradient, forward):
+            work()  # warm-up
+            began = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - began)
+    return times[0], times[1]

@@ -2,25 +2,66 @@
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from s3ta.attacks import PGDConfig, evaluation_step_size
-from s3ta.config import Config, from_json, override, to_json
-from s3ta.errors import unknown_name
+from s3ta.attacks import AdamConfig, AttackConfig, AutoAttackConfig, LoopConfig, PGDConfig, evaluation_step_size
+from s3ta.config import Config, format_radius, from_json
+from s3ta.errors import UserError, unknown_name
+from s3ta.evaluate.catalogue import Situation, get_attack
+from s3ta.files import sha256
 from s3ta.records import CLEAN
+from s3ta.records.ledger import INFORMATIVE
 
 Objective = Literal["targeted", "untargeted"]
 BOTH: tuple[Objective, ...] = ("untargeted", "targeted")
+
+
+class TransferConfig(Config):
+    """No attack of its own: the images that an attack found on another model."""
+
+    kind: Literal["transfer"] = "transfer"
+    attack_name: str
+    """The attack's name there."""
+    attack: AttackConfig
+    """Its settings: what the images were allowed, and whether they have targets."""
+
+    @property
+    def objective(self) -> str:
+        return self.attack.objective
+
+    @property
+    def num_restarts(self) -> int:
+        return self.attack.num_restarts
+
+    @property
+    def num_attack_steps(self) -> int:
+        return self.attack.num_attack_steps
+
+    @property
+    def read_outs(self) -> tuple[int, ...]:
+        return ()
 
 
 class NamedAttack(Config):
     """An attack under the name that its records carry."""
 
     name: str
-    attack: PGDConfig
+    attack: Annotated[PGDConfig | AdamConfig | AutoAttackConfig | TransferConfig, Field(discriminator="kind")]
+
+
+class ImagesFrom(Config):
+    """Whose adversarial images a suite of transfers uses."""
+
+    model: str
+    sha256: str
+    suite: str
+    evaluation: str = ""
+    """Hash of the whole manifest of that evaluation: how it searched, and everything else that can change an image."""
 
 
 class Suite(Config):
@@ -33,6 +74,11 @@ class Suite(Config):
     """How many examples are drawn; None: all. `--num-examples` overrides it."""
     gallery_attack: str | None = None
     """The attack whose first adversarial images are kept for the report."""
+    cascade: bool = False
+    """Worst case over all attacks, one after the other: each runs only on what those before it left correct."""
+    images_from: ImagesFrom | None = None
+    left_out: tuple[str, ...] = ()
+    """Attacks of the suite that do not fit the model (they look at glimpses, and it has none)."""
 
     @model_validator(mode="after")
     def _attacks_can_be_told_apart(self) -> Suite:
@@ -41,6 +87,8 @@ class Suite(Config):
             raise ValueError(f"attacks need different names, none of them '{CLEAN}'; got {names}")
         if any(named.attack.num_attack_steps < 1 for named in self.attacks):
             raise ValueError("an attack of a suite takes at least one step")
+        if self.cascade and any(set(n.attack.read_outs) - {n.attack.num_attack_steps} for n in self.attacks):
+            raise ValueError("the attacks of a cascade are read out at their end alone")
         return self
 
 
@@ -83,58 +131,155 @@ def table1() -> Suite:
     )
 
 
+def autoattack(at: Situation) -> Suite:
+    """AutoAttack's standard version: its four parts, each on what the ones before it left correct."""
+    return _named("autoattack", "AutoAttack, standard version", at, _AUTOATTACK, cascade=True)
+
+
+def sequential(at: Situation) -> Suite:
+    """Every attack made for sequential attention, beside the same attack without it; all on all examples."""
+    names = ("pgd-100", "annealed-100", *_SEQUENTIAL)
+    return _named("sequential", "attacks made for a model that looks in sequence, each on its own", at, names)
+
+
+def local(at: Situation) -> Suite:
+    """The same Euclidean budget spent everywhere, on a quarter and on a sixteenth of the image."""
+    names = ("annealed-100", "local-box-100", "small-box-100")
+    return _named(
+        "local", "one Euclidean budget, spent everywhere, in a quarter, in a sixteenth of the image", at, names
+    )
+
+
+def unmask(at: Situation) -> Suite:
+    """Sign PGD beside what sees through masked gradients: the margin, SPSA, Square."""
+    names = ("pgd-100", "margin-100", "spsa-20", "square")
+    return _named("unmask", "PGD beside attacks that see through masked gradients", at, names)
+
+
+def strongest(at: Situation) -> Suite:
+    """Worst case over PGD with restarts, the attacks made for sequential attention, and AutoAttack; cheap ones first."""
+    suite = _named(
+        "strongest",
+        "worst case over PGD with restarts, attacks on the sequence of glimpses, and AutoAttack",
+        at,
+        ("annealed-100", "annealed-margin-100", "pgd-100", *_SEQUENTIAL, *_AUTOATTACK),
+        cascade=True,
+    )
+    attacks = tuple(
+        named.model_copy(update={"attack": named.attack.model_copy(update={"num_restarts": 10})})
+        if named.name == "pgd-100"
+        else named
+        for named in suite.attacks
+    )
+    return suite.model_copy(update={"attacks": attacks})
+
+
+_AUTOATTACK = ("apgd-ce", "apgd-t", "fab-t", "square")
+_SEQUENTIAL = (
+    "all-glimpses-100",
+    "each-glimpse-100",
+    "steer-away-100",
+    "steer-away-alone-100",
+    "steer-corner-100",
+    "steer-corner-alone-100",
+    "more-glimpses-100",
+    "fewer-glimpses-100",
+)
 SUITES = {"digits": digits, "quick": quick, "table1": table1}
+"""Suites that state their radius."""
+SUITES_AT = {
+    "autoattack": autoattack,
+    "sequential": sequential,
+    "local": local,
+    "unmask": unmask,
+    "strongest": strongest,
+}
+"""Suites for any radius."""
 
 
-def get_suite(name: str) -> Suite:
-    """The suite of that name. Raises UserError, nearest names offered."""
+def get_suite(name: str, at: Situation | None = None) -> Suite:
+    """The suite of that name; `at` is for suites that state no radius. Raises UserError, nearest names offered."""
+    if name in SUITES_AT:
+        return SUITES_AT[name](at or Situation())
     if name not in SUITES:
-        raise unknown_name("suite", name, SUITES, "s3ta list suites")
+        raise unknown_name("suite", name, [*SUITES, *SUITES_AT], "s3ta list suites")
     return SUITES[name]()
 
 
-def tiny_suite(suite: Suite) -> Suite:
-    """The same suite shrunk to seconds: at most 2 attack steps and 8 examples. For trying out and tests."""
-    attacks = tuple(
-        NamedAttack(
-            name=named.name,
-            attack=named.attack.model_copy(
-                update={
-                    "num_attack_steps": min(2, named.attack.num_attack_steps),
-                    "read_outs": (1,),
-                    "step_size": named.attack.radius / 2,
-                }
-            ),
-        )
-        for named in suite.attacks
-    )
-    described = suite.model_copy(update={"description": "a trial run: its numbers mean nothing", "num_examples": 8})
-    return _variant(described, f"{suite.name}-tiny", attacks)
-
-
-def changed_suite(suite: Suite, assignments: list[str]) -> Suite:
-    """The suite with `attack.a=b` settings applied to each of its attacks, under a name that says so.
-
-    Raises UserError for settings that do not exist or do not fit (nearest names offered)."""
-    if not assignments:
-        return suite
-    attacks = tuple(override(named, assignments) for named in suite.attacks)
-    short = "+".join(re.sub(r"[^A-Za-z0-9_=.,-]+", "_", text.removeprefix("attack.")) for text in assignments)
-    return from_json(Suite, to_json(_variant(suite, f"{suite.name}+{short}", attacks)), "suite")
-
-
-def _variant(suite: Suite, name: str, attacks: tuple[NamedAttack, ...]) -> Suite:
-    """The suite with its attacks replaced, in order. Names that end in the number of steps follow it, if they stay apart."""
-    names = [
-        re.sub(rf"-{before.attack.num_attack_steps}$", f"-{after.attack.num_attack_steps}", after.name)
-        for before, after in zip(suite.attacks, attacks, strict=True)
-    ]
+def suite_of(names: Sequence[str], at: Situation) -> Suite:
+    """A suite of single attacks from the catalogue. Raises UserError for names that are not there or come twice."""
     if len(set(names)) < len(names):
-        names = [named.name for named in attacks]
-    follow = {before.name: new for before, new in zip(suite.attacks, names, strict=True)}
-    renamed = tuple(named.model_copy(update={"name": new}) for named, new in zip(attacks, names, strict=True))
-    shown = follow.get(suite.gallery_attack) if suite.gallery_attack else None
-    return suite.model_copy(update={"name": name, "attacks": renamed, "gallery_attack": shown})
+        raise UserError(f"An attack is named twice: {', '.join(names)}.")
+    attacks = tuple(NamedAttack(name=name, attack=get_attack(name, at)) for name in names)
+    told = Suite(name="+".join(names), description=", ".join(names), attacks=attacks, gallery_attack=names[0])
+    return _fitting(told, at)
+
+
+def transfer_suite(manifest: dict[str, Any]) -> Suite:
+    """The final images of each attack of another model's evaluation, from its manifest."""
+    source = manifest["model"]
+    attacks = []
+    for settings in manifest["suite"]["attacks"]:
+        name = settings["name"]
+        config = {key: value for key, value in settings.items() if key != "name"}
+        if config.get("kind") == "autoattack":
+            config.pop("objective")
+        if config.get("kind") == "transfer":
+            raise UserError("These images were themselves transferred: use the folder of the model they were made on.")
+        held = {"kind": "transfer", "attack_name": name, "attack": {**config, "read_outs": []}}
+        if config.get("kind") == "autoattack":
+            held["attack"].pop("read_outs")
+        attacks.append(from_json(NamedAttack, json.dumps({"name": f"transfer:{name}", "attack": held}), "the manifest"))
+    told = {key: value for key, value in manifest.items() if key != INFORMATIVE}
+    short = re.sub(r"[^A-Za-z0-9_.,+-]+", "_", f"{source['name']}-{manifest['suite']['name']}")
+    return Suite(
+        name=f"transfer-{short}",
+        description=f"adversarial images made on {source['name']} (weights {source['sha256']})",
+        attacks=tuple(attacks),
+        gallery_attack=attacks[0].name,
+        images_from=ImagesFrom(
+            model=source["name"],
+            sha256=source["sha256"],
+            suite=manifest["suite"]["name"],
+            evaluation=sha256(json.dumps(told, sort_keys=True).encode()),
+        ),
+    )
+
+
+def _named(name: str, description: str, at: Situation, names: Sequence[str], *, cascade: bool = False) -> Suite:
+    attacks = tuple(NamedAttack(name=attack, attack=get_attack(attack, at)) for attack in names)
+    shown = None if cascade else attacks[0].name
+    suite = Suite(
+        name=name,
+        description=f"{description}, radius {format_radius(at.radius)}",
+        attacks=attacks,
+        num_examples=256,
+        gallery_attack=shown,
+        cascade=cascade,
+    )
+    return _fitting(suite, at)
+
+
+def _fitting(suite: Suite, at: Situation) -> Suite:
+    """Without the attacks that do not fit the model. Raises UserError where nothing is left."""
+    unfit = [named.name for named in suite.attacks if misfit(named.attack, at) is not None]
+    attacks = tuple(named for named in suite.attacks if named.name not in unfit)
+    if not attacks:
+        raise UserError(f"{', '.join(unfit)}: {misfit(suite.attacks[0].attack, at)}.")
+    return suite.model_copy(update={"attacks": attacks, "left_out": tuple(unfit)})
+
+
+def misfit(attack: Any, at: Situation) -> str | None:
+    """Why an attack cannot be run on such a model; None where it can."""
+    if isinstance(attack, LoopConfig):
+        if attack.needs_trace and at.num_glimpses is None:
+            return "the attack looks at glimpses, and the model takes none"
+        needed = {"dlr": 4 if attack.objective == "targeted" else 3}.get(attack.loss, 2)
+    else:
+        needed = 4 if isinstance(attack, AutoAttackConfig) and attack.part == "apgd-t" else 2
+    if at.num_classes is not None and at.num_classes < needed:
+        return f"the attack needs {needed} classes, and the model has {at.num_classes}"
+    return None
 
 
 def _pgd(objective: Objective, steps: int, radius: float, step_size: float, read_outs: tuple[int, ...]) -> NamedAttack:

@@ -7,6 +7,7 @@
         low, high = wilson(score.num_correct, score.num_examples)
 """
 
+from s3ta.records.findings import Finding, findings
 from s3ta.records.intervals import (
     Comparison,
     Interval,
@@ -17,22 +18,28 @@ from s3ta.records.intervals import (
     refuse_other_settings,
     wilson,
 )
-from s3ta.records.ledger import FORMAT, Ledger, manifest_differences
+from s3ta.records.ledger import FORMAT, Ledger, is_cascade, manifest_differences
 from s3ta.records.metrics import Outcome, Score, nested_scores, outcomes, scores
-from s3ta.records.schema import CLEAN, NO_TARGET, SCHEMA, content_hash, to_table
+from s3ta.records.schema import BUDGET, CLEAN, NO_TARGET, RUN, SCHEMA, SETTLED, content_hash, to_table
 
 __all__ = [
+    "BUDGET",
     "CLEAN",
     "FORMAT",
     "NO_TARGET",
+    "RUN",
     "SCHEMA",
+    "SETTLED",
     "Comparison",
+    "Finding",
     "Interval",
     "Ledger",
     "Outcome",
     "PairedCounts",
     "Score",
     "content_hash",
+    "findings",
+    "is_cascade",
     "manifest_differences",
     "mcnemar",
     "nested_scores",

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from s3ta.errors import UserError
-from s3ta.records.ledger import manifest_differences
+from s3ta.records.ledger import is_cascade, manifest_differences
 from s3ta.records.metrics import Outcome, outcomes
 
 
@@ -131,8 +131,11 @@ def pair(
         examples, labels, targets or number of restarts differ. The first difference is named."""
     refuse_other_settings(manifest_a, manifest_b)
     by_key_a, by_key_b = (
-        {(outcome.attack, outcome.num_attack_steps): outcome for outcome in outcomes(table)}
-        for table in (table_a, table_b)
+        {
+            (outcome.attack, outcome.num_attack_steps): outcome
+            for outcome in outcomes(table, cascade=is_cascade(manifest))
+        }
+        for table, manifest in ((table_a, manifest_a), (table_b, manifest_b))
     )
     only_one = sorted(set(by_key_a) ^ set(by_key_b))
     if only_one:
@@ -151,7 +154,13 @@ def refuse_other_settings(manifest_a: dict[str, Any], manifest_b: dict[str, Any]
         return {
             "data": {"fingerprint": data.get("fingerprint")},
             "seed": manifest.get("seed"),
-            "suite": {"attacks": {attack.get("name", "?"): attack for attack in suite.get("attacks", [])}},
+            "search": manifest.get("search"),
+            "budget": manifest.get("budget"),
+            "suite": {
+                "cascade": is_cascade(manifest),
+                "images_from": suite.get("images_from"),
+                "attacks": {attack.get("name", "?"): attack for attack in suite.get("attacks", [])},
+            },
         }
 
     differences = list(manifest_differences(identity(manifest_a), identity(manifest_b)))

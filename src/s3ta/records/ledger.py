@@ -27,7 +27,8 @@ from s3ta.errors import UserError
 from s3ta.files import read_json, write_atomic, write_json
 from s3ta.records.schema import SCHEMA, content_hash, to_table
 
-FORMAT = 1
+FORMAT = 2
+"""2: records say whether the attack ran (`status`)."""
 INFORMATIVE = "informative"
 """The manifest's key whose content (versions, hardware) may differ between sessions and is never compared."""
 
@@ -166,6 +167,11 @@ class Ledger:
         return True
 
 
+def is_cascade(manifest: dict[str, Any]) -> bool:
+    """Whether the suite is a worst case over its attacks, each run only on what those before it left correct."""
+    return bool(manifest.get("suite", {}).get("cascade"))
+
+
 def manifest_differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, str, str]]:
     """Every place where two manifests differ, as (dotted path, old value, new value); `informative` is not compared."""
     if isinstance(old, dict) and isinstance(new, dict):
@@ -205,6 +211,11 @@ def _check_manifest(manifest: Any, folder: Path) -> None:
     if number > FORMAT:
         raise UserError(
             f"{folder} was written in format {number} by a newer s3ta; this one reads format {FORMAT}: upgrade s3ta."
+        )
+    if number < FORMAT:
+        raise UserError(
+            f"{folder} was written in format {number} by an older s3ta; this one reads format {FORMAT}: evaluate again in "
+            "another folder, or use that version."
         )
     num_chunks = manifest.get("num_chunks")
     if not isinstance(num_chunks, int) or isinstance(num_chunks, bool) or num_chunks < 1:

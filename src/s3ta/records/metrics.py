@@ -3,6 +3,10 @@
 Definitions (protocol E2, E9; the paper's, appendix C.1): top-1 is the share of *all* examples that are classified as
 their label; attack success the share of *all* examples that are classified as the target. Nothing is conditioned on
 the clean prediction. Over restarts an example is correct only if it is correct in every one, and hit if any one hits.
+A restart that was not run, because nothing could change the verdict any more, takes no part.
+
+In a *cascade* (worst case over attacks) each attack meets only the examples that all before it left correct. Its outcome
+is then that of all attacks up to it together: correct means correct on the clean image and after each of them.
 
 `outcomes` reduces the restarts and keeps the examples (what `intervals.pair` compares); `scores` counts them.
 """
@@ -10,14 +14,14 @@ the clean prediction. Over restarts an example is correct only if it is correct 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from s3ta.errors import UserError
-from s3ta.records.schema import CLEAN
+from s3ta.records.schema import BUDGET, CLEAN, MEASURED, NO_TARGET, RUN, filled
 
 
 class Score(NamedTuple):
@@ -37,7 +41,13 @@ class Score(NamedTuple):
     """Examples whose *clean* image is already classified as the target (X16: counted, never removed); None if
     unknown."""
     max_distance: float
-    """The largest L-infinity distance to a clean image, pixels in [0, 1]."""
+    """The largest distance to a clean image, in the norm of the attack."""
+    mean_gradients: float
+    """Gradient evaluations per example, over all restarts; in a cascade over all attacks up to this one."""
+    mean_forwards: float
+    """Forward evaluations likewise, those of the gradients among them."""
+    num_cut: int = 0
+    """Correct examples that a budget kept from being attacked to the end: top-1 is then an upper bound."""
 
     @property
     def top1(self) -> float:
@@ -68,19 +78,28 @@ class Outcome:
     prediction: np.ndarray
     """After the first restart; what a clean record says."""
     max_distance: float
+    measured: np.ndarray
+    """Whether the attack ran at least once, or, in a cascade, whether the verdict is known without it."""
+    cut: np.ndarray
+    """Whether a budget left something out."""
+    num_gradients: np.ndarray
+    num_forwards: np.ndarray
 
     @property
     def targeted(self) -> bool:
         return bool((self.targets >= 0).all())
 
 
-def outcomes(table: pa.Table, *, num_restarts: int | None = None) -> list[Outcome]:
+def outcomes(table: pa.Table, *, num_restarts: int | None = None, cascade: bool = False) -> list[Outcome]:
     """Reduce the restarts of each attack and read-out; clean first, then in order of appearance, fewest steps first.
+
+    An attack that a budget kept from some examples altogether has no outcome and is left out.
 
     Args:
       table: records as of `Ledger.table`.
       num_restarts: only the first so many restarts (restart < num_restarts); None takes all. Attacks with fewer keep
         theirs.
+      cascade: whether the suite was one (manifest: `suite.cascade`).
 
     Raises:
       UserError: an example's label or target changes between restarts (protocol E9, X15), an example is recorded
@@ -91,10 +110,10 @@ def outcomes(table: pa.Table, *, num_restarts: int | None = None) -> list[Outcom
     example = table["example_id"].combine_chunks().dictionary_encode()
     names, ids = attack.dictionary.to_pylist(), np.array(example.dictionary.to_pylist(), dtype=object)
     order_of_id = np.argsort(np.argsort(ids))
-    columns = {
-        name: table[name].to_numpy()
-        for name in ("label", "target", "restart", "num_attack_steps", "prediction", "correct", "hit", "distance")
-    }
+    plain = ("label", "target", "restart", "num_attack_steps", "num_gradients", "num_forwards")
+    columns = {name: filled(table, name) for name in (*plain, *MEASURED)}
+    status = np.array(table["status"].to_pylist(), dtype=object)
+    columns |= {"ran": status == RUN, "cut": status == BUDGET}
     columns["attack"], columns["example"] = attack.indices.to_numpy(), order_of_id[example.indices.to_numpy()]
     ids = np.sort(ids)
     found = []
@@ -108,12 +127,12 @@ def outcomes(table: pa.Table, *, num_restarts: int | None = None) -> list[Outcom
             found.append(
                 _reduce(names[code], int(num_steps), {name: values[rows] for name, values in columns.items()}, ids)
             )
-    return found
+    return _together(found) if cascade else [outcome for outcome in found if outcome.measured.all()]
 
 
-def scores(table: pa.Table, *, num_restarts: int | None = None) -> list[Score]:
-    """Count `outcomes`: one score per attack and read-out. Errors as there."""
-    reduced = outcomes(table, num_restarts=num_restarts)
+def scores(table: pa.Table, *, num_restarts: int | None = None, cascade: bool = False) -> list[Score]:
+    """Count `outcomes`: one score per attack and read-out. Arguments and errors as there."""
+    reduced = outcomes(table, num_restarts=num_restarts, cascade=cascade)
     clean = next((outcome for outcome in reduced if outcome.attack == CLEAN), None)
     return [_count(outcome, clean) for outcome in reduced]
 
@@ -128,6 +147,33 @@ def nested_scores(table: pa.Table, counts: Sequence[int] = (1, 10, 100)) -> list
     return sorted(
         nested, key=lambda score: (score.attack != CLEAN, score.attack, score.num_attack_steps, score.num_restarts)
     )
+
+
+def _together(found: Sequence[Outcome]) -> list[Outcome]:
+    """The outcomes of a cascade: each with everything before it."""
+    total: list[Outcome] = []
+    for outcome in found:
+        if not total:
+            total.append(outcome)
+            continue
+        before = total[-1]
+        place = np.searchsorted(
+            before.example_ids, outcome.example_ids
+        )  # an unfinished attack has met only some of them
+        correct = before.correct[place] & (outcome.correct | ~outcome.measured)
+        total.append(
+            replace(
+                outcome,
+                targets=np.full_like(outcome.targets, NO_TARGET),
+                correct=correct,
+                hit=np.zeros_like(outcome.hit),
+                measured=np.ones_like(outcome.measured),
+                cut=correct & (before.cut[place] | outcome.cut),
+                num_gradients=before.num_gradients[place] + outcome.num_gradients,
+                num_forwards=before.num_forwards[place] + outcome.num_forwards,
+            )
+        )
+    return total
 
 
 def _common_restarts(restarts: np.ndarray, examples: np.ndarray) -> int:
@@ -170,10 +216,14 @@ def _reduce(attack: str, num_steps: int, rows: dict[str, np.ndarray], ids: np.nd
         example_ids=ids[codes],
         labels=by_restart["label"][:, 0],
         targets=targets,
-        correct=np.asarray(by_restart["correct"].all(axis=1)),
+        correct=np.asarray((by_restart["correct"] | ~by_restart["ran"]).all(axis=1)),
         hit=np.asarray(by_restart["hit"].any(axis=1)),
         prediction=by_restart["prediction"][:, 0],
         max_distance=float(rows["distance"].max()),
+        measured=np.asarray(by_restart["ran"].any(axis=1)),
+        cut=np.asarray(by_restart["cut"].any(axis=1)),
+        num_gradients=by_restart["num_gradients"].sum(axis=1, dtype=np.int64),
+        num_forwards=by_restart["num_forwards"].sum(axis=1, dtype=np.int64),
     )
 
 
@@ -193,4 +243,7 @@ def _count(outcome: Outcome, clean: Outcome | None) -> Score:
         num_hits=int(outcome.hit.sum()) if outcome.targeted else None,
         num_clean_is_target=clean_is_target,
         max_distance=outcome.max_distance,
+        mean_gradients=float(outcome.num_gradients.mean()),
+        mean_forwards=float(outcome.num_forwards.mean()),
+        num_cut=int((outcome.cut & outcome.correct).sum()),
     )

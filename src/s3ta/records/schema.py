@@ -5,7 +5,7 @@ identifies what a table says, whatever the version of the Parquet writer.
 
     >>> clean = dict(example_id=["digit-7"], label=[3], target=[-1], attack=["clean"], restart=[0],
     ...              num_attack_steps=[0], prediction=[3], loss=[0.1], correct=[True], hit=[False],
-    ...              distance=[0.0], num_gradients=[0], num_forwards=[1])
+    ...              distance=[0.0], num_gradients=[0], num_forwards=[1], status=["run"])
     >>> to_table(clean).num_rows
     1
 """
@@ -26,6 +26,13 @@ CLEAN = "clean"
 NO_TARGET = -1
 """The target of a record whose attack aims at no class."""
 
+RUN, SETTLED, BUDGET = "run", "settled", "budget"
+"""Why a record is there: the attack ran; it was left out, for nothing could change the example's verdict any more; it was
+left out, for it did not fit into the budget. What was not run has no prediction, loss, verdict or distance: they are null."""
+
+MEASURED = ("prediction", "loss", "correct", "hit", "distance")
+"""The columns that only an attack that ran can fill."""
+
 SCHEMA = pa.schema(
     [
         pa.field("example_id", pa.string(), nullable=False),
@@ -34,13 +41,14 @@ SCHEMA = pa.schema(
         pa.field("attack", pa.string(), nullable=False),
         pa.field("restart", pa.int16(), nullable=False),  # from 0
         pa.field("num_attack_steps", pa.int32(), nullable=False),  # the read-out; 0: clean
-        pa.field("prediction", pa.int32(), nullable=False),
-        pa.field("loss", pa.float32(), nullable=False),  # cross-entropy of the true label, nats
-        pa.field("correct", pa.bool_(), nullable=False),  # prediction == label
-        pa.field("hit", pa.bool_(), nullable=False),  # prediction == target >= 0
-        pa.field("distance", pa.float32(), nullable=False),  # L-infinity to the clean image, pixels in [0, 1]
+        pa.field("prediction", pa.int32()),
+        pa.field("loss", pa.float32()),  # cross-entropy of the true label, nats
+        pa.field("correct", pa.bool_()),  # prediction == label
+        pa.field("hit", pa.bool_()),  # prediction == target >= 0
+        pa.field("distance", pa.float32()),  # to the clean image, in the norm of the attack
         pa.field("num_gradients", pa.int32(), nullable=False),  # spent in this restart up to this read-out
-        pa.field("num_forwards", pa.int32(), nullable=False),
+        pa.field("num_forwards", pa.int32(), nullable=False),  # likewise, those of the gradients among them
+        pa.field("status", pa.string(), nullable=False),  # run, settled or budget
     ]
 )
 
@@ -75,6 +83,9 @@ def content_hash(table: pa.Table, *context: str) -> str:
     for field in table.schema:
         parts.append(f"{field.name}:{field.type}:{table.num_rows}\0".encode())
         column = table[field.name]
+        if column.null_count:
+            parts.append(column.is_valid().to_numpy().tobytes())
+            column = column.fill_null(pa.scalar(0).cast(field.type))
         if pa.types.is_string(field.type):
             texts = [text.encode() for text in column.to_pylist()]
             parts += [np.array([len(text) for text in texts], "<i8").tobytes(), *texts]
@@ -89,22 +100,38 @@ def _column(field: pa.Field, values: Any) -> pa.Array:
         values = values.combine_chunks()
     if not isinstance(values, pa.Array):
         if pa.types.is_string(field.type):
-            values = [str(value) for value in values]
-        values = pa.array(np.asarray(values) if not pa.types.is_string(field.type) else values)
-    if pa.types.is_boolean(field.type) != pa.types.is_boolean(values.type):
+            values = pa.array([str(value) for value in values], pa.string())
+        elif isinstance(values, np.ma.MaskedArray):
+            values = pa.array(values.filled(0), mask=np.ma.getmaskarray(values))
+        else:
+            values = pa.array(np.asarray(values))
+    if len(values) and pa.types.is_boolean(field.type) != pa.types.is_boolean(values.type):
         raise ValueError(f"column '{field.name}' is {values.type}, not {field.type}")
     return values.cast(field.type, safe=not pa.types.is_floating(field.type))
 
 
 def _check_rows(table: pa.Table) -> None:
-    if any(table[name].null_count for name in table.column_names):
-        raise ValueError("records may not hold nulls")
-    values = {name: table[name].to_numpy() for name in SCHEMA.names if name not in ("example_id", "attack")}
+    status = np.array(table["status"].to_pylist(), dtype=object)
+    was_run = status == RUN
+    for name in table.column_names:
+        if name not in MEASURED and table[name].null_count:
+            raise ValueError(f"records may not hold nulls in '{name}'")
+    measured = {name: table[name].is_valid().to_numpy() for name in MEASURED}
+    values = {name: filled(table, name) for name in SCHEMA.names if name not in ("example_id", "attack", "status")}
     is_clean = np.array(table["attack"].to_pylist(), dtype=object) == CLEAN
     aimed = values["target"] >= 0
+    spent = (values["num_gradients"] != 0) | (values["num_forwards"] != 0)
     rules = {
-        "correct is not prediction == label": values["correct"] != (values["prediction"] == values["label"]),
-        "hit is not prediction == target": values["hit"] != (aimed & (values["prediction"] == values["target"])),
+        "its status is none of run, settled, budget": ~np.isin(status.astype(str), [RUN, SETTLED, BUDGET]),
+        "an attack that ran without a verdict, or a verdict without one": np.logical_or.reduce(
+            [valid != was_run for valid in measured.values()]
+        ),
+        "evaluations of an attack that did not run": ~was_run & spent,
+        "a clean record that was not run": is_clean & ~was_run,
+        "correct is not prediction == label": was_run
+        & (values["correct"] != (values["prediction"] == values["label"])),
+        "hit is not prediction == target": was_run
+        & (values["hit"] != (aimed & (values["prediction"] == values["target"]))),
         "the target is the label": aimed & (values["target"] == values["label"]),
         "the target is below -1": values["target"] < NO_TARGET,
         "a clean record with steps, restarts or a target": is_clean
@@ -112,9 +139,15 @@ def _check_rows(table: pa.Table) -> None:
         "an attacked record with no steps": ~is_clean & (values["num_attack_steps"] < 1),
         "a loss that is not finite": ~np.isfinite(values["loss"]),
         "a negative restart": values["restart"] < 0,
-        "a distance outside [0, 1]": ~((values["distance"] >= 0) & (values["distance"] <= 1 + 1e-5)),
+        "a distance that is negative or not finite": ~((values["distance"] >= 0) & np.isfinite(values["distance"])),
     }
     for problem, broken in rules.items():
         if broken.any():
             row = int(np.flatnonzero(broken)[0])
             raise ValueError(f"record {row} (example {table['example_id'][row].as_py()!r}): {problem}")
+
+
+def filled(table: pa.Table, name: str) -> np.ndarray:
+    """A column as an array, 0 or False where it is null: use it with `status`, never alone."""
+    column = table[name]
+    return (column.fill_null(pa.scalar(0).cast(column.type)) if column.null_count else column).to_numpy()

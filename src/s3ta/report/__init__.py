@@ -1,12 +1,13 @@
 """Reports from run folders: tables, figures and one self-contained HTML page. Reads records; never runs a model.
 
-`runs` (reading), `tables` (rows as data), `figures` (SVG), `gallery` (images and attention), `verdict` (the headline),
-`page` (the page).
+`runs` (reading), `stages` (worst cases over attacks), `pairs` (who may be compared), `words` (attacks in plain words),
+`tables` (rows as data), `facts` (what is no result), `drawing` and `figures` (SVG), `gallery` (images and attention),
+`verdict` (the headline), `page` (the page), `summary` (for a terminal).
 """
 
 from s3ta.report.page import build_report
 from s3ta.report.runs import Run, evaluations_of, read_run, read_runs
-from s3ta.report.summary import summary, write_table
+from s3ta.report.summary import findings_of, summary, write_table
 from s3ta.report.tables import Table, comparison_table, full_table, summary_table
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "build_report",
     "comparison_table",
     "evaluations_of",
+    "findings_of",
     "full_table",
     "read_run",
     "read_runs",

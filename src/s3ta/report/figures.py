@@ -1,42 +1,32 @@
-"""Numbers -> figures, as inline SVG: texts and series take the page's colours.
-
-Matplotlib draws with placeholder colours, which `_svg` turns into the page's CSS variables, so that one drawing
-serves light and dark. Every series also has its own marker and dash, so that none is told apart by colour alone.
-"""
+"""Numbers -> figures, as inline SVG (`drawing`): accuracy over steps, attack by attack, differences, learning curves."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 
-from s3ta.config import format_radius
-from s3ta.files import sha256
-from s3ta.records import CLEAN, Score, wilson
+from s3ta.records import CLEAN, Comparison, Score, wilson
+from s3ta.report.drawing import (
+    DASHES,
+    MARKERS,
+    PAGE,
+    TEXT,
+    FigureSvg,
+    as_svg,
+    colour,
+    legend,
+    new_axes,
+    percent_axis,
+    short,
+    style,
+)
+from s3ta.report.pairs import PairOfRuns
 from s3ta.report.runs import Run
-from s3ta.report.tables import PairOfRuns, measures, p_text, points
-
-_TEXT, _FAINT, _GRID = "#ab1000", "#ab2000", "#ab3000"
-_PLACEHOLDERS = {_TEXT: "var(--text)", _FAINT: "var(--faint)", _GRID: "var(--rule)"}
-_MARKERS, _DASHES = "osD^vP", ["-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)), (0, (1, 1)), (0, (9, 3))]
-NUM_COLOURS = 6
-"""How many series colours the style sheet has; further models start again with other markers."""
-
-
-class FigureSvg(NamedTuple):
-    """One drawing."""
-
-    title: str
-    alt: str
-    """What a person who cannot see it should know."""
-    svg: str
+from s3ta.report.stages import attack_order, cascading, stages
+from s3ta.report.tables import measures, p_text, points
+from s3ta.report.words import identity_text, threat_text
 
 
 class Panel(NamedTuple):
@@ -48,49 +38,134 @@ class Panel(NamedTuple):
 
 
 def panels(run: Run) -> list[Panel]:
-    """The groups of attacks that share an axis, untargeted first, then targeted."""
-    varies = {"name", "step_size", "num_attack_steps", "read_outs"}
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for settings in run.attacks.values():
-        if any(score.attack == settings["name"] for score in run.scores):
-            groups.setdefault(repr(sorted((k, v) for k, v in settings.items() if k not in varies)), []).append(settings)
+    """The groups of attacks that share an axis of steps, untargeted first, then targeted.
+
+    An attack that stands alone with one read-out makes no curve and is in none; nor is any stage of a cascade."""
+    if cascading([run]):
+        return []
     found = []
-    for group in groups.values():
+    for group in _groups(run):
         objective = str(group[0].get("objective", "untargeted"))
-        radius = group[0].get("radius")
-        title = objective.capitalize() + (
-            f", radius {format_radius(radius)}" if isinstance(radius, int | float) else ""
-        )
+        threat = threat_text(group[0])
+        title = objective.capitalize() + (f", {threat}" if threat else "")
         found.append(Panel(title, objective, [settings["name"] for settings in group]))
     titles = [panel.title for panel in found]
     found = [p._replace(title=f"{p.title} ({', '.join(p.attacks)})") if titles.count(p.title) > 1 else p for p in found]
     return sorted(found, key=lambda panel: panel.objective == "targeted")
 
 
+def _groups(run: Run) -> list[list[dict[str, Any]]]:
+    """Attacks alike in all but their steps, where these are really different numbers, and at least two."""
+    varies = {"name", "step_size", "num_attack_steps", "read_outs"}
+    steps = {name: [s.num_attack_steps for s in run.scores if s.attack == name] for name in run.attacks}
+    alike: dict[str, list[dict[str, Any]]] = {}
+    for settings in run.attacks.values():
+        if steps[settings["name"]]:
+            key = identity_text({name: value for name, value in settings.items() if name not in varies})
+            alike.setdefault(key, []).append(settings)
+    groups = []
+    for group in alike.values():
+        read_outs = [step for settings in group for step in steps[settings["name"]]]
+        apart = len(set(read_outs)) == len(read_outs)  # else they also differ in something that is no step count
+        groups += [group] if apart else [[settings] for settings in group]
+    return [group for group in groups if sum(len(steps[settings["name"]]) for settings in group) > 1]
+
+
 def strength_figures(runs: Sequence[Run]) -> list[FigureSvg]:
     """Accuracy against the number of attack steps; for a targeted attack its success beside it."""
     drawn = []
-    for panel in panels(runs[0]):
+    for panel in panels(max(runs, key=lambda run: len(run.attacks))):
         drawn.append(_strength(runs, panel, success=False))
         if panel.objective == "targeted":
             drawn.append(_strength(runs, panel, success=True))
     return drawn
 
 
+def attack_figures(runs: Sequence[Run]) -> list[FigureSvg]:
+    """Where attacks differ in more than their steps: what each leaves right, all side by side in the suite's order; the
+    success of those with a target; of a cascade the worst case as attacks are added."""
+    cascade = cascading(runs)
+    curves = {name for run in runs for panel in panels(run) for name in panel.attacks}
+    last = [{score.attack: score for score in run.final_scores} for run in runs]
+    names = [name for name in attack_order(runs) if any(name in scores for scores in last)]
+    if not set(names) - curves - {CLEAN}:
+        return []
+    if cascade:  # a stage that is only begun, or not run for want of budget, is no point
+        last = [{s.score.attack: s.score for s in stages(run.table) if s.whole and s.ran} for run in runs]
+        names = [name for name in names if any(name in scores for scores in last)]
+        labels = [CLEAN if name == CLEAN else f"then {name}" for name in names]
+        rows = [[scores.get(name) for name in names] for scores in last]
+        return [_rows_figure(runs, labels, rows, "Worst-case accuracy as attacks are added", connect=True)]
+    rows = [[scores.get(name) for name in names] for scores in last]
+    drawn = [_rows_figure(runs, names, rows, "Top-1 accuracy, attack by attack")]
+    aimed = [name for name in names if any(s.get(name) and s[name].num_hits is not None for s in last)]
+    if aimed:
+        rows = [[scores.get(name) for name in aimed] for scores in last]
+        drawn.append(_rows_figure(runs, aimed, rows, "Attack success, attack by attack", success=True))
+    return drawn
+
+
+def _rows_figure(
+    runs: Sequence[Run],
+    labels: Sequence[str],
+    rows: Sequence[Sequence[Score | None]],
+    title: str,
+    *,
+    success: bool = False,
+    connect: bool = False,
+) -> FigureSvg:
+    """One row per attack, one mark with its interval per model; hollow where the number is only an upper bound."""
+    figure, axes = new_axes(height=0.95 + len(labels) * (0.19 + 0.1 * len(runs)), width=7.2)
+    described = []
+    for index, (run, scores) in enumerate(zip(runs, rows, strict=True)):
+        shift = (index - (len(runs) - 1) / 2) * min(0.28, 0.7 / len(runs))
+        found = [(row + shift, score) for row, score in enumerate(scores) if score is not None]
+        if not found:
+            continue
+        y = np.array([row for row, _ in found])
+        counts = [(_count(score, success=success), score.num_examples) for _, score in found]
+        x = np.array([100 * count / total for count, total in counts])
+        bounds = 100 * np.array([wilson(count, total) for count, total in counts]).T
+        look: dict[str, Any] = style(index) | ({} if connect else {"linestyle": "none"})
+        axes.errorbar(x, y, xerr=np.abs(bounds - x), **look, capsize=2.5, label=run.label)
+        cut = [place for place, (_, score) in enumerate(found) if score.num_cut and not success]
+        hollow: dict[str, Any] = {"markerfacecolor": PAGE, "markeredgewidth": 1.6, "zorder": 3, "linestyle": "none"}
+        axes.plot(x[cut], y[cut], color=look["color"], marker=look["marker"], markersize=6, **hollow)
+        described.append(f"{run.label}: {_told(labels, scores, success=success)}")
+    axes.set_yticks(range(len(labels)), [short(label) for label in labels])
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlim(0, 102)
+    percent_axis(axes.xaxis)
+    legend(figure, axes)
+    return FigureSvg(title, f"{title}. " + "; ".join(described) + ".", as_svg(figure, title))
+
+
+def _told(labels: Sequence[str], scores: Sequence[Score | None], *, success: bool) -> str:
+    parts = []
+    for label, score in zip(labels, scores, strict=True):
+        if score is not None:
+            at_most = "at most " if score.num_cut and not success else ""
+            parts.append(f"{label} {at_most}{100 * _count(score, success=success) / score.num_examples:.1f}%")
+    return ", ".join(parts)
+
+
 def _strength(runs: Sequence[Run], panel: Panel, *, success: bool) -> FigureSvg:
     measure = "attack success" if success else "top-1 accuracy"
     lines = [_line(run, panel, success=success) for run in runs]
     steps = sorted({score.num_attack_steps for line in lines for score in line} - {0})
-    figure, axes = _axes()
+    figure, axes = new_axes()
     place = {0: np.log10(steps[0]) - 0.45, **{step: np.log10(step) for step in steps}} if steps else {0: 0.0}
     described = []
     for index, (run, line) in enumerate(zip(runs, lines, strict=True)):
+        if not line:
+            continue
         x = np.array([place[score.num_attack_steps] for score in line])
         counts = [(_count(score, success=success), score.num_examples) for score in line]
         y = np.array([100 * count / total for count, total in counts])
         bounds = 100 * np.array([wilson(count, total) for count, total in counts])
-        axes.fill_between(x, bounds[:, 0], bounds[:, 1], color=_colour(index), alpha=0.16, linewidth=0)
-        axes.errorbar(x, y, yerr=np.abs(bounds.T - y), **_style(index), capsize=2.5, label=run.label)
+        axes.fill_between(x, bounds[:, 0], bounds[:, 1], color=colour(index), alpha=0.16, linewidth=0)
+        axes.errorbar(x, y, yerr=np.abs(bounds.T - y), **style(index), capsize=2.5, label=run.label)
         told = ", ".join(f"{value:.1f}% at {s.num_attack_steps or 'clean'}" for value, s in zip(y, line, strict=True))
         described.append(f"{run.label}: {told}")
     shown = _thinned(
@@ -99,10 +174,10 @@ def _strength(runs: Sequence[Run], panel: Panel, *, success: bool) -> FigureSvg:
     axes.set_xticks([place[step] for step in shown], ["clean" if step == 0 else f"{step:,}" for step in shown])
     axes.set_xlabel("attack steps")
     axes.set_ylim(0, 102)
-    _percent_axis(axes)
-    _legend(figure, axes)
+    percent_axis(axes.yaxis)
+    legend(figure, axes)
     title = f"{panel.title}: {measure}"
-    return FigureSvg(title, f"{title} against attack steps. " + "; ".join(described) + ".", _svg(figure, title))
+    return FigureSvg(title, f"{title} against attack steps. " + "; ".join(described) + ".", as_svg(figure, title))
 
 
 def _line(run: Run, panel: Panel, *, success: bool) -> list[Score]:
@@ -123,18 +198,19 @@ def _thinned(steps: list[int], place: dict[int, float]) -> list[int]:
 def forest_figure(compared: PairOfRuns) -> FigureSvg:
     """The paired difference a - b at every read-out with its 95% interval and McNemar's p; 0 is no difference."""
     rows = [(comparison, *measure) for comparison in compared.comparisons for measure in measures(comparison)]
-    figure, axes = _axes(height=0.9 + 0.3 * len(rows), width=7.2)
+    then = "then " if cascading([compared.a]) else ""
+    figure, axes = new_axes(height=0.9 + 0.3 * len(rows), width=7.2)
     described = []
     for row, (comparison, measure, counts) in enumerate(rows):
         low, high = (100 * bound for bound in counts.interval)
         middle = 100 * counts.difference
-        colour, marker = (_colour(3), "s") if measure == "success" else (_colour(2), "o")
-        axes.plot([low, high], [row, row], color=colour, linewidth=2.2, solid_capstyle="butt")
-        filled = colour if counts.interval.excludes_zero else "none"
+        tint, marker = (colour(3), "s") if measure == "success" else (colour(2), "o")
+        axes.plot([low, high], [row, row], color=tint, linewidth=2.2, solid_capstyle="butt")
+        filled = tint if counts.interval.excludes_zero else "none"
         axes.plot(
             [middle],
             [row],
-            color=colour,
+            color=tint,
             marker=marker,
             markersize=6,
             markerfacecolor=filled,
@@ -143,10 +219,10 @@ def forest_figure(compared: PairOfRuns) -> FigureSvg:
         )
         name = "clean" if comparison.attack == CLEAN else f"{comparison.attack} at {comparison.num_attack_steps:,}"
         described.append(f"{name}, {measure}: {middle:+.1f} points, {low:+.1f} to {high:+.1f}")
-    axes.axvline(0, color=_TEXT, linewidth=1)
+    axes.axvline(0, color=TEXT, linewidth=1)
     axes.set_yticks(
         range(len(rows)),
-        [_forest_label(comparison.attack, comparison.num_attack_steps, m) for comparison, m, _ in rows],
+        [_forest_label(comparison, m, then) for comparison, m, _ in rows],
     )
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
@@ -155,18 +231,21 @@ def forest_figure(compared: PairOfRuns) -> FigureSvg:
     right.spines[:].set_visible(False)
     told = [f"{points(counts.difference)}  ·  p {_equals(p_text(counts.p_value))}" for *_, counts in rows]
     right.set_yticks(range(len(rows)), told)
-    right.tick_params(length=0, labelcolor=_TEXT, labelsize=9)
+    right.tick_params(length=0, labelcolor=TEXT, labelsize=9)
     axes.set_xlabel(f"points: {compared.a.label} minus {compared.b.label}")
     title = f"{compared.a.label} minus {compared.b.label}"
-    return FigureSvg(title, f"Paired differences, {title}. " + "; ".join(described) + ".", _svg(figure, title))
+    return FigureSvg(title, f"Paired differences, {title}. " + "; ".join(described) + ".", as_svg(figure, title))
 
 
 def _equals(p_value: str) -> str:
     return p_value if p_value.startswith("<") else f"= {p_value}"
 
 
-def _forest_label(attack: str, num_attack_steps: int, measure: str) -> str:
-    return f"clean · {measure}" if attack == CLEAN else f"{attack} @ {num_attack_steps:,} · {measure}"
+def _forest_label(comparison: Comparison, measure: str, then: str) -> str:
+    if comparison.attack == CLEAN:
+        return f"clean · {measure}"
+    steps = "" if then else f" @ {comparison.num_attack_steps:,}"
+    return f"{then}{short(comparison.attack)}{steps} · {measure}"
 
 
 def curve_figures(runs: Sequence[Run]) -> list[FigureSvg]:
@@ -176,24 +255,24 @@ def curve_figures(runs: Sequence[Run]) -> list[FigureSvg]:
         return []
     drawn = []
     for field, title in (("accuracy", "Accuracy while training"), ("loss", "Training loss")):
-        figure, axes = _axes()
+        figure, axes = new_axes()
         for index, run in learned:
             steps, values = _series(run.curve, "train", field)
             scale = 100 if field == "accuracy" else 1
             axes.plot(
                 *_smooth(steps, scale * values),
-                color=_colour(index),
-                linestyle=_DASHES[index % 6],
+                color=colour(index),
+                linestyle=DASHES[index % 6],
                 linewidth=1.6,
                 label=run.label,
             )
-            for name, fill in (("clean", "none"), ("attacked", _colour(index))) if field == "accuracy" else ():
+            for name, fill in (("clean", "none"), ("attacked", colour(index))) if field == "accuracy" else ():
                 steps, values = _series(run.curve, "validation", name)
                 axes.plot(
                     steps,
                     100 * values,
-                    color=_colour(index),
-                    marker=_MARKERS[index % 6],
+                    color=colour(index),
+                    marker=MARKERS[index % 6],
                     markerfacecolor=fill,
                     linestyle="none",
                     markersize=5.5,
@@ -201,10 +280,10 @@ def curve_figures(runs: Sequence[Run]) -> list[FigureSvg]:
         axes.set_xlabel("training steps")
         axes.set_ylim(bottom=0, top=102 if field == "accuracy" else None)
         if field == "accuracy":
-            _percent_axis(axes)
-        _legend(figure, axes)
+            percent_axis(axes.yaxis)
+        legend(figure, axes)
         names = ", ".join(run.label for _, run in learned)
-        drawn.append(FigureSvg(title, f"{title} against training steps, for {names}.", _svg(figure, title)))
+        drawn.append(FigureSvg(title, f"{title} against training steps, for {names}.", as_svg(figure, title)))
     return drawn
 
 
@@ -230,87 +309,3 @@ def _smooth(steps: np.ndarray, values: np.ndarray, num_points: int = 120) -> tup
 
 def _count(score: Score, *, success: bool) -> int:
     return (score.num_hits or 0) if success else score.num_correct
-
-
-def _colour(index: int) -> str:
-    return f"#ab00{index % NUM_COLOURS:02x}"
-
-
-def _style(index: int) -> dict[str, Any]:
-    return {
-        "color": _colour(index),
-        "marker": _MARKERS[index % 6],
-        "linestyle": _DASHES[index % 6],
-        "markersize": 5.5,
-        "linewidth": 1.8,
-        "elinewidth": 1.1,
-    }
-
-
-def _axes(width: float = 3.8, height: float = 3.1) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasSVG(figure)
-    axes = figure.add_subplot()
-    figure.patch.set_alpha(0)
-    axes.patch.set_alpha(0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(_FAINT)
-    axes.tick_params(colors=_FAINT, labelcolor=_TEXT, length=3, labelsize=9.5)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="both", color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.xaxis.label.set(color=_TEXT, fontsize=10)
-    axes.yaxis.label.set(color=_TEXT, fontsize=10)
-    return figure, axes
-
-
-def _percent_axis(axes: Axes) -> None:
-    axes.set_yticks(range(0, 101, 20), [f"{value}%" for value in range(0, 101, 20)])
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        num_columns = 1 if sum(map(len, labels)) > 32 else len(labels)
-        figure.legend(
-            handles,
-            [_short(label) for label in labels],
-            loc="outside lower center",
-            frameon=False,
-            fontsize=9.5,
-            labelcolor=_TEXT,
-            ncols=num_columns,
-            handlelength=2.6,
-        )
-
-
-def _short(label: str) -> str:
-    return label if len(label) <= 44 else f"{label[:43]}…"
-
-
-def _svg(figure: Figure, name: str) -> str:
-    """The figure as an `<svg>` element: CSS colours, real text, no foreign address, ids of its own."""
-    buffer = io.StringIO()
-    settings: dict[Any, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": name,
-        "text.parse_math": False,
-        "font.family": "sans-serif",
-    }
-    with rc_context(settings):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
-    opening, rest = svg[: svg.index(">")], svg[svg.index(">") :]
-    view = re.search(r'viewBox="[^"]*"', opening)
-    svg = f'<svg {view[0] if view else ""} aria-hidden="true"{rest}'
-    prefix = f"f{sha256(name.encode())}"
-    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
-    svg = re.sub(r"url\(#", f"url(#{prefix}-", svg)
-    svg = re.sub(r'xlink:href="#', f'href="#{prefix}-', svg)
-    for placeholder, variable in _PLACEHOLDERS.items():
-        svg = svg.replace(placeholder, variable)
-    svg = re.sub(r"#ab00(0\d)", lambda match: f"var(--series-{int(match[1])})", svg)
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--sans)", svg)
-    return re.sub(r"\n\s*", "\n", svg)

@@ -10,19 +10,20 @@ import hashlib
 import json
 from collections.abc import Sequence
 from importlib.resources import files
-from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from s3ta.config import format_radius
 from s3ta.errors import UserError
 from s3ta.files import write_atomic
-from s3ta.records import CLEAN, Interval, Score, nested_scores, refuse_other_settings, wilson
-from s3ta.report import figures, gallery, tables
+from s3ta.records import CLEAN, Finding, Interval, Score, findings, nested_scores, wilson
+from s3ta.report import facts, figures, gallery, tables
+from s3ta.report.drawing import NUM_COLOURS, FigureSvg
+from s3ta.report.pairs import PairOfRuns, compare, refuse_unlike, unshared
 from s3ta.report.runs import Run, read_runs
+from s3ta.report.stages import Stage, attack_order, cascading, stages
 from s3ta.report.verdict import verdict
 
 
@@ -47,8 +48,14 @@ class ScoreRow(NamedTuple):
     model: str
     colour: int
     num_examples: int
-    top1: RateCell | None
+    top1: RateCell
+    at_most: bool
+    """Whether a budget kept attacks from images that are still right."""
     success: RateCell | None
+    broken: str
+    """Of a cascade: what this attack did; else empty."""
+    cost: tuple[str, str]
+    """Gradients and other forward evaluations per image."""
 
 
 class AttackGroup(NamedTuple):
@@ -57,6 +64,8 @@ class AttackGroup(NamedTuple):
     attack: str
     strength: str
     rows: list[ScoreRow]
+    without: list[str]
+    """Models on which a budget left the attack out wholly."""
 
 
 def build_report(runs: list[Path], suite: str, out: Path) -> Path:
@@ -80,25 +89,31 @@ def build_report(runs: list[Path], suite: str, out: Path) -> Path:
 
 def render(runs: Sequence[Run], suite: str) -> str:
     """The page as text. Errors as in `build_report`."""
-    for a, b in combinations(runs, 2):
-        refuse_other_settings(a.manifest, b.manifest)
+    refuse_unlike(runs)
     compared, why_not = _compare(runs)
+    different = unshared(runs)
     ids, num_shared = gallery.shared_examples(runs)
     script = _asset("page.js")
+    attacks, attacks_alike = facts.attack_settings(runs)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(_asset("page.html.j2")).render(
         suite=suite,
         runs=runs,
+        cascade=cascading(runs),
         verdict=verdict(runs, compared),
+        findings=_findings(runs, told_already=bool(different)),
         unfinished=[run for run in runs if not run.complete],
-        subset=_subset(runs),
+        subset=facts.subset(runs),
+        images_from=facts.images_from(runs),
         groups=_groups(runs),
         restarts=_restarts(runs),
         strength=[_inline(figure) for figure in figures.strength_figures(runs)],
+        by_attack=[_inline(figure) for figure in figures.attack_figures(runs)],
         forests=[(_inline(figures.forest_figure(pair)), tables.comparison_table(pair)) for pair in compared or []],
         why_not=why_not,
-        facts=tables.facts_table(runs),
-        departures=_departures(runs),
+        different=different,
+        facts=facts.facts_table(runs),
+        departures=facts.departures(runs),
         curves=[_inline(figure) for figure in figures.curve_figures(runs)],
         recipes=[(run.label, json.dumps(run.recipe, indent=2, ensure_ascii=False)) for run in runs if run.recipe],
         examples=gallery.examples(runs, ids),
@@ -106,44 +121,67 @@ def render(runs: Sequence[Run], suite: str) -> str:
         amplification=gallery.amplification(runs, ids),
         gallery_attack=_gallery_attack(runs),
         attention=[found for run in runs if (found := gallery.attention(run, ids)) is not None],
-        notes=_notes(runs),
-        attacks=_attack_rows(runs),
+        notes=facts.notes(runs),
+        attacks=attacks,
+        attacks_alike=attacks_alike,
         style=Markup(_asset("style.css")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
-def _compare(runs: Sequence[Run]) -> tuple[list[tables.PairOfRuns] | None, str]:
+def _compare(runs: Sequence[Run]) -> tuple[list[PairOfRuns] | None, str]:
     """The comparisons, or why there are none: examples that an unfinished evaluation lacks are no error yet."""
     try:
-        return tables.compare(runs), ""
+        return compare(runs), ""
     except UserError as error:
         if all(run.complete for run in runs):
             raise
         return None, str(error)
 
 
+def _findings(runs: Sequence[Run], *, told_already: bool) -> list[tuple[str, Finding]]:
+    """What the records say about themselves, warnings first, each with the model it is about where there are several."""
+    found = [(run.label if len(runs) > 1 else "", one) for run in runs for one in findings(run.table, run.manifest)]
+    if told_already:
+        found = [(label, one) for label, one in found if one.kind != "fewer attacks"]
+    return sorted(found, key=lambda told: told[1].severity != "warning")
+
+
 def _groups(runs: Sequence[Run]) -> list[AttackGroup]:
-    order = dict.fromkeys((score.attack, score.num_attack_steps) for run in runs for score in run.final_scores)
+    cascade = cascading(runs)
+    by_stage = [{stage.score.attack: stage for stage in stages(run.table)} if cascade else {} for run in runs]
     groups = []
-    for key in order:
-        found = [(colour, run, run.score(*key)) for colour, run in enumerate(runs)]
-        rows = [
-            ScoreRow(
-                run.label,
-                colour % figures.NUM_COLOURS,
-                score.num_examples,
-                _cell(score.num_correct, score),
-                _cell(score.num_hits, score),
-            )
-            for colour, run, score in found
-            if score is not None
-        ]
-        num_restarts = max(score.num_restarts for _, _, score in found if score is not None)
-        strength = tables.attack_text(_settings_of(runs, key[0]), *key, num_restarts)
-        groups.append(AttackGroup("clean images" if key[0] == CLEAN else key[0], strength, rows))
+    for attack in attack_order(runs):
+        rows, without = [], []
+        found: Score | None = None
+        for colour, run in enumerate(runs):
+            score = next((score for score in run.final_scores if score.attack == attack), None)
+            stage = by_stage[colour].get(attack)
+            if (score is None and attack in run.left_out_by_budget) or (stage is not None and not stage.ran):
+                without.append(run.label)
+            elif score is not None:
+                found = score
+                rows.append(_row(run, colour, score, stage))
+        if rows or without:
+            settings = next((run.attacks[attack] for run in runs if attack in run.attacks), None)
+            strength = tables.attack_text(settings, attack, found.num_attack_steps, found.num_restarts) if found else ""
+            name = "clean images" if attack == CLEAN else f"then {attack}" if cascade else attack
+            groups.append(AttackGroup(name, strength, rows, without))
     return groups
+
+
+def _row(run: Run, colour: int, score: Score, stage: Stage | None) -> ScoreRow:
+    top1, success = _cell(score.num_correct, score), _cell(score.num_hits, score)
+    assert top1 is not None
+    broken = ""
+    if stage is not None:
+        broken = (
+            f"{stage.num_broken:,} of {stage.num_left:,}" if score.attack != CLEAN else f"{stage.num_broken:,} wrong"
+        )
+    tint = colour % NUM_COLOURS
+    cost = tables.cost_texts(score)
+    return ScoreRow(run.label, tint, score.num_examples, top1, bool(score.num_cut), success, broken, cost)
 
 
 def _cell(count: int | None, score: Score) -> RateCell | None:
@@ -152,13 +190,9 @@ def _cell(count: int | None, score: Score) -> RateCell | None:
     return RateCell(count / score.num_examples, wilson(count, score.num_examples))
 
 
-def _settings_of(runs: Sequence[Run], attack: str) -> dict[str, Any] | None:
-    return next((run.attacks[attack] for run in runs if attack in run.attacks), None)
-
-
 def _restarts(runs: Sequence[Run]) -> tables.Table | None:
     """Nested counts over restarts (protocol E9), where an attack has several."""
-    if all(score.num_restarts == 1 for run in runs for score in run.scores):
+    if cascading(runs) or all(score.num_restarts == 1 for run in runs for score in run.scores):
         return None
     rows = []
     for run in runs:
@@ -178,103 +212,11 @@ def run_last(run: Run, attack: str) -> int:
     return max(score.num_attack_steps for score in run.scores if score.attack == attack)
 
 
-def _subset(runs: Sequence[Run]) -> list[str]:
-    """A warning for each run that saw only a part of its test set."""
-    warnings = []
-    for run in runs:
-        data = run.manifest["data"]
-        used, available = data.get("num_examples"), data.get("num_available")
-        if isinstance(used, int) and isinstance(available, int) and used < available:
-            warnings.append((run.label, f"{used:,} of {available:,} images"))
-    if len(warnings) == len(runs) and len({text for _, text in warnings}) == 1:
-        return [f"Measured on {warnings[0][1]}"]
-    return [f"{label}: {text}" for label, text in warnings]
-
-
-def _departures(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """Where each recipe departs from the paper; told once where all runs depart alike."""
-    found = []
-    for run in runs:
-        listed = (run.recipe or {}).get("departures") or []
-        found.append((run.label, [listed] if isinstance(listed, str) else [str(departure) for departure in listed]))
-    if len(runs) > 1 and all(departures == found[0][1] for _, departures in found):
-        found = [("All models", found[0][1])]
-    return [(label, departures) for label, departures in found if departures]
-
-
 def _gallery_attack(runs: Sequence[Run]) -> str:
     return ", ".join(dict.fromkeys(run.gallery.attack for run in runs if run.gallery is not None))
 
 
-def _attack_rows(runs: Sequence[Run]) -> tables.Table:
-    """Every setting of every attack of the suite."""
-    attacks = list({name: settings for run in runs for name, settings in run.attacks.items()}.values())
-    names = list(dict.fromkeys(key for settings in attacks for key in settings))
-    rows = [[_setting(key, settings.get(key)) for key in names] for settings in attacks]
-    return tables.Table([name.replace("_", " ") for name in names], rows)
-
-
-def _setting(name: str, value: Any) -> str:
-    if value is None:
-        return "–"
-    if name in ("radius", "step_size") and isinstance(value, int | float):
-        return format_radius(value)
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return json.dumps(value) if isinstance(value, dict) else str(value)
-
-
-def _notes(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """What identifies the measurement; one entry per fact, told once where all runs agree."""
-    manifests = [(run.label, run.manifest) for run in runs]
-    facts: list[tuple[str, list[Any]]] = [
-        ("Images (n)", [manifest["data"].get("num_examples") for _, manifest in manifests]),
-        ("Data fingerprint", [manifest["data"].get("fingerprint") for _, manifest in manifests]),
-        ("Seed of targets and starts", [manifest.get("seed") for _, manifest in manifests]),
-        ("Precision", [manifest.get("precision") for _, manifest in manifests]),
-        ("Device", [manifest.get("device") for _, manifest in manifests]),
-        ("Micro-batch", [manifest.get("micro_batch") for _, manifest in manifests]),
-        ("Threads", [manifest.get("num_threads") for _, manifest in manifests]),
-        ("Hardware", [manifest.get("informative", {}).get("hardware") for _, manifest in manifests]),
-        ("Versions", [_versions(manifest) for _, manifest in manifests]),
-        ("Largest distance to the clean image", [_largest_distance(run) for run in runs]),
-        ("Clean prediction already is the target", [_clean_is_target(run) for run in runs]),
-    ]
-    notes = []
-    for name, values in facts:
-        texts = [
-            "–" if value in (None, "") else f"{value:,}" if isinstance(value, int) else str(value) for value in values
-        ]
-        if set(texts) == {"–"}:
-            continue
-        same = len(set(texts)) == 1
-        notes.append(
-            (
-                name,
-                texts[0] if same else "; ".join(f"{run.label}: {text}" for run, text in zip(runs, texts, strict=True)),
-            )
-        )
-    return notes
-
-
-def _versions(manifest: dict[str, Any]) -> str:
-    versions = manifest.get("informative", {}).get("versions") or {}
-    return ", ".join(f"{name} {version}" for name, version in versions.items())
-
-
-def _largest_distance(run: Run) -> str:
-    largest = max(score.max_distance for score in run.scores)
-    return f"{largest:.5f}" if largest else ""
-
-
-def _clean_is_target(run: Run) -> str:
-    counted = [score for score in run.final_scores if score.num_clean_is_target is not None]
-    return ", ".join(
-        f"{tables.rate(score.num_clean_is_target, score.num_examples)} ({score.attack})" for score in counted
-    )
-
-
-def _inline(figure: figures.FigureSvg) -> tuple[str, str, Markup]:
+def _inline(figure: FigureSvg) -> tuple[str, str, Markup]:
     return figure.title, figure.alt, Markup(figure.svg)
 
 

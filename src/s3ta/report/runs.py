@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from s3ta.errors import UserError, unknown_name
 from s3ta.files import read_arrays, read_json, read_lines
-from s3ta.records import CLEAN, Ledger, Score, scores
+from s3ta.records import BUDGET, CLEAN, Ledger, Score, is_cascade, scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +83,16 @@ class Run:
         last = {score.attack: score for score in self.scores}
         return list(last.values())
 
+    @property
+    def left_out_by_budget(self) -> set[str]:
+        """Attacks that a budget kept from some examples altogether, so that they have no score."""
+        cut = {
+            name
+            for name, status in zip(*(self.table[c].to_pylist() for c in ("attack", "status")), strict=True)
+            if status == BUDGET
+        }
+        return cut - {score.attack for score in self.scores}
+
     def class_name(self, index: int) -> str:
         """The name of a class; its number where the data names none."""
         names = self.manifest.get("data", {}).get("classes") or []
@@ -137,7 +147,7 @@ def read_run(folder: Path, suite: str) -> Run:
         folder_name=folder.resolve().name,
         manifest=without_paths(ledger.manifest),
         table=table,
-        scores=scores(table),
+        scores=scores(table, cascade=is_cascade(ledger.manifest)),
         num_chunks_done=sum(ledger.chunk_path(index).exists() for index in range(ledger.num_chunks)),
         recipe=without_paths(recipe),
         curve=read_lines(folder / "train.jsonl"),

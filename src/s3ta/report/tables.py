@@ -9,12 +9,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from itertools import combinations
 from typing import Any, NamedTuple
 
-from s3ta.config import format_radius
-from s3ta.records import CLEAN, Comparison, Interval, PairedCounts, pair, wilson
+from s3ta.records import CLEAN, Comparison, Interval, PairedCounts, Score, wilson
+from s3ta.report.pairs import PairOfRuns
 from s3ta.report.runs import Run
+from s3ta.report.stages import cascading
+from s3ta.report.words import attack_text
 
 
 class Table(NamedTuple):
@@ -38,14 +39,6 @@ class Table(NamedTuple):
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([self.headers, *self.rows])
         return text.getvalue()
-
-
-class PairOfRuns(NamedTuple):
-    """Two runs and their comparisons, one per attack and read-out."""
-
-    a: Run
-    b: Run
-    comparisons: list[Comparison]
 
 
 def percent(share: float) -> str:
@@ -74,28 +67,31 @@ def p_text(p_value: float) -> str:
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
-def attack_text(settings: dict[str, Any] | None, attack: str, num_attack_steps: int, num_restarts: int) -> str:
-    """One line on an attack: `untargeted-100: 100 steps, radius 0.1, 1 start`."""
-    if attack == CLEAN:
-        return "no attack"
-    parts = [f"{num_attack_steps:,} steps"]
-    if settings and isinstance(settings.get("radius"), int | float):
-        parts.append(f"radius {format_radius(settings['radius'])}")
-    parts.append(f"{num_restarts} start{'s' if num_restarts != 1 else ''}")
-    return ", ".join(parts)
+def top1_text(score: Score) -> str:
+    """Top-1 with its interval; `at most` where a budget kept attacks from images that are still right."""
+    return f"{'at most ' if score.num_cut else ''}{rate(score.num_correct, score.num_examples)}"
+
+
+def cost_texts(score: Score) -> tuple[str, str]:
+    """What one image cost on average, up to this read-out: gradients, and forward evaluations beside theirs."""
+    return f"{score.mean_gradients:,.0f}", f"{score.mean_forwards - score.mean_gradients:,.0f}"
 
 
 def summary_table(runs: Sequence[Run]) -> Table:
-    """Clean and each attack's last read-out, per model: top-1 and success, each with its 95% interval."""
-    headers = ["Model", "Attack", "Strength", "n", "Top-1 (95% interval)", "Attack success (95% interval)"]
+    """Clean and each attack's last read-out, per model: top-1 and success, each with its 95% interval, and what an image
+    cost. Of a cascade the worst case over all attacks so far."""
+    cascade = cascading(runs)
+    top1 = "Top-1 after all so far (95% interval)" if cascade else "Top-1 (95% interval)"
+    headers = ["Model", "Attack", "Strength", "n", top1, "Attack success (95% interval)", "Gradients", "Other forwards"]
     rows = [
         [
             run.label,
-            score.attack,
+            f"then {score.attack}" if cascade and score.attack != CLEAN else score.attack,
             attack_text(run.attacks.get(score.attack), score.attack, score.num_attack_steps, score.num_restarts),
             f"{score.num_examples:,}",
-            rate(score.num_correct, score.num_examples),
+            top1_text(score),
             rate(score.num_hits, score.num_examples),
+            *cost_texts(score),
         ]
         for run in runs
         for score in run.final_scores
@@ -104,7 +100,9 @@ def summary_table(runs: Sequence[Run]) -> Table:
 
 
 def full_table(runs: Sequence[Run]) -> Table:
-    """Every read-out as plain numbers (shares from 0 to 1), for a spreadsheet."""
+    """Every read-out as plain numbers (shares from 0 to 1, evaluations per image), for a spreadsheet.
+
+    Of a cascade (`cascade` is 1) each is the worst case over all attacks up to this one."""
     headers = [
         "model",
         "attack",
@@ -121,6 +119,10 @@ def full_table(runs: Sequence[Run]) -> Table:
         "success_high",
         "num_clean_is_target",
         "max_distance",
+        "mean_gradients",
+        "mean_other_forwards",
+        "num_cut",
+        "cascade",
     ]
     rows = []
     for run in runs:
@@ -131,6 +133,10 @@ def full_table(runs: Sequence[Run]) -> Table:
             cells += [
                 "" if score.num_clean_is_target is None else score.num_clean_is_target,
                 f"{score.max_distance:.6g}",
+                f"{score.mean_gradients:.6g}",
+                f"{score.mean_forwards - score.mean_gradients:.6g}",
+                score.num_cut,
+                int(cascading([run])),
             ]
             rows.append([str(cell) for cell in cells])
     return Table(headers, rows)
@@ -170,78 +176,6 @@ def measures(comparison: Comparison) -> list[tuple[str, PairedCounts]]:
     """Top-1, and success where the attack has a target."""
     both = [("top-1", comparison.top1)]
     return both if comparison.success is None else [*both, ("success", comparison.success)]
-
-
-def compare(runs: Sequence[Run]) -> list[PairOfRuns]:
-    """Every pair of runs. Raises UserError where two were not measured alike (protocol X35)."""
-    return [PairOfRuns(a, b, pair(a.table, a.manifest, b.table, b.manifest)) for a, b in combinations(runs, 2)]
-
-
-def facts_table(runs: Sequence[Run]) -> Table:
-    """What was trained and how, one column per model; a dash where the run folder does not say."""
-    facts = [_facts(run) for run in runs]
-    rows = [[name, *(column[name] for column in facts)] for name in facts[0]]
-    return Table(["", *(run.label for run in runs)], [row for row in rows if any(cell != "–" for cell in row[1:])])
-
-
-def _facts(run: Run) -> dict[str, str]:
-    recipe, manifest = run.recipe or {}, run.manifest
-    model, data = manifest["model"], manifest["data"]
-    return {
-        "Recipe": _text(recipe.get("name")),
-        "Source": _text(recipe.get("source")),
-        "Parameters": _text(model.get("num_parameters")),
-        "Classes": _text(model.get("num_classes")),
-        "Training data": _settings(recipe.get("data")),
-        "Attack in training": _settings(recipe.get("attack")),
-        "Optimizer": _settings(in_force(recipe.get("optimizer"))),
-        "Schedule": _settings(in_force(recipe.get("schedule"))),
-        "Batch size": _text(recipe.get("batch_size")),
-        "Label smoothing": _text(recipe.get("label_smoothing")),
-        "Seed of training": _text(recipe.get("seed")),
-        "Evaluated on": _text(" ".join(str(data[key]) for key in ("source", "split") if data.get(key)) or None),
-        "Weights (sha256)": _text(model.get("sha256")),
-    }
-
-
-def in_force(settings: Any) -> Any:
-    """A part of a recipe without the settings that another one switches off, such as momentum under Adam."""
-    if not isinstance(settings, dict):
-        return settings
-    idle = {
-        ("kind", "adam"): ("momentum", "nesterov"),
-        ("warmup_steps", 0): ("warmup_steps", "warmup_from"),
-        ("decay", "cosine"): ("decay_at", "decay_factor"),
-    }
-    dropped = {name for (key, value), names in idle.items() if settings.get(key) == value for name in names}
-    return {name: value for name, value in settings.items() if name not in dropped}
-
-
-def _text(value: Any) -> str:
-    if value is None or value == {} or value == []:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _settings(value: Any) -> str:
-    """A nested config in one readable line, radii and step sizes as people write them."""
-    if not isinstance(value, dict):
-        return _text(value)
-    parts = []
-    for name, item in value.items():
-        if item is None or item == [] or isinstance(item, dict):
-            continue
-        if name in ("radius", "step_size") and isinstance(item, float):
-            text = format_radius(item)
-        else:
-            text = ", ".join(map(str, item)) if isinstance(item, list) else _text(item)
-        words = name.removeprefix("num_").replace("_", " ")
-        parts.append(text if name in ("name", "objective", "kind", "source") else f"{words} {text}")
-    return " · ".join(parts) or "–"
 
 
 def _numbers(count: int | None, total: int) -> list[Any]:

@@ -113,6 +113,8 @@ class TrainConfig(Config):
             raise ValueError(
                 "attack.read_outs and attack.num_restarts are for evaluation; training runs one attack per image"
             )
+        if self.attack.needs_trace and self.model.kind != "s3ta":
+            raise ValueError("attack.glimpses, .num_glimpses and .steering need an S3TA model")
         if self.schedule.glimpses and self.model.kind != "s3ta":
             raise ValueError("schedule.glimpses needs an S3TA model")
         return self

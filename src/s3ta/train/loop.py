@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from s3ta.attacks import NotFiniteError, PGDConfig, draw_start, draw_targets, final_logits, pgd
+from s3ta.attacks import Draw, NotFiniteError, PGDConfig, draw_start, draw_targets, final_logits, run_attack
 from s3ta.attacks.objectives import OutputsFn
 from s3ta.config import config_hash
 from s3ta.data import Batch, Dataset, batches, position
@@ -121,11 +121,13 @@ def _step(
     step, device = progress.step, next(model.parameters()).device
     epoch = position(data, config.batch_size, config.seed, step).epoch
     images, labels = batch.images.to(device), batch.labels.to(device)
-    outputs_fn = looking(model, glimpses_at(config.schedule, step))
+    glimpses = glimpses_at(config.schedule, step)
+    outputs_fn = looking(model, glimpses)
     attack = attack_at(config.schedule, config.attack, step)
     if attack is not None:
         try:
-            images = _attack(outputs_fn, attack, config, batch.ids, images, labels, epoch)
+            attacked_fn = looking(model, attack.num_glimpses or glimpses, trace=attack.needs_trace)
+            images = _attack(attacked_fn, attack, config, batch.ids, images, labels, epoch)
         except NotFiniteError:
             raise _diverged("The attack's gradient is not finite", step, folder) from None
     for group in optimizer.param_groups:
@@ -172,7 +174,8 @@ def _attack(
     if attack.objective == "targeted":
         targets = draw_targets(config.seed, ids, labels, config.model.num_classes, "train", epoch)
     start = draw_start(attack, config.seed, ids, clean, "train", epoch)
-    return pgd(outputs_fn, clean, labels, config=attack, targets=targets, start=start).final
+    draw = Draw(config.seed, tuple(ids), ("train", epoch))
+    return run_attack(outputs_fn, clean, labels, config=attack, targets=targets, start=start, draw=draw).final
 
 
 def _log(config: TrainConfig, data: Dataset, progress: Progress, folder: Path, report: Reporter) -> Progress:

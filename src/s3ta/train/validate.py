@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from s3ta.attacks import PGDConfig, draw_start, draw_targets, final_logits, frozen, pgd
+from s3ta.attacks import Draw, PGDConfig, draw_start, draw_targets, final_logits, frozen, run_attack
 from s3ta.attacks.objectives import OutputsFn
 from s3ta.data import Dataset, fetch
 from s3ta.models import S3TA, ResNet
@@ -26,6 +26,7 @@ def validate(
 
     `glimpses` is where a curriculum reads out now; None: the model's own number."""
     outputs_fn = looking(model, glimpses)
+    attacked_fn = looking(model, attack.num_glimpses or glimpses, trace=attack.needs_trace)
     indices = range(min(limit, len(dataset.ids)))
     if not indices:
         return {"num_examples": 0}
@@ -37,7 +38,8 @@ def validate(
         images, labels = images.to(device), labels.to(device)
         targets = draw_targets(seed, ids, labels, model.config.num_classes) if attack.objective == "targeted" else None
         start = draw_start(attack, seed, ids, images, "validation")
-        attacked = pgd(outputs_fn, images, labels, config=attack, targets=targets, start=start).final
+        draw = Draw(seed, tuple(ids), ("validation",))
+        attacked = run_attack(attacked_fn, images, labels, config=attack, targets=targets, start=start, draw=draw).final
         clean_correct += _num_correct(outputs_fn, images, labels)
         attacked_correct += _num_correct(outputs_fn, attacked, labels)
     return {
@@ -47,9 +49,9 @@ def validate(
     }
 
 
-def looking(model: S3TA | ResNet, glimpses: int | None) -> OutputsFn:
-    """The model, or its trace after another number of glimpses than its own."""
-    return partial(model.unroll, num_glimpses=glimpses) if glimpses and isinstance(model, S3TA) else model
+def looking(model: S3TA | ResNet, glimpses: int | None, *, trace: bool = False) -> OutputsFn:
+    """The model, or its trace: after another number of glimpses than its own, or where an attack wants to see it."""
+    return partial(model.unroll, num_glimpses=glimpses) if (glimpses or trace) and isinstance(model, S3TA) else model
 
 
 def _num_correct(outputs_fn: OutputsFn, images: Tensor, labels: Tensor) -> int:

@@ -1,0 +1,208 @@
+"""From a config to images: every attack of the paper and of the field as a construction of the one loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, TypeAlias
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from s3ta.attacks import sequence, steps
+from s3ta.attacks.auto import AutoAttackConfig, auto_attack
+from s3ta.attacks.checks import check_examples, check_whole, watched
+from s3ta.attacks.config import SPSA, AdamConfig, Exact, LoopConfig, PGDConfig
+from s3ta.attacks.draws import Draw, start_noise
+from s3ta.attacks.frozen import frozen, random_state, unwrapped
+from s3ta.attacks.gradients import GradientSource, autograd_gradient, expectation, jitter, spsa, straight_through
+from s3ta.attacks.loop import Attacked, perturb
+from s3ta.attacks.objectives import Objective, OutputsFn, difference, final_logits, ranked_target, targeted, untargeted
+from s3ta.attacks.regions import region_mask
+from s3ta.attacks.threat import L2, Linf, Threat, whole
+from s3ta.errors import UserError
+from s3ta.streams import stream
+from s3ta.trace import Images, Labels
+
+LoopAttack: TypeAlias = PGDConfig | AdamConfig
+AttackConfig = Annotated[PGDConfig | AdamConfig | AutoAttackConfig, Field(discriminator="kind")]
+
+
+def run_attack(
+    outputs_fn: OutputsFn,
+    clean: Images,
+    labels: Labels,
+    *,
+    config: PGDConfig | AdamConfig | AutoAttackConfig,
+    targets: Labels | None = None,
+    start: Images | None = None,
+    draw: Draw | None = None,
+) -> Attacked:
+    """Run the configured attack once (one restart).
+
+    Args:
+      outputs_fn: images in [0, 1] -> logits or Trace.
+      clean, labels: the examples under attack.
+      config: what to do.
+      targets: classes to reach; needed by a targeted attack, ignored by any other.
+      start: where to begin; None: drawn, as `draw_start` does.
+      draw: names the random numbers; needed where there are any besides a given start.
+    Raises:
+      UserError: labels or targets that are not among the model's classes, a target that is the label, logits that are not
+        (batch, classes) or not finite, no images, images outside [0, 1], or an attack that does not fit the model.
+    Warns:
+      UserWarning: the model seems to answer with probabilities, whose gradients are weak."""
+    check_examples(clean, labels, targets)
+    if draw is not None and len(draw.ids) != len(clean):
+        raise UserError(
+            f"`draw` names {len(draw.ids)} examples, but there are {len(clean)} images: give one id per image."
+        )
+    outputs_fn = unwrapped(outputs_fn)
+    seed = None if draw is None else int(stream(draw.seed, "model", *draw.names).integers(2**63))
+    with frozen(outputs_fn), random_state(seed):
+        checked = watched(outputs_fn, labels, targets if config.objective == "targeted" else None)
+        if isinstance(config, AutoAttackConfig):
+            return _run_auto(checked, clean, labels, config, _needed(draw))
+        return _run_loop(checked, clean, labels, config, targets, start, draw)
+
+
+def _run_auto(outputs_fn: OutputsFn, clean: Images, labels: Labels, config: AutoAttackConfig, draw: Draw) -> Attacked:
+    if not config.eight_bit:
+        return auto_attack(outputs_fn, clean, labels, config=config, seed=_seed(draw))
+    check_whole(clean)
+    threat = threat_of(config, clean, draw)
+    attacked = auto_attack(_rounded(outputs_fn, None, clean), clean, labels, config=config, seed=_seed(draw))
+    return attacked._replace(images=torch.stack([threat.eight_bit(images, clean) for images in attacked.images]))
+
+
+def _run_loop(
+    outputs_fn: OutputsFn,
+    clean: Images,
+    labels: Labels,
+    config: LoopAttack,
+    targets: Labels | None,
+    start: Images | None,
+    draw: Draw | None,
+) -> Attacked:
+    threat = threat_of(config, clean, draw)
+    if start is None:
+        named = _needed(draw)
+        start = draw_start(config, named.seed, named.ids, clean, *named.names)
+    if config.eight_bit:
+        check_whole(clean)
+        moved_about = isinstance(config.gradient, Exact) and (config.gradient.max_shift or config.gradient.noise)
+        outputs_fn = _rounded(outputs_fn, None if moved_about else threat, clean)
+    objective, extra = _objective(outputs_fn, clean, labels, config, targets, draw)
+    goal = targeted(targets, "margin") if config.objective == "targeted" and targets is not None else None
+    attacked = perturb(
+        outputs_fn,
+        clean,
+        threat=threat,
+        objective=objective,
+        step_rule=_step_rule(config),
+        num_attack_steps=config.num_attack_steps,
+        start=start,
+        read_outs=config.read_outs,
+        gradient=_gradient(config, draw),
+        keep_best=None if config.keep == "last" else goal or untargeted(labels, "margin"),
+    )
+    if config.eight_bit:
+        whole = torch.stack([threat.eight_bit(images, clean) for images in attacked.images])
+        attacked = attacked._replace(images=whole)
+    return attacked._replace(num_forwards=attacked.num_forwards + extra)
+
+
+def draw_start(config: LoopAttack, seed: int, ids: Sequence[str], clean: Images, *draw: int | str) -> Images:
+    """One start per example from its own stream; see `start_noise`. Drawn on the CPU, moved to the images' device."""
+    shape, normal = tuple(clean.shape[1:]), config.norm == "l2"
+    prob = config.random_start_prob
+    noise = [start_noise(seed, i, shape, *draw, random_start_prob=prob, normal=normal) for i in ids]
+    threat = threat_of(config, clean, Draw(seed, tuple(ids), draw))
+    return threat.start(clean, torch.from_numpy(np.stack(noise)).to(clean))
+
+
+def threat_of(config: LoopAttack | AutoAttackConfig, clean: Images, draw: Draw | None) -> Threat:
+    """The ball and box of a configured attack, with its mask; a mask's random place belongs to the example alone."""
+    region = config.mask if isinstance(config, LoopConfig) else None
+    mask = None if region is None else region_mask(region, clean, draw)
+    return (L2 if config.norm == "l2" else Linf)(config.radius, mask)
+
+
+def _objective(
+    outputs_fn: OutputsFn, clean: Images, labels: Labels, config: LoopAttack, targets: Labels | None, draw: Draw | None
+) -> tuple[Objective, int]:
+    """What to ascend, and how many forward passes on the clean images it took to know."""
+    looks_first = config.objective == "multitargeted" or (config.steering and config.steering.towards == "away")
+    outputs = None
+    if looks_first:
+        with torch.no_grad():
+            outputs = outputs_fn(clean)
+    restart = draw.restart if draw else 0
+    if config.objective == "targeted":
+        if targets is None:
+            raise UserError(
+                "A targeted attack needs targets: give one wrong class per image (`draw_targets` draws them)."
+            )
+        objective = targeted(targets, config.loss, labels)
+    elif config.objective == "multitargeted":
+        assert outputs is not None
+        objective = difference(ranked_target(final_logits(outputs), labels, restart), labels)
+    else:
+        objective = untargeted(labels, config.loss)
+    if config.glimpses == "all":
+        objective = sequence.all_glimpses(objective)
+    elif config.glimpses == "each":
+        objective = sequence.one_glimpse(objective, restart)
+    if config.steering is not None:
+        if config.steering.towards == "away":
+            assert outputs is not None
+            steering = sequence.steer_away(sequence.trace_of(outputs).attention)
+        else:
+            assert config.steering.region is not None
+            steering = sequence.steer_onto(region_mask(config.steering.region, clean, draw))
+        objective = sequence.mixed(objective, steering, config.steering.weight)
+    return objective, int(bool(looks_first))
+
+
+def _step_rule(config: LoopAttack) -> steps.StepRule:
+    if isinstance(config, AdamConfig):
+        return steps.adam_step(config.learning_rates, config.beta1, config.beta2, config.epsilon)
+    size = steps.annealed(config.step_size, config.num_attack_steps, config.annealing)
+    rule = steps.l2_step(size) if config.norm == "l2" else steps.sign_step(size)
+    return steps.with_momentum(rule, config.momentum) if config.momentum else rule
+
+
+def _gradient(config: LoopAttack, draw: Draw | None) -> GradientSource:
+    source = config.gradient
+    if isinstance(source, SPSA):
+        return spsa(_needed(draw), source.num_directions, source.delta, source.micro_batch)
+    if source.num_samples == 1 and not source.max_shift and not source.noise:
+        return autograd_gradient
+    named = _needed(draw)
+    transform = jitter(named, source.max_shift, source.noise) if source.max_shift or source.noise else None
+    return expectation(autograd_gradient, source.num_samples, named, transform)
+
+
+def _rounded(outputs_fn: OutputsFn, threat: Threat | None, clean: Images) -> OutputsFn:
+    """The model as it sees saved images: whole 255ths, gradients straight through.
+
+    Inside the ball where the images are the iterates themselves; simply rounded where they are probes around them, or
+    (threat None) where the images were moved about before."""
+
+    def saved(images: Tensor) -> Tensor:
+        return threat.eight_bit(images, clean) if threat and images.shape == clean.shape else whole(images)
+
+    rounded = straight_through(saved)
+    return lambda images: outputs_fn(rounded(images))
+
+
+def _needed(draw: Draw | None) -> Draw:
+    if draw is None:
+        raise UserError("This attack draws random numbers: give `draw`, such as Draw(seed=0, ids=(...)), or a start.")
+    return draw
+
+
+def _seed(draw: Draw) -> int:
+    """One seed for a package that draws for a whole batch from one generator; copies that fill a batch up do not matter."""
+    return int(stream(draw.seed, "autoattack", *draw.names, *dict.fromkeys(draw.ids)).integers(2**31))

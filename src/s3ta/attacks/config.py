@@ -1,0 +1,189 @@
+"""What an attack is, as data: threat model, objective, gradient source, step rule, restarts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from s3ta.attacks.objectives import Loss
+from s3ta.attacks.steps import Annealing
+from s3ta.config import Config, parse_radius
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Distance = Annotated[float, BeforeValidator(parse_radius), Field(ge=0, allow_inf_nan=False)]
+"""As Radius, but a Euclidean distance may be larger than 1."""
+
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class BoxRegion(Config):
+    """A rectangle of the image, in shares of its height and width."""
+
+    kind: Literal["box"] = "box"
+    height: Annotated[float, Field(gt=0, le=1)] = 0.5
+    width: Annotated[float, Field(gt=0, le=1)] = 0.5
+    row: Share | None = None
+    """The middle, from 0 (top) to 1; moved inward as far as the rectangle needs. None: drawn per example (stream `place`)."""
+    column: Share | None = None
+
+
+class GridRegion(Config):
+    """Any region, drawn in characters: `#` belongs to it, `.` does not; stretched over the image."""
+
+    kind: Literal["grid"] = "grid"
+    rows: tuple[str, ...]
+    """Such as ("..#", ".##", "###"): lines of one length, top to bottom."""
+
+    @model_validator(mode="after")
+    def _is_a_grid(self) -> GridRegion:
+        if not self.rows or not self.rows[0] or any(len(row) != len(self.rows[0]) for row in self.rows):
+            raise ValueError("the rows of a region must be of one length, and there must be some")
+        if set("".join(self.rows)) - set("#.") or "#" not in "".join(self.rows):
+            raise ValueError("a region is drawn with '#' (inside) and '.' (outside), and something must be inside")
+        return self
+
+
+Region = Annotated[BoxRegion | GridRegion, Field(discriminator="kind")]
+
+
+class Steering(Config):
+    """An objective on where a sequential model looks, mixed with the one on what it answers."""
+
+    towards: Literal["away", "region"] = "away"
+    """away: maps elsewhere than on the clean image; region: maps onto a part of the image."""
+    region: Region | None = None
+    weight: Share = 0.5
+    """Share of steering in the objective; 1: classification plays no part."""
+
+    @model_validator(mode="after")
+    def _region_belongs_to_it(self) -> Steering:
+        if (self.region is not None) != (self.towards == "region"):
+            raise ValueError("steering towards a region needs `region`, and only that does")
+        return self
+
+
+class Exact(Config):
+    """Gradients by backpropagation."""
+
+    kind: Literal["exact"] = "exact"
+    num_samples: Annotated[int, Field(ge=1)] = 1
+    """Gradients averaged at each step, over the transformations below and a model's own randomness (EOT)."""
+    max_shift: Annotated[int, Field(ge=0)] = 0
+    """Pixels by which each sample is shifted at most."""
+    noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Standard deviation of the noise added to each sample."""
+
+
+class SPSA(Config):
+    """Gradients estimated from function values (E11)."""
+
+    kind: Literal["spsa"] = "spsa"
+    num_directions: Annotated[int, Field(ge=1)] = 4096
+    """Mirrored probes per step, two forward passes each: the paper's "batch size 4096" read literally (OPEN CHOICE)."""
+    delta: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
+    """How far a probe goes (OPEN CHOICE)."""
+    micro_batch: Annotated[int, Field(ge=2)] = 256
+    """Images in the model at once: what bounds the memory."""
+
+
+class LoopConfig(Config):
+    """What all attacks of the one loop have in common."""
+
+    objective: Literal["targeted", "untargeted", "multitargeted"] = "targeted"
+    """targeted: towards a random wrong class, fixed per example (T15); untargeted: away from the true label (E7);
+    multitargeted: restart r goes towards the wrong class that is r-th likeliest on the clean image."""
+    loss: Loss = "cross_entropy"
+    """margin and dlr keep a gradient where a sure model's cross-entropy has none (E7); not for multitargeted, which has its
+    own."""
+    norm: Literal["linf", "l2"] = "linf"
+    radius: Distance = 16 / 255
+    """How far a pixel may move (linf), or the Euclidean length of the whole change (l2)."""
+    mask: Region | None = None
+    """The only place where pixels may move; None: everywhere."""
+    num_attack_steps: Annotated[int, Field(ge=0)] = 100
+    random_start_prob: Share = 1.0
+    """Share of examples that start from noise, per example: 0.8 in the paper's training, 1 in evaluation (T17, E4)."""
+    read_outs: tuple[int, ...] = ()
+    """Step counts at which the same run is also read out; all share this step size."""
+    num_restarts: Annotated[int, Field(ge=1)] = 1
+    """Independent starts; the target stays (E9). The worst one counts, example by example."""
+    keep: Literal["last", "best"] = "last"
+    """last: the last iterate, as in the paper (X14); best: the one furthest beyond the decision boundary."""
+    gradient: Annotated[Exact | SPSA, Field(discriminator="kind")] = Exact()
+    num_glimpses: Annotated[int, Field(ge=1)] | None = None
+    """Gradients through so many glimpses of a sequential model, whatever number the defender takes; None: the same."""
+    glimpses: Literal["last", "all", "each"] = "last"
+    """Which read-outs of a sequential model the loss sees: the last, all together, or in restart r that of glimpse r."""
+    steering: Steering | None = None
+    eight_bit: bool = False
+    """Only images whose pixels are whole numbers of 255ths count: what survives being saved as a PNG file."""
+
+    @property
+    def needs_trace(self) -> bool:
+        """Whether the attack looks at glimpses, and so only fits a sequential model."""
+        return self.glimpses != "last" or self.steering is not None or self.num_glimpses is not None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> LoopConfig:
+        if any(not 0 < n <= self.num_attack_steps for n in self.read_outs):
+            raise ValueError(
+                f"read_outs {self.read_outs} must lie between 1 and num_attack_steps {self.num_attack_steps}"
+            )
+        if self.norm == "linf" and self.radius > 1:
+            raise ValueError(
+                f"radius {self.radius:g} is more than 1, the whole range of a pixel: write 16/255 or norm l2"
+            )
+        if self.objective == "multitargeted" and self.loss != "cross_entropy":
+            raise ValueError("objective 'multitargeted' has a loss of its own: leave `loss` as it is")
+        return self
+
+
+class PGDConfig(LoopConfig):
+    """Projected gradient ascent; signed gradients in the L-infinity ball, of unit length in the L2 ball (T14-T19, E2-E6).
+
+    The defaults are the paper's evaluation at 100 steps."""
+
+    kind: Literal["pgd"] = "pgd"
+    step_size: Distance = 1 / 255
+    """How far one attack step goes. The paper: 1/255, but 1.6/255 in evaluation with 10 steps (E5, T18)."""
+    annealing: Annealing = "constant"
+    """How the step size falls towards the last step."""
+    momentum: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """What stays of the gradients before, each at mean absolute value 1 (MI-FGSM)."""
+
+    @model_validator(mode="after")
+    def _one_run_has_one_schedule(self) -> PGDConfig:
+        if self.annealing != "constant" and set(self.read_outs) - {self.num_attack_steps}:
+            raise ValueError("an annealed attack ends where its step size does: it has no read-outs on the way")
+        return self
+
+
+class AdamConfig(LoopConfig):
+    """The paper's Adam attack: raw gradients, annealed rate (appendix C.2, E10)."""
+
+    kind: Literal["adam"] = "adam"
+    num_attack_steps: Annotated[int, Field(ge=0)] = 250
+    learning_rates: tuple[tuple[int, Rate], ...] = ((0, 0.1), (100, 0.01), (200, 0.001))
+    """(from this number of steps done, so much): 0.1 for steps 1 to 100, 0.01 to 200, 0.001 to 250."""
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-9
+    """Ten times below the usual 1e-8, for input gradients can be as small as that (X11)."""
+
+    @model_validator(mode="after")
+    def _rates_begin_at_zero(self) -> AdamConfig:
+        since = [step for step, _ in self.learning_rates]
+        if not since or since[0] != 0 or sorted(set(since)) != since:
+            raise ValueError("learning_rates must begin at step 0 and rise, such as [[0, 0.1], [100, 0.01]]")
+        return self
+
+
+def evaluation_step_size(num_attack_steps: int) -> float:
+    """The paper's rule at radius 16/255: 1.6/255 with 10 steps, 1/255 with any other number (E5, appendix B)."""
+    return (1.6 if num_attack_steps == 10 else 1.0) / 255
+
+
+def with_kind(value: Any) -> Any:
+    """PGD where a saved config, older than the other attacks, does not say what kind it is."""
+    return {"kind": "pgd", **value} if isinstance(value, dict) else value

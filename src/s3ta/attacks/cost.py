@@ -1,0 +1,45 @@
+"""What an attack costs before it runs: model evaluations per example and restart."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from s3ta.attacks.auto import AutoAttackConfig
+from s3ta.attacks.config import SPSA, AdamConfig, PGDConfig
+
+
+class Evaluations(NamedTuple):
+    """Model evaluations for one example."""
+
+    num_gradients: int
+    num_forwards: int
+    """Those of the gradients among them."""
+
+    @property
+    def total(self) -> int:
+        """Passes forward plus passes back: about what an evaluation takes time for (protocol M17)."""
+        return self.num_gradients + self.num_forwards
+
+
+def evaluations(config: PGDConfig | AdamConfig | AutoAttackConfig) -> Evaluations:
+    """The cost of one restart on one example: exact for the attacks of the one loop, an upper bound for AutoAttack's parts.
+
+    An attack on classes one after the other (AutoAttack's targeted parts) stops when it succeeds."""
+    steps = config.num_attack_steps
+    if isinstance(config, AutoAttackConfig):
+        gradients, forwards = {
+            "apgd-ce": (steps + 1, steps + 3),
+            "apgd-t": (config.num_targets * (steps + 1), config.num_targets * (steps + 2) + 2),
+            "fab-t": (config.num_targets * steps, config.num_targets * (2 * steps + 3) + 2),
+            "square": (0, steps + 4),
+        }[config.part]
+        return Evaluations(gradients, forwards)
+    source = config.gradient
+    if isinstance(source, SPSA):
+        per_step, gives_outputs = Evaluations(0, 2 * source.num_directions), False
+    else:
+        per_step = Evaluations(source.num_samples, source.num_samples)
+        gives_outputs = source.num_samples == 1 and not source.max_shift and not source.noise
+    looks_first = config.objective == "multitargeted" or (config.steering and config.steering.towards == "away")
+    judged = 0 if config.keep == "last" else 1 if gives_outputs else steps + 1
+    return Evaluations(steps * per_step.num_gradients, steps * per_step.num_forwards + judged + bool(looks_first))

@@ -1,0 +1,68 @@
+"""Everything random in an attack, drawn on the CPU from streams with names: never from global state, and for one example
+never depending on its neighbours, their number or the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from s3ta.errors import UserError
+from s3ta.streams import stream
+from s3ta.trace import Labels
+
+
+class Draw(NamedTuple):
+    """Whose random numbers an attack draws: those of (seed, purpose, example id, *names)."""
+
+    seed: int
+    ids: tuple[str, ...]
+    """One per image."""
+    names: tuple[int | str, ...] = ()
+    """The attack and the restart in evaluation; "train" and the epoch in training."""
+    restart: int = 0
+    """Which restart this is; attacks that try one thing after another (targets, glimpses) go by it."""
+
+
+def random_target(seed: int, example_id: str, label: int, num_classes: int, *draw: int | str) -> int:
+    """A class drawn evenly from the wrong ones: (label + U{1..Y-1}) mod Y (T15).
+
+    In evaluation the draw belongs to (seed, example id) alone, so every model, attack, step count and restart has the
+    same target (E3, E9). Training adds its epoch as a further part of the name.
+
+    Raises UserError where there is no wrong class, or the label is not one of the classes."""
+    if num_classes < 2:
+        raise UserError("A targeted attack needs at least two classes.")
+    if not 0 <= label < num_classes:
+        raise UserError(f"Example {example_id} has label {label}, but the model has classes 0 to {num_classes - 1}.")
+    offset = int(stream(seed, "target", example_id, *draw).integers(1, num_classes))
+    return (label + offset) % num_classes
+
+
+def draw_targets(seed: int, ids: Sequence[str], labels: Labels, num_classes: int, *draw: int | str) -> Labels:
+    """One target per example from its own stream; see `random_target`."""
+    drawn = [random_target(seed, i, int(y), num_classes, *draw) for i, y in zip(ids, labels, strict=True)]
+    return torch.tensor(drawn, dtype=labels.dtype, device=labels.device)
+
+
+def start_noise(
+    seed: int,
+    example_id: str,
+    shape: tuple[int, ...],
+    *draw: int | str,
+    random_start_prob: float = 1.0,
+    normal: bool = False,
+) -> Float[np.ndarray, "C H W"]:
+    """Noise for one example's start: uniform in [-1, 1], or all zero with probability 1 - random_start_prob (T17).
+
+    `draw` names the attack and the restart (evaluation) or the epoch (training). `normal` draws from the normal
+    distribution instead, whose direction is uniform: what a start in the L2 ball needs."""
+    generator = stream(seed, "start", example_id, *draw)
+    if generator.random() >= random_start_prob:
+        return np.zeros(shape, np.float32)
+    if normal:
+        return generator.standard_normal(shape, dtype=np.float32)
+    return generator.random(shape, dtype=np.float32) * 2 - 1

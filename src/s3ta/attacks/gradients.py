@@ -1,0 +1,177 @@
+"""Where an attack's gradients come from: exact, averaged over random transformations, or estimated without any (SPSA)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import embedding
+
+from s3ta.attacks.draws import Draw
+from s3ta.attacks.frozen import random_state
+from s3ta.attacks.objectives import Objective, Outputs, OutputsFn
+from s3ta.streams import stream
+from s3ta.trace import Images, Trace
+
+
+class Ascent(NamedTuple):
+    """The way up at one iterate."""
+
+    gradient: Float[Tensor, "B C H W"]
+    outputs: Outputs | None
+    """The model's answer at exactly the iterate, where it was computed on the way; no gradient attached."""
+    num_gradients: int
+    """Gradient evaluations spent on each example."""
+    num_forwards: int
+    """Forward evaluations spent on each example, those of its gradients among them."""
+
+
+GradientSource: TypeAlias = Callable[[OutputsFn, Objective, Images, int], Ascent]
+"""(callable, objective, images, number of steps done) -> gradient of each example's objective at its image."""
+Transform: TypeAlias = Callable[[Images, int, int], Images]
+"""(images, number of steps done, sample) -> differentiably transformed images."""
+
+
+def autograd_gradient(outputs_fn: OutputsFn, objective: Objective, images: Images, step: int = 0) -> Ascent:
+    """The exact gradient. Objectives are summed, so each example's gradient is its own (X11); weights get none (X9)."""
+    with torch.enable_grad():
+        images = images.detach().requires_grad_(True)
+        outputs = outputs_fn(images)
+        gradient = torch.autograd.grad(objective(outputs).sum(), images)[0]
+    return Ascent(gradient, _detached(outputs), 1, 1)
+
+
+def expectation(
+    source: GradientSource, num_samples: int, draw: Draw, transform: Transform | None = None
+) -> GradientSource:
+    """The mean gradient over random transformations of the image, or over a model's own randomness (EOT, Athalye 2018).
+
+    Args:
+      source: where each sample's gradient comes from.
+      num_samples: how many are averaged at each step.
+      draw: names the randomness. A model that draws from torch's global generator finds it seeded from here, and so
+        answers the same in every repetition; the generator is left as it was.
+      transform: what happens to the images before the model sees them; None: nothing, the model itself is random."""
+
+    def averaged(outputs_fn: OutputsFn, objective: Objective, images: Images, step: int) -> Ascent:
+        total, gradients, forwards = torch.zeros_like(images), 0, 0
+        for sample in range(num_samples):
+            seed = int(stream(draw.seed, "model", *draw.names, step, sample).integers(2**63))
+            changed = outputs_fn if transform is None else _after(transform, outputs_fn, step, sample)
+            with random_state(seed):
+                ascent = source(changed, objective, images, step)
+            total += ascent.gradient
+            gradients, forwards = gradients + ascent.num_gradients, forwards + ascent.num_forwards
+        return Ascent(total / num_samples, None, gradients, forwards)
+
+    return averaged
+
+
+def jitter(draw: Draw, max_shift: int = 0, noise: float = 0.0) -> Transform:
+    """Random shifts (wrapping round) by up to max_shift pixels and normal noise of that deviation, per example."""
+
+    def transform(images: Images, step: int, sample: int) -> Images:
+        changed = []
+        for image, example_id in zip(images, draw.ids, strict=True):
+            generator = stream(draw.seed, "transform", example_id, *draw.names, step, sample)
+            down, right = (int(shift) for shift in generator.integers(-max_shift, max_shift + 1, 2))
+            moved = image.roll((down, right), dims=(-2, -1))
+            if noise:
+                moved = moved + noise * torch.from_numpy(generator.standard_normal(image.shape, np.float32)).to(image)
+            changed.append(moved)
+        return torch.stack(changed)
+
+    return transform
+
+
+def straight_through(
+    function: Callable[[Tensor], Tensor], surrogate: Callable[[Tensor], Tensor] | None = None
+) -> Callable[[Tensor], Tensor]:
+    """The function forward, another one's gradient backward: for parts whose gradient is zero or absent (BPDA, Athalye 2018).
+
+    Args:
+      function: e.g. a quantiser or a JPEG coder.
+      surrogate: differentiable, of the same shape; None: the identity.
+
+        attack(lambda images: model(straight_through(quantise)(images)), ...)"""
+
+    def passed(values: Tensor) -> Tensor:
+        smooth = values if surrogate is None else surrogate(values)
+        return (smooth - smooth.detach()) + function(values).detach()  # 0 + the function: equal bit for bit
+
+    return passed
+
+
+def spsa(draw: Draw, num_directions: int, delta: float, micro_batch: int) -> GradientSource:
+    """The gradient estimated from function values alone (E11): mean over i of [f(x + d v_i) - f(x - d v_i)] / (2 d) v_i.
+
+    The v_i are mirrored Rademacher probes (+-1 at every pixel and channel) around the current iterate (X33), the same pair
+    of an example whatever its neighbours (X34). Probed images are not cut to [0, 1]. Sums are kept in float32 or better.
+
+    Args:
+      draw: names the probes; each step draws its own.
+      num_directions: directions v; each costs two forward passes (the paper's 4,096 read literally: OPEN CHOICE).
+      delta: d, in pixels of [0, 1] (OPEN CHOICE: 0.01).
+      micro_batch: images in the model at once, which bounds the memory; one pair of a whole batch at least."""
+
+    @torch.no_grad()
+    def estimate(outputs_fn: OutputsFn, objective: Objective, images: Images, step: int) -> Ascent:
+        count, size = len(images), images[0].numel()
+        total = torch.zeros(count, size, device=images.device, dtype=torch.promote_types(images.dtype, torch.float32))
+        at_once = max(1, micro_batch // (2 * count))
+        table = _SIGNS.to(total)
+        probes = [_packed_signs(draw, example_id, step, size) for example_id in draw.ids]
+        for first in range(0, num_directions, at_once):
+            number = min(at_once, num_directions - first)
+            packed = torch.stack([probe(number) for probe in probes], dim=1).to(images.device)
+            signs = embedding(packed.int(), table).flatten(2)[..., :size]  # (directions, B, pixels)
+            probed = torch.empty(2, number, count, size, device=images.device, dtype=images.dtype)
+            torch.add(images.flatten(1), signs, alpha=delta, out=probed[0])
+            torch.sub(images.flatten(1), signs, alpha=delta, out=probed[1])
+            values = _values(outputs_fn, objective, probed.view(-1, *images.shape[1:]), count).view(2, number, count)
+            total += torch.einsum("db,dbp->bp", ((values[0] - values[1]) / (2 * delta)).to(total), signs)
+        return Ascent((total / num_directions).view_as(images), None, 0, 2 * num_directions)
+
+    return estimate
+
+
+_SIGNS = torch.from_numpy(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32) * 2 - 1)
+"""The eight signs that a byte stands for, (256, 8): probes travel as bits and are spread out where the model is."""
+
+
+def _packed_signs(draw: Draw, example_id: str, step: int, size: int) -> Callable[[int], Tensor]:
+    """A function that gives the next so many probes of one example at one step: rows of random bytes."""
+    generator = stream(draw.seed, "probe", example_id, *draw.names, step)
+    num_bytes = -(-size // 32) * 4  # whole 32-bit numbers: else what a request leaves over is lost, and requests matter
+
+    def following(number: int) -> Tensor:
+        drawn = np.frombuffer(generator.bytes(number * num_bytes), np.uint8)
+        return torch.from_numpy(drawn.reshape(number, num_bytes).copy())
+
+    return following
+
+
+def _values(outputs_fn: OutputsFn, objective: Objective, probed: Tensor, count: int) -> Tensor:
+    """The objective of every probed image; they come in rounds of the `count` examples, in order."""
+    outputs = outputs_fn(probed)
+    return torch.cat([objective(_rows(outputs, first, first + count)) for first in range(0, len(probed), count)])
+
+
+def _rows(outputs: Outputs, first: int, end: int) -> Outputs:
+    if isinstance(outputs, Trace):
+        return Trace(outputs.logits[:, first:end], outputs.attention[:, first:end])
+    return outputs[first:end]
+
+
+def _detached(outputs: Outputs) -> Outputs:
+    if isinstance(outputs, Trace):
+        return Trace(outputs.logits.detach(), outputs.attention.detach())
+    return outputs.detach()
+
+
+def _after(transform: Transform, outputs_fn: OutputsFn, step: int, sample: int) -> OutputsFn:
+    return lambda images: outputs_fn(transform(images, step, sample))

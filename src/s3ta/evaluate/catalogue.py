@@ -1,0 +1,228 @@
+"""Attacks by name, at any radius: `s3ta evaluate MODEL --attack NAME`. The suites that fit any radius are made of these.
+
+Each is a short construction of the one loop (or a part of AutoAttack), and its docstring says where it comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+from s3ta.attacks import SPSA, AdamConfig, AutoAttackConfig, BoxRegion, PGDConfig, Steering, evaluation_step_size
+from s3ta.errors import unknown_name
+
+
+class Situation(NamedTuple):
+    """What an attack must know of what it attacks."""
+
+    radius: float = 8 / 255
+    num_glimpses: int | None = None
+    """How many glimpses the defender takes; None: it is no sequential model."""
+    num_classes: int | None = None
+    """How many classes it knows; None: not known yet, and enough for every attack."""
+
+
+Built: TypeAlias = PGDConfig | AdamConfig | AutoAttackConfig
+
+
+def pgd_100(at: Situation) -> Built:
+    """Untargeted sign PGD, 100 steps of a tenth of the radius, last iterate (E7)."""
+    return _pgd(at)
+
+
+def pgd_1000(at: Situation) -> Built:
+    """Untargeted sign PGD, 1,000 steps of a tenth of the radius, last iterate."""
+    return _pgd(at, num_attack_steps=1000)
+
+
+def targeted_100(at: Situation) -> Built:
+    """The paper's: random target, signed gradient of its cross-entropy, 100 steps of 1/255, last iterate (E3-E6)."""
+    return _pgd(at, objective="targeted", step_size=evaluation_step_size(100))
+
+
+def targeted_1000(at: Situation) -> Built:
+    """The paper's, 1,000 steps, read out at 100, 250 and 1,000."""
+    return _pgd(
+        at,
+        objective="targeted",
+        step_size=evaluation_step_size(1000),
+        num_attack_steps=1000,
+        read_outs=(100, 250, 1000),
+    )
+
+
+def adam_250(at: Situation) -> Built:
+    """The paper's Adam attack: random target, 250 steps at 0.1, 0.01, 0.001 (E10)."""
+    return AdamConfig(objective="targeted", radius=at.radius)
+
+
+def spsa_100(at: Situation) -> Built:
+    """The paper's SPSA: random target, 4,096 mirrored directions per step, 100 steps of 1/255 (E11). 819,200 forward passes."""
+    return _pgd(at, objective="targeted", step_size=evaluation_step_size(100), gradient=SPSA())
+
+
+def spsa_20(at: Situation) -> Built:
+    """An affordable SPSA: untargeted margin, 128 directions per step, 20 steps of a fifth of the radius."""
+    return _pgd(
+        at, loss="margin", step_size=at.radius / 5, num_attack_steps=20, gradient=SPSA(num_directions=128), keep="best"
+    )
+
+
+def margin_100(at: Situation) -> Built:
+    """Sign PGD on the margin, which keeps a gradient where a sure model's cross-entropy has none (E7)."""
+    return _pgd(at, loss="margin")
+
+
+def dlr_100(at: Situation) -> Built:
+    """Sign PGD on the difference of logits ratio (Croce and Hein 2020)."""
+    return _pgd(at, loss="dlr")
+
+
+def momentum_100(at: Situation) -> Built:
+    """MI-FGSM: signs of a running sum of gradients (Dong et al. 2018)."""
+    return _pgd(at, momentum=1.0)
+
+
+def annealed_100(at: Situation) -> Built:
+    """Steps from the whole radius down to nothing along half a cosine, the best iterate kept."""
+    return _annealed(at)
+
+
+def annealed_margin_100(at: Situation) -> Built:
+    """The same on the margin."""
+    return _annealed(at, loss="margin")
+
+
+def multitargeted_100(at: Situation) -> Built:
+    """One annealed run towards each of the nine likeliest wrong classes (Gowal et al. 2019)."""
+    return _annealed(at, objective="multitargeted", num_restarts=9)
+
+
+def l2_100(at: Situation) -> Built:
+    """PGD in the L2 ball whose radius is ten times the given one: the steps are a tenth of that."""
+    return _pgd(at, norm="l2", radius=10 * at.radius, step_size=at.radius)
+
+
+def local_box_100(at: Situation) -> Built:
+    """Annealed, only in one box of a quarter of the image at a random place, twice as far: the same Euclidean budget."""
+    box = BoxRegion(height=0.5, width=0.5)
+    return _annealed(at, mask=box, radius=min(1.0, 2 * at.radius), step_size=min(1.0, 2 * at.radius))
+
+
+def small_box_100(at: Situation) -> Built:
+    """Annealed, only in one box of a sixteenth of the image at a random place, four times as far: the same Euclidean budget."""
+    box = BoxRegion(height=0.25, width=0.25)
+    return _annealed(at, mask=box, radius=min(1.0, 4 * at.radius), step_size=min(1.0, 4 * at.radius))
+
+
+def all_glimpses_100(at: Situation) -> Built:
+    """The loss of all glimpses' read-outs together."""
+    return _annealed(at, glimpses="all")
+
+
+def each_glimpse_100(at: Situation) -> Built:
+    """The loss of each glimpse's read-out alone, one run each, worst case per example."""
+    return _annealed(at, glimpses="each", num_restarts=at.num_glimpses or 1)
+
+
+def steer_away_100(at: Situation) -> Built:
+    """Half loss, half pulling the maps away from where they look on the clean image."""
+    return _annealed(at, steering=Steering(towards="away"))
+
+
+def steer_away_alone_100(at: Situation) -> Built:
+    """Pulling the maps away and nothing else: does moving the eyes suffice?"""
+    return _annealed(at, steering=Steering(towards="away", weight=1.0))
+
+
+def steer_corner_100(at: Situation) -> Built:
+    """Half loss, half pulling the maps onto the upper left quarter."""
+    return _annealed(at, steering=_corner(0.5))
+
+
+def steer_corner_alone_100(at: Situation) -> Built:
+    """Pulling the maps onto the upper left quarter and nothing else."""
+    return _annealed(at, steering=_corner(1.0))
+
+
+def more_glimpses_100(at: Situation) -> Built:
+    """Gradients through twice as many glimpses as the defender takes; last iterate, for its own answer is another."""
+    return _annealed(at, num_glimpses=2 * (at.num_glimpses or 1), keep="last")
+
+
+def fewer_glimpses_100(at: Situation) -> Built:
+    """Gradients through half as many glimpses as the defender takes; last iterate."""
+    return _annealed(at, num_glimpses=max(1, (at.num_glimpses or 1) // 2), keep="last")
+
+
+def apgd_ce(at: Situation) -> Built:
+    """AutoAttack's first part: adaptive PGD on the cross-entropy, 100 steps."""
+    return AutoAttackConfig(part="apgd-ce", radius=at.radius)
+
+
+def apgd_t(at: Situation) -> Built:
+    """AutoAttack's second part: adaptive PGD on the targeted DLR loss, nine targets, 100 steps each."""
+    return AutoAttackConfig(part="apgd-t", radius=at.radius)
+
+
+def fab_t(at: Situation) -> Built:
+    """AutoAttack's third part: the nearest decision boundary of nine classes, 100 steps each."""
+    return AutoAttackConfig(part="fab-t", radius=at.radius)
+
+
+def square(at: Situation) -> Built:
+    """AutoAttack's fourth part: random squares, 5,000 queries, no gradient."""
+    return AutoAttackConfig(part="square", radius=at.radius)
+
+
+_FUNCTIONS: tuple[Callable[[Situation], Built], ...] = (
+    pgd_100,
+    pgd_1000,
+    targeted_100,
+    targeted_1000,
+    adam_250,
+    spsa_100,
+    spsa_20,
+    margin_100,
+    dlr_100,
+    momentum_100,
+    annealed_100,
+    annealed_margin_100,
+    multitargeted_100,
+    l2_100,
+    local_box_100,
+    small_box_100,
+    all_glimpses_100,
+    each_glimpse_100,
+    steer_away_100,
+    steer_away_alone_100,
+    steer_corner_100,
+    steer_corner_alone_100,
+    more_glimpses_100,
+    fewer_glimpses_100,
+    apgd_ce,
+    apgd_t,
+    fab_t,
+    square,
+)
+ATTACKS: dict[str, Callable[[Situation], Built]] = {f.__name__.replace("_", "-"): f for f in _FUNCTIONS}
+
+
+def get_attack(name: str, at: Situation) -> Built:
+    """The attack of that name. Raises UserError, nearest names offered."""
+    if name not in ATTACKS:
+        raise unknown_name("attack", name, ATTACKS, "s3ta list attacks")
+    return ATTACKS[name](at)
+
+
+def _pgd(at: Situation, **settings: Any) -> PGDConfig:
+    return PGDConfig(**{"objective": "untargeted", "radius": at.radius, "step_size": at.radius / 10, **settings})
+
+
+def _annealed(at: Situation, **settings: Any) -> PGDConfig:
+    return _pgd(at, **{"step_size": at.radius, "annealing": "cosine", "keep": "best", **settings})
+
+
+def _corner(weight: float) -> Steering:
+    region = BoxRegion(height=0.5, width=0.5, row=0.0, column=0.0)
+    return Steering(towards="region", region=region, weight=weight)

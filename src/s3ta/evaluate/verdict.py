@@ -1,0 +1,118 @@
+"""Records made of images: the ball and the box checked, the model asked once more in float32; and records of what did not
+run."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from s3ta.attacks import Attacked, Threat, draw_targets
+from s3ta.data import Dataset, fetch
+from s3ta.errors import UserError
+from s3ta.evaluate.plan import Piece, Settings
+from s3ta.models import S3TA, ResNet
+from s3ta.records import NO_TARGET, RUN
+from s3ta.records.schema import MEASURED
+
+_TOLERANCE = 1e-6
+
+
+def untouched(images: Tensor, num_steps: int = 0) -> Attacked:
+    """Images that no attack is run on: clean ones, or another model's adversarial ones."""
+    nothing = torch.zeros(1, len(images), dtype=torch.int64)
+    return Attacked((num_steps,), images[None], nothing, nothing)
+
+
+def records(
+    model: S3TA | ResNet,
+    piece: Piece,
+    attacked: Attacked,
+    read_out: int,
+    clean: Tensor,
+    labels: Tensor,
+    targets: Tensor | None,
+    threat: Threat | None,
+    ids: list[str],
+) -> dict[str, np.ndarray]:
+    """One record per real example at one read-out: float32 eager classification of the image itself."""
+    images, count = attacked.images[read_out], len(piece.positions)
+    violation = threat.violation(images, clean).max().item() if threat else (images - clean).abs().max().item()
+    if not violation <= _TOLERANCE * max(1.0, threat.radius if threat else 0.0):
+        raise AssertionError(
+            f"attack {piece.stage.name} left ball or box by {violation}: its result cannot be recorded"
+        )
+    with torch.no_grad():
+        logits = model(images).float()
+    if not torch.isfinite(logits).all():
+        bad = ids[int((~torch.isfinite(logits).all(dim=1)).nonzero()[0])]
+        raise UserError(
+            f"The model's answer to example {bad} is not finite (NaN or infinite): it cannot be scored as right or wrong."
+        )
+    prediction = logits.argmax(dim=1)
+    aim = torch.full_like(labels, NO_TARGET) if targets is None else targets
+
+    def real(values: Tensor) -> np.ndarray:
+        return values[:count].cpu().numpy()
+
+    return {
+        "example_id": np.array(ids[:count]),
+        "label": real(labels),
+        "target": real(aim),
+        "attack": np.full(count, piece.stage.name),
+        "restart": np.full(count, piece.stage.restart),
+        "num_attack_steps": np.full(count, attacked.read_outs[read_out]),
+        "prediction": real(prediction),
+        "loss": real(cross_entropy(logits, labels, reduction="none")),
+        "correct": real(prediction == labels),
+        "hit": real((prediction == aim) & (aim >= 0)),
+        "distance": real(threat.distance(images, clean)) if threat else np.zeros(count, np.float32),
+        "num_gradients": real(attacked.num_gradients[read_out]),
+        "num_forwards": real(attacked.num_forwards[read_out]) + 1,
+        "status": np.full(count, RUN),
+    }
+
+
+def left_out_records(
+    dataset: Dataset, piece: Piece, settings: Settings, num_classes: int
+) -> list[dict[str, np.ndarray]]:
+    """Records of those that did not run: which, and why; nothing else is known, and nothing is invented."""
+    if not piece.left_out or piece.stage.attack is None:
+        return []
+    positions, status = zip(*piece.left_out, strict=True)
+    ids, _, labels = fetch(dataset, positions)
+    config, count = piece.stage.attack.attack, len(ids)
+    aim = torch.full_like(labels, NO_TARGET)
+    if config.objective == "targeted":
+        aim = draw_targets(settings.seed, ids, labels, num_classes)
+    read_outs = sorted({*config.read_outs, config.num_attack_steps})
+    kinds = {"prediction": np.int64, "correct": np.bool_, "hit": np.bool_}
+    unknown = {name: np.ma.masked_array(np.zeros(count, kinds.get(name, np.float32)), mask=True) for name in MEASURED}
+    return [
+        {
+            "example_id": np.array(ids),
+            "label": labels.numpy(),
+            "target": aim.numpy(),
+            "attack": np.full(count, piece.stage.name),
+            "restart": np.full(count, piece.stage.restart),
+            "num_attack_steps": np.full(count, steps),
+            **unknown,
+            "num_gradients": np.zeros(count, np.int64),
+            "num_forwards": np.zeros(count, np.int64),
+            "status": np.array(status),
+        }
+        for steps in read_outs
+    ]
+
+
+def no_records() -> dict[str, np.ndarray]:
+    """The columns of a chunk without examples: all of them fitted into the ones before."""
+    texts, truths = ("example_id", "attack", "status"), ("correct", "hit")
+    numbers = ("label", "target", "restart", "num_attack_steps", "prediction", "num_gradients", "num_forwards")
+    return {
+        **{name: np.empty(0, np.str_) for name in texts},
+        **{name: np.empty(0, np.int64) for name in numbers},
+        **{name: np.empty(0, np.bool_) for name in truths},
+        **{name: np.empty(0, np.float32) for name in ("loss", "distance")},
+    }

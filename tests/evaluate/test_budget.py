@@ -1,0 +1,138 @@
+"""A budget: no example costs more, what does not fit is left out whole, and the numbers say that they are upper bounds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from s3ta.attacks import AutoAttackConfig, PGDConfig
+from s3ta.errors import UserError
+from s3ta.evaluate import NamedAttack, Suite, evaluate
+from s3ta.records import BUDGET, RUN, Ledger, findings, pair, scores
+from tests.evaluate.small import chunk_bytes, ignore, killed_after, rows
+from tests.evaluate.toys import SETTINGS, answered_as_by, random_resnet
+
+COUNT = 7
+
+
+def pgd(name: str, steps: int, num_restarts: int = 1) -> NamedAttack:
+    config = PGDConfig(
+        objective="untargeted", radius=0.01, step_size=0.01, num_attack_steps=steps, num_restarts=num_restarts
+    )
+    return NamedAttack(name=name, attack=config)
+
+
+PLAN = Suite(name="s", description="d", attacks=(pgd("three", 3, 4), pgd("ten", 10), pgd("two", 2)))
+"""Costs per example: clean 1; three: 3 gradients with 3 forwards and 1 verdict = 7 a restart; ten: 21; two: 5."""
+
+
+def run(folder: Path, budget: int | None, suite: Suite = PLAN, **changes) -> Ledger:
+    model = random_resnet()
+    chosen = SETTINGS._replace(budget=budget, **changes)
+    return evaluate(model, answered_as_by(model, COUNT), suite, folder, range(COUNT), chosen, ignore)
+
+
+def spent(ledger: Ledger) -> dict[str, int]:
+    """Evaluations of each example; records of one attack and restart add up on the way, so the largest counts."""
+    most: dict[tuple, int] = defaultdict(int)
+    for row in rows(ledger):
+        key = (row["example_id"], row["attack"], row["restart"])
+        most[key] = max(most[key], row["num_gradients"] + row["num_forwards"])
+    total: dict[str, int] = defaultdict(int)
+    for (example, _, _), cost in most.items():
+        total[example] += cost
+    return total
+
+
+@pytest.mark.parametrize("budget", [1, 7, 8, 21, 27, 1000])
+def test_nobody_spends_more_and_what_fits_is_run(tmp_path: Path, budget: int) -> None:
+    """Exhaustive, so that all examples do the same: whole restarts as they come, as long as they fit."""
+    ledger = run(tmp_path, budget, exhaustive=True)
+    costs = [("three", 0, 7), ("three", 1, 7), ("three", 2, 7), ("three", 3, 7), ("ten", 0, 21), ("two", 0, 5)]
+    left, expected = budget - 1, {}
+    for name, restart, cost in costs:
+        expected[name, restart] = RUN if cost <= left else BUDGET
+        left -= cost if cost <= left else 0
+    for row in rows(ledger):
+        if row["attack"] != "clean":
+            assert row["status"] == expected[row["attack"], row["restart"]]
+            if row["status"] == BUDGET:
+                assert (row["correct"], row["loss"], row["num_gradients"], row["num_forwards"]) == (None, None, 0, 0)
+    assert set(spent(ledger).values()) == {budget - left}
+    assert max(spent(ledger).values()) <= budget
+    table = {score.attack: score for score in scores(ledger.table())}
+    assert ("three" in table, "ten" in table, "two" in table) == (
+        expected["three", 0] == RUN,
+        expected["ten", 0] == RUN,
+        expected["two", 0] == RUN,
+    ), "an attack without any record has no score"
+    told = [finding for finding in findings(ledger.table(), ledger.manifest) if finding.kind == "incomplete"]
+    assert bool(told) == (BUDGET in expected.values())
+    if told:
+        assert told[0].severity == "warning"
+        for name in ("three", "ten", "two"):
+            number = sum(status == BUDGET for (attack, _), status in expected.items() if attack == name)
+            assert (f"{number * COUNT} records of '{name}'" in told[0].sentence) == (number > 0)
+        assert ("no number at all" in told[0].sentence) == (len(table) < 4)
+
+
+def test_scores_become_upper_bounds_and_say_so(tmp_path: Path) -> None:
+    """Two of four restarts fit. The full run can only be lower, and differs only in examples that count as cut."""
+    part, whole = run(tmp_path / "part", 15), run(tmp_path / "whole", None)
+    cut = next(s for s in scores(part.table()) if s.attack == "three")
+    full = next(s for s in scores(whole.table()) if s.attack == "three")
+    assert cut.num_restarts == full.num_restarts == 4
+    assert full.num_cut == 0
+    assert cut.num_cut == cut.num_correct > 0, "whoever still stands was not attacked to the end"
+    assert cut.num_correct - cut.num_cut <= full.num_correct <= cut.num_correct
+    two = next(s for s in scores(whole.table(), num_restarts=2) if s.attack == "three")
+    assert cut.num_correct == two.num_correct, "what ran is what two restarts give"
+
+
+def test_leaving_early_frees_budget_for_what_comes_after(tmp_path: Path) -> None:
+    early, whole = run(tmp_path / "early", 36), run(tmp_path / "whole", 36, exhaustive=True)
+    assert max(spent(early).values()) <= 36
+    ran = lambda ledger: sum(r["attack"] == "ten" and r["status"] == RUN for r in rows(ledger))  # noqa: E731
+    assert ran(whole) == 0 < ran(early), "1 + 4 x 7 leaves no room for 21, but 1 + 7 does"
+
+
+def test_autoattacks_worst_case_is_what_must_fit(tmp_path: Path) -> None:
+    """An upper bound is needed before the start; what is spent is less, and is what counts afterwards."""
+    pytest.importorskip("pyautoattack")
+    square = AutoAttackConfig(part="square", radius=0.3, num_attack_steps=5)  # at most 9 and 1 for the verdict
+    suite = Suite(name="a", description="d", attacks=(NamedAttack(name="square", attack=square), pgd("two", 2)))
+    assert {r["status"] for r in rows(run(tmp_path / "a", 10, suite)) if r["attack"] == "square"} == {BUDGET}
+    enough = run(tmp_path / "b", 16, suite)
+    assert {r["status"] for r in rows(enough)} == {RUN}
+    assert max(spent(enough).values()) <= 16
+
+
+@pytest.mark.parametrize("after", [2, 8, 14])
+def test_killed_under_a_budget_it_goes_on_to_the_same_bytes(
+    tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = chunk_bytes(run(tmp_path / "whole", 36).folder)
+    with killed_after(after, monkeypatch):
+        run(tmp_path / "killed", 36)
+    assert chunk_bytes(run(tmp_path / "killed", 36).folder) == whole
+
+
+def test_a_cascade_under_a_budget_counts_the_cut_as_standing(tmp_path: Path) -> None:
+    cascade = PLAN.model_copy(update={"cascade": True, "attacks": (pgd("two", 2), pgd("ten", 10), pgd("one", 1))})
+    ledger = run(tmp_path, 10, cascade)
+    table = {score.attack: score for score in scores(ledger.table(), cascade=True)}
+    assert list(table) == ["clean", "two", "ten", "one"]
+    assert table["two"].num_cut == 0
+    assert table["ten"].num_correct == table["two"].num_correct == table["ten"].num_cut > 0
+    assert table["one"].num_cut == table["one"].num_correct, "the number after it is an upper bound as well"
+    assert any(f.kind == "incomplete" for f in findings(ledger.table(), ledger.manifest))
+
+
+def test_other_budgets_are_other_measurements(tmp_path: Path) -> None:
+    one, other = run(tmp_path / "one", 15), run(tmp_path / "other", 22)
+    with pytest.raises(UserError, match="budget is 15 there and 22 now"):
+        run(tmp_path / "one", 22)
+    with pytest.raises(UserError, match="budget is 15 in the first and 22 in the second"):
+        pair(one.table(), one.manifest, other.table(), other.manifest)

@@ -133,11 +133,14 @@ def figure(models: dict[str, dict[str, Row]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", metavar="LABEL=RUN")
+    parser.add_argument("runs", nargs="*", metavar="LABEL=RUN")
     parser.add_argument("--rival", action="append", default=[], help="run of the plain rival of each, in order")
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--csv", type=Path)
     given = parser.parse_args()
+    if not given.runs:
+        print("attack_table: give evaluated runs as LABEL=RUN; see --help")
+        return
     models = {label: read(Path(run)) for label, _, run in (text.partition("=") for text in given.runs)}
     for label, rows in models.items():
         print(markdown(label, rows) + "\n")

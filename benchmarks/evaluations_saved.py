@@ -1,6 +1,6 @@
 """Evaluations that leaving early saves on the paper's Table 1 + Table 5 protocol, counted, not timed.
 
-    python benchmarks/evaluations_saved.py RUN_FOLDER [--radius 16/255] [--num-examples 64] [--restarts 10] [--data-root D]
+    python benchmarks/evaluations_saved.py [RUN_FOLDER] [--radius 16/255] [--num-examples 64] [--restarts 10] [--data-root D]
 
 Table 1 is random-targeted PGD with 10 and with 1,000 steps, read out at 100, 250 and 1,000; nobody can leave there, for the
 last iterate counts. Table 5 is the same attack with restarts, 100 and 1,000 steps; an example leaves once it is wrong and on
@@ -42,13 +42,16 @@ def protocol(radius: float, num_restarts: int, long: int) -> Suite:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model")
+    parser.add_argument("model", nargs="?", default="runs/demo/s3ta_4")
     parser.add_argument("--radius", default="16/255")
     parser.add_argument("--num-examples", type=int, default=64)
     parser.add_argument("--restarts", type=int, default=10)
     parser.add_argument("--long", type=int, default=200, help="steps of Table 5's long attack; the paper: 1,000")
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     given = parser.parse_args()
+    if not Path(given.model).is_dir():
+        print(f"evaluations_saved: no model in {given.model}; run `make demo` or name a run folder")
+        return
     suite = protocol(parse_radius(given.radius), given.restarts, given.long)
     with tempfile.TemporaryDirectory() as folder:
         out = evaluate_model(

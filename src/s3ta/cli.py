@@ -239,8 +239,10 @@ def evaluate(
     )
     images = None
     if transfer is not None:
-        if suite or attack or overrides or tiny or radius or num_examples:
-            raise UserError("--transfer scores what is there: it goes with no suite, attack, radius, size or settings.")
+        if suite or attack or overrides or tiny or radius or num_examples or seed:
+            raise UserError(
+                "--transfer scores what is there: it goes with no suite, attack, radius, size, seed or settings."
+            )
         images, chosen, settings, num_examples = transferred(transfer, settings)
     else:
         chosen = choose_suite(model, suite, attack or [], _radius(radius), tiny, overrides or [])
@@ -362,6 +364,9 @@ def _resolved(name: str, overrides: list[str], tiny: bool) -> Any:
 def _common_suite(runs: list[Path]) -> str:
     from s3ta.report import evaluations_of
 
+    for run in runs:
+        if not run.is_dir():
+            raise UserError(f"{run} does not exist: give the folder of a run that `s3ta evaluate` has measured.")
     found = [set(evaluations_of(run)) for run in runs]
     common = sorted(set.intersection(*found))
     if len(common) == 1:

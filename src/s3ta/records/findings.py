@@ -82,7 +82,7 @@ def _masked(last: dict[str, Outcome], settings: dict[str, dict[str, Any]]) -> li
         if only_here - only_plain > least and mcnemar(only_here, only_plain) < _LEVEL:
             sentence = (
                 f"Gradients seem to be masked: '{name}', which {reason}, breaks {only_here} of {len(survived)} examples that "
-                f"{' and '.join(repr(other) for other in plain)} leave correct, and misses {only_plain} that they break "
+                f"stay right under {' and '.join(repr(other) for other in plain)}; the other way round it is {only_plain} "
                 f"(exact McNemar p {mcnemar(only_here, only_plain):.2g}). Robustness measured with cross-entropy gradients "
                 "is too high here: trust the lower number, and run --suite strongest."
             )

@@ -16,7 +16,6 @@ from s3ta.attacks import (
     PGDConfig,
     Steering,
     evaluation_step_size,
-    with_kind,
 )
 from s3ta.config import Config, config_hash, from_json, override, to_json
 from s3ta.errors import UserError
@@ -121,14 +120,6 @@ def test_every_kind_of_the_table_is_another_experiment():
 def test_a_kind_that_does_not_exist_is_refused():
     with pytest.raises(ValidationError, match="does not match any of the expected tags: 'pgd', 'adam', 'autoattack'"):
         any_attack.validate_python({"kind": "fgsm"})
-
-
-def test_a_saved_attack_without_a_kind_is_pgd():
-    old = {"num_attack_steps": 7}
-    assert any_attack.validate_python(with_kind(old)) == PGDConfig(num_attack_steps=7)
-    assert old == {"num_attack_steps": 7}
-    assert with_kind({"kind": "adam"}) == {"kind": "adam"}
-    assert with_kind(PGDConfig()) == PGDConfig()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from s3ta.attacks.config import (
     PGDConfig,
     Steering,
     evaluation_step_size,
-    with_kind,
 )
 from s3ta.attacks.cost import Evaluations, evaluations
 from s3ta.attacks.draws import Draw, draw_targets, random_target, start_noise
@@ -95,7 +94,6 @@ __all__ = [
     "targeted",
     "threat_of",
     "untargeted",
-    "with_kind",
     "with_momentum",
     "wrong_margin",
 ]

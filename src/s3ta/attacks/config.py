@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -182,8 +182,3 @@ class AdamConfig(LoopConfig):
 def evaluation_step_size(num_attack_steps: int) -> float:
     """The paper's rule at radius 16/255: 1.6/255 with 10 steps, 1/255 with any other number (E5, appendix B)."""
     return (1.6 if num_attack_steps == 10 else 1.0) / 255
-
-
-def with_kind(value: Any) -> Any:
-    """PGD where a saved config, older than the other attacks, does not say what kind it is."""
-    return {"kind": "pgd", **value} if isinstance(value, dict) else value

@@ -54,6 +54,8 @@ def run_attack(
     Warns:
       UserWarning: the model seems to answer with probabilities, whose gradients are weak."""
     check_examples(clean, labels, targets)
+    if config.eight_bit:
+        check_whole(clean)
     if draw is not None and len(draw.ids) != len(clean):
         raise UserError(
             f"`draw` names {len(draw.ids)} examples, but there are {len(clean)} images: give one id per image."
@@ -62,18 +64,15 @@ def run_attack(
     seed = None if draw is None else int(stream(draw.seed, "model", *draw.names).integers(2**63))
     with frozen(outputs_fn), random_state(seed):
         checked = watched(outputs_fn, labels, targets if config.objective == "targeted" else None)
+        threat = threat_of(config, clean, draw)
         if isinstance(config, AutoAttackConfig):
-            return _run_auto(checked, clean, labels, config, _needed(draw))
-        return _run_loop(checked, clean, labels, config, targets, start, draw)
-
-
-def _run_auto(outputs_fn: OutputsFn, clean: Images, labels: Labels, config: AutoAttackConfig, draw: Draw) -> Attacked:
-    if not config.eight_bit:
-        return auto_attack(outputs_fn, clean, labels, config=config, seed=_seed(draw))
-    check_whole(clean)
-    threat = threat_of(config, clean, draw)
-    attacked = auto_attack(_rounded(outputs_fn, None, clean), clean, labels, config=config, seed=_seed(draw))
-    return attacked._replace(images=torch.stack([threat.eight_bit(images, clean) for images in attacked.images]))
+            asked = _rounded(checked, None, clean) if config.eight_bit else checked
+            attacked = auto_attack(asked, clean, labels, config=config, seed=_seed(_needed(draw)))
+        else:
+            attacked = _run_loop(checked, clean, labels, config, threat, targets, start, draw)
+    if config.eight_bit:
+        return attacked._replace(images=torch.stack([threat.eight_bit(images, clean) for images in attacked.images]))
+    return attacked
 
 
 def _run_loop(
@@ -81,19 +80,18 @@ def _run_loop(
     clean: Images,
     labels: Labels,
     config: LoopAttack,
+    threat: Threat,
     targets: Labels | None,
     start: Images | None,
     draw: Draw | None,
 ) -> Attacked:
-    threat = threat_of(config, clean, draw)
     if start is None:
         named = _needed(draw)
         start = draw_start(config, named.seed, named.ids, clean, *named.names)
     if config.eight_bit:
-        check_whole(clean)
-        moved_about = isinstance(config.gradient, Exact) and (config.gradient.max_shift or config.gradient.noise)
+        moved_about = isinstance(config.gradient, Exact) and config.gradient.moves_images
         outputs_fn = _rounded(outputs_fn, None if moved_about else threat, clean)
-    objective, extra = _objective(outputs_fn, clean, labels, config, targets, draw)
+    objective = _objective(outputs_fn, clean, labels, config, targets, draw)
     goal = targeted(targets, "margin") if config.objective == "targeted" and targets is not None else None
     attacked = perturb(
         outputs_fn,
@@ -107,10 +105,7 @@ def _run_loop(
         gradient=_gradient(config, draw),
         keep_best=None if config.keep == "last" else goal or untargeted(labels, "margin"),
     )
-    if config.eight_bit:
-        whole = torch.stack([threat.eight_bit(images, clean) for images in attacked.images])
-        attacked = attacked._replace(images=whole)
-    return attacked._replace(num_forwards=attacked.num_forwards + extra)
+    return attacked._replace(num_forwards=attacked.num_forwards + config.looks_first)
 
 
 def draw_start(config: LoopAttack, seed: int, ids: Sequence[str], clean: Images, *draw: int | str) -> Images:
@@ -131,11 +126,10 @@ def threat_of(config: LoopAttack | AutoAttackConfig, clean: Images, draw: Draw |
 
 def _objective(
     outputs_fn: OutputsFn, clean: Images, labels: Labels, config: LoopAttack, targets: Labels | None, draw: Draw | None
-) -> tuple[Objective, int]:
-    """What to ascend, and how many forward passes on the clean images it took to know."""
-    looks_first = config.objective == "multitargeted" or (config.steering and config.steering.towards == "away")
+) -> Objective:
+    """What to ascend."""
     outputs = None
-    if looks_first:
+    if config.looks_first:
         with torch.no_grad():
             outputs = outputs_fn(clean)
     restart = draw.restart if draw else 0
@@ -162,7 +156,7 @@ def _objective(
             assert config.steering.region is not None
             steering = sequence.steer_onto(region_mask(config.steering.region, clean, draw))
         objective = sequence.mixed(objective, steering, config.steering.weight)
-    return objective, int(bool(looks_first))
+    return objective
 
 
 def _step_rule(config: LoopAttack) -> steps.StepRule:
@@ -177,10 +171,10 @@ def _gradient(config: LoopAttack, draw: Draw | None) -> GradientSource:
     source = config.gradient
     if isinstance(source, SPSA):
         return spsa(_needed(draw), source.num_directions, source.delta, source.micro_batch)
-    if source.num_samples == 1 and not source.max_shift and not source.noise:
+    if source.is_plain:
         return autograd_gradient
     named = _needed(draw)
-    transform = jitter(named, source.max_shift, source.noise) if source.max_shift or source.noise else None
+    transform = jitter(named, source.max_shift, source.noise) if source.moves_images else None
     return expectation(autograd_gradient, source.num_samples, named, transform)
 
 

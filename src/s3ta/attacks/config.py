@@ -74,6 +74,16 @@ class Exact(Config):
     noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Standard deviation of the noise added to each sample."""
 
+    @property
+    def moves_images(self) -> bool:
+        """Whether the model sees other images than the iterates."""
+        return bool(self.max_shift or self.noise)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is just the one gradient at the iterate."""
+        return self.num_samples == 1 and not self.moves_images
+
 
 class SPSA(Config):
     """Gradients estimated from function values (E11)."""
@@ -118,6 +128,12 @@ class LoopConfig(Config):
     steering: Steering | None = None
     eight_bit: bool = False
     """Only images whose pixels are whole numbers of 255ths count: what survives being saved as a PNG file."""
+
+    @property
+    def looks_first(self) -> bool:
+        """Whether the attack asks the model about the clean image before it begins; one forward pass."""
+        away = self.steering is not None and self.steering.towards == "away"
+        return away or self.objective == "multitargeted"
 
     @property
     def needs_trace(self) -> bool:

@@ -39,7 +39,6 @@ def evaluations(config: PGDConfig | AdamConfig | AutoAttackConfig) -> Evaluation
         per_step, gives_outputs = Evaluations(0, 2 * source.num_directions), False
     else:
         per_step = Evaluations(source.num_samples, source.num_samples)
-        gives_outputs = source.num_samples == 1 and not source.max_shift and not source.noise
-    looks_first = config.objective == "multitargeted" or (config.steering and config.steering.towards == "away")
+        gives_outputs = source.is_plain
     judged = 0 if config.keep == "last" else 1 if gives_outputs else steps + 1
-    return Evaluations(steps * per_step.num_gradients, steps * per_step.num_forwards + judged + bool(looks_first))
+    return Evaluations(steps * per_step.num_gradients, steps * per_step.num_forwards + judged + config.looks_first)

@@ -174,7 +174,7 @@ def pace(model: S3TA | ResNet, dataset: Dataset, settings: Settings) -> tuple[fl
         with torch.no_grad():
             model(images).sum().item()
 
-    with exact_arithmetic(settings.num_threads), frozen(model):
+    with exact_arithmetic(settings.num_threads), frozen(model), frozen(searcher):
         times = []
         for work in (gradient, forward):
             work()  # warm-up

@@ -27,7 +27,7 @@ from s3ta.evaluate import choose_examples
 from s3ta.exact import exact_arithmetic
 from s3ta.models import from_pretrained
 from s3ta.records.intervals import PairedCounts, wilson
-from s3ta.workflow import recipe_data
+from s3ta.workflow import open_subject, recipe_data
 from timing import about
 
 DEMO = "runs/demo/s3ta_4"
@@ -105,7 +105,7 @@ def _options() -> argparse.Namespace:
 
 def _batches(options: argparse.Namespace, image_size: int, channels: int) -> list[tuple[Tensor, Tensor]]:
     """The examples that `s3ta evaluate` would take with this seed, as (images, labels)."""
-    config = DataConfig(source=options.data) if options.data else recipe_data(options.model)
+    config = DataConfig(source=options.data) if options.data else recipe_data(open_subject(options.model))
     located = locate(config.source, options.data_root)
     fitted = {"source": located.source, "image_size": image_size, "channels": channels}
     dataset = open_dataset(config.model_copy(update=fitted), options.split, located.root)

@@ -83,7 +83,9 @@ def test_source_neither_unpickles_nor_evaluates(path: Path) -> None:
             assert (node.module or "").partition(".")[0] not in forbidden_modules
         elif isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            assert called not in {"eval", "exec", "compile", "__import__", "torch.load", "torch.jit.load"}, called
+            assert called not in {"eval", "exec", "compile", "__import__", "torch.jit.load"}, called
+            if called == "torch.load":
+                assert any(word.arg == "weights_only" and ast.unparse(word.value) == "True" for word in node.keywords)
             if called in {"np.load", "numpy.load"}:
                 assert "allow_pickle=False" in ast.unparse(node)
 

@@ -9,13 +9,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from s3ta.models import create_model, from_pretrained, list_models, save_pretrained
+    from s3ta.models import Classifier, create_model, from_pretrained, list_models, save_pretrained
     from s3ta.trace import Trace
 
 __version__ = "0.1.0"
-__all__ = ["Trace", "__version__", "create_model", "from_pretrained", "list_models", "save_pretrained"]
+__all__ = [
+    "Classifier",
+    "Trace",
+    "__version__",
+    "create_model",
+    "from_pretrained",
+    "list_models",
+    "save_pretrained",
+]
 
 _HOME = {
+    "Classifier": "s3ta.models",
     "create_model": "s3ta.models",
     "from_pretrained": "s3ta.models",
     "list_models": "s3ta.models",

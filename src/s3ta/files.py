@@ -114,18 +114,37 @@ def append_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
 def sole_use(folder: Path) -> Iterator[None]:
     """Hold the folder against other processes; the hold ends with this process, however it ends.
 
-    Raises UserError where another process holds it."""
+    Raises UserError where another process holds it, or a part of it."""
+    with _held(folder, LOCK, shared=False, told=f"Another process is at work on {folder}"):
+        yield
+
+
+@contextmanager
+def part_use(folder: Path, part: str) -> Iterator[None]:
+    """Hold one part of the folder's work (such as `1-of-2`) against others; other parts may be worked on meanwhile.
+
+    Raises UserError where another process holds the same part, or the whole folder."""
+    whole = _held(folder, LOCK, shared=True, told=f"Another process is at work on all of {folder}")
+    with (
+        whole,
+        _held(folder, f"{LOCK}-{part}", shared=False, told=f"Another process is at work on part {part} of {folder}"),
+    ):
+        yield
+
+
+@contextmanager
+def _held(folder: Path, name: str, *, shared: bool, told: str) -> Iterator[None]:
     if fcntl is None:
         yield
         return
     with readable_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("wb")
+        lock = (folder / name).open("wb")
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"Another process is at work on {folder}: wait for it, or choose another folder.") from None
+            raise UserError(f"{told}: wait for it, or choose another folder.") from None
         yield
 
 

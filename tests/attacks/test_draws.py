@@ -18,11 +18,11 @@ EPS = 16 / 255
 @pytest.mark.parametrize(
     ("num_steps", "in_255"),
     [
-        (1, 1),
-        (9, 1),
+        (1, 16),
+        (9, 16 / 9),
         (10, 1.6),
-        (11, 1),
-        (15, 1),
+        (11, 16 / 11),
+        (15, 16 / 15),
         (16, 1),
         (30, 1),
         (100, 1),
@@ -33,6 +33,7 @@ EPS = 16 / 255
     ],
 )
 def test_step_size_of_the_evaluation(num_steps, in_255):
+    """X6: the rule of Feature Denoising; the paper's own numbers of steps and their sizes are among them."""
     assert evaluation_step_size(num_steps) * 255 == pytest.approx(in_255, abs=1e-12)
 
 

@@ -58,7 +58,7 @@ def refused(result: Result, *words: str) -> None:
 
 
 def test_every_verb_has_help_with_examples() -> None:
-    for verb in ("demo", "train", "show", "evaluate", "report", "predict", "list"):
+    for verb in ("demo", "train", "show", "evaluate", "export", "report", "predict", "list"):
         shown = s3ta(verb, "--help")
         assert shown.exit_code == 0
         assert "Examples:" in shown.stdout
@@ -77,30 +77,47 @@ def test_the_verbs_and_options_are_those_that_people_have_learned() -> None:
         "show": ["fields", "overrides", "recipe"],
         "evaluate": [
             "attack",
+            "batch_size",
             "budget",
+            "channel_order",
             "channels_last",
+            "checks",
+            "class_names",
             "compiled",
             "data",
             "data_root",
             "device",
             "download",
             "exhaustive",
+            "ids",
+            "image_size",
             "keep_images",
+            "match_classes",
+            "mean",
             "micro_batch",
             "model",
+            "num_classes",
             "num_examples",
+            "on_unreadable",
             "out",
             "overrides",
+            "preprocessing",
             "radius",
             "search",
             "seed",
+            "shard",
             "split",
+            "std",
+            "strict",
             "suite",
+            "targets",
             "threads",
             "tiny",
             "transfer",
+            "weights",
         ],
-        "report": ["out", "runs", "suite", "table"],
+        "export": ["data_root", "fields", "folder", "out"],
+        "report": ["findings", "out", "paper", "runs", "suite", "table"],
         "predict": ["device", "images", "model", "top"],
         "list": ["kind"],
     }
@@ -110,9 +127,21 @@ def test_lists_name_what_can_be_used() -> None:
     assert "s3ta_16_resnetv2_152" in s3ta("list", "models").stdout.split()
     assert "digits/s3ta_4" in s3ta("list", "recipes").stdout
     suites, attacks = s3ta("list", "suites").stdout, s3ta("list", "attacks").stdout
-    for name in ("digits", "quick", "table1", "autoattack", "sequential", "local", "unmask", "strongest"):
+    for name in (
+        "digits",
+        "quick",
+        "table1",
+        "table6",
+        "figure7",
+        "robustbench",
+        "autoattack",
+        "sequential",
+        "local",
+        "unmask",
+        "strongest",
+    ):
         assert any(line.split()[0] == name and len(line.split()) > 3 for line in suites.splitlines()), name
-    assert "the paper's Table 1: random-targeted PGD, 16/255, 10 to 1,000 steps" in suites
+    assert "The paper's Table 1: random-targeted PGD, 16/255, 10 to 1,000 steps" in suites
     assert {"pgd-100", "adam-250", "spsa-100", "apgd-t", "square"} <= {line.split()[0] for line in attacks.splitlines()}
     assert "The paper's Adam attack: random target, 250 steps" in attacks
     assert all(len(line.split()) > 3 for line in attacks.splitlines()), "each says what it is"
@@ -336,7 +365,8 @@ def test_a_table_of_all_numbers(run: Path, tmp_path: Path) -> None:
     assert s3ta("report", run, "--suite", "digits-tiny", "--out", page, "--table", table).exit_code == 0
     assert len(table.read_text().splitlines()) == 1 + 5
     refused(
-        s3ta("report", run, "--suite", "digits-tiny", "--out", page, "--table", tmp_path / "numbers.xls"), ".csv or .md"
+        s3ta("report", run, "--suite", "digits-tiny", "--out", page, "--table", tmp_path / "numbers.xls"),
+        ".md, .csv, .tex",
     )
 
 
@@ -366,7 +396,7 @@ def test_a_model_with_other_class_names_is_not_scored(copy: Path) -> None:
     described = json.loads(config.read_text())
     described["classes"] = list("9876543210")
     config.write_text(json.dumps(described))
-    refused(s3ta("evaluate", copy, "--tiny", "--threads", "1"), "trained with the class '9' where digits has '0'")
+    refused(s3ta("evaluate", copy, "--tiny", "--threads", "1"), "Class 0 of the model is '9', but digits has '0' there")
 
 
 def test_records_written_elsewhere_can_be_reported(run: Path, tmp_path: Path) -> None:
@@ -479,7 +509,7 @@ def test_images_are_kept_and_transferred(run: Path, plain: Path, tmp_path: Path)
     assert manifest["suite"]["images_from"]["sha256"] == Ledger.read(tmp_path / "a").manifest["model"]["sha256"]
     assert manifest["data"]["num_examples"] == 4
     elsewhere = (*onto[:-1], tmp_path / "c")
-    refused(s3ta(*elsewhere, "--transfer", tmp_path / "a", "--split", "validation"), "made of other examples")
+    refused(s3ta(*elsewhere, "--transfer", tmp_path / "a", "--split", "validation"), "are not in digits (validation)")
     refused(s3ta(*elsewhere, "--transfer", tmp_path / "b"), "images")
 
 
@@ -523,7 +553,7 @@ def test_an_attack_that_became_another_says_so(run: Path, tmp_path: Path) -> Non
 def test_what_cannot_run_is_refused_before_anything_runs(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("s3ta.workflow.find_spec", lambda name: None)
+    monkeypatch.setattr("s3ta.workflow.choosing.find_spec", lambda name: None)
     words = ("evaluate", run, "--attack", "pgd-100", "--attack", "square", "--tiny", *FEW, "--out", tmp_path / "a")
     refused(s3ta(*words), 'pip install "s3ta[autoattack]"')
     assert not (tmp_path / "a").exists()
@@ -544,6 +574,6 @@ def test_every_suite_runs_on_a_sequential_model(run: Path, tmp_path: Path) -> No
     assert "right after all" in done.stdout
     assert "then square" in done.stdout
     found = settings_of(tmp_path / "a")
-    assert found["pgd-2"]["num_restarts"] == 10
+    assert found["pgd-2"]["num_restarts"] == 2
     assert {"steer-away-2", "each-glimpse-2", "apgd-t"} <= set(found)
     assert Ledger.read(tmp_path / "a").complete

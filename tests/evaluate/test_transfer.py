@@ -14,7 +14,8 @@ from s3ta.errors import UserError
 from s3ta.evaluate import KeptImages, NamedAttack, Suite, evaluate, transfer_suite
 from s3ta.files import read_arrays
 from s3ta.records import Ledger, scores
-from s3ta.workflow import _refuse_other_data, transferred
+from s3ta.workflow import transferred
+from s3ta.workflow.measuring import _refuse_other_data
 from tests.evaluate.small import chunk_bytes, ignore, killed_after, rows
 from tests.evaluate.toys import SETTINGS, Pictures, answered_as_by, random_resnet
 
@@ -50,8 +51,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
 
 
 def score_on(model: torch.nn.Module, source: Ledger, folder: Path, settings=WHOLE) -> Ledger:
-    images, suite, settings, count = transferred(source.folder, settings)
-    return evaluate(model, data(), suite, folder, range(count), settings, ignore, images)
+    images, suite, settings = transferred(source.folder, settings)
+    assert images.ids == data().ids[:COUNT]
+    return evaluate(model, data(), suite, folder, range(COUNT), settings, ignore, images)
 
 
 def test_its_own_images_reproduce_a_models_own_verdicts(source: Ledger, tmp_path: Path) -> None:

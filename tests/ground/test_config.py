@@ -190,6 +190,7 @@ OTHER = {
     "model.kind": None,
     "model.vision.stem": "conv3",
     "data.channels": 1,
+    "data.preprocessing": "fd",
     "data.augment": "crop_flip",
     "data.image_size": 60,
     "optimizer.kind": "sgd",

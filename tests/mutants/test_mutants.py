@@ -35,6 +35,9 @@ CLOSED, DRAWS = "tests/attacks/test_closed_form.py", "tests/attacks/test_draws.p
 LOOP, RESUME, METRICS = "tests/train/test_loop.py", "tests/train/test_resume.py", "tests/records/test_metrics.py"
 LEAVING, BUDGETS = "tests/evaluate/test_leaving.py", "tests/evaluate/test_budget.py"
 FINDINGS = "tests/records/test_findings.py"
+SHARDS, FOREIGN = "tests/evaluate/test_shards.py", "tests/cli/test_any_classifier.py"
+BAD, CALIBRATION = "tests/cli/test_bad_evaluations.py", "tests/records/test_calibration.py"
+INTERVALS = "tests/records/test_intervals.py"
 SOFTMAX = "weights_BNp = logits_BNp.softmax(dim=-1)"
 
 MUTANTS = {
@@ -184,8 +187,8 @@ MUTANTS = {
     ),
     "evaluation draws a target per restart": Mutant(
         "evaluate/runner.py",
-        "targets = draw_targets(settings.seed, ids, labels, model.config.num_classes)",
-        "targets = draw_targets(settings.seed, ids, labels, model.config.num_classes, piece.stage.restart)",
+        "targets = targets_of(settings, ids, labels,",
+        "targets = targets_of(settings._replace(seed=settings.seed + piece.stage.restart), ids, labels,",
         "tests/evaluate/test_runner.py -k recomputation",
     ),
     # who may leave, and what is made of it
@@ -245,7 +248,7 @@ MUTANTS = {
     ),
     "transferred images of another restart": Mutant(
         "evaluate/runner.py",
-        "images.load(config.attack_name, piece.stage.restart,",
+        "images.load(config.attack_name, stage.restart,",
         "images.load(config.attack_name, 0,",
         "tests/evaluate/test_transfer.py -k own_images",
     ),
@@ -263,6 +266,129 @@ MUTANTS = {
         "            if has:",
         "            if has and all(having):",
         "tests/evaluate/test_suites.py -k goes_to",
+    ),
+    # any classifier, and the work divided
+    "every shard does all": Mutant(
+        "evaluate/plan.py",
+        "return block % self.count == self.index - 1",
+        "return True",
+        f"{SHARDS} -k exactly_one_shard",
+    ),
+    "places are filled across blocks": Mutant(
+        "evaluate/plan.py",
+        "size, all_chunks = block * micro_batch,",
+        "size, all_chunks = len(positions),",
+        f"{SHARDS} -k never_share",
+    ),
+    "the last micro-batch is not filled up": Mutant(
+        "evaluate/runner.py",
+        "padded(batch or fetch(dataset, piece.positions), settings.micro_batch)",
+        "padded(batch or fetch(dataset, piece.positions), len(piece.positions))",
+        f"{SHARDS} -k in_flight_really",
+    ),
+    "who is in flight alone loses its row": Mutant(
+        "evaluate/flight.py",
+        "| (place >= rows.stop)] = rows.stop - 1",
+        "| (place >= rows.stop)] = 0",
+        f"{SHARDS} -k in_flight",
+    ),
+    "a chunk of another evaluation counts": Mutant(
+        "records/ledger.py", "if owner != self.identity:", "if not owner:", f"{SHARDS} -k another_evaluation"
+    ),
+    "given targets are not used": Mutant(
+        "evaluate/plan.py",
+        "    if settings.targets is None:\n        return draw_targets(",
+        "    if settings is not None:\n        return draw_targets(",
+        f"{SHARDS} -k given_targets",
+    ),
+    "confidence of the label": Mutant(
+        "evaluate/verdict.py",
+        ".amax(dim=1).clamp(max=1)",
+        ".gather(1, labels[:, None])[:, 0]",
+        f"{FOREIGN} -k two_hundred",
+    ),
+    "outputs chosen after the softmax": Mutant(
+        "models/card.py",
+        "else logits[..., self._outputs]",
+        "else logits.softmax(dim=-1)[..., self._outputs]",
+        f"{FOREIGN} -k two_hundred",
+    ),
+    "outputs in another order": Mutant(
+        "models/card.py",
+        "torch.tensor(list(outputs), dtype=torch.long)",
+        "torch.tensor(sorted(outputs), dtype=torch.long)",
+        f"{FOREIGN} -k matched_by_name",
+    ),
+    "channels are not turned round": Mutant(
+        "models/card.py",
+        'images.flip(1) if self.channel_order == "bgr" else images',
+        "images",
+        f"{FOREIGN} -k order_of_channels",
+    ),
+    "mean and deviation exchanged": Mutant(
+        "models/card.py",
+        "Normalize(tuple(mean or (0.0,)), tuple(std or (1.0,)))",
+        "Normalize(tuple(std or (1.0,)), tuple(mean or (0.0,)))",
+        f"{FOREIGN} -k order_of_channels",
+    ),
+    "ids in the order of the data": Mutant(
+        "workflow/examples.py",
+        "return positions[: wanted.num_examples]",
+        "return sorted(positions)[: wanted.num_examples]",
+        f"{FOREIGN} -k ids_of_a_file",
+    ),
+    "a shorter side is rounded as ours are": Mutant(
+        "data/preprocessing.py",
+        "int(target * side / shorter)",
+        "round(target * side / shorter)",
+        "tests/data/test_preprocessing.py -k torchvisions_pixels",
+    ),
+    "weights that are too many pass": Mutant(
+        "models/weights.py",
+        'if strange := kinds.get("strange"):',
+        'if (strange := kinds.get("strange")) and not prefix:',
+        f"{BAD} -k weights_that_are_none",
+    ),
+    "what cannot be read is counted": Mutant(
+        "workflow/examples.py",
+        "return [place for place in positions if place not in gone], [",
+        "return [place if place not in gone else min(set(positions) - gone) for place in positions], [",
+        f"{BAD} -k damaged_picture_in",
+    ),
+    "strict about nothing": Mutant(
+        "workflow/trust.py", "(strict and one.kind != UNREADABLE)", "False", f"{BAD} -k strict_stops"
+    ),
+    "the last image in place of the worst": Mutant(
+        "workflow/export.py",
+        'row["status"] != RUN or name in wrong or',
+        'row["status"] != RUN or',
+        "tests/cli/test_export.py -k worst",
+    ),
+    # what is made of the numbers
+    "the published calibration with its last bin": Mutant(
+        "records/calibration.py", "np.sqrt(squares[:-1].sum())", "np.sqrt(squares.sum())", CALIBRATION
+    ),
+    "ties in another order": Mutant(
+        "records/calibration.py",
+        'np.argsort(-sure, kind="stable")',
+        'np.argsort(sure, kind="stable")[::-1]',
+        CALIBRATION,
+    ),
+    "one-sided McNemar": Mutant("records/intervals.py", "min(1.0, 2 * tail / 2**total)", "tail / 2**total", INTERVALS),
+    "intervals around the observed share": Mutant(
+        "records/intervals.py", "centre = (p + z * z / (2 * total)) / (1 + z * z / total)", "centre = p", INTERVALS
+    ),
+    "the lint leaves the model in eval mode": Mutant(
+        "evaluate/lint/probe.py",
+        "module.training = training",
+        "module.training = False",
+        "tests/evaluate/test_lint.py -k as_they_were",
+    ),
+    "probes at twice the radius": Mutant(
+        "evaluate/probes.py",
+        "labels[right], kept, radius, seed)",
+        "labels[right], kept, 2 * radius, seed)",
+        "tests/evaluate/test_probes.py -k closed_form",
     ),
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 MANIFEST: dict[str, Any] = {
-    "format": 2,
+    "format": 3,
     "num_chunks": 3,
     "model": {"name": "resnet", "sha256": "aa", "num_parameters": 17, "num_classes": 11, "config": {"width": 5}},
     "data": {"source": "digits", "split": "test", "fingerprint": "f00d", "num_examples": 7, "num_available": 13,
@@ -52,8 +52,9 @@ def rows(
     return {
         "example_id": [f"ex-{first + i}" for i in range(n)], "label": labels, "target": targets, "attack": [attack] * n,
         "restart": [restart] * n, "num_attack_steps": [0 if clean else num_steps] * n, "prediction": predictions,
-        "loss": np.linspace(0, 1, n, dtype=np.float32), "correct": predictions == labels,
-        "hit": (predictions == targets) & (targets >= 0), "distance": np.full(n, 0 if clean else 0.1, np.float32),
+        "confidence": np.linspace(0.3, 0.9, n, dtype=np.float32), "loss": np.linspace(0, 1, n, dtype=np.float32),
+        "correct": predictions == labels, "hit": (predictions == targets) & (targets >= 0),
+        "distance": np.full(n, 0 if clean else 0.1, np.float32),
         "num_gradients": [0 if clean else num_steps] * n, "num_forwards": [1 if clean else num_steps + 1] * n,
         "status": ["run"] * n,
     }  # fmt: skip
@@ -75,9 +76,9 @@ def not_run(
     targets = np.full(n, -1) if targets is None else np.asarray(targets)
     return {
         "example_id": [f"ex-{first + i}" for i in range(n)], "label": labels, "target": targets, "attack": [attack] * n,
-        "restart": [restart] * n, "num_attack_steps": [num_steps] * n, "prediction": nothing, "loss": nothing,
-        "correct": nothing, "hit": nothing, "distance": nothing, "num_gradients": [0] * n, "num_forwards": [0] * n,
-        "status": [status] * n,
+        "restart": [restart] * n, "num_attack_steps": [num_steps] * n, "prediction": nothing, "confidence": nothing,
+        "loss": nothing, "correct": nothing, "hit": nothing, "distance": nothing,
+        "num_gradients": [0] * n, "num_forwards": [0] * n, "status": [status] * n,
     }  # fmt: skip
 
 

@@ -1,13 +1,14 @@
-"""What records say about their evaluation: alarms where another attack clearly does better, and none where it does not."""
+"""What records say about their evaluation: alarms where something is wrong, none where it is not, and what was not checked."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 
-from s3ta.records import findings, mcnemar, to_table
+from s3ta.records import Finding, findings, mcnemar, nested_scores, scores, to_table, wilson
 
 from .hand_made import join, manifest, not_run, rows
 
@@ -26,14 +27,18 @@ SEES: dict[str, dict[str, Any]] = {
 
 
 def found(broken: dict[str, Any], attacks: dict[str, dict[str, Any]], cascade: bool = False, left_out=()) -> list:
-    """Findings where each attack breaks these examples of forty."""
+    """What is told of masked gradients and attacks left out, where each attack breaks these examples of forty."""
     parts = [rows("clean", [0] * COUNT, [0] * COUNT)]
     parts += [
         rows(name, np.isin(np.arange(COUNT), list(which)).astype(int), [0] * COUNT) for name, which in broken.items()
     ]
     named = [settings | {"name": name} for name, settings in attacks.items()]
     suite = {"name": "s", "attacks": named, "cascade": cascade, "left_out": list(left_out)}
-    return findings(to_table(join(*parts)), manifest(suite=suite))
+    return alarms(findings(to_table(join(*parts)), manifest(suite=suite)))
+
+
+def alarms(told: list[Finding]) -> list[Finding]:
+    return [finding for finding in told if finding.kind in ("gradient masking", "fewer attacks", "incomplete", "trial")]
 
 
 @pytest.mark.parametrize("name", SEES)
@@ -42,6 +47,10 @@ def test_an_attack_that_clearly_does_better_is_an_alarm(name):
     assert (told.kind, told.severity) == ("gradient masking", "warning")
     assert f"'{name}'" in told.sentence
     assert "breaks 20 of 40 examples that stay right under 'pgd'; the other way round it is 0" in told.sentence
+    assert (told.evidence["only_this_breaks"], told.evidence["only_plain_breaks"]) == (20, 0)
+    assert told.evidence["p_value"] == mcnemar(20, 0)
+    assert "trust the lower number" in told.advice
+    assert told.told == f"{told.sentence} {told.advice}"
 
 
 @pytest.mark.parametrize("name", SEES)
@@ -117,7 +126,7 @@ def test_an_unfinished_evaluation_is_judged_by_those_that_met_both():
             rows("square", (np.arange(met) < broken_by_margin).astype(int), [0] * met),
         ]
         suite = {"name": "s", "attacks": [PGD, SEES["square"] | {"name": "square"}], "cascade": cascade}
-        return findings(to_table(join(*parts)), manifest(suite=suite))
+        return alarms(findings(to_table(join(*parts)), manifest(suite=suite)))
 
     assert told(False, 0, 8) == []
     assert told(True, 0, 8) == [], "whom square has not met yet it has not broken"
@@ -135,12 +144,13 @@ def test_a_cut_by_the_budget_is_told_and_settled_records_are_not():
     parts = [rows("clean", [0] * 3, [0] * 3), rows("pgd", [1] * 3, [0] * 3)]
     suite = {"name": "s", "attacks": [PGD]}
     settled = to_table(join(*parts, not_run("pgd", [0] * 3, restart=1)))
-    assert findings(settled, manifest(suite=suite)) == []
+    assert alarms(findings(settled, manifest(suite=suite))) == []
     cut = to_table(
         join(*parts, not_run("pgd", [0] * 3, restart=1, status="budget"), not_run("x", [0, 0, 0], status="budget"))
     )
-    (told,) = findings(cut, manifest(suite=suite))
-    assert told.kind == "incomplete"
+    (told,) = alarms(findings(cut, manifest(suite=suite)))
+    assert (told.kind, told.severity) == ("incomplete", "warning")
+    assert told.evidence == {"num_left_out": {"pgd": 3, "x": 3}, "without_number": ["x"]}
     for words in ("3 records of 'pgd'", "3 records of 'x'", "upper bound", "'x' has no number at all"):
         assert words in told.sentence
     assert "'pgd' has no number" not in told.sentence
@@ -148,4 +158,203 @@ def test_a_cut_by_the_budget_is_told_and_settled_records_are_not():
 
 def test_an_old_style_manifest_raises_no_alarm_and_no_error():
     table = to_table(join(rows("clean", [0] * 9, [0] * 9), rows("untargeted-5", [1] * 9, [0] * 9)))
-    assert findings(table, manifest()) == []
+    assert {finding.severity for finding in findings(table, manifest())} <= {"note", "unchecked", "passed"}
+
+
+def of_kind(kind: str, parts: list[dict[str, Any]], attacks: list[dict[str, Any]], **changes: Any) -> list[Finding]:
+    suite = {"name": "s", "attacks": attacks, "cascade": changes.pop("cascade", False)}
+    told = findings(to_table(join(*parts)), manifest(suite=suite, **changes))
+    assert json.loads(json.dumps([list(finding) for finding in told])) == [list(finding) for finding in told], "JSON"
+    order = [("error", "warning", "note", "unchecked", "passed").index(finding.severity) for finding in told]
+    assert order == sorted(order), "worst first"
+    return [finding for finding in told if finding.kind == kind]
+
+
+def predicted(right: Any, count: int = 200) -> np.ndarray:
+    """Answers to `count` examples of class 0, right where said."""
+    return 1 - np.isin(np.arange(count), list(right))
+
+
+def read_out(right: Any, num_steps: int, count: int = 200, **more: Any) -> dict[str, Any]:
+    return rows("pgd", predicted(right, count), [0] * count, num_steps=num_steps, **more)
+
+
+CLEAN = rows("clean", [0] * 200, [0] * 200)
+STEPS = PGD | {"step_size": 0.01}
+
+
+@pytest.mark.parametrize(("keep", "severity"), [("last", "note"), ("best", "warning")])
+def test_more_steps_that_help_the_model_are_told(keep, severity):
+    """Top-1 rises from 40 to 60 of 200 by examples that turn right again, and none that turn wrong."""
+    parts = [CLEAN, read_out(range(40), 50), read_out(range(60), 100)]
+    (told,) = of_kind("more steps help", parts, [STEPS | {"keep": keep}])
+    assert told.severity == severity
+    assert "top-1 rises by 10.0 points from 50 to 100 steps" in told.sentence
+    assert told.evidence["p_value"] == mcnemar(20, 0)
+    (fine,) = of_kind("more steps help", [CLEAN, read_out(range(60), 50), read_out(range(40), 100)], [STEPS])
+    assert (fine.severity, fine.evidence) == ("passed", {"num_compared": 1})
+    parts = [CLEAN, read_out(range(40), 50), read_out(range(10, 58), 100)]
+    (chance,) = of_kind("more steps help", parts, [STEPS])
+    assert chance.severity == "passed", "18 against 10: p = 0.18"
+
+
+def test_a_slow_rise_over_many_read_outs_is_seen_and_a_rise_of_a_point_is_not():
+    parts = [CLEAN, *(read_out(range(40 + 4 * i), 10 * (i + 1)) for i in range(4))]
+    (told,) = of_kind("more steps help", parts, [STEPS])
+    assert told.evidence["num_attack_steps"] == [10, 40], "12 against 0, each neighbour 4 against 0"
+    count = 2000
+    parts = [rows("clean", [0] * count, [0] * count), read_out(range(40), 50, count), read_out(range(58), 100, count)]
+    assert mcnemar(18, 0) < 1e-4
+    assert of_kind("more steps help", parts, [STEPS])[0].severity == "passed"
+
+
+def test_success_that_falls_with_more_steps_is_told():
+    def aimed(hits: range, steps: int) -> dict[str, Any]:
+        answers = np.where(np.isin(np.arange(200), list(hits)), 2, 1)
+        return rows("pgd", answers, [0] * 200, [2] * 200, num_steps=steps)
+
+    targeted = [STEPS | {"objective": "targeted"}]
+    (told,) = of_kind("more steps help", [CLEAN, aimed(range(60), 50), aimed(range(40), 100)], targeted)
+    assert "success falls by 10.0 points" in told.sentence
+    assert (
+        of_kind("more steps help", [CLEAN, aimed(range(40), 50), aimed(range(60), 100)], targeted)[0].severity
+        == "passed"
+    )
+    (alone,) = of_kind("more steps help", [CLEAN, aimed(range(60), 50)], targeted)
+    assert alone.severity == "unchecked"
+
+
+def test_an_attack_that_still_gains_has_not_converged():
+    parts = [CLEAN, read_out(range(100), 20), read_out(range(80), 50), read_out(range(70), 100)]
+    (told,) = of_kind("converged", parts, [STEPS])
+    assert (told.severity, told.evidence["num_attack_steps"], told.evidence["fall"]) == ("warning", [50, 100], 0.05)
+    low, high = told.evidence["interval"]
+    assert 0 < low < 0.05 < high
+    assert "More attack steps would lower it further" in told.advice
+    parts = [CLEAN, read_out(range(80), 50), read_out(range(10, 83), 100)]
+    (noise,) = of_kind("converged", parts, [STEPS])
+    assert noise.severity == "passed", "7 points, but 10 against 3"
+    (little,) = of_kind("converged", [CLEAN, read_out(range(80), 50), read_out(range(76), 100)], [STEPS])
+    assert (little.severity, little.evidence["fall"]) == ("passed", 0.02)
+
+
+def test_read_outs_close_together_do_not_say_whether_an_attack_has_converged():
+    (told,) = of_kind("converged", [CLEAN, read_out(range(80), 60), read_out(range(60), 100)], [STEPS])
+    assert told.severity == "unchecked"
+    parts = [CLEAN, read_out(range(100), 50), read_out(range(80), 60), read_out(range(60), 100)]
+    assert of_kind("converged", parts, [STEPS])[0].evidence["num_attack_steps"] == [50, 100], (
+        "the last that is far enough"
+    )
+    assert of_kind("converged", [CLEAN, read_out(range(80), 100)], [STEPS])[0].severity == "unchecked"
+
+
+def test_restarts_that_matter_are_told_with_the_fall_that_the_scores_show():
+    first, second = (read_out(right, 100, restart=r) for r, right in enumerate([range(100), range(10, 110)]))
+    table = to_table(join(CLEAN, first, second))
+    one, two = (score.num_correct for score in nested_scores(table, (1,)) if score.attack == "pgd")
+    (told,) = of_kind("restarts", [CLEAN, first, second], [STEPS])
+    assert told.severity == "note"
+    assert told.evidence["fall"] == (one - two) / 200 == 0.05
+    (little,) = of_kind("restarts", [CLEAN, first, read_out(range(4, 104), 100, restart=1)], [STEPS])
+    assert (little.severity, little.evidence["fall"]) == ("passed", 0.02)
+    assert of_kind("restarts", [CLEAN, first], [STEPS])[0].severity == "unchecked"
+    assert (
+        of_kind("restarts", [CLEAN, first, second], [STEPS | {"objective": "multitargeted"}])[0].severity == "unchecked"
+    )
+
+
+def test_restarts_in_a_cascade_are_compared_on_those_that_the_attack_met():
+    """'pgd' leaves 100; a second attack meets those, breaks 20 of them at first, and 10 more at its second start."""
+    later = STEPS | {"name": "later"}
+    parts = [
+        CLEAN,
+        read_out(range(100), 100),
+        rows("later", predicted(range(80), 100), [0] * 100, num_steps=100),
+        not_run("later", [0] * 100, num_steps=100, first=100),
+        rows("later", predicted(range(70), 80), [0] * 80, num_steps=100, restart=1),
+        not_run("later", [0] * 120, num_steps=100, first=80, restart=1),
+    ]
+    (told,) = of_kind("restarts", parts, [STEPS, later], cascade=True)
+    assert (told.evidence["attack"], told.evidence["fall"]) == ("later", 0.05)
+    final = scores(to_table(join(*parts)), cascade=True)[-1]
+    assert final.num_correct == 70, "80 after its first start"
+
+
+@pytest.mark.parametrize(
+    ("radius", "farthest", "severity"), [(0.1, 0.1, "passed"), (0.1, 0.10001, "error"), (0.1, 0.1000005, "passed")]
+)
+def test_images_outside_the_ball_are_an_error(radius, farthest, severity):
+    part = read_out(range(9), 100)
+    part["distance"] = np.where(np.arange(200) == 17, farthest, 0.05).astype(np.float32)
+    (told,) = of_kind("ball", [CLEAN, part], [STEPS | {"radius": radius}])
+    assert told.severity == severity
+    assert told.evidence["pgd"]["largest"] == pytest.approx(farthest, rel=1e-6)
+    (moved,) = of_kind("ball", [CLEAN, part], [{"name": "pgd", "kind": "transfer", "attack": PGD | {"radius": radius}}])
+    assert moved.severity == severity, "of a transfer, the radius that the images were made with"
+
+
+@pytest.mark.parametrize(
+    ("right", "total", "num_classes", "severity"),
+    [
+        (0, 8, 1000, "warning"), (15, 100, 10, "note"), (40, 80, 2, "warning"), (2, 100, 10, "warning"),
+        (20, 100, 10, "passed"), (2, 8, 1000, "passed"), (60, 80, 2, "passed"),
+        (5, 8, 2, "note"), (0, 2, 10, "note"), (1, 3, 10, "note"),
+    ],
+)  # fmt: skip
+def test_a_model_that_guesses_is_told_from_one_of_which_too_little_is_known(right, total, num_classes, severity):
+    parts = [rows("clean", predicted(range(right), total), [0] * total)]
+    (told,) = of_kind("clean accuracy", parts, [], model__num_classes=num_classes)
+    assert told.severity == severity
+    assert (wilson(right, total).low > 1 / num_classes) == (severity == "passed")
+    assert ("Nothing can be said about robustness" in told.sentence) == (severity == "warning")
+
+
+def test_a_subset_says_how_far_it_can_be_off():
+    data = {"num_examples": 200, "num_available": 10000}
+    (told,) = of_kind("subset", [CLEAN, read_out(range(100), 100)], [STEPS], data=data)
+    assert told.severity == "note"
+    low, high = wilson(100, 200)
+    assert told.evidence["half_width_pgd"] == pytest.approx((high - low) / 2, abs=1e-6)
+    assert f"{50 * (high - low):.1f} points for 'pgd' (50.0%)" in told.sentence
+    (whole,) = of_kind("subset", [CLEAN], [STEPS], data={"num_examples": 200, "num_available": 200})
+    assert whole.severity == "passed"
+
+
+@pytest.mark.parametrize(
+    ("attacks", "severity", "words"),
+    [
+        ([STEPS], "passed", "100 steps, 'pgd'"),
+        ([STEPS | {"num_attack_steps": 19}], "note", "has 19 steps"),
+        ([STEPS | {"objective": "targeted", "num_attack_steps": 1000}], "note", "no worst case"),
+        ([STEPS | {"objective": "targeted"}, STEPS | {"name": "b", "num_attack_steps": 20}], "passed", "'b'"),
+        ([STEPS | {"objective": "multitargeted"}], "passed", "'pgd'"),
+        ([SEES["square"] | {"name": "pgd", "num_attack_steps": 5000}], "note", "No attack of the suite uses gradients"),
+        ([{"name": "pgd", "kind": "transfer", "attack": PGD}], "note", "made on another model"),
+        ([], "note", "has no attack"),
+    ],
+)
+def test_a_suite_without_a_worst_case_is_told(attacks, severity, words):
+    (told,) = of_kind("weak attack", [CLEAN], attacks)
+    assert told.severity == severity
+    assert words in told.sentence
+
+
+def test_whether_anything_without_gradients_was_compared_is_told():
+    def told(attacks: list[dict[str, Any]], cascade: bool = False) -> list[str]:
+        parts = [CLEAN, *(rows(attack["name"], predicted(range(50)), [0] * 200, num_steps=100) for attack in attacks)]
+        return [finding.severity for finding in of_kind("black box", parts, attacks, cascade=cascade)]
+
+    square = SEES["square"] | {"name": "square"}
+    assert told([STEPS]) == ["unchecked"]
+    assert told([STEPS, square]) == ["passed"]
+    assert told([STEPS | {"num_attack_steps": 10}, square]) == ["unchecked"]
+    assert told([square]) == ["unchecked"]
+    assert told([STEPS, square], cascade=True) == ["passed"]
+    first = [CLEAN, rows("square", [0] * 200, [0] * 200)]
+    assert of_kind("black box", first, [square], cascade=True)[0].severity == "unchecked", "with nothing before it"
+    assert told([STEPS], cascade=True) == ["unchecked"]
+    parts = [CLEAN, read_out(range(180), 100), rows("square", predicted(range(50)), [0] * 200)]
+    assert of_kind("black box", parts, [STEPS, square]) == [], "the alarm says it"
+    parts = [CLEAN, read_out(range(50), 100), rows("margin", predicted(range(48)), [0] * 200)]
+    (margin,) = of_kind("other loss", parts, [STEPS, SEES["margin"] | {"name": "margin", "step_size": 0.01}])
+    assert (margin.severity, margin.evidence["compared"][0]["only_this_breaks"]) == ("passed", 2)

@@ -14,8 +14,8 @@ from .hand_made import join, not_run, rows
 def test_the_columns_and_their_types_are_the_contract():
     assert [(field.name, str(field.type)) for field in SCHEMA] == [
         ("example_id", "string"), ("label", "int32"), ("target", "int32"), ("attack", "string"), ("restart", "int16"),
-        ("num_attack_steps", "int32"), ("prediction", "int32"), ("loss", "float"), ("correct", "bool"), ("hit", "bool"),
-        ("distance", "float"), ("num_gradients", "int32"), ("num_forwards", "int32"),
+        ("num_attack_steps", "int32"), ("prediction", "int32"), ("confidence", "float"), ("loss", "float"),
+        ("correct", "bool"), ("hit", "bool"), ("distance", "float"), ("num_gradients", "int32"), ("num_forwards", "int32"),
         ("status", "string"),
     ]  # fmt: skip
 
@@ -38,6 +38,9 @@ def test_numpy_and_lists_and_tables_give_the_same_table():
         ({"num_attack_steps": [5, 0, 5]}, "no steps"),
         ({"restart": [0, 0, -1]}, "negative restart"),
         ({"distance": [0.1, float("nan"), 0.1]}, "distance"),
+        ({"confidence": [0.5, 0.5, 1.001]}, "record 2 .*confidence outside"),
+        ({"confidence": [0.5, -0.001, 1]}, "record 1 .*confidence outside"),
+        ({"confidence": [float("nan"), 0, 1]}, "record 0 .*confidence outside"),
         ({"label": [1, 2, None]}, "null"),
         ({"label": [1.5, 2, 2]}, "fit"),
         ({"restart": [0, 0, 70000]}, "fit"),
@@ -56,6 +59,7 @@ def test_a_bad_record_is_refused(change, message):
         ({"status": ["run", "settled", "run"]}, "record 1 .*a verdict without one"),
         ({"correct": [True, None, False]}, "record 1 .*ran without a verdict"),
         ({"loss": [0.1, None, 0.1]}, "record 1 .*ran without a verdict"),
+        ({"confidence": [0.1, None, 0.1]}, "record 1 .*ran without a verdict"),
         ({"status": ["run", "skipped", "run"]}, "none of run, settled, budget"),
         ({"label": [1, 2, None], "prediction": [1, 2, 2]}, "null"),
         ({"loss": [0.1, float("inf"), 0.1]}, "loss"),
@@ -70,7 +74,7 @@ def test_what_did_not_run_has_no_verdict_and_what_ran_has_one(change, message):
 def test_records_that_were_not_run(status):
     table = to_table(join(rows("pgd", [1], [1]), not_run("pgd", [1, 2], status=status, first=1)))
     assert table["correct"].to_pylist() == [True, None, None]
-    assert table["distance"].null_count == 2
+    assert table["distance"].null_count == table["confidence"].null_count == 2
     with pytest.raises(ValueError, match=r"record 1 .*evaluations of an attack that did not run"):
         to_table(join(rows("pgd", [1], [1]), not_run("pgd", [1], first=1) | {"num_forwards": [1]}))
     with pytest.raises(ValueError, match="clean record that was not run"):
@@ -107,7 +111,9 @@ def test_the_hash_sees_every_value_and_its_place():
         content_hash(table.take([1, 0, 2])),
     }
     moved = table.set_column(
-        7, SCHEMA.field("loss"), pa.array([0.0, 0.5, np.nextafter(np.float32(1), 2)], pa.float32())
+        SCHEMA.get_field_index("loss"),
+        SCHEMA.field("loss"),
+        pa.array([0.0, 0.5, np.nextafter(np.float32(1), 2)], pa.float32()),
     )
     renamed = table.set_column(0, SCHEMA.field("example_id"), pa.array(["ex-0e", "x-1", "ex-2"]))
     assert len(hashes | {content_hash(moved), content_hash(renamed)}) == 6

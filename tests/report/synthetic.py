@@ -160,7 +160,8 @@ def make_worst_case(
             ran, correct = status == RUN, i not in broken
             if ran and not correct:
                 left.discard(i)
-            values = {"prediction": i % 10 if correct else (i + 1) % 10, "loss": 0.5, "correct": correct, "hit": False}
+            values = {"prediction": i % 10 if correct else (i + 1) % 10, "confidence": 0.7, "loss": 0.5}
+            values |= {"correct": correct, "hit": False}
             row = {
                 "example_id": f"digit-{i:03d}",
                 "label": i % 10,
@@ -216,6 +217,7 @@ def _records(
                 "restart": restart,
                 "num_attack_steps": steps,
                 "prediction": prediction,
+                "confidence": float(np.clip(1.05 - 0.75 * hardness[i], 0.1, 1)),
                 "loss": 0.5,
                 "correct": prediction == label,
                 "hit": prediction == target,

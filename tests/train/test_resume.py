@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from s3ta import workflow
 from s3ta.cli import app
 from s3ta.config import override
 from s3ta.errors import UserError
@@ -279,7 +278,7 @@ def _acting_at(step, act, monkeypatch):
 
         yield report
 
-    monkeypatch.setattr(workflow, "progress", progress)
+    monkeypatch.setattr("s3ta.workflow.training.progress", progress)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

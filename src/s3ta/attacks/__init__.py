@@ -16,7 +16,7 @@ from s3ta.attacks.config import (
 )
 from s3ta.attacks.cost import Evaluations, evaluations
 from s3ta.attacks.draws import Draw, draw_targets, random_target, start_noise
-from s3ta.attacks.frozen import frozen
+from s3ta.attacks.frozen import frozen, random_state
 from s3ta.attacks.gradients import (
     Ascent,
     GradientSource,
@@ -26,6 +26,7 @@ from s3ta.attacks.gradients import (
     spsa,
     straight_through,
 )
+from s3ta.attacks.linearity import Linearity, Tangent, local_linearity, tangent
 from s3ta.attacks.loop import Attacked, perturb
 from s3ta.attacks.objectives import (
     Objective,
@@ -55,6 +56,7 @@ __all__ = [
     "Exact",
     "GradientSource",
     "GridRegion",
+    "Linearity",
     "Linf",
     "LoopConfig",
     "NotFiniteError",
@@ -64,6 +66,7 @@ __all__ = [
     "PGDConfig",
     "Steering",
     "StepRule",
+    "Tangent",
     "Threat",
     "adam_step",
     "all_glimpses",
@@ -80,9 +83,11 @@ __all__ = [
     "frozen",
     "jitter",
     "l2_step",
+    "local_linearity",
     "mixed",
     "one_glimpse",
     "perturb",
+    "random_state",
     "random_target",
     "run_attack",
     "sign_step",
@@ -91,6 +96,7 @@ __all__ = [
     "steer_away",
     "steer_onto",
     "straight_through",
+    "tangent",
     "targeted",
     "threat_of",
     "untargeted",

@@ -195,6 +195,9 @@ class AdamConfig(LoopConfig):
         return self
 
 
-def evaluation_step_size(num_attack_steps: int) -> float:
-    """The paper's rule at radius 16/255: 1.6/255 with 10 steps, 1/255 with any other number (E5, appendix B)."""
-    return (1.6 if num_attack_steps == 10 else 1.0) / 255
+def evaluation_step_size(num_attack_steps: int, radius: float = 16 / 255) -> float:
+    """1/255, or more where so many steps would not cross the radius: max(1, radius/steps) in 255ths.
+
+    The rule of Feature Denoising (E5, X6), where the paper's settings come from. At the paper's radius of 16/255 it gives the
+    paper's steps (appendix B): 1.6/255 with 10, 1/255 with any number from 16 up. At 8/255 it gives 1/255 with 10 steps too."""
+    return max(1.0, 255 * radius / num_attack_steps) / 255

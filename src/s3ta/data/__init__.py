@@ -1,25 +1,50 @@
 """Datasets with stable example ids, and the order of training data. Images are uint8 until a batch is fetched."""
 
-from s3ta.data.config import DataConfig
-from s3ta.data.dataset import Batch, Dataset, check_fit, fetch
+from s3ta.data.classes import Match, Relabelled, match_classes
+from s3ta.data.config import DataConfig, with_view
+from s3ta.data.dataset import Batch, Dataset, check_fit, content_of, fetch, preprocessing_of
 from s3ta.data.digits import ClutteredDigits
+from s3ta.data.imagenet import IMAGENET_A, imagenet_a_wnids, imagenet_wnids
 from s3ta.data.images import load_image
 from s3ta.data.order import batches, position, steps_per_epoch
+from s3ta.data.preprocessing import PREPROCESSINGS, Preprocessing, get_preprocessing, preprocessing_of_view
+from s3ta.data.selection import read_ids, select_ids, unreadable, unreadable_error, write_ids
 from s3ta.data.sources import TORCHVISION, Located, locate, open_dataset
+from s3ta.data.targets import read_targets, write_targets
 
 __all__ = [
+    "IMAGENET_A",
+    "PREPROCESSINGS",
     "TORCHVISION",
     "Batch",
     "ClutteredDigits",
     "DataConfig",
     "Dataset",
     "Located",
+    "Match",
+    "Preprocessing",
+    "Relabelled",
     "batches",
     "check_fit",
+    "content_of",
     "fetch",
+    "get_preprocessing",
+    "imagenet_a_wnids",
+    "imagenet_wnids",
     "load_image",
     "locate",
+    "match_classes",
     "open_dataset",
     "position",
+    "preprocessing_of",
+    "preprocessing_of_view",
+    "read_ids",
+    "read_targets",
+    "select_ids",
     "steps_per_epoch",
+    "unreadable",
+    "unreadable_error",
+    "with_view",
+    "write_ids",
+    "write_targets",
 ]

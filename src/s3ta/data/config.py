@@ -1,12 +1,24 @@
-"""Which data, as a config: a source, its image size, and how training images are augmented."""
+"""Which data, as a config: a source, its image size, how files become pixels, and how training images are augmented."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from s3ta.config import Config
+from s3ta.data.preprocessing import DEFAULT, Preprocessing, get_preprocessing, preprocessing_of_view
+from s3ta.errors import UserError
+
+
+def _by_name(value: Any) -> Any:
+    """`"Res256Crop224"` -> what it stands for. Anything that is not text is passed on for pydantic to judge."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return get_preprocessing(value).model_dump()
+    except UserError as error:
+        raise ValueError(str(error).removesuffix(".").removesuffix("?")) from None
 
 
 class DataConfig(Config):
@@ -22,3 +34,25 @@ class DataConfig(Config):
     """Training only. crop_flip: shift by up to 1/8 of the size (edges padded with black) and mirror every second image."""
     num_validation: Annotated[int, Field(ge=0)] | None = None
     """Training examples set apart for choices (default 1,000); digits have a validation split of their own."""
+    preprocessing: Annotated[Preprocessing | None, BeforeValidator(_by_name)] = None
+    """How image files become pixels: default, fd, Res256Crop224, BicubicRes256Crop224, Res224, Crop288, or numbers. None:
+    default; in evaluation what the model's authors do, where it is known."""
+
+    def identity(self) -> dict[str, Any]:
+        """All settings; the preprocessing only where it is not the default, which had no name once."""
+        settings = self.model_dump(mode="json")
+        if self.preprocessing in (None, DEFAULT):
+            del settings["preprocessing"]
+        return settings
+
+
+def with_view(
+    config: DataConfig, image_size: int, resize: int, interpolation: Literal["bicubic", "bilinear"]
+) -> DataConfig:
+    """The config for a model whose authors prepare image files so (the numbers of `models.View`).
+
+    What a person chose stays, and arrays stay as they are stored. Raises UserError where the cut does not fit."""
+    chosen = config.preprocessing
+    if chosen is None and config.source.startswith("folder:"):
+        chosen = preprocessing_of_view(resize, interpolation, image_size)
+    return config.model_copy(update={"image_size": image_size, "preprocessing": chosen})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -66,6 +66,29 @@ def fetch(dataset: Dataset, indices: Sequence[int], draw: tuple[int, int] | None
     return Batch([dataset.ids[i] for i in indices], torch.from_numpy(pixels).float().div_(255), labels)
 
 
+def content_of(dataset: Dataset) -> str:
+    """Identifies the examples, however their images are cut and scaled and their classes numbered: two models that each see
+    them in their own way are asked about the same ones."""
+    return getattr(dataset, "content", None) or dataset.fingerprint
+
+
+def preprocessing_of(dataset: Dataset) -> dict[str, Any]:
+    """How its images were made, for a manifest: `name`, `resize`, `interpolation`, `rounding`, `image_size`."""
+    return getattr(dataset, "preprocessing", None) or as_stored(dataset.shape)
+
+
+def as_stored(shape: tuple[int, int, int]) -> dict[str, Any]:
+    """What `preprocessing_of` says of images (C, H, W) that are taken as they are."""
+    size = shape[1] if shape[1] == shape[2] else None
+    return {"name": "none", "resize": None, "interpolation": "none", "rounding": "none", "image_size": size}
+
+
+def problem_of(dataset: Dataset, index: int) -> str | None:
+    """Why an example cannot be read, in a sentence that begins with its id; None where it can, and for all arrays."""
+    asked = getattr(dataset, "problem", None)
+    return None if asked is None else asked(index)
+
+
 def check_fit(
     dataset: Dataset,
     *,
@@ -75,25 +98,36 @@ def check_fit(
     classes: Sequence[str] | None = None,
 ) -> None:
     """Raises UserError where a model of this many channels and classes does not fit the data; where they are given, the
-    image size and the names of the model's classes must fit too."""
+    image size and the names of the model's classes must fit too, in order (X17)."""
     if dataset.shape[0] != channels:
         raise UserError(
             f"The model takes images with {channels} channels, but those of {dataset.source} have "
             f"{dataset.shape[0]}: set model.vision.in_channels={dataset.shape[0]}, or choose other data."
         )
+    can_match = classes is not None and set(dataset.classes) <= set(classes)
     if len(dataset.classes) != num_classes:
         raise UserError(
             f"The model has {num_classes} classes, but {dataset.source} has {len(dataset.classes)}: "
-            f"set model.num_classes={len(dataset.classes)} in training, or choose other data."
+            + (
+                "all of them are among the model's, so let only these compete with --match-classes data, or all with "
+                "--match-classes model."
+                if can_match
+                else f"set model.num_classes={len(dataset.classes)} in training, or choose other data."
+            )
         )
     if image_size is not None and dataset.shape[1:] != (image_size, image_size):
         raise UserError(
             f"The model is meant for {image_size} px, but the images of {dataset.source} are "
             f"{dataset.shape[1]}x{dataset.shape[2]}: set data.image_size={image_size} or model.vision.image_size."
         )
-    for ours, theirs in zip(classes or (), dataset.classes, strict=False):
+    for number, (ours, theirs) in enumerate(zip(classes or (), dataset.classes, strict=False)):
         if ours != theirs:
             raise UserError(
-                f"The model was trained with the class '{ours}' where {dataset.source} has '{theirs}': the labels would "
-                "mean other things."
+                f"Class {number} of the model is '{ours}', but {dataset.source} has '{theirs}' there: the labels would "
+                "mean other things; "
+                + (
+                    "the names are the same, so put them in order with --match-classes data."
+                    if can_match
+                    else "choose other data, or name their classes as the model's and use --match-classes data."
+                )
             )

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
 from PIL import Image
 
 from s3ta.data.config import DataConfig
-from s3ta.data.dataset import Dataset
+from s3ta.data.dataset import Dataset, as_stored, content_of, preprocessing_of, problem_of
 from s3ta.data.digits import CANVAS, SPLITS, ClutteredDigits
-from s3ta.data.images import SUFFIXES, crop_flip, fit, load_image
+from s3ta.data.images import SUFFIXES, crop_flip, decoded, load_image
+from s3ta.data.preprocessing import DEFAULT, Preprocessing, described, fit
 from s3ta.errors import UserError, unknown_name
 from s3ta.files import sha256
 from s3ta.streams import stream
@@ -55,6 +56,11 @@ def open_dataset(config: DataConfig, split: str, root: Path, download: bool = Fa
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
     kind, _, name = config.source.partition(":")
+    if kind in ("digits", "torchvision", "npz") and config.preprocessing not in (None, DEFAULT):
+        raise UserError(
+            f"data.preprocessing is for image files (folder:PATH), but the images of {config.source} are stored as arrays: "
+            "leave it out."
+        )
     if config.source == "digits":
         _check_digits(config)
         return ClutteredDigits(split)
@@ -78,11 +84,15 @@ class ArrayDataset:
         labels: Shaped[np.ndarray, " n"],
         classes: Sequence[str],
         ids: Sequence[str],
+        preprocessing: dict[str, Any] | None = None,
+        content: str | None = None,
     ) -> None:
         self.source, self.split, self.labels, self.classes, self.ids = config.source, split, labels, classes, ids
         self._pixels, self._augment = pixels, config.augment
         self.shape = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
         self.fingerprint = sha256(pixels.tobytes(), labels.tobytes())
+        self.content = content or self.fingerprint
+        self.preprocessing = preprocessing or as_stored(self.shape)
 
     def image(self, index: int, draw: tuple[int, int] | None = None) -> UInt8[np.ndarray, "C H W"]:
         return _augmented(self._pixels[index], self._augment, self.ids[index], draw)
@@ -91,27 +101,40 @@ class ArrayDataset:
 class FolderDataset:
     """Image files in one folder per class; read when asked for."""
 
-    def __init__(self, config: DataConfig, split: str, folder: Path, classes: Sequence[str]) -> None:
-        if config.image_size is None:
-            raise UserError(f"{config.source} needs a size for its images: set data.image_size.")
+    def __init__(self, config: DataConfig, split: str, folder: Path, classes: Sequence[str], base: Path) -> None:
+        """Classes are folders in `folder`; ids are paths from `base`."""
+        self._how = config.preprocessing or DEFAULT
+        size = _size_of_files(config, self._how)
         self.source, self.split, self.classes = config.source, split, classes
-        self._folder, self._augment = folder.parent, config.augment
+        self._folder, self._augment = base, config.augment
         self.ids: Sequence[str] = []
         labels = []
         for label, name in enumerate(classes):
             for path in sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES):
-                self.ids.append(path.relative_to(folder.parent).as_posix())  # val/CLASS/FILE: one name over all splits
+                self.ids.append(path.relative_to(base).as_posix())  # val/CLASS/FILE: one name over all splits
                 labels.append(label)
         if not self.ids:
             raise UserError(f"{folder} holds no images: expected CLASS/*.jpg and the like.")
         self.labels = np.asarray(labels, np.int64)
-        self.shape = (config.channels or 3, config.image_size, config.image_size)
+        self.shape = (config.channels or 3, size, size)
+        self.preprocessing = described(self._how, size)
+        pixels_by = "" if self.preprocessing == described(DEFAULT, size) else f"{sorted(self.preprocessing.items())}\n"
         listing = "".join(f"{i}:{(self._folder / i).stat().st_size}\n" for i in self.ids)
-        self.fingerprint = sha256(f"{self.shape}\n{listing}".encode())
+        self.fingerprint = sha256(f"{self.shape}\n{pixels_by}{listing}".encode())
+        self.content = sha256(listing.encode())
 
     def image(self, index: int, draw: tuple[int, int] | None = None) -> UInt8[np.ndarray, "C H W"]:
-        pixels = load_image(self._folder / self.ids[index], self.shape[1], self.shape[0])
+        pixels = load_image(self._folder / self.ids[index], self.shape[1], self.shape[0], self._how)
         return _augmented(pixels, self._augment, self.ids[index], draw)
+
+    def problem(self, index: int) -> str | None:
+        """Why this file cannot be read, named by its id; None where it can."""
+        path = self._folder / self.ids[index]
+        try:
+            decoded(path, self.shape[1], self.shape[0], self._how)
+        except UserError as error:
+            return str(error).replace(str(path), self.ids[index], 1)
+        return None
 
 
 class Subset:
@@ -122,10 +145,17 @@ class Subset:
         self._whole, self._positions = whole, list(positions)
         self.ids = [whole.ids[p] for p in self._positions]
         self.labels = whole.labels[self._positions]
-        self.fingerprint = sha256(whole.fingerprint.encode(), "\n".join(self.ids).encode())
+        told = "\n".join(self.ids).encode()
+        self.fingerprint = sha256(whole.fingerprint.encode(), told)
+        self.content = sha256(content_of(whole).encode(), told)
+        self.preprocessing = preprocessing_of(whole)
 
     def image(self, index: int, draw: tuple[int, int] | None = None) -> Shaped[np.ndarray, "C H W"]:
         return self._whole.image(self._positions[index], draw)
+
+    def problem(self, index: int) -> str | None:
+        """As that of the whole."""
+        return problem_of(self._whole, self._positions[index])
 
 
 def _held_out(config: DataConfig, split: str, open_part: Callable[[str], Dataset]) -> Dataset:
@@ -176,7 +206,7 @@ def _torchvision(config: DataConfig, split: str, name: str, root: Path, download
     pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
     ids = [f"{name.lower()}-{split}-{i:05d}" for i in range(len(pixels))]
     labels = np.asarray(stored.targets, np.int64)
-    return ArrayDataset(config, split, _resized(pixels, config.image_size), labels, tuple(stored.classes), ids)
+    return _arrays(config, split, pixels, labels, tuple(stored.classes), ids)
 
 
 def _npz(config: DataConfig, split: str, path: Path) -> Dataset:
@@ -212,9 +242,7 @@ def _npz(config: DataConfig, split: str, path: Path) -> Dataset:
     ids = [str(i) for i in arrays["ids"]] if "ids" in arrays else [f"{split}-{i:06d}" for i in range(len(pixels))]
     if len(ids) != len(pixels) or len(set(ids)) != len(ids):
         raise UserError(f"{file} must have one different id for each of its {len(pixels)} images.")
-    return ArrayDataset(
-        config, split, _resized(pixels, config.image_size), labels.astype(np.int64), tuple(classes), ids
-    )
+    return _arrays(config, split, pixels, labels.astype(np.int64), tuple(classes), ids)
 
 
 def _check_arrays(file: Path, images: np.ndarray | None, labels: np.ndarray | None) -> None:
@@ -239,6 +267,8 @@ def _folder(config: DataConfig, split: str, folder: Path) -> Dataset:
         raise UserError(f"The data folder {folder} does not exist: name the folder that holds it with --data-root.")
     names = {"train": ("train",), "test": ("test", "val", "validation")}[split]
     inside = next((folder / name for name in names if (folder / name).is_dir()), None)
+    if inside is None and split == "test" and _is_test_set(folder):
+        inside = folder
     if inside is None:
         raise UserError(f"The data folder {folder} has no folder {' or '.join(names)} in it.")
     # The training part names the classes, so that a test part that lacks one still counts them alike.
@@ -247,15 +277,51 @@ def _folder(config: DataConfig, split: str, folder: Path) -> Dataset:
     strange = [name for name in _class_folders(inside) if name not in classes]
     if strange:
         raise UserError(f"{inside} has the class '{strange[0]}', which {named} has not.")
-    return FolderDataset(config, split, inside, classes)
+    return FolderDataset(config, split, inside, classes, folder)
+
+
+def _is_test_set(folder: Path) -> bool:
+    """Whether it holds CLASS/FILE at once, as ImageNet-A does, and no folder of a split."""
+    inside = _class_folders(folder)
+    some = (path for name in inside for path in (folder / name).iterdir() if path.suffix.lower() in SUFFIXES)
+    return "train" not in inside and next(some, None) is not None
 
 
 def _class_folders(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _resized(pixels: UInt8[np.ndarray, "n C H W"], size: int | None) -> UInt8[np.ndarray, "n C h w"]:
+def _size_of_files(config: DataConfig, how: Preprocessing) -> int:
+    """Height and width that files get. Raises UserError where none is known, or two."""
+    size = config.image_size or how.image_size
+    if size is None:
+        raise UserError(f"{config.source} needs a size for its images: set data.image_size.")
+    if how.image_size not in (None, size):
+        raise UserError(
+            f"The preprocessing {described(how, how.image_size or size)['name']} gives {how.image_size} px, but {size} px "
+            "are asked for: choose another data.preprocessing."
+        )
+    if how.resize is not None and how.resize < size:
+        raise UserError(
+            f"A cut of {size} px does not fit a shorter side of {how.resize} px: set data.preprocessing.resize to {size} "
+            "or more."
+        )
+    return size
+
+
+def _arrays(
+    config: DataConfig,
+    split: str,
+    pixels: UInt8[np.ndarray, "n C H W"],
+    labels: Shaped[np.ndarray, " n"],
+    classes: Sequence[str],
+    ids: Sequence[str],
+) -> ArrayDataset:
+    """Arrays of the size asked for, or resized to it."""
+    size = config.image_size
     if size is None or pixels.shape[2:] == (size, size):
-        return np.ascontiguousarray(pixels)
+        return ArrayDataset(config, split, np.ascontiguousarray(pixels), labels, classes, ids)
     # Channel by channel: Pillow takes the last of 2 or 4 channels for transparency and changes the others.
-    return np.stack([np.stack([np.asarray(fit(Image.fromarray(c), size)) for c in image]) for image in pixels])
+    resized = np.stack([np.stack([np.asarray(fit(Image.fromarray(c), size)) for c in image]) for image in pixels])
+    content = sha256(pixels.tobytes(), labels.tobytes())
+    return ArrayDataset(config, split, resized, labels, classes, ids, described(DEFAULT, size), content)

@@ -1,9 +1,20 @@
 """Measure a model so that the number can be defended. Read `s3ta.evaluate.runner` first."""
 
 from s3ta.evaluate.catalogue import ATTACKS, Situation, get_attack
-from s3ta.evaluate.kept import KEPT_FILE, KeptImages
-from s3ta.evaluate.plan import Settings, choose_examples, pieces, stages, suite_identity, total
-from s3ta.evaluate.runner import evaluate, open_ledger, pace
+from s3ta.evaluate.identity import manifest, refuse_other_answers, suite_identity
+from s3ta.evaluate.kept import KEPT_FILE, ImageStore, KeptImages
+from s3ta.evaluate.pacing import pace
+from s3ta.evaluate.plan import (
+    Settings,
+    Shard,
+    choose_examples,
+    own_chunks,
+    pieces,
+    stages,
+    targets_of,
+    total,
+)
+from s3ta.evaluate.runner import evaluate, fill, open_ledger
 from s3ta.evaluate.search import Search
 from s3ta.evaluate.suites import (
     SUITES,
@@ -11,6 +22,7 @@ from s3ta.evaluate.suites import (
     NamedAttack,
     Suite,
     TransferConfig,
+    describe_suites,
     get_suite,
     misfit,
     suite_of,
@@ -23,25 +35,33 @@ __all__ = [
     "KEPT_FILE",
     "SUITES",
     "SUITES_AT",
+    "ImageStore",
     "KeptImages",
     "NamedAttack",
     "Search",
     "Settings",
+    "Shard",
     "Situation",
     "Suite",
     "TransferConfig",
     "changed_suite",
     "choose_examples",
+    "describe_suites",
     "evaluate",
+    "fill",
     "get_attack",
     "get_suite",
+    "manifest",
     "misfit",
     "open_ledger",
+    "own_chunks",
     "pace",
     "pieces",
+    "refuse_other_answers",
     "stages",
     "suite_identity",
     "suite_of",
+    "targets_of",
     "tiny_suite",
     "total",
     "transfer_suite",

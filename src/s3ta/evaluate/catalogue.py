@@ -37,7 +37,7 @@ def pgd_1000(at: Situation) -> Built:
 
 def targeted_100(at: Situation) -> Built:
     """The paper's: random target, signed gradient of its cross-entropy, 100 steps of 1/255, last iterate (E3-E6)."""
-    return _pgd(at, objective="targeted", step_size=evaluation_step_size(100))
+    return _pgd(at, objective="targeted", step_size=evaluation_step_size(100, at.radius))
 
 
 def targeted_1000(at: Situation) -> Built:
@@ -45,7 +45,7 @@ def targeted_1000(at: Situation) -> Built:
     return _pgd(
         at,
         objective="targeted",
-        step_size=evaluation_step_size(1000),
+        step_size=evaluation_step_size(1000, at.radius),
         num_attack_steps=1000,
         read_outs=(100, 250, 1000),
     )
@@ -58,7 +58,7 @@ def adam_250(at: Situation) -> Built:
 
 def spsa_100(at: Situation) -> Built:
     """The paper's SPSA: random target, 4,096 mirrored directions per step, 100 steps of 1/255 (E11). 819,200 forward passes."""
-    return _pgd(at, objective="targeted", step_size=evaluation_step_size(100), gradient=SPSA())
+    return _pgd(at, objective="targeted", step_size=evaluation_step_size(100, at.radius), gradient=SPSA())
 
 
 def spsa_20(at: Situation) -> Built:

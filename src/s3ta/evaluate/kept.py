@@ -14,11 +14,13 @@ from s3ta.errors import UserError
 from s3ta.evaluate.plan import Piece, Settings
 from s3ta.evaluate.suites import Suite
 from s3ta.files import read_arrays, write_arrays
-from s3ta.records import RUN, Ledger, is_cascade
+from s3ta.records import CLEAN, RUN, Ledger, is_cascade
 
 KEPT_FILE = "adversarial.npz"
 """The first images of the attack that the report shows."""
 _KEYS = ("example_ids", "attack", "restart", "images")
+_LEDGER = "ledger"
+"""The array that says which measurement the images belong to."""
 
 
 def images_path(folder: Path, index: int) -> Path:
@@ -26,19 +28,66 @@ def images_path(folder: Path, index: int) -> Path:
     return folder / f"images-{index:05d}.npz"
 
 
-def write_images(folder: Path, index: int, name: str, restart: int, ids: list[str], images: Tensor) -> None:
+def write_images(ledger: Ledger, index: int, name: str, restart: int, ids: list[str], images: Tensor) -> None:
     """Keep the final images of one chunk: float32, (n, C, H, W), compressed."""
     arrays = {
         "example_ids": np.array(ids, dtype=np.str_),
         "attack": np.array(name),
         "restart": np.array(restart),
         "images": images.cpu().numpy(),
+        _LEDGER: np.array(ledger.identity),
     }
-    write_arrays(images_path(folder, index), arrays)
+    write_arrays(images_path(ledger.folder, index), arrays)
 
 
-class KeptImages:
-    """The images of a finished evaluation, by attack, restart and example."""
+def _is_own(path: Path, ledger: Ledger) -> bool:
+    """Whether the images are there and belong to this measurement."""
+    try:
+        return path.is_file() and str(read_arrays(path, (_LEDGER,))[_LEDGER]) == ledger.identity
+    except UserError:  # damaged
+        return False
+
+
+class ImageStore:
+    """The images kept beside a ledger, by attack, restart and example."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        """Raises UserError where there are none, or those of another evaluation."""
+        self._where: dict[tuple[str, int, str], tuple[Path, int]] = {}
+        for index in range(ledger.num_chunks):
+            path = images_path(ledger.folder, index)
+            if path.is_file():
+                if not _is_own(path, ledger):
+                    raise UserError(f"{path} belongs to another evaluation than the manifest beside it: take it away.")
+                arrays = read_arrays(path, _KEYS[:3])
+                for row, example_id in enumerate(arrays["example_ids"].tolist()):
+                    self._where[str(arrays["attack"]), int(arrays["restart"]), example_id] = (path, row)
+        if not self._where:
+            raise UserError(f"{ledger.folder} holds no images: evaluate the source model with --keep-images.")
+        self._folder = ledger.folder
+
+    def load(self, attack: str, restart: int, ids: list[str]) -> Tensor:
+        """The images of these examples, in their order. Raises UserError where one is missing."""
+        return self.load_all([(attack, restart, example_id) for example_id in ids])
+
+    def load_all(self, wanted: list[tuple[str, int, str]]) -> Tensor:
+        """The images of these attacks, restarts and examples, in their order; each file is read once."""
+        found: dict[Path, list[tuple[int, int]]] = {}
+        for number, key in enumerate(wanted):
+            if key not in self._where:
+                raise UserError(f"{self._folder} holds no image of example {key[2]} under attack '{key[0]}'.")
+            path, row = self._where[key]
+            found.setdefault(path, []).append((number, row))
+        images: list[np.ndarray] = [np.empty(0)] * len(wanted)
+        for path, rows in found.items():
+            stored = read_arrays(path, _KEYS[3:])["images"]
+            for number, row in rows:
+                images[number] = stored[row]
+        return torch.from_numpy(np.stack(images))
+
+
+class KeptImages(ImageStore):
+    """The images of a finished evaluation that ran every attack on every example: what another model can be scored on."""
 
     def __init__(self, folder: Path) -> None:
         """Raises UserError where the folder is no finished evaluation with images of every example."""
@@ -51,29 +100,12 @@ class KeptImages:
                 f"{folder} holds images of only some examples, for others left early: evaluate with a suite that is not "
                 "a cascade, without --budget, and with --exhaustive where it has restarts."
             )
-        self._where: dict[tuple[str, int, str], tuple[Path, int]] = {}
-        for index in range(ledger.num_chunks):
-            path = images_path(folder, index)
-            if path.is_file():
-                arrays = read_arrays(path, _KEYS)
-                for row, example_id in enumerate(arrays["example_ids"].tolist()):
-                    self._where[str(arrays["attack"]), int(arrays["restart"]), example_id] = (path, row)
-        if not self._where:
-            raise UserError(f"{folder} holds no images: evaluate the source model with --keep-images.")
-        self._folder, self._open = folder, (Path(), np.empty(0))
-
-    def load(self, attack: str, restart: int, ids: list[str]) -> Tensor:
-        """The images of these examples, in their order. Raises UserError where one is missing."""
-        found = []
-        for example_id in ids:
-            place = self._where.get((attack, restart, example_id))
-            if place is None:
-                raise UserError(f"{self._folder} holds no image of example {example_id} under attack '{attack}'.")
-            path, row = place
-            if self._open[0] != path:
-                self._open = (path, read_arrays(path, _KEYS)["images"])
-            found.append(self._open[1][row])
-        return torch.from_numpy(np.stack(found))
+        super().__init__(ledger)
+        table = ledger.table().select(["example_id", "attack", "target"]).to_pylist()
+        self.ids = [row["example_id"] for row in table if row["attack"] == CLEAN]
+        """Of all examples, in the order in which they were measured."""
+        self.targets = {row["example_id"]: row["target"] for row in table if row["target"] >= 0}
+        """By example, where attacks had targets."""
 
 
 def _is_shown(piece: Piece, suite: Suite) -> bool:
@@ -82,16 +114,16 @@ def _is_shown(piece: Piece, suite: Suite) -> bool:
     return shown and bool(piece.positions)
 
 
-def lacks_images(piece: Piece, suite: Suite, settings: Settings, folder: Path) -> bool:
-    """Whether images that belong beside this chunk are not there: the piece is then run again."""
-    if _is_shown(piece, suite) and not (folder / KEPT_FILE).is_file():
+def lacks_images(piece: Piece, suite: Suite, settings: Settings, ledger: Ledger) -> bool:
+    """Whether images that belong beside this chunk are not there, or are another evaluation's: the piece is then run again."""
+    if _is_shown(piece, suite) and not _is_own(ledger.folder / KEPT_FILE, ledger):
         return True
     wanted = settings.keep_images and piece.stage.attack is not None and bool(piece.positions)
-    return wanted and not images_path(folder, piece.chunk).is_file()
+    return wanted and not _is_own(images_path(ledger.folder, piece.chunk), ledger)
 
 
 def keep(
-    folder: Path,
+    ledger: Ledger,
     piece: Piece,
     suite: Suite,
     settings: Settings,
@@ -102,7 +134,7 @@ def keep(
     """Keep what was asked for: some attacked images for the report, all of them for other models."""
     ids = [dataset.ids[i] for i in piece.positions]
     if settings.keep_images and piece.stage.attack is not None and ids:
-        write_images(folder, piece.chunk, piece.stage.name, piece.stage.restart, ids, final)
+        write_images(ledger, piece.chunk, piece.stage.name, piece.stage.restart, ids, final)
     if _is_shown(piece, suite):
         shown = min(settings.num_kept, len(ids))
         arrays = {
@@ -110,5 +142,6 @@ def keep(
             "targets": np.asarray(columns["target"][:shown]),  # those the attack was given; -1: none
             "adversarial": final[:shown].cpu().numpy(),
             "attack": np.array(piece.stage.name),
+            _LEDGER: np.array(ledger.identity),
         }
-        write_arrays(folder / KEPT_FILE, arrays)
+        write_arrays(ledger.folder / KEPT_FILE, arrays)

@@ -1,23 +1,20 @@
-"""What an evaluation will do, before it does it: the examples, the pieces of work, the manifest."""
+"""What an evaluation will do, before it does it: the examples, and the pieces of work."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from s3ta.attacks import Evaluations, evaluations
-from s3ta.data import Dataset
+from s3ta.attacks import Evaluations, draw_targets, evaluations
+from s3ta.data import Dataset, content_of
 from s3ta.errors import UserError
 from s3ta.evaluate.search import Search
 from s3ta.evaluate.suites import NamedAttack, Suite, TransferConfig
-from s3ta.files import sha256
-from s3ta.models import S3TA, ResNet, num_parameters, weights_hash
-from s3ta.records import CLEAN, FORMAT
+from s3ta.records import CLEAN
 from s3ta.streams import stream
 
 
@@ -38,6 +35,34 @@ class Settings(NamedTuple):
     """Evaluations (forward plus backward passes) that each example may cost; an attack that does not fit whole is left out."""
     keep_images: bool = False
     """Whether every final image is kept beside the ledger."""
+    block: int = 4
+    """Micro-batches whose examples share the places that become free when some leave; what shards divide among them."""
+    batch_size: int | None = None
+    """Examples in flight. Below the micro-batch, so many real ones are in each, beside copies; above it, so many are loaded
+    ahead. None: the micro-batch. Changes no record of ours, so it identifies nothing."""
+    targets: Mapping[str, int] | None = None
+    """Targets by example id, given instead of drawn."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of the work that one machine or process does: `index` of `count`, counted from 1."""
+
+    index: int = 1
+    count: int = 1
+
+    def owns(self, block: int) -> bool:
+        """Whether the examples of this block are its own, through all stages."""
+        return block % self.count == self.index - 1
+
+    @property
+    def is_all(self) -> bool:
+        return self.count == 1
+
+    @property
+    def name(self) -> str:
+        """`1-of-2`"""
+        return f"{self.index}-of-{self.count}"
 
 
 class Stage(NamedTuple):
@@ -71,7 +96,9 @@ class Piece(NamedTuple):
     """Places in the data set of the examples that run, at most a micro-batch."""
     left_out: tuple[tuple[int, str], ...]
     """Places of those that do not, each with its status."""
-    is_first: bool
+    block: int = 0
+    """The block of examples that it belongs to."""
+    is_first: bool = False
     """Whether this is the first chunk of its stage."""
 
     @property
@@ -89,7 +116,7 @@ def choose_examples(dataset: Dataset, num_examples: int | None, seed: int) -> li
         raise UserError(
             f"Cannot use {num_examples} examples: the {dataset.split} split of {dataset.source} has {total}."
         )
-    return stream(seed, "examples", dataset.fingerprint).permutation(total)[:num_examples].tolist()
+    return stream(seed, "examples", content_of(dataset)).permutation(total)[:num_examples].tolist()
 
 
 def stages(suite: Suite) -> list[Stage]:
@@ -98,18 +125,47 @@ def stages(suite: Suite) -> list[Stage]:
     return [Stage(named, restart, number) for number, (named, restart) in enumerate(runs)]
 
 
-def pieces(
-    stage: Stage, positions: Sequence[int], micro_batch: int, left_out: Mapping[int, str] | None = None
-) -> list[Piece]:
-    """The chunks of one stage: those that are left out make room, so that every micro-batch but the last is full.
+def may_leave(suite: Suite, settings: Settings) -> bool:
+    """Whether any example could ever be left out of a stage."""
+    repeats = any(named.attack.num_restarts > 1 for named in suite.attacks)
+    return settings.budget is not None or (not settings.exhaustive and (repeats or suite.cascade))
 
-    There are always as many chunks as without anybody left out; the last ones may be empty.
+
+def block_of(suite: Suite, settings: Settings) -> int:
+    """Micro-batches in a block: 1 where nobody leaves, for then no place becomes free."""
+    return settings.block if may_leave(suite, settings) else 1
+
+
+def pieces(
+    stage: Stage,
+    positions: Sequence[int],
+    micro_batch: int,
+    left_out: Mapping[int, str] | None = None,
+    block: int = 4,
+) -> list[Piece]:
+    """The chunks of one stage. Within a block, those that are left out make room, so that every micro-batch of it but the
+    last is full; blocks do not touch each other, so that shards need not know of each other.
+
+    There are always as many chunks as without anybody left out; the last ones of a block may be empty.
 
     Args:
       positions: all examples, in order.
-      left_out: places of the examples that do not run, with their status."""
-    left_out = left_out or {}
-    num_chunks = -(-len(positions) // micro_batch)
+      left_out: places of the examples that do not run, with their status.
+      block: micro-batches in a block."""
+    size, all_chunks = block * micro_batch, -(-len(positions) // micro_batch)
+    found = []
+    for number, begin in enumerate(range(0, len(positions), size)):
+        for place, (run, out) in enumerate(_filled(positions[begin : begin + size], micro_batch, left_out or {})):
+            within = number * block + place
+            chunk = stage.number * all_chunks + within
+            found.append(Piece(stage, chunk, tuple(run), tuple(out), number, is_first=within == 0))
+    return found
+
+
+def _filled(
+    positions: Sequence[int], micro_batch: int, left_out: Mapping[int, str]
+) -> list[tuple[list[int], list[tuple[int, str]]]]:
+    """The micro-batches of one block: who runs, who does not."""
     filled: list[tuple[list[int], list[tuple[int, str]]]] = [([], [])]
     for place in positions:
         if place in left_out:
@@ -118,89 +174,31 @@ def pieces(
         if len(filled[-1][0]) == micro_batch:
             filled.append(([], []))
         filled[-1][0].append(place)
-    filled += [([], [])] * (num_chunks - len(filled))
-    return [
-        Piece(stage, stage.number * num_chunks + number, tuple(run), tuple(out), number == 0)
-        for number, (run, out) in enumerate(filled)
-    ]
+    return filled + [([], [])] * (-(-len(positions) // micro_batch) - len(filled))
+
+
+def own_chunks(suite: Suite, num_examples: int, settings: Settings, shard: Shard) -> list[int]:
+    """The numbers of the chunks that a shard fills, ascending."""
+    all_chunks, block = -(-num_examples // settings.micro_batch), block_of(suite, settings)
+    own = [place for place in range(all_chunks) if shard.owns(place // block)]
+    return [stage.number * all_chunks + place for stage in stages(suite) for place in own]
+
+
+def targets_of(settings: Settings, ids: Sequence[str], labels: Tensor, num_classes: int) -> Tensor:
+    """The targets of these examples: given, or drawn from (seed, example id).
+
+    Raises UserError where targets are given, but not for all of them."""
+    if settings.targets is None:
+        return draw_targets(settings.seed, ids, labels, num_classes)
+    lacking = [example for example in ids if example not in settings.targets]
+    if lacking:
+        raise UserError(f"No target is given for example {lacking[0]}: name one for each example, or give no targets.")
+    return torch.tensor([settings.targets[example] for example in ids], dtype=labels.dtype, device=labels.device)
 
 
 def num_chunks(suite: Suite, num_examples: int, micro_batch: int) -> int:
     """How many chunks the finished ledger has, whoever is left out."""
     return len(stages(suite)) * -(-num_examples // micro_batch)
-
-
-def manifest(
-    model: S3TA | ResNet,
-    dataset: Dataset,
-    suite: Suite,
-    positions: Sequence[int],
-    settings: Settings,
-    device: torch.device,
-) -> dict[str, Any]:
-    """What identifies the measurement (`s3ta.records.ledger`); `informative` may differ when it is resumed."""
-    examples = sha256("\n".join(dataset.ids[i] for i in positions).encode())
-    return {
-        "format": FORMAT,
-        "num_chunks": num_chunks(suite, len(positions), settings.micro_batch),
-        "model": {
-            "name": model.config.name,
-            "sha256": weights_hash(model),
-            "num_parameters": num_parameters(model),
-            "num_classes": model.config.num_classes,
-            "config": model.config.model_dump(mode="json"),
-        },
-        "data": {
-            "source": dataset.source,
-            "split": dataset.split,
-            "fingerprint": dataset.fingerprint,
-            "examples": examples,
-            "num_examples": len(positions),
-            "num_available": len(dataset.ids),
-            "classes": list(dataset.classes),
-            "shape": list(dataset.shape),
-        },
-        "suite": suite_identity(suite),
-        "seed": settings.seed,
-        "precision": "float32",
-        "search": dict(settings.search._asdict()),
-        "exhaustive": settings.exhaustive,
-        "budget": settings.budget,
-        "micro_batch": settings.micro_batch,
-        "num_threads": settings.num_threads,
-        "device": device.type,
-        "informative": {
-            "versions": {name: version(name) for name in ("s3ta", "torch", "timm", "numpy")},
-            "hardware": hardware(device),
-            "python": platform.python_version(),
-        },
-    }
-
-
-def suite_identity(suite: Suite) -> dict[str, Any]:
-    """The suite as the manifest tells it."""
-    return {
-        "name": suite.name,
-        "description": suite.description,
-        "gallery_attack": suite.gallery_attack,
-        "cascade": suite.cascade,
-        "left_out": list(suite.left_out),
-        "images_from": suite.images_from and suite.images_from.model_dump(mode="json"),
-        "attacks": [
-            {"name": a.name, "objective": a.attack.objective, **a.attack.model_dump(mode="json")} for a in suite.attacks
-        ],
-    }
-
-
-def hardware(device: torch.device) -> str:
-    """The processor or GPU in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 class Total(NamedTuple):

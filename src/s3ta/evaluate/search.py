@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from s3ta.attacks import AutoAttackConfig, OutputsFn, PGDConfig
 from s3ta.attacks.config import AdamConfig
 from s3ta.errors import UserError
-from s3ta.models import S3TA, ResNet
 from s3ta.trace import Images, Logits, Trace
 
 
@@ -30,7 +29,7 @@ class Search(NamedTuple):
 class Searcher(nn.Module):
     """A copy of the model, run as `Search` says; answers like the model, in float32."""
 
-    def __init__(self, model: S3TA | ResNet, search: Search) -> None:
+    def __init__(self, model: nn.Module, search: Search) -> None:
         super().__init__()
         self._search = search
         self.model = copy.deepcopy(model)
@@ -59,7 +58,7 @@ class Searcher(nn.Module):
         return images.contiguous(memory_format=torch.channels_last) if self._search.channels_last else images
 
 
-def searched(model: S3TA | ResNet, search: Search) -> nn.Module:
+def searched(model: nn.Module, search: Search) -> nn.Module:
     """The model to compute gradients with; the model itself where nothing special is asked."""
     return model if search == Search() else Searcher(model, search)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from s3ta.data import Dataset
-from s3ta.evaluate.plan import Settings, Stage
+from s3ta.evaluate.plan import Settings, Stage, may_leave
 from s3ta.evaluate.suites import Suite
 from s3ta.records import BUDGET, CLEAN, RUN, SETTLED
 
@@ -34,8 +34,7 @@ class Standing:
     @property
     def matters(self) -> bool:
         """Whether anybody could ever be left out; if not, finished chunks need not be read."""
-        repeats = any(named.attack.num_restarts > 1 for named in self._suite.attacks)
-        return self._settings.budget is not None or (not self._settings.exhaustive and (repeats or self._suite.cascade))
+        return may_leave(self._suite, self._settings)
 
     def left_out(self, stage: Stage) -> dict[int, str]:
         """The places of the examples that this stage leaves out, with the reason."""

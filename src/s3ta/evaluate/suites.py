@@ -1,95 +1,34 @@
-"""Suites as data: which attacks make one row of a table."""
+"""Suites by name: which attacks make one row of a table. What a suite is says `schema.py`; the paper's are in `paper.py`."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field, model_validator
-
-from s3ta.attacks import AdamConfig, AttackConfig, AutoAttackConfig, LoopConfig, PGDConfig, evaluation_step_size
-from s3ta.config import Config, format_radius, from_json
+from s3ta.attacks import AutoAttackConfig, LoopConfig, PGDConfig
+from s3ta.config import format_radius, from_json
 from s3ta.errors import UserError, unknown_name
 from s3ta.evaluate.catalogue import Situation, get_attack
+from s3ta.evaluate.paper import figure7, table1, table2, table3, table4, table5, table6
+from s3ta.evaluate.schema import BOTH, ImagesFrom, NamedAttack, Objective, Suite, TransferConfig
 from s3ta.files import sha256
-from s3ta.records import CLEAN
 from s3ta.records.ledger import INFORMATIVE
 
-Objective = Literal["targeted", "untargeted"]
-BOTH: tuple[Objective, ...] = ("untargeted", "targeted")
-
-
-class TransferConfig(Config):
-    """No attack of its own: the images that an attack found on another model."""
-
-    kind: Literal["transfer"] = "transfer"
-    attack_name: str
-    """The attack's name there."""
-    attack: AttackConfig
-    """Its settings: what the images were allowed, and whether they have targets."""
-
-    @property
-    def objective(self) -> str:
-        return self.attack.objective
-
-    @property
-    def num_restarts(self) -> int:
-        return self.attack.num_restarts
-
-    @property
-    def num_attack_steps(self) -> int:
-        return self.attack.num_attack_steps
-
-    @property
-    def read_outs(self) -> tuple[int, ...]:
-        return ()
-
-
-class NamedAttack(Config):
-    """An attack under the name that its records carry."""
-
-    name: str
-    attack: Annotated[PGDConfig | AdamConfig | AutoAttackConfig | TransferConfig, Field(discriminator="kind")]
-
-
-class ImagesFrom(Config):
-    """Whose adversarial images a suite of transfers uses."""
-
-    model: str
-    sha256: str
-    suite: str
-    evaluation: str = ""
-    """Hash of the whole manifest of that evaluation: how it searched, and everything else that can change an image."""
-
-
-class Suite(Config):
-    """The clean images and some attacks on them, all with the same examples and targets."""
-
-    name: str
-    description: str
-    attacks: tuple[NamedAttack, ...]
-    num_examples: Annotated[int, Field(gt=0)] | None = None
-    """How many examples are drawn; None: all. `--num-examples` overrides it."""
-    gallery_attack: str | None = None
-    """The attack whose first adversarial images are kept for the report."""
-    cascade: bool = False
-    """Worst case over all attacks, one after the other: each runs only on what those before it left correct."""
-    images_from: ImagesFrom | None = None
-    left_out: tuple[str, ...] = ()
-    """Attacks of the suite that do not fit the model (they look at glimpses, and it has none)."""
-
-    @model_validator(mode="after")
-    def _attacks_can_be_told_apart(self) -> Suite:
-        names = [named.name for named in self.attacks]
-        if len(set(names)) < len(names) or CLEAN in names:
-            raise ValueError(f"attacks need different names, none of them '{CLEAN}'; got {names}")
-        if any(named.attack.num_attack_steps < 1 for named in self.attacks):
-            raise ValueError("an attack of a suite takes at least one step")
-        if self.cascade and any(set(n.attack.read_outs) - {n.attack.num_attack_steps} for n in self.attacks):
-            raise ValueError("the attacks of a cascade are read out at their end alone")
-        return self
+__all__ = [
+    "SUITES",
+    "SUITES_AT",
+    "ImagesFrom",
+    "NamedAttack",
+    "Suite",
+    "TransferConfig",
+    "describe_suites",
+    "get_suite",
+    "misfit",
+    "suite_of",
+    "transfer_suite",
+]
 
 
 def digits() -> Suite:
@@ -116,24 +55,24 @@ def quick() -> Suite:
     )
 
 
-def table1() -> Suite:
-    """The paper's Table 1: random-targeted PGD at 16/255 with 10, 100, 250 and 1,000 steps (E3-E6)."""
-    radius = 16 / 255
-    attacks = (
-        _pgd("targeted", 10, radius, evaluation_step_size(10), ()),
-        _pgd("targeted", 1000, radius, evaluation_step_size(1000), (100, 250, 1000)),
-    )
-    return Suite(
-        name="table1",
-        description="the paper's Table 1: random-targeted PGD, 16/255, 10 to 1,000 steps",
-        attacks=attacks,
-        gallery_attack="targeted-1000",
-    )
-
-
 def autoattack(at: Situation) -> Suite:
     """AutoAttack's standard version: its four parts, each on what the ones before it left correct."""
     return _named("autoattack", "AutoAttack, standard version", at, _AUTOATTACK, cascade=True)
+
+
+def robustbench(at: Situation) -> Suite:
+    """AutoAttack on all images, as RobustBench lists it: radius 8/255 for CIFAR-10 and CIFAR-100, 4/255 for ImageNet.
+
+    (Croce et al. 2021, https://arxiv.org/abs/2010.09670.) CIFAR means the 10,000 test images, ImageNet 5,000 of the validation
+    images, which RobustBench names. At another radius than the leaderboard's the description says so."""
+    listed = (4 if at.num_classes == 1000 else 8) / 255
+    other = at.num_classes is not None and abs(at.radius - listed) > 1e-9
+    remark = (
+        f"; not the leaderboard's, which for {at.num_classes:,} classes is {format_radius(listed)}" if other else ""
+    )
+    told = "AutoAttack, standard version, on all images (RobustBench lists 8/255 for CIFAR, 4/255 for ImageNet)"
+    suite = _named("robustbench", told, at, _AUTOATTACK, cascade=True)
+    return suite.model_copy(update={"num_examples": None, "description": suite.description + remark})
 
 
 def sequential(at: Situation) -> Suite:
@@ -185,7 +124,17 @@ _SEQUENTIAL = (
     "more-glimpses-100",
     "fewer-glimpses-100",
 )
-SUITES = {"digits": digits, "quick": quick, "table1": table1}
+SUITES = {
+    "digits": digits,
+    "quick": quick,
+    "table1": table1,
+    "table2": table2,
+    "table3": table3,
+    "table4": table4,
+    "table5": table5,
+    "table6": table6,
+    "figure7": figure7,
+}
 """Suites that state their radius."""
 SUITES_AT = {
     "autoattack": autoattack,
@@ -193,8 +142,16 @@ SUITES_AT = {
     "local": local,
     "unmask": unmask,
     "strongest": strongest,
+    "robustbench": robustbench,
 }
 """Suites for any radius."""
+
+
+def describe_suites() -> dict[str, str]:
+    """One sentence on every suite, by name: those that state their radius, then those for any."""
+    stated = {name: function().description for name, function in SUITES.items()}
+    anywhere = {name: (function.__doc__ or "").splitlines()[0] for name, function in SUITES_AT.items()}
+    return {name: f"{text[:1].upper()}{text[1:].rstrip('.')}." for name, text in (stated | anywhere).items()}
 
 
 def get_suite(name: str, at: Situation | None = None) -> Suite:
@@ -208,6 +165,8 @@ def get_suite(name: str, at: Situation | None = None) -> Suite:
 
 def suite_of(names: Sequence[str], at: Situation) -> Suite:
     """A suite of single attacks from the catalogue. Raises UserError for names that are not there or come twice."""
+    if not names:
+        raise UserError("A suite of single attacks needs at least one: see `s3ta list attacks`.")
     if len(set(names)) < len(names):
         raise UserError(f"An attack is named twice: {', '.join(names)}.")
     attacks = tuple(NamedAttack(name=name, attack=get_attack(name, at)) for name in names)
@@ -216,8 +175,11 @@ def suite_of(names: Sequence[str], at: Situation) -> Suite:
 
 
 def transfer_suite(manifest: dict[str, Any]) -> Suite:
-    """The final images of each attack of another model's evaluation, from its manifest."""
+    """The final images of each attack of another model's evaluation, from its manifest. Raises UserError for one without
+    attacks, or whose images were themselves transferred."""
     source = manifest["model"]
+    if not manifest["suite"]["attacks"]:
+        raise UserError("That evaluation attacked nothing: it has no adversarial images to transfer.")
     attacks = []
     for settings in manifest["suite"]["attacks"]:
         name = settings["name"]

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from s3ta.attacks import Attacked, Threat, draw_targets
-from s3ta.data import Dataset, fetch
+from s3ta.attacks import Attacked, Threat
+from s3ta.data import Dataset
 from s3ta.errors import UserError
-from s3ta.evaluate.plan import Piece, Settings
-from s3ta.models import S3TA, ResNet
+from s3ta.evaluate.plan import Piece, Settings, targets_of
 from s3ta.records import NO_TARGET, RUN
 from s3ta.records.schema import MEASURED
 
@@ -26,7 +25,7 @@ def untouched(images: Tensor, num_steps: int = 0) -> Attacked:
 
 
 def records(
-    model: S3TA | ResNet,
+    model: nn.Module,
     piece: Piece,
     attacked: Attacked,
     read_out: int,
@@ -35,9 +34,14 @@ def records(
     targets: Tensor | None,
     threat: Threat | None,
     ids: list[str],
+    first: int = 0,
 ) -> dict[str, np.ndarray]:
-    """One record per real example at one read-out: float32 eager classification of the image itself."""
-    images, count = attacked.images[read_out], len(piece.positions)
+    """One record per real example at one read-out: float32 eager classification of the image itself.
+
+    Args:
+      ids: of the real examples.
+      first: the row where they begin; all others hold copies."""
+    images, count = attacked.images[read_out], len(ids)
     violation = threat.violation(images, clean).max().item() if threat else (images - clean).abs().max().item()
     if not violation <= _TOLERANCE * max(1.0, threat.radius if threat else 0.0):
         raise AssertionError(
@@ -46,7 +50,8 @@ def records(
     with torch.no_grad():
         logits = model(images).float()
     if not torch.isfinite(logits).all():
-        bad = ids[int((~torch.isfinite(logits).all(dim=1)).nonzero()[0])]
+        row = int((~torch.isfinite(logits).all(dim=1)).nonzero()[0])
+        bad = ids[min(max(row - first, 0), count - 1)]
         raise UserError(
             f"The model's answer to example {bad} is not finite (NaN or infinite): it cannot be scored as right or wrong."
         )
@@ -54,16 +59,17 @@ def records(
     aim = torch.full_like(labels, NO_TARGET) if targets is None else targets
 
     def real(values: Tensor) -> np.ndarray:
-        return values[:count].cpu().numpy()
+        return values[first : first + count].cpu().numpy()
 
     return {
-        "example_id": np.array(ids[:count]),
+        "example_id": np.array(ids),
         "label": real(labels),
         "target": real(aim),
         "attack": np.full(count, piece.stage.name),
         "restart": np.full(count, piece.stage.restart),
         "num_attack_steps": np.full(count, attacked.read_outs[read_out]),
         "prediction": real(prediction),
+        "confidence": real(logits.softmax(dim=1).amax(dim=1).clamp(max=1)),
         "loss": real(cross_entropy(logits, labels, reduction="none")),
         "correct": real(prediction == labels),
         "hit": real((prediction == aim) & (aim >= 0)),
@@ -81,11 +87,12 @@ def left_out_records(
     if not piece.left_out or piece.stage.attack is None:
         return []
     positions, status = zip(*piece.left_out, strict=True)
-    ids, _, labels = fetch(dataset, positions)
+    ids = [dataset.ids[int(place)] for place in positions]
+    labels = torch.from_numpy(np.asarray([dataset.labels[int(place)] for place in positions], np.int64))
     config, count = piece.stage.attack.attack, len(ids)
     aim = torch.full_like(labels, NO_TARGET)
     if config.objective == "targeted":
-        aim = draw_targets(settings.seed, ids, labels, num_classes)
+        aim = targets_of(settings, ids, labels, num_classes)
     read_outs = sorted({*config.read_outs, config.num_attack_steps})
     kinds = {"prediction": np.int64, "correct": np.bool_, "hit": np.bool_}
     unknown = {name: np.ma.masked_array(np.zeros(count, kinds.get(name, np.float32)), mask=True) for name in MEASURED}
@@ -114,5 +121,5 @@ def no_records() -> dict[str, np.ndarray]:
         **{name: np.empty(0, np.str_) for name in texts},
         **{name: np.empty(0, np.int64) for name in numbers},
         **{name: np.empty(0, np.bool_) for name in truths},
-        **{name: np.empty(0, np.float32) for name in ("loss", "distance")},
+        **{name: np.empty(0, np.float32) for name in ("confidence", "loss", "distance")},
     }

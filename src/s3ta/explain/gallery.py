@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import nn
 
-from s3ta.attacks import frozen
+from s3ta.attacks import frozen, random_state
 from s3ta.data import Dataset, fetch
 from s3ta.errors import UserError
-from s3ta.models import S3TA, ResNet
+from s3ta.models import device_of
 
 KEPT = ("example_ids", "targets", "adversarial", "attack")
 """The arrays that an evaluation keeps of its first examples."""
 
 
-def gallery(
-    model: S3TA | ResNet, dataset: Dataset, kept: dict[str, np.ndarray], micro_batch: int
-) -> dict[str, np.ndarray]:
+def gallery(model: nn.Module, dataset: Dataset, kept: dict[str, np.ndarray], micro_batch: int) -> dict[str, np.ndarray]:
     """The kept arrays, and beside them `labels`, `clean` images, and what `look` sees, `_clean` and `_adversarial`.
 
     Args:
@@ -39,17 +38,18 @@ def gallery(
     return arrays
 
 
-def look(model: S3TA | ResNet, images: torch.Tensor, micro_batch: int = 0) -> dict[str, np.ndarray]:
-    """`probabilities` (B, Y); for S3TA also `attention` (T, B, N, h, w) and `glimpse_probabilities` (T, B, Y).
+def look(model: nn.Module, images: torch.Tensor, micro_batch: int = 0) -> dict[str, np.ndarray]:
+    """`probabilities` (B, Y); where it takes glimpses also `attention` (T, B, N, h, w) and `glimpse_probabilities` (T, B, Y).
 
     The batch is filled up to `micro_batch` images with copies of the last one, which are left out of the answer."""
     count = len(images)
     images = torch.cat([images, images[-1:].expand(max(0, micro_batch - count), -1, -1, -1)])
-    images = images.to(next(model.parameters()).device)
-    with frozen(model), torch.no_grad():
-        if not isinstance(model, S3TA):
+    images = images.to(device_of(model))
+    with frozen(model), random_state(0), torch.no_grad():
+        unroll = getattr(model, "unroll", None)
+        if unroll is None:
             return {"probabilities": model(images)[:count].softmax(dim=-1).cpu().numpy()}
-        logits, attention = model.unroll(images)
+        logits, attention = unroll(images)
     probabilities = logits[:, :count].softmax(dim=-1).cpu().numpy()
     return {
         "probabilities": probabilities[-1],

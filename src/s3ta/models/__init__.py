@@ -3,9 +3,11 @@
 Knows nothing of attacks, data or training. Read `s3ta.models.s3ta` first.
 """
 
+from s3ta.models.card import Card, Classifier, View, card_of, device_of, with_outputs
 from s3ta.models.config import ModelConfig, ResNetConfig, S3TAConfig, VisionConfig, default_stem
 from s3ta.models.cost import Cost, count
 from s3ta.models.factory import build_model, create_model, list_models, model_config, num_parameters
+from s3ta.models.foreign import Opening, is_foreign, open_model
 from s3ta.models.pretrained import (
     find_weights,
     from_pretrained,
@@ -20,24 +22,33 @@ from s3ta.models.s3ta import S3TA
 
 __all__ = [
     "S3TA",
+    "Card",
+    "Classifier",
     "Cost",
     "ModelConfig",
+    "Opening",
     "ResNet",
     "ResNetConfig",
     "S3TAConfig",
+    "View",
     "VisionConfig",
     "build_model",
+    "card_of",
     "count",
     "create_model",
     "default_stem",
+    "device_of",
     "find_weights",
     "from_pretrained",
+    "is_foreign",
     "list_models",
     "load_weights",
     "model_config",
     "num_parameters",
+    "open_model",
     "read_config",
     "read_tensors",
     "save_pretrained",
     "weights_hash",
+    "with_outputs",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -118,10 +119,12 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> N
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Identifies the weights by content, whatever the file they came from."""
-    parts = [
-        part
-        for key, value in sorted(model.state_dict().items())
-        for part in (key.encode(), value.detach().cpu().contiguous().numpy().tobytes())
-    ]
+    """Identifies the weights by content, whatever the file they came from: numbers of any kind, whole or shared."""
+    parts = [part for key, value in sorted(model.state_dict().items()) for part in (key.encode(), _content(value))]
     return sha256(*parts)
+
+
+def _content(value: Tensor) -> bytes:
+    """The bytes of a tensor as they lie in memory; through uint8, because numpy does not know every kind of number."""
+    flat = value.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes()

@@ -1,13 +1,27 @@
 """Records of evaluations: one row per example x attack x restart x read-out, and the numbers made from them. No torch.
 
-`schema` (what a record is), `ledger` (chunks in a folder), `metrics` (counts), `intervals` (how sure, and who differs).
+`schema` (what a record is), `ledger` (chunks in a folder), `metrics` (counts), `intervals` (how sure, and who differs),
+`calibration` (what confidence is worth), `flips` (one model measured twice), `finding` and `findings` (what the records tell
+of themselves).
 
     ledger = Ledger.read(folder)
     for score in scores(ledger.table()):
         low, high = wilson(score.num_correct, score.num_examples)
 """
 
-from s3ta.records.findings import Finding, findings
+from s3ta.records.calibration import (
+    Bin,
+    Calibration,
+    RiskCoverage,
+    calibration,
+    calibration_of,
+    clean_answers,
+    reliability,
+    risk_coverage,
+)
+from s3ta.records.finding import SEVERITIES, Finding
+from s3ta.records.findings import findings
+from s3ta.records.flips import Flip, flips
 from s3ta.records.intervals import (
     Comparison,
     Interval,
@@ -30,15 +44,24 @@ __all__ = [
     "RUN",
     "SCHEMA",
     "SETTLED",
+    "SEVERITIES",
+    "Bin",
+    "Calibration",
     "Comparison",
     "Finding",
+    "Flip",
     "Interval",
     "Ledger",
     "Outcome",
     "PairedCounts",
+    "RiskCoverage",
     "Score",
+    "calibration",
+    "calibration_of",
+    "clean_answers",
     "content_hash",
     "findings",
+    "flips",
     "is_cascade",
     "manifest_differences",
     "mcnemar",
@@ -47,6 +70,8 @@ __all__ = [
     "pair",
     "paired_difference",
     "refuse_other_settings",
+    "reliability",
+    "risk_coverage",
     "scores",
     "to_table",
     "wilson",

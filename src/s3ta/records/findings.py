@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from s3ta.records import soundness, strength
+from s3ta.records.finding import SEVERITIES, Finding
 from s3ta.records.intervals import mcnemar
 from s3ta.records.ledger import is_cascade
 from s3ta.records.metrics import Outcome, outcomes
@@ -16,7 +18,6 @@ from s3ta.records.schema import BUDGET, CLEAN
 
 _LEVEL = 0.05
 _NO_GRADIENT = "uses no gradient"
-_ENOUGH_STEPS = 20
 _LEAST = {False: 0.05, True: 0.01}
 """Shares of all examples that another loss, and an attack without gradients, must break beyond what plain attacks do. The
 margin is a few points stronger than the cross-entropy on sound models too."""
@@ -24,35 +25,36 @@ _SQUARE_SHARE = 0.002
 """AutoAttack's own rule: Square breaking more than this share of all examples, after the attacks with gradients."""
 
 
-class Finding(NamedTuple):
-    """One thing that a reader of the numbers must know."""
-
-    kind: str
-    """A stable name: `gradient masking`, `incomplete`."""
-    severity: str
-    """`warning`: the number may be wrong; `note`: it must be read with this in mind."""
-    sentence: str
-    """What was seen, with the numbers, and what to do."""
-
-
 def findings(table: pa.Table, manifest: dict[str, Any]) -> list[Finding]:
-    """Everything that the records show. Errors as of `outcomes`."""
-    reduced = outcomes(table, cascade=is_cascade(manifest))
-    settings = {attack["name"]: attack for attack in manifest["suite"]["attacks"]}
+    """Everything that the records show, worst first; also what was checked and found in order, and what could not be.
+
+    Errors as of `outcomes`."""
+    cascade = is_cascade(manifest)
+    reduced, settings = outcomes(table, cascade=cascade), strength.settings_of(manifest)
     last = {outcome.attack: outcome for outcome in reduced}
-    looked = _masked_in_cascade if is_cascade(manifest) else _masked
-    return [
+    num_examples = len(last[CLEAN].correct) if CLEAN in last else len(table["example_id"].unique())
+    found = [
         *_trial(manifest),
-        *looked(last, settings),
-        *_short_steps(manifest),
         *_cut(table, last),
+        *soundness.ball_respected(table, settings),
+        *soundness.above_chance(reduced, manifest),
+        *(_masked_in_cascade if cascade else _masked)(
+            last, {attack["name"]: attack for attack in manifest["suite"]["attacks"]}
+        ),
+        *_short_steps(manifest),
+        *strength.converged(reduced),
+        *strength.more_steps_help(reduced, settings),
+        *strength.restarts_matter(table, settings, num_examples),
+        *strength.worst_case(manifest),
         *_left_out(manifest),
+        *soundness.subset_of_all(reduced, manifest),
     ]
+    return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
 def sees_through(settings: dict[str, Any]) -> str | None:
     """Why an attack works where gradients are masked; None where it does not, or not for that reason."""
-    if settings.get("part") == "square" or (settings.get("gradient") or {}).get("kind") == "spsa":
+    if not strength.uses_gradients(settings):
         return _NO_GRADIENT
     if settings.get("kind") in ("pgd", "adam") and settings.get("loss") in ("margin", "dlr"):
         return "keeps a gradient where the cross-entropy has none"
@@ -65,13 +67,14 @@ def _masked(last: dict[str, Outcome], settings: dict[str, dict[str, Any]]) -> li
     Compared are attacks of one norm, radius, mask and objective, example by example: all plain ones together (an example is
     broken if any breaks it) against each of the others. A comparison must be fair: another loss takes as many steps and keeps
     the same iterate, and what uses no gradient meets plain attacks of 20 steps or more."""
-    found = []
+    found, in_order, alone = list[Finding](), dict[str, dict[str, Any]](), list[str]()
     for name in last:
         reason = sees_through(settings.get(name, {}))
         if reason is None:
             continue
         plain = [other for other in last if _is_fair(settings.get(other, {}), settings[name])]
         if not plain:
+            alone += [name] if reason == _NO_GRADIENT else []
             continue
         met = [name, *plain]  # of an unfinished evaluation, some examples have met only some of them
         common = list(set.intersection(*(set(last[attack].example_ids) for attack in met)))
@@ -79,31 +82,89 @@ def _masked(last: dict[str, Outcome], settings: dict[str, dict[str, Any]]) -> li
         survived = np.logical_and.reduce(others)
         only_here, only_plain = int((survived & ~right).sum()), int((~survived & right).sum())
         least = _LEAST[reason == _NO_GRADIENT] * len(survived)
+        evidence = {
+            "attack": name,
+            "plain": plain,
+            "only_this_breaks": only_here,
+            "only_plain_breaks": only_plain,
+            "num_examples": len(survived),
+            "p_value": mcnemar(only_here, only_plain),
+        }
         if only_here - only_plain > least and mcnemar(only_here, only_plain) < _LEVEL:
             sentence = (
                 f"Gradients seem to be masked: '{name}', which {reason}, breaks {only_here} of {len(survived)} examples that "
                 f"stay right under {' and '.join(repr(other) for other in plain)}; the other way round it is {only_plain} "
-                f"(exact McNemar p {mcnemar(only_here, only_plain):.2g}). Robustness measured with cross-entropy gradients "
-                "is too high here: trust the lower number, and run --suite strongest."
+                f"(exact McNemar p {mcnemar(only_here, only_plain):.2g})."
             )
-            found.append(Finding("gradient masking", "warning", sentence))
+            advice = (
+                "Robustness measured with cross-entropy gradients is too high here: trust the lower number, and run --suite "
+                "strongest."
+            )
+            found.append(Finding("gradient masking", "warning", sentence, evidence, advice))
+        else:
+            in_order[name] = evidence
+    return found + _in_order(in_order, alone, settings, told=[str(finding.evidence["attack"]) for finding in found])
+
+
+def _in_order(
+    compared: dict[str, dict[str, Any]], alone: list[str], settings: dict[str, dict[str, Any]], told: list[str]
+) -> list[Finding]:
+    """Comparisons without an alarm: of attacks without gradients (or why there is none), and of other losses."""
+    found = []
+    blind = {name: each for name, each in compared.items() if sees_through(settings[name]) == _NO_GRADIENT}
+    for kind, among in (
+        ("black box", blind),
+        ("other loss", {name: compared[name] for name in compared if name not in blind}),
+    ):
+        if among:
+            each = "; ".join(
+                f"'{name}' alone breaks {one['only_this_breaks']} of {one['num_examples']}, the plain ones alone "
+                f"{one['only_plain_breaks']}"
+                for name, one in among.items()
+            )
+            sentence = f"No sign of masked gradients: {each}."
+            found.append(Finding(kind, "passed", sentence, {"compared": list(among.values())}))
+    if not blind and not any(sees_through(settings[name]) == _NO_GRADIENT for name in told):
+        sentence = "Whether gradients are masked was not checked: the suite has no attack without gradients."
+        if alone:
+            sentence = (
+                f"Whether gradients are masked was not checked: beside {', '.join(map(repr, alone))}, which uses none, there "
+                f"is no PGD of {strength.ENOUGH_STEPS} steps or more on the cross-entropy with the same norm, radius and "
+                "objective."
+            )
+        found.append(Finding("black box", "unchecked", sentence, {}, "Run --suite unmask too."))
     return found
 
 
 def _masked_in_cascade(last: dict[str, Outcome], settings: dict[str, dict[str, Any]]) -> list[Finding]:
     """Square breaks a considerable share of what all attacks before it left."""
-    names = list(last)
     found = []
-    for before, name in pairwise(names):
+    for before, name in pairwise(last):
+        if settings.get(name, {}).get("part") != "square":
+            continue
         left = int(last[before].correct[np.isin(last[before].example_ids, last[name].example_ids)].sum())
         broken = left - int(last[name].correct.sum())
         least = max(1, _SQUARE_SHARE * len(last[name].example_ids))
-        if settings.get(name, {}).get("part") == "square" and broken > least:
+        evidence = {"attack": name, "broken": broken, "left": left, "num_examples": len(last[name].example_ids)}
+        if broken > least:
             sentence = (
                 f"Gradients may be masked: 'square', which uses none, breaks {broken} of the {left} examples that all "
-                "attacks with gradients before it left correct. Run --suite unmask to see more."
+                "attacks with gradients before it left correct."
             )
-            found.append(Finding("gradient masking", "warning", sentence))
+            found.append(Finding("gradient masking", "warning", sentence, evidence, "Run --suite unmask to see more."))
+        elif before == CLEAN:
+            continue
+        else:
+            sentence = (
+                f"No sign of masked gradients: 'square', which uses none, breaks {broken} of the {left} examples that all "
+                "attacks before it left correct."
+            )
+            found.append(Finding("black box", "passed", sentence, evidence))
+    if not found:
+        sentence = (
+            "Whether gradients are masked was not checked: the suite does not end in an attack without gradients."
+        )
+        found.append(Finding("black box", "unchecked", sentence, {}, "Run --suite unmask too."))
     return found
 
 
@@ -111,7 +172,7 @@ def _is_fair(settings: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether a plain attack that breaks clearly less than the other one is a sign of masking, and not just a weak attack."""
     steps = settings.get("num_attack_steps", 0)
     if sees_through(other) == _NO_GRADIENT:
-        strong = steps >= _ENOUGH_STEPS
+        strong = steps >= strength.ENOUGH_STEPS
     else:
         same = ("num_attack_steps", "keep", "num_restarts", "step_size", "annealing", "momentum", "eight_bit")
         strong = all(settings.get(key) == other.get(key) for key in same)
@@ -141,24 +202,25 @@ def _cut(table: pa.Table, last: dict[str, Outcome]) -> list[Finding]:
     )
     if without:
         sentence += f"; {', '.join(map(repr, without))} has no number at all"
-    return [Finding("incomplete", "warning", sentence + ".")]
+    advice = "Evaluate again without --budget, or with a larger one, for a number to quote."
+    return [Finding("incomplete", "warning", sentence + ".", {"num_left_out": cut, "without_number": without}, advice)]
 
 
 def _left_out(manifest: dict[str, Any]) -> list[Finding]:
-    names = manifest["suite"].get("left_out") or []
+    names = list(manifest["suite"].get("left_out") or [])
     if not names:
         return []
-    sentence = (
-        f"Left out, for they do not fit the model or a changed setting: {', '.join(names)}. Beside a model that met them, "
-        "this one met fewer attacks."
-    )
-    return [Finding("fewer attacks", "note", sentence)]
+    sentence = f"Left out, for they do not fit the model or a changed setting: {', '.join(names)}."
+    advice = "Beside a model that met them, this one met fewer attacks: compare attack by attack."
+    return [Finding("fewer attacks", "note", sentence, {"left_out": names}, advice)]
 
 
 def _trial(manifest: dict[str, Any]) -> list[Finding]:
-    if not re.search(r"-tiny\b", str(manifest["suite"].get("name"))):
+    name = str(manifest["suite"].get("name"))
+    if not re.search(r"-tiny\b", name):
         return []
-    return [Finding("trial", "warning", "This was a trial run (--tiny): its numbers mean nothing.")]
+    sentence = "This was a trial run (--tiny): its numbers mean nothing."
+    return [Finding("trial", "warning", sentence, {"suite": name}, "Evaluate again without --tiny.")]
 
 
 def _short_steps(manifest: dict[str, Any]) -> list[Finding]:
@@ -172,7 +234,9 @@ def _short_steps(manifest: dict[str, Any]) -> list[Finding]:
         if reach < 0.999 * radius:
             sentence = (
                 f"'{attack['name']}' is too short for its ball: {steps} steps go {reach:.3g} in all, and the radius is "
-                f"{radius:.3g}. Give more steps or a larger attack.step_size."
+                f"{radius:.3g}."
             )
-            found.append(Finding("short steps", "warning", sentence))
+            evidence = {"attack": attack["name"], "num_attack_steps": steps, "reach": reach, "radius": radius}
+            advice = "Give more steps or a larger attack.step_size."
+            found.append(Finding("short steps", "warning", sentence, evidence, advice))
     return found

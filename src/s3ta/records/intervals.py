@@ -152,7 +152,11 @@ def refuse_other_settings(manifest_a: dict[str, Any], manifest_b: dict[str, Any]
     def identity(manifest: dict[str, Any]) -> dict[str, Any]:
         data, suite = manifest.get("data", {}), manifest.get("suite", {})
         return {
-            "data": {"fingerprint": data.get("fingerprint")},
+            "data": {
+                "fingerprint": data.get("content", data.get("fingerprint")),
+                "num_classes": manifest.get("model", {}).get("num_classes"),
+                "classes": data.get("classes"),
+            },
             "seed": manifest.get("seed"),
             "search": manifest.get("search"),
             "budget": manifest.get("budget"),

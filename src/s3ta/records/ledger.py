@@ -7,7 +7,7 @@ FOLDER/chunk-00000.parquet    the records of the first chunk of examples; the co
 Every file is whole or absent; resume means doing the missing chunks, and nothing sound is ever overwritten:
 
     ledger = Ledger.open(folder, manifest)          # a new folder, or one with the same manifest
-    for index in ledger.missing(ledger.num_chunks):
+    for index in ledger.missing():
         ledger.write_chunk(index, evaluate(index))
     table = Ledger.read(folder).table()
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from s3ta.errors import UserError
-from s3ta.files import read_json, write_atomic, write_json
+from s3ta.files import read_json, sha256, write_atomic, write_json
 from s3ta.records.schema import SCHEMA, content_hash, to_table
 
-FORMAT = 2
-"""2: records say whether the attack ran (`status`)."""
+FORMAT = 3
+"""2: records say whether the attack ran (`status`). 3: and how sure the model was (`confidence`); chunks name their
+manifest."""
 INFORMATIVE = "informative"
 """The manifest's key whose content (versions, hardware) may differ between sessions and is never compared."""
 
-_HASH_KEY = b"s3ta.content"
+_HASH_KEY, _MANIFEST_KEY = b"s3ta.content", b"s3ta.manifest"
+
+
+class ForeignChunkError(UserError):
+    """A sound chunk, but of another evaluation."""
 
 
 class Ledger:
@@ -41,6 +46,8 @@ class Ledger:
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self.folder = folder
         self.manifest = manifest
+        told = {key: value for key, value in manifest.items() if key != INFORMATIVE}
+        self.identity = sha256(json.dumps(told, sort_keys=True).encode())
 
     @classmethod
     def open(cls, folder: Path, manifest: dict[str, Any]) -> Ledger:
@@ -54,24 +61,30 @@ class Ledger:
         Raises:
           UserError: the folder holds another measurement (every difference is named by its dotted path, with both
             values), chunks without a manifest, a damaged manifest, or a format that this version does not know."""
+        cls.check(folder, manifest)
+        if not (folder / "manifest.json").exists():
+            write_json(folder / "manifest.json", manifest)
+            cls.check(folder, manifest)  # another process may have been faster
+        return cls(folder, _read_manifest(folder))
+
+    @classmethod
+    def check(cls, folder: Path, manifest: dict[str, Any]) -> None:
+        """Refuse what `open` refuses, and write nothing. Arguments and errors as there."""
         manifest = json.loads(json.dumps(manifest))
         _check_manifest(manifest, folder)
-        path = folder / "manifest.json"
-        if not path.exists():
-            if next(folder.glob("chunk-*.parquet"), None) is not None:
+        if not (folder / "manifest.json").exists():
+            if next(folder.glob("chunk-*.parquet"), None) is not None and not (folder / "manifest.json").exists():
                 raise UserError(
                     f"{folder} holds chunks but no manifest.json, so what they measure is unknown: use another folder."
                 )
-            write_json(path, manifest)
-        present = _read_manifest(folder)
-        differences = list(manifest_differences(present, manifest))
+            return
+        differences = list(manifest_differences(_read_manifest(folder), manifest))
         if differences:
             raise UserError(
                 f"{folder} already holds another evaluation: "
                 + "; ".join(f"{where} is {old} there and {new} now" for where, old, new in differences)
                 + ". Use another folder, or the settings of the first."
             )
-        return cls(folder, present)
 
     @classmethod
     def read(cls, folder: Path) -> Ledger:
@@ -95,15 +108,18 @@ class Ledger:
     @property
     def complete(self) -> bool:
         """Whether every chunk is there and sound. Reads them all."""
-        return not self.missing(self.num_chunks)
+        return not self.missing()
 
     def chunk_path(self, index: int) -> Path:
         return self.folder / f"chunk-{index:05d}.parquet"
 
-    def missing(self, num_chunks: int) -> list[int]:
-        """The chunks, of the first `num_chunks`, that are absent or damaged, ascending. Reads every chunk to find
-        out."""
-        return [index for index in range(num_chunks) if not self._is_sound(index)]
+    def missing(self, among: Iterable[int] | None = None) -> list[int]:
+        """The chunks (of all, or of these) that are absent or damaged, ascending. Reads every one to find out.
+
+        Raises UserError where a chunk belongs to another evaluation."""
+        return [
+            index for index in sorted(range(self.num_chunks) if among is None else among) if not self._is_sound(index)
+        ]
 
     def write_chunk(self, index: int, columns: Mapping[str, Any] | pa.Table) -> None:
         """Write one chunk, whole or not at all. A damaged one is replaced; a sound one with the same records is left
@@ -119,13 +135,14 @@ class Ledger:
         if not 0 <= index < self.num_chunks:
             raise ValueError(f"chunk {index} is outside 0..{self.num_chunks - 1}")
         table = to_table(columns)
-        path, digest = self.chunk_path(index), content_hash(table, str(index))
+        path, digest = self.chunk_path(index), content_hash(table, str(index), self.identity)
         if self._is_sound(index):
-            if content_hash(self.read_chunk(index), str(index)) != digest:
+            if content_hash(self.read_chunk(index), str(index), self.identity) != digest:
                 raise UserError(f"{path} already holds other records; finished chunks are never overwritten.")
             return
         buffer = io.BytesIO()
-        pq.write_table(table.replace_schema_metadata({_HASH_KEY: digest.encode()}), buffer, compression="zstd")
+        metadata = {_HASH_KEY: digest.encode(), _MANIFEST_KEY: self.identity.encode()}
+        pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
         write_atomic(path, buffer.getvalue())
 
     def read_chunk(self, index: int) -> pa.Table:
@@ -140,13 +157,16 @@ class Ledger:
             raise _damaged(path, "it is not readable Parquet") from None
         if not table.schema.remove_metadata().equals(SCHEMA):
             raise _damaged(path, "its columns are not those of a record")
-        written = (table.schema.metadata or {}).get(_HASH_KEY, b"").decode(errors="replace")
+        metadata = table.schema.metadata or {}
+        written, owner = (metadata.get(key, b"").decode(errors="replace") for key in (_HASH_KEY, _MANIFEST_KEY))
         try:
-            sound = content_hash(table, str(index)) == written
+            sound = content_hash(table, str(index), owner) == written
         except (UnicodeDecodeError, AttributeError):  # a text that is none, or a null
             sound = False
         if not sound:
             raise _damaged(path, "its content does not match its hash")
+        if owner != self.identity:
+            raise ForeignChunkError(f"{path} belongs to another evaluation than the manifest beside it: take it away.")
         return table.replace_schema_metadata(None)
 
     def table(self) -> pa.Table:
@@ -162,6 +182,8 @@ class Ledger:
     def _is_sound(self, index: int) -> bool:
         try:
             self.read_chunk(index)
+        except ForeignChunkError:
+            raise
         except UserError:
             return False
         return True

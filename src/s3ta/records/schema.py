@@ -4,7 +4,7 @@
 identifies what a table says, whatever the version of the Parquet writer.
 
     >>> clean = dict(example_id=["digit-7"], label=[3], target=[-1], attack=["clean"], restart=[0],
-    ...              num_attack_steps=[0], prediction=[3], loss=[0.1], correct=[True], hit=[False],
+    ...              num_attack_steps=[0], prediction=[3], confidence=[0.9], loss=[0.1], correct=[True], hit=[False],
     ...              distance=[0.0], num_gradients=[0], num_forwards=[1], status=["run"])
     >>> to_table(clean).num_rows
     1
@@ -30,7 +30,7 @@ RUN, SETTLED, BUDGET = "run", "settled", "budget"
 """Why a record is there: the attack ran; it was left out, for nothing could change the example's verdict any more; it was
 left out, for it did not fit into the budget. What was not run has no prediction, loss, verdict or distance: they are null."""
 
-MEASURED = ("prediction", "loss", "correct", "hit", "distance")
+MEASURED = ("prediction", "confidence", "loss", "correct", "hit", "distance")
 """The columns that only an attack that ran can fill."""
 
 SCHEMA = pa.schema(
@@ -42,6 +42,7 @@ SCHEMA = pa.schema(
         pa.field("restart", pa.int16(), nullable=False),  # from 0
         pa.field("num_attack_steps", pa.int32(), nullable=False),  # the read-out; 0: clean
         pa.field("prediction", pa.int32()),
+        pa.field("confidence", pa.float32()),  # the prediction's softmax probability, 0 to 1
         pa.field("loss", pa.float32()),  # cross-entropy of the true label, nats
         pa.field("correct", pa.bool_()),  # prediction == label
         pa.field("hit", pa.bool_()),  # prediction == target >= 0
@@ -137,6 +138,7 @@ def _check_rows(table: pa.Table) -> None:
         "a clean record with steps, restarts or a target": is_clean
         & ((values["num_attack_steps"] != 0) | (values["restart"] != 0) | aimed),
         "an attacked record with no steps": ~is_clean & (values["num_attack_steps"] < 1),
+        "a confidence outside 0..1": ~((values["confidence"] >= 0) & (values["confidence"] <= 1)),
         "a loss that is not finite": ~np.isfinite(values["loss"]),
         "a negative restart": values["restart"] < 0,
         "a distance that is negative or not finite": ~((values["distance"] >= 0) & np.isfinite(values["distance"])),

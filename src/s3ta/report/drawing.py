@@ -53,10 +53,25 @@ def style(index: int) -> dict[str, Any]:
 
 def new_axes(width: float = 3.8, height: float = 3.1) -> tuple[Figure, Axes]:
     """An empty figure of that many inches."""
+    figure = _new_figure(width, height)
+    return figure, _dressed(figure.add_subplot())
+
+
+def new_panels(width: float = 3.8, height: float = 3.6) -> tuple[Figure, Axes, Axes]:
+    """An empty figure with a large panel above a small one, on one x-axis."""
+    figure = _new_figure(width, height)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
+    return figure, _dressed(upper), _dressed(lower)
+
+
+def _new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasSVG(figure)
-    axes = figure.add_subplot()
     figure.patch.set_alpha(0)
+    return figure
+
+
+def _dressed(axes: Axes) -> Axes:
     axes.patch.set_alpha(0)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(FAINT)
@@ -66,7 +81,7 @@ def new_axes(width: float = 3.8, height: float = 3.1) -> tuple[Figure, Axes]:
     axes.set_axisbelow(True)
     axes.xaxis.label.set(color=TEXT, fontsize=10)
     axes.yaxis.label.set(color=TEXT, fontsize=10)
-    return figure, axes
+    return axes
 
 
 def percent_axis(axis: Axis) -> None:

@@ -33,9 +33,42 @@ def _facts(run: Run) -> dict[str, str]:
         "Batch size": _text(recipe.get("batch_size")),
         "Label smoothing": _text(recipe.get("label_smoothing")),
         "Seed of training": _text(recipe.get("seed")),
+        "Opened as": _opened(model.get("config")),
+        "Normalisation": _normalisation(model.get("config")),
         "Evaluated on": _text(" ".join(str(data[key]) for key in ("source", "split") if data.get(key)) or None),
+        "Images made by": _preprocessing(data.get("preprocessing")),
+        "Targets": _text(manifest.get("targets")),
         "Weights (sha256)": _text(model.get("sha256")),
     }
+
+
+def _opened(config: Any) -> str:
+    """Where a foreign model and its weights came from."""
+    told = [config.get(key) for key in ("source", "weights")] if isinstance(config, dict) else []
+    return ", ".join(str(part) for part in told if part) or "–"
+
+
+def _normalisation(config: Any) -> str:
+    """What a model does to pixels first: its own settings, or those of its vision net."""
+    settings = config if isinstance(config, dict) else {}
+    settings = settings.get("vision") or settings
+    mean, std = settings.get("mean"), settings.get("std")
+    if not mean and not std:
+        return "–"
+    order = ", BGR" if settings.get("channel_order") == "bgr" else ""
+    return f"mean {_numbers(mean or [0.0])}, std {_numbers(std or [1.0])}{order}"
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)
+
+
+def _preprocessing(told: Any) -> str:
+    """How image files became pixels."""
+    if not isinstance(told, dict) or told.get("name") in (None, "none"):
+        return "–"
+    resized = f"shorter side {told['resize']} ({told['interpolation']}), " if told.get("resize") else ""
+    return f"{told['name']}: {resized}centre {told.get('image_size')}"
 
 
 def in_force(settings: Any) -> Any:

@@ -18,12 +18,16 @@ from markupsafe import Markup
 
 from s3ta.errors import UserError
 from s3ta.files import write_atomic
-from s3ta.records import CLEAN, Finding, Interval, Score, findings, nested_scores, wilson
+from s3ta.records import CLEAN, Interval, Score, nested_scores, wilson
 from s3ta.report import facts, figures, gallery, tables
+from s3ta.report.calibration import calibration_section
 from s3ta.report.drawing import NUM_COLOURS, FigureSvg
 from s3ta.report.pairs import PairOfRuns, compare, refuse_unlike, unshared
+from s3ta.report.paper import paper_section
 from s3ta.report.runs import Run, read_runs
 from s3ta.report.stages import Stage, attack_order, cascading, stages
+from s3ta.report.trust import Trust, checks
+from s3ta.report.twice import measured_twice
 from s3ta.report.verdict import verdict
 
 
@@ -95,13 +99,19 @@ def render(runs: Sequence[Run], suite: str) -> str:
     ids, num_shared = gallery.shared_examples(runs)
     script = _asset("page.js")
     attacks, attacks_alike = facts.attack_settings(runs)
+    trusts = [(run.label, _without_told(run.trust) if different else run.trust) for run in runs]
+    calibration = calibration_section(runs)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(_asset("page.html.j2")).render(
         suite=suite,
         runs=runs,
         cascade=cascading(runs),
         verdict=verdict(runs, compared),
-        findings=_findings(runs, told_already=bool(different)),
+        checks=checks(trusts),
+        paper=paper_section(runs, suite),
+        twice=measured_twice(runs),
+        calibration=calibration,
+        confidence=[_inline(figure) for figure in calibration.figures],
         unfinished=[run for run in runs if not run.complete],
         subset=facts.subset(runs),
         images_from=facts.images_from(runs),
@@ -140,12 +150,9 @@ def _compare(runs: Sequence[Run]) -> tuple[list[PairOfRuns] | None, str]:
         return None, str(error)
 
 
-def _findings(runs: Sequence[Run], *, told_already: bool) -> list[tuple[str, Finding]]:
-    """What the records say about themselves, warnings first, each with the model it is about where there are several."""
-    found = [(run.label if len(runs) > 1 else "", one) for run in runs for one in findings(run.table, run.manifest)]
-    if told_already:
-        found = [(label, one) for label, one in found if one.kind != "fewer attacks"]
-    return sorted(found, key=lambda told: told[1].severity != "warning")
+def _without_told(trust: Trust) -> Trust:
+    """Without what the page says anyway, of all runs at once."""
+    return trust._replace(records=[finding for finding in trust.records if finding.kind != "fewer attacks"])
 
 
 def _groups(runs: Sequence[Run]) -> list[AttackGroup]:

@@ -4,6 +4,7 @@
 RUN/recipe.json                      the resolved training config (optional)
 RUN/train.jsonl                      the learning curve (optional)
 RUN/evaluations/SUITE/               the ledger (required)
+RUN/evaluations/SUITE/trust.json     what was checked about the model (optional)
 RUN/evaluations/SUITE/gallery.npz    images and attention, before and after the attack (optional)
 ```
 """
@@ -21,7 +22,8 @@ import pyarrow as pa
 
 from s3ta.errors import UserError, unknown_name
 from s3ta.files import read_arrays, read_json, read_lines
-from s3ta.records import BUDGET, CLEAN, Ledger, Score, is_cascade, scores
+from s3ta.records import BUDGET, CLEAN, Finding, Ledger, Score, is_cascade, scores
+from s3ta.report.trust import Trust, read_trust
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,7 @@ class Run:
     recipe: dict[str, Any] | None
     curve: list[dict[str, Any]]
     gallery: Gallery | None
+    trust: Trust
 
     @property
     def complete(self) -> bool:
@@ -152,7 +155,14 @@ def read_run(folder: Path, suite: str) -> Run:
         recipe=without_paths(recipe),
         curve=read_lines(folder / "train.jsonl"),
         gallery=read_gallery(gallery_path) if gallery_path.exists() else None,
+        trust=_fit_for_others(read_trust(evaluation, table, ledger.manifest)),
     )
+
+
+def _fit_for_others(trust: Trust) -> Trust:
+    """Without the paths of this machine."""
+    parts = (None if found is None else [Finding(*without_paths(list(one))) for one in found] for found in trust)
+    return Trust(*parts)  # pyright: ignore[reportArgumentType]
 
 
 def read_gallery(path: Path) -> Gallery:

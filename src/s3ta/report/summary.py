@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from s3ta.errors import UserError
-from s3ta.files import write_atomic
-from s3ta.records import CLEAN, Finding, Ledger, Score, findings, is_cascade, scores
+from s3ta.files import write_atomic, write_json
+from s3ta.records import CLEAN, Finding, Ledger, Score, is_cascade, scores
 from s3ta.report.runs import read_runs
 from s3ta.report.stages import Stage, stages
-from s3ta.report.tables import Table, cost_texts, full_table, rate, top1_text
+from s3ta.report.tables import Table, cost_texts, full_table, rate, read_out_table, table_text, top1_text
+from s3ta.report.trust import TOLD, Trust, read_trust
 
 
 def summary(folder: Path) -> Table:
@@ -47,17 +49,45 @@ def _broken(stage: Stage) -> str:
 
 
 def findings_of(folder: Path) -> list[Finding]:
-    """What the records say about the evaluation itself. Raises UserError where the folder holds no records."""
+    """The errors, warnings and notes about an evaluation, from all its checks, worst first.
+
+    Raises UserError where the folder holds no records, or its `trust.json` is damaged."""
+    trust = _trust(folder)
+    seen = {finding.kind for finding in trust.records}  # the same question, answered on all examples
+    asked_twice = [finding for finding in trust.lint or [] if finding.kind in seen]
+    return [finding for finding in trust.findings if finding.severity in TOLD and finding not in asked_twice]
+
+
+def trust_of(folder: Path) -> dict[str, Any]:
+    """Every finding about an evaluation, also of checks that passed: a list under `lint`, `probes` and `records`; null: not
+    checked. Errors as in `findings_of`."""
+    return _trust(folder).as_json()
+
+
+def _trust(folder: Path) -> Trust:
     ledger = Ledger.read(folder)
-    return findings(ledger.table(), ledger.manifest)
+    return read_trust(folder, ledger.table(), ledger.manifest)
+
+
+def write_findings(runs: list[Path], suite: str, out: Path) -> None:
+    """Write every finding about the runs as JSON: `{"suite": ..., "runs": [{"model", "folder", "complete", "lint", "probes",
+    "records"}]}`, in the order of the runs.
+
+    Raises UserError for another ending than `.json`, and as `read_runs`."""
+    if out.suffix != ".json":
+        raise UserError(f"{out} must end in .json.")
+    told = [
+        {"model": run.label, "folder": run.folder_name, "complete": run.complete, **run.trust.as_json()}
+        for run in read_runs(runs, suite)
+    ]
+    write_json(out, {"suite": suite, "runs": told})
 
 
 def write_table(runs: list[Path], suite: str, out: Path) -> None:
-    """Write every number of the runs as a spreadsheet (`.csv`) or a Markdown table (`.md`).
+    """Write every read-out of the runs: as a spreadsheet (`.csv`) with all numbers plain, or as a Markdown (`.md`) or LaTeX
+    (`.tex`) table for people: percentages with intervals.
 
     Raises UserError for another ending, and as `read_runs`."""
-    table = full_table(read_runs(runs, suite))
-    texts = {".csv": table.csv, ".md": table.markdown}
-    if out.suffix not in texts:
-        raise UserError(f"{out} must end in .csv or .md.")
-    write_atomic(out, texts[out.suffix]().encode())
+    measured = read_runs(runs, suite)
+    table = full_table(measured) if out.suffix == ".csv" else read_out_table(measured)
+    write_atomic(out, table_text(table, out.suffix).encode())

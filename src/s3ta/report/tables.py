@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from s3ta.errors import UserError
 from s3ta.records import CLEAN, Comparison, Interval, PairedCounts, Score, wilson
 from s3ta.report.pairs import PairOfRuns
 from s3ta.report.runs import Run
@@ -39,6 +41,62 @@ class Table(NamedTuple):
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([self.headers, *self.rows])
         return text.getvalue()
+
+    def latex(self) -> str:
+        """A `tabular` for the package booktabs; every cell is text, whatever characters it holds. Numbers to the right."""
+
+        def line(cells: Sequence[str]) -> str:
+            return " & ".join(latex_text(cell) for cell in cells) + r" \\"
+
+        columns = "".join("r" if _is_numbers(column) else "l" for column in zip(*self.rows, strict=True))
+        body = ["\\toprule", line(self.headers), "\\midrule", *map(line, self.rows), "\\bottomrule"]
+        tabular = f"\\begin{{tabular}}{{{columns or 'l' * len(self.headers)}}}"
+        return "\n".join([tabular, *body, "\\end{tabular}"]) + "\n"
+
+
+def table_text(table: Table, suffix: str) -> str:
+    """The table as a file with that ending holds it: .md, .csv or .tex. Raises UserError for another."""
+    texts = {".md": table.markdown, ".csv": table.csv, ".tex": table.latex}
+    if suffix not in texts:
+        raise UserError(f"Cannot write a table as '{suffix}': let the file's name end in {', '.join(texts)}.")
+    return texts[suffix]()
+
+
+def latex_text(text: str) -> str:
+    """Text as LaTeX source that prints exactly it: special characters escaped, ligatures kept apart, on one line.
+
+    `[` and `*` go into braces, for behind the end of a row LaTeX would take them as its argument."""
+    told, last = [], ""
+    for character in " ".join(text.split()):
+        told.append("{}" if character == last and character in "-,'" else "")
+        told.append(_LATEX.get(character, character))
+        last = character
+    return "".join(told)
+
+
+def _is_numbers(column: Sequence[str]) -> bool:
+    return all(re.match(r"([+−-]?[\d.]|–$|at most |< )", cell) for cell in column)
+
+
+_LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    **{character: f"{{{character}}}" for character in "[*"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"{\char34}",
+    "`": r"\textasciigrave{}",
+    "–": r"\textendash{}",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "·": r"\textperiodcentered{}",
+    "…": r"\ldots{}",
+    "†": r"\textdagger{}",
+}
 
 
 def percent(share: float) -> str:
@@ -95,6 +153,25 @@ def summary_table(runs: Sequence[Run]) -> Table:
         ]
         for run in runs
         for score in run.final_scores
+    ]
+    return Table(headers, rows)
+
+
+def read_out_table(runs: Sequence[Run]) -> Table:
+    """Every read-out for people: percentages with 95% intervals. Of a cascade the worst case over all attacks so far."""
+    headers = ["Model", "Attack", "Steps", "Starts", "n", "Top-1 (95% interval)", "Success (95% interval)"]
+    rows = [
+        [
+            run.label,
+            f"then {score.attack}" if cascading([run]) and score.attack != CLEAN else score.attack,
+            f"{score.num_attack_steps:,}",
+            f"{score.num_restarts:,}",
+            f"{score.num_examples:,}",
+            top1_text(score),
+            rate(score.num_hits, score.num_examples),
+        ]
+        for run in runs
+        for score in run.scores
     ]
     return Table(headers, rows)
 

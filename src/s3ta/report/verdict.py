@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from s3ta.records import PairedCounts, Score, wilson
+from s3ta.report.calibration import headline, headline_title, is_natural
 from s3ta.report.pairs import PairOfRuns
 from s3ta.report.runs import Run, clean_score
 from s3ta.report.stages import cascading, last_stage, num_attacks
@@ -81,8 +82,19 @@ def _follows_the_answer(settings: dict[str, Any]) -> bool:
 
 def verdict(runs: Sequence[Run], compared: Sequence[PairOfRuns] | None) -> Verdict:
     """The headline of a report; `compared` is None where the runs cannot be compared."""
+    found = _verdict(runs, compared)
+    told = [text for run in runs if (text := headline(run))] if is_natural(runs) else []
+    if told and len(runs) == 1 and not _faulty(runs):
+        return Verdict(headline_title(runs[0]), [*told, *found.sentences[1:]])
+    title = (
+        found.title.replace("is ahead on clean images", "is ahead in top-1 on clean images") if told else found.title
+    )
+    return Verdict(title, [*told, *found.sentences])
+
+
+def _verdict(runs: Sequence[Run], compared: Sequence[PairOfRuns] | None) -> Verdict:
     judged = _judged(runs)
-    if len(runs) == 1 or compared is None or not all(_same_attacks(runs, one) for one in judged):
+    if len(runs) == 1 or compared is None or not all(_same_attacks(runs, one) for one in judged) or _faulty(runs):
         return _described(runs, judged)
     sentences, outcome = [], {}
     for one in judged:
@@ -270,6 +282,13 @@ def _alike(values: Sequence[int]) -> bool:
 def _described(runs: Sequence[Run], judged: Sequence[Judged]) -> Verdict:
     """No comparison: what happened to each model."""
     sentences = [_shares(runs, one) for one in judged]
+    faulty = _faulty(runs)
+    if faulty:
+        clean = [score for run in runs if (score := clean_score(run))]
+        if len(clean) == len(runs):
+            sentences.insert(0, _shares(runs, Judged("clean", clean)))
+        reason = "Nothing can be concluded until that is mended: see Trust."
+        return Verdict(f"A check of {_listed(faulty)} found an error: do not use these numbers", [reason, *sentences])
     if len(runs) > 1:
         unfinished = not all(run.complete for run in runs)
         title = f"{_listed(run.label for run in runs)}: not compared{' yet' if unfinished else ''}"
@@ -297,6 +316,11 @@ def _described(runs: Sequence[Run], judged: Sequence[Judged]) -> Verdict:
     return Verdict(
         f"{run.label}: {percent(clean.top1)} right on clean images{', ' if told else ''}{_listed(told)}", sentences
     )
+
+
+def _faulty(runs: Sequence[Run]) -> list[str]:
+    """The runs of which a check says that their numbers are not to be used."""
+    return [run.label for run in runs if any(finding.severity == "error" for finding in run.trust.findings)]
 
 
 def _counts(compared: Sequence[PairOfRuns], a: Run, b: Run, attack: tuple[str, int], *, success: bool) -> PairedCounts:

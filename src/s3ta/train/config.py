@@ -94,7 +94,7 @@ class TrainConfig(Config):
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the weights: without prose, logging, and how batches are prepared."""
-        return self.model_dump(
+        settings = self.model_dump(
             mode="json",
             exclude={
                 "source",
@@ -106,6 +106,7 @@ class TrainConfig(Config):
                 "num_workers",
             },
         )
+        return settings | {"data": self.data.identity()}
 
     @model_validator(mode="after")
     def _parts_fit(self) -> TrainConfig:

@@ -1,0 +1,90 @@
+"""The same model attacked with 1, 8 and 64 examples in flight: how many verdicts change? AutoAttack's own, and ours.
+
+    python benchmarks/batch_flips.py [RUN_FOLDER] [--num-examples 64] [--radius 8/255] [--data-root D]
+
+AutoAttack: `pyautoattack` as it is used everywhere, `AutoAttack(model, norm="Linf", eps, seed=0)` with its first two parts,
+`run_standard_evaluation(images, labels, batch_size=...)`. Ours: the attacks named below with `--batch-size`, the micro-batch
+fixed at 8 (one in flight: each beside seven copies of itself). Counted are images whose verdict (right or wrong) differs
+from that of batch size 64, and images whose adversarial version is not bit for bit the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import torch
+from pyautoattack import AutoAttack
+
+from s3ta.config import parse_radius
+from s3ta.data import fetch
+from s3ta.evaluate import Settings, Situation, suite_of
+from s3ta.exact import exact_arithmetic
+from s3ta.records import Ledger, flips
+from s3ta.workflow import Examples, Place, evaluate_model, open_subject
+from s3ta.workflow.examples import bring_together
+from timing import about
+
+SIZES = (64, 8, 1)
+OURS = ("pgd-100", "targeted-100", "annealed-margin-100")
+
+
+def theirs(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, radius: float) -> None:
+    """AutoAttack at every batch size."""
+    found = {}
+    for size in SIZES:
+        attack = AutoAttack(model, norm="Linf", eps=radius, version="custom", seed=0, attacks=["apgd-ce", "apgd-t"])
+        adversarial, _ = attack.run_standard_evaluation(images, labels, batch_size=size)
+        with torch.no_grad():
+            found[size] = (adversarial, model(adversarial).argmax(dim=1) == labels)
+    for size in SIZES:
+        changed = int((found[size][1] != found[SIZES[0]][1]).sum())
+        other = int((found[size][0] != found[SIZES[0]][0]).flatten(1).any(dim=1).sum())
+        print(
+            f"AutoAttack, batch {size:>3}: robust {found[size][1].float().mean():.1%}, verdicts that differ {changed}, "
+            f"images that differ {other} of {len(images)}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", nargs="?", default="runs/demo/s3ta_4")
+    parser.add_argument("--num-examples", type=int, default=64)
+    parser.add_argument("--radius", default="8/255")
+    parser.add_argument("--data-root", type=Path, default=Path("data"))
+    given = parser.parse_args()
+    if not Path(given.model).is_dir():
+        print(f"batch_flips: no model in {given.model}; run `make demo` or name a run folder")
+        return
+    print(about())
+    subject, place = open_subject(given.model), Place(given.data_root, "cpu")
+    radius, wanted = parse_radius(given.radius), Examples(num_examples=given.num_examples)
+    suite = suite_of(OURS, Situation(radius, subject.card.num_glimpses, subject.card.num_classes))
+    settings = Settings(micro_batch=8, num_threads=1)
+    measured = bring_together(subject, suite, wanted, settings, place, subject.model)
+    tables = {}
+    for size in SIZES:
+        with tempfile.TemporaryDirectory() as folder:
+            out = evaluate_model(
+                subject, suite, wanted, Path(folder) / "x", settings._replace(batch_size=size), place, checks=False
+            )
+            assert out is not None
+            tables[size] = Ledger.read(out).table()
+    for size in SIZES:
+        for flip in flips(tables[SIZES[0]], tables[size]):
+            told = f"predictions that differ {flip.num_predictions}, verdicts {len(flip.flipped)} of {flip.num_common}"
+            print(f"ours, in flight {size:>3}, {flip.attack}: {told}")
+        print(f"ours, in flight {size:>3}: records that differ at all: {_differing(tables[SIZES[0]], tables[size])}")
+    batch = fetch(measured.dataset, measured.positions)
+    with exact_arithmetic(1):
+        theirs(subject.model, batch.images, batch.labels, radius)
+
+
+def _differing(a: object, b: object) -> int:
+    rows = zip(a.to_pylist(), b.to_pylist(), strict=True)  # pyright: ignore[reportAttributeAccessIssue]
+    return sum(x != y for x, y in rows)
+
+
+if __name__ == "__main__":
+    main()

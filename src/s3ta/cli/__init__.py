@@ -1,0 +1,16 @@
+"""The command line: the only place that parses arguments. `s3ta --help` and `python -m s3ta --help` show the same.
+
+`training` (demo, train, show), `evaluating` (evaluate, export), `reporting` (report, predict, list).
+"""
+
+from s3ta.cli import training  # isort: skip
+from s3ta.cli import evaluating  # isort: skip
+from s3ta.cli import reporting  # isort: skip
+from s3ta.cli.shared import app
+
+__all__ = ["app", "evaluating", "main", "reporting", "training"]
+
+
+def main() -> None:
+    """Entry point of the program."""
+    app()

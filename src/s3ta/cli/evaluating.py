@@ -1,0 +1,365 @@
+"""`s3ta evaluate`: any classifier, its examples, its attacks; and `s3ta export`, what others want to have of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from s3ta.cli.shared import (
+    DataRoot,
+    Device,
+    Download,
+    Tiny,
+    app,
+    err_console,
+    out_console,
+    plain_errors,
+    print_table,
+    radius_of,
+)
+from s3ta.errors import UserError, unknown_name
+
+ATTACKS, MODEL, DATA, RUN = "What is measured", "A model that is not one of ours", "Examples", "How it runs"
+
+
+@app.command(
+    epilog="Examples:\n\ns3ta evaluate runs/digits-s3ta_4\n\n"
+    "s3ta evaluate runs/digits-s3ta_4 attack.num_restarts=10 --num-examples 100\n\n"
+    "s3ta evaluate timm:resnet50 --suite table1 --data folder:~/imagenet --limit 1000\n\n"
+    "s3ta evaluate my.models:make --weights best.pt --image-size 32 --data torchvision:CIFAR10 --suite autoattack\n\n"
+    "s3ta evaluate runs/x --attack adam-250 --attack square --radius 8/255"
+)
+@plain_errors
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Run folder, model folder, Hub id, timm:NAME, torchvision:NAME, or package.module:factory."
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[attack.a=b]...", help="Settings to change in every attack of the suite."),
+    ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            help="Name from `s3ta list suites`.  \\[default: the recipe's, else quick]", rich_help_panel=ATTACKS
+        ),
+    ] = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Instead of a suite: an attack from `s3ta list attacks`; may be given several times.",
+            rich_help_panel=ATTACKS,
+        ),
+    ] = None,
+    radius: Annotated[
+        str | None,
+        typer.Option(
+            help="Such as 8/255, for suites and attacks that state none.  \\[default: the recipe's, else 8/255]",
+            rich_help_panel=ATTACKS,
+        ),
+    ] = None,
+    transfer: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of a suite: score the images kept in this folder of another model's evaluation.",
+            rich_help_panel=ATTACKS,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Chooses examples, targets and starts.", rich_help_panel=ATTACKS)] = 0,
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Forward and backward passes that each example may cost; what does not fit is left out.",
+            rich_help_panel=ATTACKS,
+        ),
+    ] = None,
+    exhaustive: Annotated[
+        bool,
+        typer.Option(
+            "--exhaustive",
+            help="Go on with examples whose verdict cannot change any more.",
+            rich_help_panel=ATTACKS,
+        ),
+    ] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="pretrained, random, or a file (.safetensors, .pt).  \\[default: pretrained; a factory's own]",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    num_classes: Annotated[
+        int | None, typer.Option(min=2, help="How many outputs it has.", rich_help_panel=MODEL)
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=1, help="Height and width of its images.", rich_help_panel=MODEL)
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(help="Subtracted from pixels of \\[0, 1], such as 0.485,0.456,0.406.", rich_help_panel=MODEL),
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Divides after that.", rich_help_panel=MODEL)] = None,
+    channel_order: Annotated[
+        str | None,
+        typer.Option(help="rgb or bgr: the order that it wants.  \\[default: rgb]", rich_help_panel=MODEL),
+    ] = None,
+    class_names: Annotated[
+        Path | None,
+        typer.Option(help="File with the names of its classes, in order, one per line.", rich_help_panel=MODEL),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="digits, torchvision:NAME, folder:PATH or npz:PATH.  \\[default: the recipe's]", rich_help_panel=DATA
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, validation or test.", rich_help_panel=DATA)] = "test",
+    num_examples: Annotated[
+        int | None,
+        typer.Option(
+            "--num-examples",
+            "--limit",
+            min=1,
+            help="How many examples.  \\[default: the suite's]",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    ids: Annotated[
+        Path | None,
+        typer.Option(help="File with the ids of the examples to use, one per line.", rich_help_panel=DATA),
+    ] = None,
+    targets: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV file with a target for each example; each evaluation writes its own.", rich_help_panel=DATA
+        ),
+    ] = None,
+    preprocessing: Annotated[
+        str | None,
+        typer.Option(
+            help="How image files become squares: default, fd, Res256Crop224, BicubicRes256Crop224, Res224, Crop288.  "
+            "\\[default: the model's]",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    match_classes: Annotated[
+        str | None,
+        typer.Option(
+            help="Match classes by name: `data`, only those of the data compete (ImageNet-A's 200 ways); `model`, all of "
+            "the model's do.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    on_unreadable: Annotated[
+        str, typer.Option(help="stop or skip: what to do about images that cannot be read.", rich_help_panel=DATA)
+    ] = "stop",
+    data_root: DataRoot = Path("data"),
+    download: Download = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the records.  \\[default: evaluations/SUITE in the run folder]", rich_help_panel=RUN
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Examples in flight; changes no record.  \\[default: the micro-batch]",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    micro_batch: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Examples in the model at once; recorded, for it can change last bits.",
+            rich_help_panel=RUN,
+        ),
+    ] = 50,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="CPU threads; recorded likewise.  \\[default: all cores]", rich_help_panel=RUN),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="Do only this part, such as 1/4; merge by copying chunks.", rich_help_panel=RUN),
+    ] = None,
+    search: Annotated[
+        str,
+        typer.Option(
+            help="Arithmetic of the attack: float32 or bfloat16. The verdict is always float32.",
+            rich_help_panel=RUN,
+        ),
+    ] = "float32",
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Attack a compiled copy of the model.", rich_help_panel=RUN)
+    ] = False,
+    channels_last: Annotated[
+        bool,
+        typer.Option("--channels-last", help="Attack in the memory order that GPUs prefer.", rich_help_panel=RUN),
+    ] = False,
+    keep_images: Annotated[
+        bool,
+        typer.Option("--keep-images", help="Keep every adversarial image beside the records.", rich_help_panel=RUN),
+    ] = False,
+    checks: Annotated[
+        bool,
+        typer.Option(
+            "--checks/--no-checks",
+            help="Look the model over before, and check the evaluation afterwards.",
+            rich_help_panel=RUN,
+        ),
+    ] = True,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop where the model looks wrong.", rich_help_panel=RUN)
+    ] = False,
+    device: Device = "auto",
+    tiny: Tiny = False,
+) -> None:
+    """Attack any classifier and record what happened to every example. Stop it at any moment; the same command goes on.
+
+    Start it as torchrun -m s3ta evaluate ... to divide the examples among processes."""
+    from s3ta.data import DataConfig
+    from s3ta.evaluate import Search, Settings
+    from s3ta.models import Opening
+    from s3ta.records import Ledger
+    from s3ta.report import calibration_table, findings_of, read_run, summary
+    from s3ta.workflow import Examples, Place, choose_suite, evaluate_model, open_subject, transferred
+
+    settings = Settings(
+        seed=seed,
+        micro_batch=micro_batch,
+        num_threads=threads or os.cpu_count() or 1,
+        search=Search(_one_of("arithmetic", search, ("float32", "bfloat16")), compiled, channels_last),
+        exhaustive=exhaustive,
+        budget=budget,
+        keep_images=keep_images,
+        batch_size=batch_size,
+    )
+    images, chosen = None, None
+    if transfer is not None:
+        if suite or attack or overrides or tiny or radius or num_examples or seed or ids or targets:
+            raise UserError(
+                "--transfer scores what is there: it goes with no suite, attack, radius, size, ids, targets, seed or "
+                "settings."
+            )
+        images, chosen, settings = transferred(transfer, settings)
+    if preprocessing is not None and data is None:
+        raise UserError("--preprocessing goes with --data: a recipe says how its own data are treated.")
+    wanted = Examples(
+        data=None if data is None else DataConfig(source=data, preprocessing=_preprocessing(preprocessing)),
+        split=split,
+        num_examples=num_examples,
+        ids=ids if images is None else images.ids,
+        targets=targets,
+        match_classes=None if match_classes is None else _one_of("--match-classes", match_classes, ("data", "model")),
+        skip_unreadable=_one_of("--on-unreadable", on_unreadable, ("stop", "skip")) == "skip",
+    )
+    opening = Opening(
+        weights=weights,
+        num_classes=num_classes,
+        image_size=image_size,
+        mean=_numbers("--mean", mean),
+        std=_numbers("--std", std),
+        channel_order=None if channel_order is None else _one_of("--channel-order", channel_order, ("rgb", "bgr")),
+        class_names=None if class_names is None else _lines(class_names),
+    )
+    place = Place(data_root, device, download)
+    subject = open_subject(model, opening, wanted.data, split, place)
+    if chosen is None:
+        chosen = choose_suite(subject, suite, attack or [], radius_of(radius), tiny, overrides or [])
+    folder = evaluate_model(
+        subject, chosen, wanted, out, settings, place, images, _shard(shard), checks=checks, strict=strict
+    )
+    if folder is None:
+        return  # another process of torchrun speaks
+    if not any(folder.glob("chunk-*.parquet")):
+        return  # an empty part, before the others
+    missing = len(Ledger.read(folder).missing())
+    if missing:
+        out_console.print(f"Not finished: {missing} chunks are missing. What is there so far:", markup=False)
+    if chosen.attacks:
+        print_table(summary(folder))
+    else:  # natural images: how sure the model is matters as much as how often it is right
+        print_table(calibration_table([read_run(folder, chosen.name)]))
+        out_console.print("Calibration takes 100 images, its published form 200; a dash: fewer.", markup=False)
+    for finding in findings_of(folder):
+        err_console.print(f"{finding.severity}: {finding.told}", markup=False)
+    out_console.print(f"Records: {folder}", markup=False)
+
+
+@app.command(
+    epilog="Examples:\n\ns3ta export runs/x/evaluations/autoattack --out submission name=Zoran2020Towards_S3TA4 "
+    "venue='CVPR 2020'"
+)
+@plain_errors
+def export(
+    folder: Annotated[Path, typer.Argument(help="A finished evaluation, made with --keep-images.")],
+    fields: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[field=text]...", help="Fields of the card: name, authors, link, venue, architecture."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for adversarial.pt and card.json.")] = Path("export"),
+    data_root: DataRoot = Path("data"),
+) -> None:
+    """Write what a leaderboard wants: the worst image of every example as one .pt tensor, and its JSON card."""
+    from s3ta import workflow
+
+    said: dict[str, str] = {}
+    for text in fields or []:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise UserError(f"{text} is no field of the card such as name=...")
+        said[name] = value
+    for path in workflow.export(folder, out, workflow.Place(data_root), said):
+        out_console.print(f"Written: {path}", markup=False)
+
+
+def _one_of(what: str, text: str, allowed: tuple[str, ...]) -> Any:
+    if text not in allowed:
+        raise unknown_name(what, text, list(allowed))
+    return text
+
+
+def _preprocessing(name: str | None) -> Any:
+    from s3ta.data import get_preprocessing
+
+    return None if name is None else get_preprocessing(name)
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"{option} {text} is not a row of numbers such as 0.485,0.456,0.406.") from None
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    from s3ta.files import readable_errors
+
+    try:
+        with readable_errors(path):
+            return tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+    except (FileNotFoundError, UnicodeDecodeError):
+        raise UserError(f"{path} is missing, or no text with one class name per line.") from None
+
+
+def _shard(text: str | None) -> Any:
+    from s3ta.evaluate import Shard
+
+    if text is None:
+        return None
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+        raise UserError(f"--shard {text} is no part such as 1/4: the first of four.")
+    return Shard(int(index), int(count))

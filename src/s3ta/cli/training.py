@@ -1,0 +1,107 @@
+"""`s3ta demo`, `s3ta train`, `s3ta show`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from s3ta.cli.shared import (
+    DataRoot,
+    Device,
+    Download,
+    Tiny,
+    app,
+    err_console,
+    out_console,
+    plain_errors,
+    print_table,
+    say_report,
+)
+
+
+@app.command(epilog="Examples:\n\ns3ta demo\n\ns3ta demo --tiny --out /tmp/look")
+@plain_errors
+def demo(
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the runs and the report.  \\[default: runs/demo, or runs/demo-tiny]")
+    ] = None,
+    tiny: Tiny = False,
+) -> None:
+    """Train S3TA and its plain rival on cluttered digits, attack both, and write a report (about 6 minutes on two cores).
+
+    Finished parts are kept: a second call repeats nothing, and one that was killed goes on."""
+    from s3ta.demo import run_demo
+
+    page, table = run_demo(out or Path("runs/demo-tiny" if tiny else "runs/demo"), tiny)
+    print_table(table)
+    say_report(page)
+
+
+@app.command(
+    epilog="Examples:\n\ns3ta train digits/s3ta_4\n\ns3ta train digits/s3ta_4 attack.radius=16/255 seed=1 --out runs/weak\n\n"
+    " s3ta train cifar10/s3ta_4_mini --data-root ~/data --download"
+)
+@plain_errors
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name from `s3ta list recipes`, or a saved JSON file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[a.b=c]...", help="Settings to change; `s3ta show` lists them.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder.  \\[default: runs/RECIPE]")] = None,
+    data_root: DataRoot = Path("data"),
+    device: Device = "auto",
+    download: Download = False,
+    tiny: Tiny = False,
+) -> None:
+    """Train a recipe. Stop it at any moment; the same command goes on where it was, to the same weights."""
+    from s3ta.workflow import Place, train_run
+
+    config = _resolved(recipe, overrides or [], tiny)
+    folder = out or Path("runs") / config.name.replace("/", "-")
+    trained = train_run(config, folder, Place(data_root, device, download))
+    out_console.print(f"{'Trained' if trained else 'Already trained'}: {folder}", markup=False)
+    where = f" --data-root {data_root}" if config.data.source != "digits" else ""
+    out_console.print(f"Next: s3ta evaluate {folder}{where}", markup=False)
+
+
+@app.command(
+    epilog="Examples:\n\ns3ta show digits/s3ta_4\n\ns3ta show digits/s3ta_4 seed=1 > mine.json\n\n"
+    "s3ta show digits/s3ta_4 --fields"
+)
+@plain_errors
+def show(
+    recipe: Annotated[str, typer.Argument(help="Name from `s3ta list recipes`, or a saved JSON file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[a.b=c]...", help="Settings to change.")] = None,
+    fields: Annotated[bool, typer.Option("--fields", help="Every setting with its value and what it means.")] = False,
+) -> None:
+    """Show a recipe, complete: its note and cost (on stderr) and its JSON (on stdout)."""
+    from s3ta.config import describe, to_json
+    from s3ta.models import count
+    from s3ta.recipes import RECIPES
+
+    config = _resolved(recipe, overrides or [], tiny=False)
+    note = RECIPES[recipe].__doc__ if recipe in RECIPES else None
+    cost = count(config.model)
+    err_console.print("\n".join(line.strip() for line in (note or config.source).splitlines()), markup=False)
+    err_console.print(
+        f"\n{config.model.name}: {cost.parameters:,} parameters, {cost.multiply_accumulates:,} multiply-accumulates "
+        f"per image, map {cost.map_size[0]}x{cost.map_size[1]}"
+    )
+    for departure in config.departures:
+        err_console.print(f"  departs: {departure}", markup=False)
+    if fields:
+        for name, value, meaning in describe(config):
+            out_console.print(f"{name} = {value}" + (f"\n    {meaning}" if meaning else ""), markup=False)
+    else:
+        out_console.print(to_json(config), markup=False)
+
+
+def _resolved(name: str, overrides: list[str], tiny: bool) -> Any:
+    from s3ta.config import override
+    from s3ta.recipes import get_recipe, noting
+    from s3ta.recipes import tiny as shrink
+
+    recipe = get_recipe(name)
+    return noting(override(shrink(recipe) if tiny else recipe, overrides), overrides)

@@ -1,0 +1,79 @@
+"""A model and data whose classes have the same names in other places: ImageNet-A's 200 for a model of 1,000, and the like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Shaped
+
+from s3ta.data.dataset import Dataset, content_of, preprocessing_of, problem_of
+from s3ta.data.selection import quoted
+from s3ta.errors import UserError
+from s3ta.files import sha256
+
+
+class Match(NamedTuple):
+    """What makes a model's answers and the data's labels count alike."""
+
+    outputs: tuple[int, ...] | None
+    """Which of the model's outputs compete, in the order of the data's classes; None: all, as they are."""
+    dataset: Dataset
+    """The data; its labels count as those outputs do."""
+
+
+class Relabelled:
+    """The same examples with labels that count in a model's classes."""
+
+    def __init__(self, whole: Dataset, classes: Sequence[str], numbers: Sequence[int]) -> None:
+        """
+        Args:
+          classes: names of the model's outputs.
+          numbers: for each class of the data its place among them."""
+        self.source, self.split, self.ids, self.shape = whole.source, whole.split, whole.ids, whole.shape
+        self.classes = tuple(classes)
+        self.labels = np.asarray(numbers, np.int64)[whole.labels]
+        self.fingerprint = sha256(whole.fingerprint.encode(), "\n".join(classes).encode())
+        self.content = content_of(whole)
+        self.preprocessing = preprocessing_of(whole)
+        self._whole = whole
+
+    def image(self, index: int, draw: tuple[int, int] | None = None) -> Shaped[np.ndarray, "C H W"]:
+        return self._whole.image(index, draw)
+
+    def problem(self, index: int) -> str | None:
+        """As that of the whole."""
+        return problem_of(self._whole, index)
+
+
+def match_classes(model_classes: Sequence[str], dataset: Dataset, answers: Literal["data", "model"]) -> Match:
+    """Match the classes of the data to a model's outputs by name.
+
+    Args:
+      model_classes: name of every output, in order; may hold more than the data has.
+      answers: data: only the outputs of the data's classes compete, in the data's order (ImageNet-A's 200-way accuracy;
+        outputs are chosen before any softmax, X32); model: all compete, and labels count in the model's classes.
+    Raises:
+      UserError: classes of the data that the model has not, or has twice."""
+    if list(model_classes) == list(dataset.classes):
+        return Match(None, dataset)
+    places: dict[str, list[int]] = {}
+    for number, name in enumerate(model_classes):
+        places.setdefault(name, []).append(number)
+    missing = [name for name in dataset.classes if name not in places]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of the {len(dataset.classes)} classes of {dataset.source} are not among the model's "
+            f"{len(model_classes)}, which are named like {quoted(model_classes[:1])}: {quoted(missing)}."
+        )
+    double = [name for name in dataset.classes if len(places[name]) > 1]
+    if double:
+        raise UserError(
+            f"The model has {len(double)} of the classes of {dataset.source} under one name twice, so that the name does "
+            f"not tell which is meant: {quoted(double)}."
+        )
+    numbers = tuple(places[name][0] for name in dataset.classes)
+    if answers == "data":
+        return Match(numbers, dataset)
+    return Match(None, Relabelled(dataset, model_classes, numbers))

@@ -1,0 +1,256 @@
+"""What can be seen without labels: modes, hidden state, randomness, neighbours, precision, what kind of numbers come out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from s3ta.evaluate.lint.probe import Held, ModelError, Probe, differ, difference, number, shape_of
+from s3ta.records import Finding
+
+_NEAR = 1e-3
+_SURE = 0.95
+"""Sigmoid answers of a model that knows anything go beyond it."""
+_LOST_BITS = 13
+"""float16 keeps 10 bits of a float32's 23, bfloat16 7: the last 13 of a logit made of either are zero."""
+_DISTINCT = 20
+_LOW = {
+    getattr(torch, name)
+    for name in ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "qint8", "quint8")
+    if hasattr(torch, name)
+}
+_MOST_NAMES = 5
+
+
+def answer(probe: Probe) -> Finding:
+    """Whether images get logits (B, Y) at all."""
+    num_classes = probe.num_classes
+
+    def bad(sentence: str, advice: str, **evidence: Any) -> Finding:
+        return Finding("answer", "error", sentence, {"num_classes": num_classes, **evidence}, advice)
+
+    few = probe.images[:4]
+    try:
+        with torch.no_grad():
+            got = probe.raw(few.clone())
+    except ModelError as error:
+        advice = (
+            "Mend the forward pass, or give the image size and the channels that the model is made for (--image-size)."
+        )
+        return bad(f"The model {error}.", advice, shape=list(few.shape))
+    said = f"The model answers {len(few)} images with {shape_of(got)}"
+    if not isinstance(got, Tensor):
+        return bad(
+            f"{said}.", "Return the tensor of logits alone: take it out of the tuple, dict or object in forward."
+        )
+    shape = list(got.shape)
+    if got.ndim != 2 or len(got) != len(few) or not got.is_floating_point():
+        kind = str(got.dtype).removeprefix("torch.")
+        return bad(f"{said} and type {kind}.", "Return floating point logits of shape (images, classes).", shape=shape)
+    if shape[1] != num_classes:
+        advice = (
+            "Choose the outputs with --match-classes data or --class-names FILE, or measure on the data of its classes."
+        )
+        return bad(f"{said}, where {num_classes} classes are expected.", advice, shape=shape)
+    low, high = int(probe.labels.min()), int(probe.labels.max())
+    if low < 0 or high >= num_classes:
+        sentence = f"The labels go from {low} to {high}, but the model has classes 0 to {num_classes - 1}."
+        return bad(
+            sentence, "Match the classes of model and data with --match-classes or --class-names FILE.", shape=shape
+        )
+    return Finding("answer", "passed", f"Logits of shape (images, {num_classes}).", {"shape": shape})
+
+
+def finite(logits: Tensor) -> Finding:
+    bad = int((~torch.isfinite(logits)).any(dim=1).sum())
+    evidence = {"images": len(logits), "not_finite": bad}
+    if not bad:
+        return Finding("finite", "passed", "All logits are finite.", evidence)
+    sentence = f"The logits of {bad} of {len(logits)} images are NaN or infinite."
+    advice = "Check the weights (--weights) and the input range, and look for a division by zero or an overflow."
+    return Finding("finite", "error", sentence, evidence, advice)
+
+
+def mode(training: list[str], as_handed: Tensor | None, logits: Tensor | None, still: list[str]) -> Finding:
+    """Training mode: `training`, as handed over, with its answers `as_handed` (None: it raised); `still`, in spite of eval."""
+    evidence: dict[str, Any] = {"handed_over": len(training), "after_forward": len(still)}
+    if still:
+        sentence = f"{len(still)} modules are in training mode after eval() and one forward pass: {_some(still)}."
+        advice = (
+            "Take train(), or the override of eval(), out of the model: dropout and BN statistics must stand still."
+        )
+        return Finding("train mode", "warning", sentence, {**evidence, "modules": still[:_MOST_NAMES]}, advice)
+    if not training:
+        return Finding("train mode", "passed", "No module is in training mode.", evidence)
+    if logits is None:
+        sentence = f"{len(training)} modules were handed over in training mode; the answers could not be compared."
+        return Finding("train mode", "note", sentence, evidence, "Call model.eval() before you hand it over.")
+    if as_handed is not None and not differ(logits, as_handed):
+        return Finding("train mode", "passed", "Training mode was on, but changes no answer.", evidence)
+    sentence = (
+        f"The model was handed over in training mode ({len(training)} modules) and answers otherwise there than in eval "
+        "mode, in which it is measured."
+    )
+    if as_handed is not None:
+        evidence["changed_predictions"] = int((logits.argmax(1) != as_handed.argmax(1)).sum())
+    advice = "Call model.eval() before you hand it over, and before every other measurement of it."
+    return Finding("train mode", "warning", sentence, evidence, advice)
+
+
+def own_state(held: list[Held]) -> Finding:
+    """Parameters or buffers that forward passes in eval mode changed."""
+    changed = [one.name for one in held if one.is_changed]
+    evidence = {"changed": len(changed), "names": changed[:_MOST_NAMES]}
+    if not changed:
+        return Finding("own state", "passed", "A forward pass leaves parameters and buffers alone.", evidence)
+    sentence = f"A forward pass changes the model itself: {_some(changed)}. Its answers depend on what it saw before."
+    advice = "Take the update out of forward, or make it happen in training mode only."
+    return Finding("own state", "warning", sentence, evidence, advice)
+
+
+def input_writes(probe: Probe) -> Finding:
+    images = probe.images[:8].clone()
+    with torch.no_grad():
+        probe.raw(images)
+    moved = number(float((images - probe.images[:8]).abs().max()))
+    evidence = {"largest_change": moved}
+    if moved == 0:
+        return Finding("input writes", "passed", "A forward pass leaves its input alone.", evidence)
+    sentence = f"A forward pass writes into its input (pixels moved by up to {moved})."
+    advice = "Replace in-place operations on the input (x -= mean, x.clamp_()) by ones that make a new tensor."
+    return Finding("input writes", "error", sentence, evidence, advice)
+
+
+def randomness(logits: Tensor, again: Tensor) -> Finding:
+    size = difference(logits, again)
+    flipped = int((logits.argmax(1) != again.argmax(1)).sum())
+    evidence = {"difference": number(size), "flipped": flipped, "images": len(logits)}
+    if not differ(logits, again):
+        return Finding("randomness", "passed", "Two passes give the same answer.", evidence)
+    sentence = (
+        f"Two passes over the same images differ: by {size:.2g} of the spread of the logits, and {flipped} of {len(logits)} "
+        "predictions flip."
+    )
+    advice = (
+        "Take the randomness out of forward, or attack with gradients averaged over it (attack.gradient.num_samples)."
+    )
+    return Finding("randomness", "warning", sentence, evidence, advice)
+
+
+def batch_dependence(probe: Probe, logits: Tensor, is_random: bool) -> Finding:
+    """Logits alone (the first and the last image), and among other neighbours (black images)."""
+    kind, advice = (
+        "batch dependence",
+        "Use moving averages (eval mode) or per-image statistics in place of the batch's.",
+    )
+    if is_random:
+        return Finding(kind, "unchecked", "The answers are random: what the neighbours change cannot be told apart.")
+    ends = [0, len(logits) - 1]
+    try:
+        alone = torch.cat([probe.ask(probe.images[i : i + 1]) for i in ends])
+    except ModelError as error:
+        sentence = f"Asked about one image alone, the model {error}."
+        return Finding(
+            kind, "warning", sentence, {"alone": str(error)}, "Name the dimension in squeeze(), or leave it out."
+        )
+    half = probe.images[: max(1, min(len(logits), 32) // 2)]
+    among = probe.ask(torch.cat([torch.zeros_like(half), half]))[len(half) :]
+    sizes = difference(logits[ends], alone), difference(logits[: len(half)], among)
+    evidence = {"alone": number(sizes[0]), "other_neighbours": number(sizes[1])}
+    if not differ(logits[ends], alone) and not differ(logits[: len(half)], among):
+        return Finding(kind, "passed", "An image gets the same answer alone and among others.", evidence)
+    sentence = (
+        f"The answer to an image depends on its neighbours: alone it moves by {sizes[0]:.2g}, among black images by "
+        f"{sizes[1]:.2g} of the spread of the logits."
+    )
+    return Finding(kind, "warning", sentence, evidence, advice)
+
+
+class _Dtypes(TorchDispatchMode):
+    """Notes the types of all tensors that any operation makes, those of autocast included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.seen |= {leaf.dtype for leaf in tree_leaves(out) if isinstance(leaf, Tensor)}
+        return out
+
+
+def precision(probe: Probe, logits: Tensor) -> Finding:
+    """Types of 16 bits and less: anywhere on the way, or to be seen in the logits, all of whose last bits are zero."""
+    watch = _Dtypes()
+    try:
+        with torch.no_grad(), watch:
+            probe.raw(probe.images[:2].clone())
+    except ModelError:
+        watch.seen.clear()  # not every compiled model can be watched; the bits of the logits remain
+    low = sorted(str(dtype).removeprefix("torch.") for dtype in watch.seen & _LOW)
+    values = logits[logits != 0].unique()
+    rounded = float((values.view(torch.int32) % 2**_LOST_BITS == 0).float().mean()) if len(values) else 0.0
+    evidence = {"types": low, "rounded_logits": number(rounded), "distinct_logits": len(values)}
+    if not low and (len(values) < _DISTINCT or rounded < 0.99):
+        return Finding("precision", "passed", "The model computes in float32.", evidence)
+    seen = f"computes in {' and '.join(low)}" if low else "gives logits whose last 13 bits are zero, as float16 would"
+    sentence = f"The model {seen}: small gradients are lost, and a verdict can hang on a rounding."
+    advice = "Measure it in float32: call model.float(), and take half(), bfloat16() and autocast out of forward."
+    return Finding("precision", "warning", sentence, evidence, advice)
+
+
+def recurrent(model: nn.Module) -> Finding:
+    names = [f"{name} ({type(m).__name__})" for name, m in model.named_modules() if isinstance(m, nn.RNNBase)]
+    evidence = {"modules": names[:_MOST_NAMES]}
+    if not names:
+        return Finding("recurrent", "passed", "No recurrent layer goes through cuDNN.", evidence)
+    sentence = f"On a GPU, cuDNN gives {_some(names)} no backward pass in eval mode (X13)."
+    advice = "Replace it by nn.LSTMCell (GRUCell, RNNCell) in a loop, or measure on the CPU; never by training mode."
+    return Finding("recurrent", "warning", sentence, evidence, advice)
+
+
+def probabilities(logits: Tensor) -> Finding:
+    """Softmax and shares of any sum, sigmoid, and log-softmax, which does no harm."""
+    sums, logsums = logits.sum(dim=1), logits.logsumexp(dim=1).abs().max()
+    low, high = float(logits.min()), float(logits.max())
+    spread = float((sums - sums.mean()).abs().max())
+    evidence = {"low": number(low), "high": number(high), "mean_sum": number(float(sums.mean()))}
+    is_varied = differ(logits, logits[:1].expand_as(logits))  # equal answers have equal sums, whatever they are
+    is_share = is_varied and low >= 0 and spread < _NEAR * float(sums.mean())
+    if is_share or (low >= 0 and high <= 1 and high > low):
+        what = f"shares that sum to {float(sums.mean()):.4g}" if is_share else "all between 0 and 1"
+        sentence = f"The answers are {what}: probabilities, not logits. Losses of logits then have weak gradients."
+        advice = "Return what goes into the softmax or sigmoid, or the logarithm of the probabilities."
+        if not is_share and high < _SURE:
+            sentence = "The answers are all between 0 and 1, but none is sure: small logits, or probabilities."
+            return Finding("probabilities", "note", sentence, evidence, advice)
+        return Finding("probabilities", "warning", sentence, evidence, advice)
+    if high <= _NEAR and float(logsums) < _NEAR:
+        sentence = "The answers are logarithms of probabilities: for every loss here as good as logits."
+        return Finding("probabilities", "note", sentence, evidence)
+    return Finding("probabilities", "passed", "The answers are no probabilities.", evidence)
+
+
+def constant_answers(logits: Tensor, labels: Tensor) -> Finding:
+    classes, same = int(logits.argmax(1).unique().numel()), not differ(logits, logits[:1].expand_as(logits))
+    evidence = {"predicted_classes": classes, "labels": int(labels.unique().numel()), "images": len(logits)}
+    if len(logits) < 2 or evidence["labels"] < 2:
+        return Finding("constant answers", "unchecked", "All examples have one label.", evidence)
+    if same:
+        sentence = f"All {len(logits)} images get the same logits: the answer does not depend on the image."
+        advice = "Check that forward uses its input, the input range, and the weights (--weights)."
+        return Finding("constant answers", "warning", sentence, evidence, advice)
+    if classes == 1:
+        sentence = f"All {len(logits)} images are called class {int(logits[0].argmax())}."
+        advice = "Check the weights (--weights) and the input range, unless the model is not trained."
+        return Finding("constant answers", "note", sentence, evidence, advice)
+    return Finding("constant answers", "passed", f"{classes} classes are predicted.", evidence)
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(name or "the model itself" for name in names[:_MOST_NAMES])
+    return shown + (f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else "")

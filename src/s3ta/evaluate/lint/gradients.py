@@ -1,0 +1,132 @@
+"""Whether gradients say anything: a graph to the image, slopes that are not zero, a loss that has not run out of digits."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from s3ta.attacks import wrong_margin
+from s3ta.evaluate.lint.probe import ModelError, Probe, guarded, number
+from s3ta.records import Finding
+
+_AT_ONCE = 8
+_SOME, _MOST = 0.1, 0.5
+_FLAT = 1e-4
+"""A slope is flat where 16/255 along it changes the margin by less than this share of it."""
+_RADIUS = 16 / 255
+_UNDERFLOW = 1e-30
+_MANY_ZEROS = 0.75
+
+
+class Slopes(NamedTuple):
+    """Gradients of cross-entropy and margin to the image, both (n, pixels), and the margins (n,)."""
+
+    loss: Tensor
+    margin: Tensor
+    margins: Tensor
+
+
+def slopes(probe: Probe) -> Slopes | str:
+    """Both gradients, from one forward pass; in place of them, what is wrong. Raises ModelError where the model raises."""
+    parts = []
+    labels = probe.labels.to(probe.images.device)
+    for images, wanted in zip(probe.images.split(_AT_ONCE), labels.split(_AT_ONCE), strict=True):
+        with torch.enable_grad():
+            leaf = images.clone().requires_grad_(True)
+            logits = probe.raw(leaf.clone())
+            if not logits.requires_grad:
+                return "The logits have no graph to the image (no_grad, detach, or numbers taken out of torch)."
+            margin = wrong_margin(logits.float(), wanted)
+            values = cross_entropy(logits.float(), wanted, reduction="sum"), margin.sum()
+            found = guarded(partial(_both, values, leaf))
+        reached = [gradient for gradient in found if gradient is not None]
+        if len(reached) < len(found):
+            return "The logits have a graph, but it does not reach the image."
+        parts.append([*(gradient.float().flatten(1).cpu() for gradient in reached), margin.detach().cpu()])
+    return Slopes(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def _both(values: tuple[Tensor, Tensor], leaf: Tensor) -> list[Tensor | None]:
+    """None where there is no way from the value to the leaf."""
+    return [torch.autograd.grad(value, leaf, retain_graph=True, allow_unused=True)[0] for value in values]
+
+
+def gradients(probe: Probe) -> list[Finding]:
+    """`gradient` and `saturated loss`."""
+    unknown = Finding("saturated loss", "unchecked", "There is no gradient to compare with.")
+    try:
+        found = slopes(probe)
+    except ModelError as error:
+        advice = "Mend the operation that has no backward pass, or choose attacks without gradients (spsa, square)."
+        return [Finding("gradient", "error", f"Asked for a gradient, the model {error}.", {}, advice), unknown]
+    if isinstance(found, str):
+        advice = "Take no_grad, detach and numpy out of forward, or choose attacks without gradients (spsa, square)."
+        return [Finding("gradient", "error", found, {}, advice), unknown]
+    first = _gradient(found)
+    return [first, unknown if first.severity == "error" else _saturated(found)]
+
+
+def _gradient(found: Slopes) -> Finding:
+    count = len(found.margin)
+    bad = int((~torch.isfinite(torch.cat([found.loss, found.margin], dim=1))).any(dim=1).sum())
+    if bad:
+        advice = "Look for sqrt, log, norm or division at zero in the model, where the backward pass is infinite."
+        sentence = f"The gradient of {bad} of {count} images is NaN or infinite."
+        return Finding("gradient", "error", sentence, {"not_finite": bad, "images": count}, advice)
+    dead = float((found.margin == 0).all(dim=1).float().mean())
+    reach = _RADIUS * found.margin.abs().sum(dim=1) / found.margins.abs().clamp_min(1e-30)
+    flat = float((reach < _FLAT).float().mean())
+    zeros = float((found.margin == 0).float().mean())
+    evidence: dict[str, Any] = {
+        "images": count,
+        "zero_gradient": number(dead),
+        "flat": number(flat),
+        "zero_pixels": number(zeros),
+        "median_reach": number(float(reach.median())),
+    }
+    advice = (
+        "Take rounding, thresholds and saturated activations out, or attack through them: attacks without gradients "
+        "(--suite strongest), straight-through gradients."
+    )
+    if dead > 0:
+        severity = "error" if dead == 1 else "warning" if dead >= _SOME else "note"
+        sentence = (
+            f"The gradient of {dead:.0%} of {count} images is exactly zero: an attack by gradients stands still there."
+        )
+        return Finding("gradient", severity, sentence, evidence, advice)
+    if flat >= _MOST:
+        sentence = (
+            f"The gradient of {flat:.0%} of {count} images vanishes: by it, 16/255 would not move the margin by 0.01%."
+        )
+        return Finding("gradient", "warning", sentence, evidence, advice)
+    if zeros > _MANY_ZEROS:
+        sentence = f"The gradient is exactly zero at {zeros:.0%} of all pixels: an attack leaves them alone."
+        return Finding(
+            "gradient", "note", sentence, evidence, "Check that the model is meant to overlook so many pixels."
+        )
+    return Finding("gradient", "passed", "Every image has a gradient.", evidence)
+
+
+def _saturated(found: Slopes) -> Finding:
+    has_slope = (found.margin != 0).any(dim=1)
+    lost = has_slope & (found.loss.abs().amax(dim=1) < _UNDERFLOW * found.margin.abs().amax(dim=1))
+    share = float(lost.float().mean())
+    evidence = {
+        "images": len(lost),
+        "underflow": number(share),
+        "largest_margin": number(float(found.margins.abs().max())),
+    }
+    if share < _SOME:
+        return Finding(
+            "saturated loss", "passed", "The cross-entropy has a gradient wherever the margin has one.", evidence
+        )
+    sentence = (
+        f"The gradient of the cross-entropy underflows on {share:.0%} of {len(lost)} images, and that of the margin does not: "
+        "attacks by cross-entropy stand still there."
+    )
+    advice = "Divide the logits by a temperature, or attack with a margin loss (attack.loss margin or dlr; --suite strongest)."
+    return Finding("saturated loss", "warning", sentence, evidence, advice)

@@ -1,0 +1,134 @@
+"""A model as the lint asks it: a few images at a time, on its device, and everything put back as it was found."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from s3ta.models import device_of
+
+_AT_ONCE = 32
+_LEAST_DIFFERENCE = 1e-3
+"""Of the spread of the logits: kernels for other batch shapes stay well below it in float32."""
+
+T = TypeVar("T")
+
+
+class ModelError(Exception):
+    """What a model raised, or answered in place of logits; the text is the end of a sentence."""
+
+
+class Held(NamedTuple):
+    """A parameter or buffer as it was found."""
+
+    name: str
+    place: dict[str, Any]
+    key: str
+    tensor: Tensor
+    value: Tensor
+
+    @property
+    def is_changed(self) -> bool:
+        is_there = self.key in self.place and self.place[self.key] is self.tensor
+        return not is_there or not _same(self.tensor, self.value)
+
+
+class Probe:
+    """The model and the examples that it is asked about; images and labels on its device, answers on the CPU."""
+
+    def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int) -> None:
+        device, self.num_classes = device_of(model), num_classes
+        self.model, self.images, self.labels = model, images.to(device), labels.cpu()
+
+    def raw(self, images: Tensor) -> Any:
+        """Whatever the model answers. Raises ModelError where it raises."""
+        return guarded(lambda: self.model(images))
+
+    def ask(self, images: Tensor, at_once: int = _AT_ONCE) -> Tensor:
+        """Logits (n, Y), float32, without a graph. Raises ModelError."""
+        answers = []
+        with torch.no_grad():
+            for part in images.split(at_once):
+                answer = self.raw(part.clone())
+                if not isinstance(answer, Tensor) or answer.shape != (len(part), self.num_classes):
+                    said = f"{len(part)} images" if len(part) > 1 else "it"
+                    raise ModelError(f"answers {said} with {shape_of(answer)}")
+                answers.append(answer.detach().float().cpu().clone())
+        return torch.cat(answers)
+
+
+def guarded(call: Callable[[], T]) -> T:
+    """What `call` gives; ModelError with the text where it raises anything."""
+    try:
+        return call()
+    except Exception as error:  # anybody's model may raise anything
+        text = " ".join(str(error).split())
+        raise ModelError(f"raises {type(error).__name__}: {text[:300]}") from error
+
+
+def shape_of(answer: object) -> str:
+    """An answer in words."""
+    if isinstance(answer, Tensor):
+        return f"a tensor of shape {tuple(answer.shape)}"
+    return f"a {type(answer).__name__}"
+
+
+def difference(one: Tensor, other: Tensor) -> float:
+    """The largest difference of two answers to the same images, in units of the spread of the logits; 0 to infinity."""
+    if one.shape != other.shape or not torch.isfinite(other).all():
+        return float("inf")
+    spread = max(float(one.std(dim=1).mean()), 1e-6 * float(one.abs().max()), 1e-30)
+    return float((one - other).abs().max()) / spread
+
+
+def differ(one: Tensor, other: Tensor) -> bool:
+    """Whether two answers to the same images differ by more than rounding."""
+    return difference(one, other) > _LEAST_DIFFERENCE
+
+
+def number(value: float) -> float | str:
+    """For the evidence: six digits; infinity and NaN, which JSON has not, in words."""
+    return float(f"{value:.6g}") if np.isfinite(value) else str(value)
+
+
+@contextmanager
+def as_found(model: nn.Module) -> Iterator[list[Held]]:
+    """Gives what the model holds; afterwards it holds that again, in the modes that it had, and Python's and NumPy's
+    generators stand where they stood. Parameter gradients and torch's generators are left to `attacks.frozen`."""
+    modes = [(module, module.training) for module in model.modules()]
+    held = [
+        Held(f"{prefix}.{key}".lstrip("."), place, key, tensor, tensor.detach().clone())
+        for prefix, module in model.named_modules()
+        for place in (module._parameters, module._buffers)
+        for key, tensor in place.items()
+        if tensor is not None and not is_lazy(tensor)
+    ]
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        yield held
+    finally:
+        restore(held)
+        for module, training in modes:
+            module.training = training
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+def restore(held: list[Held]) -> None:
+    """The same tensors with the same values, where they are not already."""
+    for one in held:
+        if one.is_changed:
+            with torch.no_grad():
+                one.tensor.copy_(one.value)
+            one.place[one.key] = one.tensor
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(torch.nan_to_num(one.detach()), torch.nan_to_num(other))

@@ -1,0 +1,142 @@
+"""All checks of a model before it is measured, in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from s3ta.attacks.frozen import frozen, random_state
+from s3ta.errors import UserError
+from s3ta.evaluate.lint import behaviour
+from s3ta.evaluate.lint.gradients import gradients
+from s3ta.evaluate.lint.preparation import clean_accuracy, preparation
+from s3ta.evaluate.lint.probe import Held, ModelError, Probe, as_found, differ, restore
+from s3ta.records import Finding
+
+KINDS = (
+    "answer",
+    "finite",
+    "train mode",
+    "own state",
+    "input writes",
+    "randomness",
+    "batch dependence",
+    "precision",
+    "recurrent",
+    "probabilities",
+    "constant answers",
+    "input range",
+    "normalisation",
+    "channel order",
+    "label order",
+    "clean accuracy",
+    "gradient",
+    "saturated loss",
+)
+"""Every check, in the order of the findings."""
+
+
+def lint(
+    model: nn.Module, images: Tensor, labels: Tensor, *, data_classes: Sequence[str], num_classes: int
+) -> list[Finding]:
+    """What is wrong with how a model answers, before an attack is spent on it.
+
+    About 17 forward passes over the images and one with two backward passes. The model is asked in eval mode and left as it
+    was found, as are all generators of random numbers; torch's begin here from 0. Hold `exact_arithmetic` around it.
+
+    Args:
+      model: images -> logits, on its device; a `Classifier` says more of itself.
+      images: (n, C, H, W), float32 in [0, 1]; 32 to 64 are enough, below 8 nothing is compared by labels.
+      labels: (n,), int64.
+      data_classes: names of the data's classes, in the order of the labels.
+      num_classes: how many logits there must be.
+    Returns:
+      One finding per name in `KINDS`, in that order, whatever the model does.
+    Raises:
+      UserError: no images, or not one label per image."""
+    if images.ndim != 4 or not len(images) or labels.shape != images.shape[:1]:
+        raise UserError(
+            f"The lint was given images of shape {tuple(images.shape)} and labels of shape {tuple(labels.shape)}: "
+            "give (images, channels, height, width) and one label per image."
+        )
+    found: dict[str, Finding] = {}
+    with as_found(model) as held, random_state(0):
+        probe = Probe(model, images, labels, num_classes)
+        training = [name for name, module in model.named_modules() if module.training]
+        handed = _first_asked(probe) if training else None
+        restore(held)
+        with frozen(model):
+            for finding in _findings(probe, held, training, handed, data_classes):
+                found[finding.kind] = finding
+    said = "The model gives no logits that this could be seen in."
+    return [found.get(kind, Finding(kind, "unchecked", said)) for kind in KINDS]
+
+
+def _findings(
+    probe: Probe,
+    held: list[Held],
+    training: list[str],
+    handed: Tensor | None,
+    data_classes: Sequence[str],
+) -> Iterator[Finding]:
+    """As far as the model lets itself be asked."""
+    yield behaviour.recurrent(probe.model)
+    first = behaviour.answer(probe)
+    logits = _first_asked(probe) if first.severity == "passed" else None
+    if first.severity == "passed" and logits is None:
+        sentence = "The model answered a few images, and gave no usable answer to all of them."
+        first = Finding("answer", "error", sentence, {"images": len(probe.images)}, "Mend the forward pass.")
+    yield first
+    is_finite = logits is not None and bool(torch.isfinite(logits).all())
+    still = [name for name, module in probe.model.named_modules() if module.training]
+    yield behaviour.mode(training, handed, logits if is_finite else None, still)
+    if logits is None:
+        return
+    yield behaviour.own_state(held)
+    yield behaviour.finite(logits)
+    yield from _safely("input writes", lambda: [behaviour.input_writes(probe)])
+    if is_finite:
+        yield from _of_finite(probe, logits, data_classes)
+
+
+def _of_finite(probe: Probe, logits: Tensor, data_classes: Sequence[str]) -> Iterator[Finding]:
+    again = _asked(probe)
+    if again is None:
+        sentence = "Asked the same a second time, the model gave no usable answer."
+        yield Finding(
+            "randomness", "error", sentence, {}, "Mend the forward pass: it must not depend on earlier calls."
+        )
+        return
+    is_random = differ(logits, again)
+    yield behaviour.randomness(logits, again)
+    yield from _safely("batch dependence", lambda: [behaviour.batch_dependence(probe, logits, is_random)])
+    yield behaviour.precision(probe, logits)
+    yield behaviour.probabilities(logits)
+    yield behaviour.constant_answers(logits, probe.labels)
+    yield from preparation(probe, logits, data_classes)
+    yield clean_accuracy(logits, probe.labels)
+    yield from gradients(probe)
+
+
+def _first_asked(probe: Probe) -> Tensor | None:
+    """Logits; a random model draws the same whatever was drawn before, so that only its mode makes a difference."""
+    with random_state(1):
+        return _asked(probe)
+
+
+def _asked(probe: Probe) -> Tensor | None:
+    """Logits; None where the model raises or answers otherwise."""
+    try:
+        return probe.ask(probe.images)
+    except ModelError:
+        return None
+
+
+def _safely(kind: str, check: Callable[[], list[Finding]]) -> list[Finding]:
+    """The findings; an error of this kind where the model raises in the middle."""
+    try:
+        return check()
+    except ModelError as error:
+        return [Finding(kind, "error", f"The model {error}.", {}, "Mend the forward pass.")]

@@ -1,0 +1,89 @@
+"""What a suite is: the clean images and some named attacks on them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from s3ta.attacks import AdamConfig, AttackConfig, AutoAttackConfig, PGDConfig
+from s3ta.config import Config
+from s3ta.records import CLEAN
+
+Objective = Literal["targeted", "untargeted"]
+BOTH: tuple[Objective, ...] = ("untargeted", "targeted")
+
+
+class TransferConfig(Config):
+    """No attack of its own: the images that an attack found on another model."""
+
+    kind: Literal["transfer"] = "transfer"
+    attack_name: str
+    """The attack's name there."""
+    attack: AttackConfig
+    """Its settings: what the images were allowed, and whether they have targets."""
+
+    @property
+    def objective(self) -> str:
+        return self.attack.objective
+
+    @property
+    def num_restarts(self) -> int:
+        return self.attack.num_restarts
+
+    @property
+    def num_attack_steps(self) -> int:
+        return self.attack.num_attack_steps
+
+    @property
+    def read_outs(self) -> tuple[int, ...]:
+        return ()
+
+
+class NamedAttack(Config):
+    """An attack under the name that its records carry."""
+
+    name: str
+    attack: Annotated[PGDConfig | AdamConfig | AutoAttackConfig | TransferConfig, Field(discriminator="kind")]
+
+
+class ImagesFrom(Config):
+    """Whose adversarial images a suite of transfers uses."""
+
+    model: str
+    sha256: str
+    suite: str
+    evaluation: str = ""
+    """Hash of the whole manifest of that evaluation: how it searched, and everything else that can change an image."""
+
+
+class Suite(Config):
+    """The clean images and some attacks on them, all with the same examples and targets."""
+
+    name: str
+    description: str
+    attacks: tuple[NamedAttack, ...]
+    """None at all: clean images alone."""
+    num_examples: Annotated[int, Field(gt=0)] | None = None
+    """How many examples are drawn; None: all. `--num-examples` overrides it."""
+    gallery_attack: str | None = None
+    """The attack whose first adversarial images are kept for the report."""
+    cascade: bool = False
+    """Worst case over all attacks, one after the other: each runs only on what those before it left correct."""
+    images_from: ImagesFrom | None = None
+    paper_steps: bool = False
+    """Whether step sizes follow from radius and number of steps by the paper's rule (`s3ta.evaluate.paper.step_size`): then
+    they do so too where a setting changes either, unless it gives the step size itself."""
+    left_out: tuple[str, ...] = ()
+    """Attacks of the suite that do not fit the model (they look at glimpses, and it has none)."""
+
+    @model_validator(mode="after")
+    def _attacks_can_be_told_apart(self) -> Suite:
+        names = [named.name for named in self.attacks]
+        if len(set(names)) < len(names) or CLEAN in names:
+            raise ValueError(f"attacks need different names, none of them '{CLEAN}'; got {names}")
+        if any(named.attack.num_attack_steps < 1 for named in self.attacks):
+            raise ValueError("an attack of a suite takes at least one step")
+        if self.cascade and any(set(n.attack.read_outs) - {n.attack.num_attack_steps} for n in self.attacks):
+            raise ValueError("the attacks of a cascade are read out at their end alone")
+        return self

@@ -1,0 +1,339 @@
+"""Open any classifier: ours, `timm:NAME`, `torchvision:NAME`, or what a factory `package.module:name` makes.
+
+A factory is code, so it is named by the caller in Python or on the command line, never by a file of settings.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from s3ta.errors import UserError, unknown_name
+from s3ta.models import weights as state
+from s3ta.models.card import Card, Classifier, card_of, device_of, with_outputs
+from s3ta.models.libraries import Known, from_timm, from_torchvision, reason, seeded
+from s3ta.models.pretrained import from_pretrained
+from s3ta.models.resnet import ResNet
+from s3ta.models.s3ta import S3TA
+
+_WORD = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
+
+
+class Opening(NamedTuple):
+    """What a person may say about a network that does not say it itself; None: as the library or the factory has it."""
+
+    weights: str | None = None
+    """`pretrained`, `random` (seed 0), or a file, `FILE#KEY` where it holds several; None: pretrained, or a factory's."""
+    num_classes: int | None = None
+    """How many numbers the network answers for one image."""
+    image_size: int | None = None
+    """Height and width in pixels."""
+    in_channels: int | None = None
+    mean: tuple[float, ...] | None = None
+    """Of the normalisation, for pixels in [0, 1]; one number, or one per channel."""
+    std: tuple[float, ...] | None = None
+    channel_order: Literal["rgb", "bgr"] | None = None
+    """The order that the network wants; None: rgb."""
+    class_names: tuple[str, ...] | None = None
+    """Of all the network's outputs, in order."""
+    outputs: tuple[int, ...] | None = None
+    """Which outputs are used, in this order."""
+
+
+def is_foreign(source: str) -> bool:
+    """Whether this names a network that is not ours: `timm:...`, `torchvision:...` or `package.module:factory`.
+
+    A path that exists never does, nor does `owner/name`, nor `C:anything`, which Windows takes for a path."""
+    try:
+        if Path(source).exists():
+            return False
+    except (OSError, ValueError):  # too long for a path, or no text of a path
+        return False
+    if source.startswith(("timm:", "torchvision:")):
+        return True
+    return re.fullmatch(rf"(?![A-Za-z]:){_WORD}:{_WORD}", source) is not None
+
+
+def open_model(source: str | Path, opening: Opening | None = None) -> S3TA | ResNet | Classifier:
+    """A classifier in eval mode, on the CPU unless a factory put it elsewhere.
+
+    Args:
+      source: a run folder, a model folder, a Hub id (see `from_pretrained`), or a name as `is_foreign` knows them.
+      opening: what is said about it.
+    Raises:
+      UserError: it cannot be found, fetched, imported or filled, or something said about it is missing or wrong."""
+    opening, text = opening or Opening(), str(source)
+    for what in ("num_classes", "image_size", "in_channels"):
+        value = getattr(opening, what)
+        if value is not None and value < 1:
+            raise UserError(f"{what} is {value}: it must be 1 or more.")
+    if not is_foreign(text):
+        if not Path(text).exists() and "/" not in text:
+            raise UserError(
+                f"{text} does not exist. Give a run folder, a model folder, a Hub id such as owner/name, timm:NAME, "
+                "torchvision:NAME, or package.module:factory."
+            )
+        return _said(from_pretrained(text), text, opening)
+    library, _, name = text.partition(":")
+    if library in ("timm", "torchvision"):
+        build = from_timm if library == "timm" else from_torchvision
+        pretrained = opening.weights in (None, "pretrained")
+        known = build(name, pretrained, opening.num_classes, opening.image_size, opening.in_channels)
+        return _wrapped(known, text, opening)
+    with _here_importable():  # the forward pass that `_wrapped` makes may still import something
+        made = _call(text, _factory(text))
+        model = made.eval()
+        if isinstance(model, (S3TA, ResNet)) or isinstance(getattr(model, "card", None), Card):
+            model = _filled(model, text, opening.weights)
+            card = card_of(model)
+            answers = _num_outputs(model, card.in_channels, card.image_size, text)
+            if answers != card.num_classes:
+                raise UserError(
+                    f"{text} says that it has {card.num_classes} classes, and answers with {answers} numbers for an image."
+                )
+            return _said(model, text, opening._replace(weights=None))
+        return _wrapped(_from_factory(model, text, opening), text, opening)
+
+
+# --- factories ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _here_importable() -> Iterator[None]:
+    """The current folder first among those that modules come from."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        if here in sys.path:
+            sys.path.remove(here)
+
+
+def _factory(source: str) -> Any:
+    """What `package.module:name` names. Importing a module runs it."""
+    module_name, _, path = source.partition(":")
+    importlib.invalidate_caches()
+    try:
+        found = importlib.import_module(module_name)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # the module is the user's, and may raise anything
+        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+            raise UserError(
+                f"There is no module {error.name} to import for {source}: not in the current folder, nor installed."
+            ) from None
+        raise UserError(f"Importing {module_name} failed: {reason(error)}{_place(error)}.") from error
+    for name in path.split("."):
+        if not hasattr(found, name):
+            public = [
+                known
+                for known, value in vars(found).items()
+                if not known.startswith("_") and callable(value) and getattr(value, "__module__", None) == module_name
+            ]
+            raise unknown_name(f"name in {module_name}:", path, public or ["nothing"])
+        found = getattr(found, name)
+    return found
+
+
+def _call(source: str, factory: Any) -> nn.Module:
+    """The network that a factory makes, seeded; a network itself is taken as it is."""
+    if isinstance(factory, nn.Module):
+        return factory
+    if not callable(factory):
+        raise UserError(f"{source} is a {type(factory).__name__}, not a function that makes a network.")
+    try:
+        with seeded():
+            made = factory()
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # the factory is the user's, and may raise anything
+        raise UserError(f"{source}() failed: {reason(error)}{_place(error)}.") from error
+    if not isinstance(made, nn.Module):
+        raise UserError(
+            f"{source}() gave a {type(made).__name__}: it must return a torch.nn.Module or a s3ta.Classifier."
+        )
+    return made
+
+
+def _place(error: BaseException) -> str:
+    """Where the user's own code failed; the file's name only."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+
+
+def _from_factory(net: nn.Module, source: str, opening: Opening) -> Known:
+    if opening.weights is not None:
+        _check_file(opening.weights, source)
+    if opening.image_size is None:
+        raise UserError(
+            f"{source} does not say how large its images are: give --image-size, or let it return a s3ta.Classifier."
+        )
+    dtypes = {
+        value.dtype for value in net.state_dict().values() if isinstance(value, Tensor) and value.is_floating_point()
+    }
+    cast_from = sorted(str(dtype).removeprefix("torch.") for dtype in dtypes - {torch.float32})
+    notes = (f"Weights were cast from {' and '.join(cast_from)} to float32.",) if cast_from else ()
+    return Known(net.float(), source.rpartition(":")[2], "as the factory made them, seed 0", {}, notes=notes)
+
+
+def _check_file(weights: str, source: str) -> None:
+    if weights in ("pretrained", "random"):
+        raise UserError(f"{source} decides itself on its weights: leave out --weights {weights}, or give a file.")
+
+
+# --- what is said about them ---------------------------------------------------------------------------------------
+
+
+def _wrapped(known: Known, source: str, opening: Opening) -> Classifier:
+    """The network with everything that an evaluation must know of it."""
+    convolutions = (part.in_channels for part in known.net.modules() if isinstance(part, nn.Conv2d))
+    in_channels = opening.in_channels or next(convolutions, 3)
+    image_size = opening.image_size or known.image_size
+    assert image_size is not None, "sources that do not know it were refused"
+    config: dict[str, Any] = {"source": source, "weights": known.weights, "library": known.library}
+    name, notes, stored = known.name, list(known.notes), state.Found(None, None, {})
+    if opening.weights not in (None, "pretrained", "random"):
+        stored = state.fill(known.net, opening.weights, in_channels, known.unused)
+        config |= stored.config
+        notes += stored.config["notes"]
+        name = f"{name}@{_stem(opening.weights)}"
+    mean = _normalisation("mean", opening.mean, stored.mean, known.mean, in_channels, source)
+    std = _normalisation("std", opening.std, stored.std, known.std, in_channels, source)
+    num_outputs = _num_outputs(known.net.eval(), in_channels, image_size, source)
+    if opening.num_classes not in (None, num_outputs):
+        raise UserError(
+            f"{source} answers with {num_outputs} numbers for an image, not {opening.num_classes}: leave out "
+            "--num-classes, or give weights of a network with so many."
+        )
+    classifier = Classifier(
+        known.net,
+        name=name,
+        num_classes=num_outputs,
+        image_size=image_size,
+        in_channels=in_channels,
+        mean=mean,
+        std=std,
+        channel_order=opening.channel_order or "rgb",
+        classes=opening.class_names,
+        view=known.view,
+        config={**config, "notes": notes},
+    ).to(device_of(known.net))
+    return (classifier if opening.outputs is None else with_outputs(classifier, opening.outputs)).eval()
+
+
+def _stem(weights: str) -> str:
+    path, key = state.split_key(weights)
+    return path.stem if key is None else f"{path.stem}-{key}"
+
+
+def _normalisation(
+    what: str,
+    said: tuple[float, ...] | None,
+    stored: tuple[float, ...] | None,
+    usual: tuple[float, ...] | None,
+    in_channels: int,
+    source: str,
+) -> tuple[float, ...] | None:
+    """What was said, unless the weights say otherwise; else what is stored with the weights; else the library's."""
+    if said is not None and stored is not None and not _same(said, stored):
+        raise UserError(
+            f"The weights for {source} are stored with {what} {_numbers(stored)}, but the {what} given is {_numbers(said)}: "
+            "give the same, or remove it from the file."
+        )
+    values = said if said is not None else stored if stored is not None else usual
+    if said is None and values is not None and len(values) not in (1, in_channels):
+        raise UserError(f"{source} has a {what} for {len(values)} channels: say --mean and --std for {in_channels}.")
+    return values
+
+
+def _same(one: Sequence[float], two: Sequence[float]) -> bool:
+    """Equal to the digits that people write."""
+    length = max(len(one), len(two))
+    pairs = zip(*(values * (length if len(values) == 1 else 1) for values in (list(one), list(two))), strict=False)
+    return min(len(one), len(two)) in (1, length) and all(abs(a - b) < 1e-3 for a, b in pairs)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
+
+
+def _num_outputs(net: nn.Module, in_channels: int, image_size: int, source: str) -> int:
+    """How many numbers it answers for one image: by asking it, with two grey images."""
+    images = torch.full((2, in_channels, image_size, image_size), 0.5, device=device_of(net))
+    shape = f"{in_channels} x {image_size} x {image_size}"
+    try:
+        with torch.no_grad(), seeded():
+            answer = net(images)
+    except Exception as error:  # the network is somebody else's, and may raise anything
+        raise UserError(
+            f"{source} fails on images of {shape} ({reason(error)}{_place(error)}): see --image-size."
+        ) from error
+    if not isinstance(answer, Tensor):
+        raise UserError(f"{source} answers with a {type(answer).__name__}: it must give logits, one row per image.")
+    if answer.ndim != 2 or len(answer) != 2 or not answer.shape[1] or not answer.is_floating_point():
+        raise UserError(
+            f"{source} answers two images of {shape} with {str(answer.dtype).removeprefix('torch.')} of shape "
+            f"{tuple(answer.shape)}: it must give logits, one row per image."
+        )
+    return answer.shape[1]
+
+
+def _filled(model: nn.Module, source: str, weights: str | None) -> nn.Module:
+    """A model that says itself what it is, with the weights of a file in place of a factory's."""
+    card = card_of(model)
+    if isinstance(model, Classifier):
+        model.card = card._replace(config={"source": source, **card.config})
+    if weights is None:
+        return model
+    _check_file(weights, source)
+    found = state.fill(model.net if isinstance(model, Classifier) else model, weights, card.in_channels)
+    if isinstance(model, Classifier):
+        for what, stored in (("mean", found.mean), ("std", found.std)):
+            _normalisation(what, tuple(model.card.config[what] or (float(what == "std"),)), stored, None, 0, source)
+        config = {**model.card.config, **found.config}
+        model.card = model.card._replace(name=f"{card.name}@{_stem(weights)}", config=config)
+    elif found.mean is not None or found.std is not None:
+        raise UserError(f"{weights} holds a normalisation, but {source} is a model with one of its own: take it out.")
+    return model
+
+
+def _said(model: Any, source: str, opening: Opening) -> S3TA | ResNet | Classifier:
+    """A model that says itself what it is: nothing that is said beside may contradict it."""
+    card = card_of(model)
+    settings = {what: card.config.get(what) for what in ("mean", "std", "channel_order")}
+    settings |= {what: getattr(card, what) for what in ("num_classes", "image_size", "in_channels")}
+    for what in ("weights", *settings):
+        said, own = getattr(opening, what), settings.get(what)
+        same = _same(said, own) if isinstance(said, tuple) and isinstance(own, list) else said == own
+        if said is not None and not same:
+            raise UserError(
+                f"{source} says itself what it is{'' if own is None else f' ({what}: {own})'}: "
+                f"leave out --{what.replace('_', '-')}."
+            )
+    if opening.class_names is not None:
+        if card.classes not in (None, opening.class_names):
+            raise UserError(f"{source} says itself what its classes are called, and otherwise: leave the names out.")
+        if not isinstance(model, Classifier):
+            model = Classifier(
+                model,
+                name=card.name,
+                num_classes=card.num_classes,
+                image_size=card.image_size,
+                in_channels=card.in_channels,
+                classes=opening.class_names,
+                config=card.config,
+            ).to(device_of(model))
+        elif len(opening.class_names) != card.num_classes:
+            raise UserError(f"There are {len(opening.class_names)} class names for {card.num_classes} classes.")
+        model.card = model.card._replace(classes=opening.class_names)
+    return (model if opening.outputs is None else with_outputs(model, opening.outputs)).eval()

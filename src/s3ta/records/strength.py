@@ -1,0 +1,234 @@
+"""Was the attack strong and long enough to believe its numbers? Asked of records alone.
+
+Each check returns what it found, also where it found nothing wrong or could not look.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from s3ta.records.finding import Finding
+from s3ta.records.intervals import PairedCounts
+from s3ta.records.metrics import Outcome, outcomes
+from s3ta.records.schema import CLEAN, RUN, filled
+
+ENOUGH_STEPS = 20
+"""An attack with fewer steps says little about the worst case."""
+_LEVEL = 0.01
+_POINT = 0.01
+_CONSIDERABLE = 0.02
+
+Settings = dict[str, dict[str, Any]]
+"""The settings of each attack by its name, as the manifest has them."""
+
+
+def settings_of(manifest: dict[str, Any]) -> Settings:
+    """The settings of each attack; of a transfer, those that the images were made with."""
+    return {attack["name"]: attack.get("attack") or attack for attack in manifest["suite"]["attacks"]}
+
+
+def uses_gradients(attack: dict[str, Any]) -> bool:
+    """Whether an attack goes by gradients of the model, and not by its answers alone."""
+    return attack.get("part") != "square" and (attack.get("gradient") or {}).get("kind") != "spsa"
+
+
+def more_steps_help(reduced: list[Outcome], settings: Settings) -> list[Finding]:
+    """From one read-out of an attack to a later one top-1 must not rise, nor success fall (X37).
+
+    Neighbours are compared, and the first with the last; example by example, exact McNemar, and at least one point."""
+    found, compared = [], 0
+    for name, read_outs in _by_attack(reduced).items():
+        pairs = [*pairwise(read_outs)]
+        if len(read_outs) > 2:
+            pairs.append((read_outs[0], read_outs[-1]))
+        compared += len(pairs)
+        told = [one for early, late in pairs for one in _helps_less(name, early, late)]
+        severity = "warning" if settings.get(name, {}).get("keep") == "best" else "note"
+        advice = (
+            "Its steps may be too large, or its gradients of little use: lower attack.step_size, or keep the best iterate "
+            "(attack.keep=best)."
+        )
+        found += [Finding("more steps help", severity, sentence, evidence, advice) for sentence, evidence in told[:1]]
+    if not compared:
+        sentence = (
+            "Whether more attack steps help is not known: no attack was read out at more than one number of steps."
+        )
+        return [Finding("more steps help", "unchecked", sentence)]
+    if found:
+        return found
+    sentence = "More attack steps never helped the model: between read-outs top-1 never clearly rose, nor success fell."
+    return [Finding("more steps help", "passed", sentence, {"num_compared": compared})]
+
+
+def _helps_less(name: str, early: Outcome, late: Outcome) -> list[tuple[str, dict[str, Any]]]:
+    told = []
+    measures: list[tuple[str, np.ndarray, np.ndarray]] = [("top-1 rises", late.correct, early.correct)]
+    if late.targeted:
+        measures.append(("success falls", early.hit, late.hit))
+    for what, larger, smaller in measures:
+        counts = _cross(larger, smaller)
+        if counts.difference > _POINT and counts.p_value < _LEVEL:
+            evidence = {
+                "attack": name,
+                "num_attack_steps": [early.num_attack_steps, late.num_attack_steps],
+                "difference": round(counts.difference, 6),
+                "p_value": counts.p_value,
+                "num_examples": counts.total,
+            }
+            sentence = (
+                f"Under '{name}' {what} by {_points(counts.difference)} from {early.num_attack_steps} to "
+                f"{late.num_attack_steps} steps (exact McNemar p {counts.p_value:.2g}): more steps help the model there."
+            )
+            told.append((sentence, evidence))
+    return told
+
+
+def converged(reduced: list[Outcome]) -> list[Finding]:
+    """Does top-1 still fall over the last half of the steps, or more? Read-outs closer together say nothing."""
+    found, without = [], []
+    for name, read_outs in _by_attack(reduced).items():
+        late = read_outs[-1]
+        earlier = [outcome for outcome in read_outs if 2 * outcome.num_attack_steps <= late.num_attack_steps]
+        if not earlier:
+            without.append(name)
+            continue
+        early = earlier[-1]
+        counts = _cross(early.correct, late.correct)
+        low, high = counts.interval
+        steps = f"from {early.num_attack_steps} to {late.num_attack_steps} steps"
+        evidence: dict[str, Any] = {
+            "attack": name,
+            "num_attack_steps": [early.num_attack_steps, late.num_attack_steps],
+            "fall": round(counts.difference, 6),
+            "interval": [round(low, 6), round(high, 6)],
+            "num_examples": counts.total,
+        }
+        between = f"{_points(counts.difference)} (95% interval {100 * low:.1f} to {100 * high:.1f})"
+        if low > 0 and counts.difference > _CONSIDERABLE:
+            sentence = f"'{name}' has not converged: {steps} its top-1 still falls by {between}."
+            advice = (
+                "More attack steps would lower it further: give more, or say the number of steps beside the number."
+            )
+            found.append(Finding("converged", "warning", sentence, evidence, advice))
+        elif high > max(_CONSIDERABLE, 0.1) and counts.total < 100:
+            sentence = f"Too few examples to tell whether '{name}' has converged: {steps} its top-1 falls by {between}."
+            found.append(Finding("converged", "unchecked", sentence, evidence))
+        else:
+            sentence = f"'{name}' has about converged: {steps} its top-1 falls by {between}."
+            found.append(Finding("converged", "passed", sentence, evidence))
+    if without:
+        sentence = (
+            f"Whether more steps would lower top-1 further is not known of {_listed(without)}: there is no read-out at half "
+            "the steps or fewer."
+        )
+        found.append(Finding("converged", "unchecked", sentence, {"attacks": without}))
+    return found
+
+
+def restarts_matter(table: pa.Table, settings: Settings, num_examples: int) -> list[Finding]:
+    """How far top-1 falls from the first restart to all of them, at the last read-out.
+
+    In a cascade over those that the attack met; always as a share of all examples. Restarts that are not random starts
+    (one target class after the other, one glimpse after the other) are not compared."""
+    found = []
+    names = np.array(table["attack"].to_pylist(), dtype=object)
+    for name, of_attack in settings.items():
+        if of_attack.get("objective") == "multitargeted" or of_attack.get("glimpses") == "each":
+            continue
+        rows = table.filter(pa.array(names == name))
+        if not rows.num_rows or not filled(rows, "restart").max():
+            continue
+        started = rows.filter((pc.field("restart") == 0) & (pc.field("status") == RUN))["example_id"].unique()
+        rows = rows.filter(pc.field("example_id").isin(started))
+        if not rows.num_rows:
+            continue
+        first, every = outcomes(rows, num_restarts=1)[-1], outcomes(rows)[-1]
+        if every.num_restarts < 2:
+            continue
+        fall = int(first.correct.sum() - every.correct.sum()) / num_examples
+        evidence = {
+            "attack": name,
+            "num_restarts": every.num_restarts,
+            "fall": round(fall, 6),
+            "num_examples": num_examples,
+        }
+        told = f"from the first to all {every.num_restarts} random starts of '{name}' top-1 falls by {_points(fall)}."
+        if fall > _CONSIDERABLE:
+            advice = "One start is not enough here: compare only with numbers of as many restarts, and try more."
+            found.append(Finding("restarts", "note", f"Restarts matter: {told}", evidence, advice))
+        else:
+            found.append(Finding("restarts", "passed", f"Restarts matter little: {told}", evidence))
+    if not found:
+        sentence = "Whether another random start would find more is not known: no attack has several."
+        return [Finding("restarts", "unchecked", sentence)]
+    return found
+
+
+def worst_case(manifest: dict[str, Any]) -> list[Finding]:
+    """Does the suite hold an attack that top-1 may be quoted under: by gradients of this model, away from the true label, and
+    of some length?"""
+    attacks = manifest["suite"]["attacks"]
+    own = [attack for attack in attacks if attack.get("kind") != "transfer"]
+    guided = [attack for attack in own if uses_gradients(attack)]
+    away = {
+        attack["name"]: attack.get("num_attack_steps") or 0
+        for attack in guided
+        if attack.get("objective") != "targeted"
+    }
+    evidence: dict[str, Any] = {"num_attacks": len(attacks), "num_untargeted": len(away)}
+    for among, what, advice in (
+        (attacks, "The suite has no attack: nothing is said about robustness.", "Add one, such as --attack pgd-100."),
+        (
+            own,
+            "Every image was made on another model: that a model withstands those says little about attacks on itself.",
+            "Attack the model itself, such as with --attack pgd-100.",
+        ),
+        (
+            guided,
+            "No attack of the suite uses gradients: attacks by answers alone are weak.",
+            "Add one that does, such as --attack pgd-100.",
+        ),
+        (
+            away,
+            "Every attack of the suite has a random target: top-1 under random targets is no worst case.",
+            "Say 'random targets' beside the number; for a worst case add an untargeted attack, such as --attack pgd-100.",
+        ),
+    ):
+        if not among:
+            return [Finding("weak attack", "note", what, evidence, advice)]
+    strongest = max(away, key=lambda name: away[name])
+    evidence |= {"attack": strongest, "num_attack_steps": away[strongest]}
+    if away[strongest] < ENOUGH_STEPS:
+        sentence = (
+            f"The longest untargeted attack of the suite, '{strongest}', has {away[strongest]} steps: it is a weak one."
+        )
+        advice = "Use 100 steps or more, or --suite autoattack, before a number is called robustness."
+        return [Finding("weak attack", "note", sentence, evidence, advice)]
+    sentence = f"The suite has an untargeted attack by gradients of {away[strongest]} steps, '{strongest}'."
+    return [Finding("weak attack", "passed", sentence, evidence)]
+
+
+def _by_attack(reduced: list[Outcome]) -> dict[str, list[Outcome]]:
+    """The outcomes of each attack, fewest steps first; without the clean images."""
+    found: dict[str, list[Outcome]] = {}
+    for outcome in reduced:
+        if outcome.attack != CLEAN:
+            found.setdefault(outcome.attack, []).append(outcome)
+    return found
+
+
+def _cross(of_a: np.ndarray, of_b: np.ndarray) -> PairedCounts:
+    return PairedCounts(*(int(x.sum()) for x in (of_a & of_b, of_a & ~of_b, ~of_a & of_b, ~of_a & ~of_b)))
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f} points"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(map(repr, names))

@@ -1,0 +1,27 @@
+"""The rooms put together: train a recipe, evaluate a model, answer for some images. The command line and scripts call these."""
+
+from s3ta.workflow.choosing import choose_suite, transferred
+from s3ta.workflow.examples import Examples
+from s3ta.workflow.export import export
+from s3ta.workflow.measuring import default_ledger, evaluate_model, is_evaluated
+from s3ta.workflow.place import Place
+from s3ta.workflow.prediction import Answer, predict
+from s3ta.workflow.subject import Subject, open_subject, recipe_data
+from s3ta.workflow.training import train_run
+
+__all__ = [
+    "Answer",
+    "Examples",
+    "Place",
+    "Subject",
+    "choose_suite",
+    "default_ledger",
+    "evaluate_model",
+    "export",
+    "is_evaluated",
+    "open_subject",
+    "predict",
+    "recipe_data",
+    "train_run",
+    "transferred",
+]

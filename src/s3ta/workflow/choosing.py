@@ -1,0 +1,84 @@
+"""The suite that a person means, fitted to the model."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from s3ta.attacks import AutoAttackConfig
+from s3ta.errors import UserError
+from s3ta.evaluate import (
+    SUITES,
+    KeptImages,
+    Settings,
+    Situation,
+    Suite,
+    changed_suite,
+    get_suite,
+    misfit,
+    suite_of,
+    tiny_suite,
+    transfer_suite,
+)
+from s3ta.models import Card
+from s3ta.workflow.subject import Subject
+
+_LEADERBOARD = {"small": 8 / 255, "imagenet": 4 / 255}
+
+
+def choose_suite(
+    subject: Subject, name: str | None, attacks: list[str], radius: float | None, is_tiny: bool, overrides: list[str]
+) -> Suite:
+    """The suite of a name, or of single attacks, at the radius that fits.
+
+    Args:
+      subject: what will be measured.
+      name: of a suite; None: the recipe's, else `quick`.
+      attacks: names of single attacks instead of a suite.
+      radius: for suites and attacks that state none; None: that of the recipe, else 8/255.
+      is_tiny: shrink it to seconds.
+      overrides: `attack.a=b` settings for all its attacks.
+    Raises UserError for a name that is unknown, and for a radius where the suite states its own."""
+    card = subject.card
+    found = radius if radius is not None else _usual_radius(subject, name)
+    at = Situation(found, card.num_glimpses, card.num_classes)
+    if attacks:
+        if name is not None:
+            raise UserError("Give either --suite or --attack, not both.")
+        suite = suite_of(attacks, at)
+    else:
+        name = name or (subject.recipe.suite if subject.recipe else "quick")
+        if name in SUITES and radius is not None:
+            raise UserError(
+                f"Suite '{name}' states its own radius: change it with attack.radius=... instead of --radius."
+            )
+        suite = get_suite(name, at)
+    suite = changed_suite(tiny_suite(suite) if is_tiny else suite, overrides)
+    refuse_misfits(suite, card)
+    return suite
+
+
+def refuse_misfits(suite: Suite, card: Card) -> None:
+    """UserError for what would only be noticed when its turn comes, hours later."""
+    at = Situation(num_glimpses=card.num_glimpses, num_classes=card.num_classes)
+    for named in suite.attacks:
+        if reason := misfit(named.attack, at):
+            raise UserError(f"{named.name} cannot be run: {reason}.")
+        if isinstance(named.attack, AutoAttackConfig) and find_spec("pyautoattack") is None:
+            raise UserError(f'{named.name} is a part of AutoAttack: pip install "s3ta[autoattack]" (or pyautoattack).')
+
+
+def _usual_radius(subject: Subject, name: str | None) -> float:
+    """The radius that a run folder was trained at, in the L-infinity ball; else the default. The leaderboard has its own."""
+    if name == "robustbench":
+        return _LEADERBOARD["imagenet" if subject.card.num_classes >= 1000 else "small"]
+    if subject.recipe is None or subject.recipe.attack.norm != "linf":
+        return Situation().radius
+    return subject.recipe.attack.radius
+
+
+def transferred(folder: Path, settings: Settings) -> tuple[KeptImages, Suite, Settings]:
+    """The images of another model's evaluation, with the suite and settings to score them by."""
+    images = KeptImages(folder)
+    settings = settings._replace(seed=images.manifest["seed"], targets=images.targets or None)
+    return images, transfer_suite(images.manifest), settings

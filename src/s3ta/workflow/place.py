@@ -1,0 +1,36 @@
+"""What belongs to this machine, and never to a result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from s3ta.errors import UserError
+
+
+class Place(NamedTuple):
+    """Where data are, what computes, and whether anything may be fetched."""
+
+    data_root: Path = Path("data")
+    device: str = "auto"
+    download: bool = False
+
+
+def device_at(place: Place) -> torch.device:
+    """`auto`: the GPU where there is one. Raises UserError for a device that torch does not know or have."""
+    if place.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=place.device)
+        return torch.device(place.device)
+    except (RuntimeError, AssertionError):
+        raise UserError(f"There is no device '{place.device}' here: use auto, cpu or cuda.") from None
+
+
+def minutes(seconds: float) -> str:
+    """A time as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -103,6 +103,7 @@ def test_killed_twenty_times(model: Path, whole: dict[str, bytes], tmp_path: Pat
     assert chunks(tmp_path / "x") == whole, f"seed {seed}"
 
 
+@pytest.mark.slow
 def test_two_shards_at_the_same_time(model: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
     out = tmp_path / "x"
     both = [
@@ -120,6 +121,7 @@ def test_two_shards_at_the_same_time(model: Path, whole: dict[str, bytes], tmp_p
     assert sum("the rest is done elsewhere" in text for text in told) <= 1  # whoever ends last finds all of it
 
 
+@pytest.mark.slow
 def test_two_ranks_of_torchrun(model: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
     out = tmp_path / "x"
     with socket.socket() as free:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -110,6 +111,8 @@ def check_afterwards(measured: Measured, suite: Suite, ledger: Ledger) -> None:
     radius = _radius(suite)
     if "probes" not in told and not total(suite, 1).num_gradients:
         told["probes"] = [_not_asked("probes")._asdict()]
+    if "probes" not in told and re.search(r"-tiny\b", suite.name):
+        told["probes"] = [Finding("probes", "unchecked", "A trial run is not probed.")._asdict()]
     if "probes" not in told and radius:
         batch = _probed(dataset, table, positions, settings)
         with exact_arithmetic(settings.num_threads), _progress(len(batch.ids)) as report:

@@ -141,7 +141,8 @@ def _sentence(error: ValidationError, where: str) -> str:
             message = "it needs a `kind`"
         whole = problem["type"] == "missing" or isinstance(problem["input"], dict)
         got = "" if whole else f" (got {json.dumps(problem['input'], default=str)[:60]})"
-        problems.append(f"{path or 'text'}: {message}{got}")
+        of_whole = not path and problem["type"] == "value_error"  # a rule that ties several settings
+        problems.append(f"{message}{got}" if of_whole else f"{path or 'text'}: {message}{got}")
     return f"Bad {where}: {'; '.join(problems)}."
 
 

@@ -9,8 +9,10 @@ import torch
 
 
 @contextmanager
-def exact_arithmetic(num_threads: int | None = None) -> Iterator[None]:
+def exact_arithmetic(num_threads: int | None = None, *, deterministic: bool = True) -> Iterator[None]:
     """TF32 off, deterministic kernels, `num_threads` CPU threads (None: as they are); all is restored afterwards.
+
+    Without `deterministic` a GPU may choose its fastest kernels, and repeats its last bits no more.
 
     Kernels change their last bits with the batch shape and the number of threads, and a last bit can flip a verdict; so
     both are fixed and recorded."""
@@ -26,8 +28,8 @@ def exact_arithmetic(num_threads: int | None = None) -> Iterator[None]:
             torch.set_num_threads(num_threads)
         torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = deterministic
+        torch.backends.cudnn.benchmark = not deterministic
         yield
     finally:
         torch.set_num_threads(before[0])

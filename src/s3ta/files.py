@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -71,6 +72,19 @@ def write_atomic(path: Path, content: bytes) -> None:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raises UserError where the disk that the folder is, or will be, on has fewer free bytes than needed."""
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise UserError(
+            f"{folder} needs about {needed / 1e9:.2g} GB, but the disk has {free / 1e9:.2g} GB free: free some space, or "
+            "choose a folder on another disk."
+        )
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -164,7 +164,7 @@ def test_settings_that_do_not_fit_together_are_refused_in_one_sentence(cls, valu
         (PGDConfig, {"num_glimpses": 0}, "num_glimpses: Input should be greater than or equal to 1"),
         (PGDConfig, {"random_start_prob": 1.1}, "random_start_prob: Input should be less than or equal to 1"),
         (PGDConfig, {"random_start_prob": -0.1}, "random_start_prob: Input should be greater than or equal to 0"),
-        (PGDConfig, {"objective": "away"}, "'targeted', 'untargeted' or 'multitargeted'"),
+        (PGDConfig, {"objective": "away"}, "'targeted', 'untargeted', 'multitargeted' or 'divergence'"),
         (PGDConfig, {"loss": "ce"}, "'cross_entropy', 'margin' or 'dlr'"),
         (PGDConfig, {"norm": "l1"}, "'linf' or 'l2'"),
         (PGDConfig, {"keep": "first"}, "'last' or 'best'"),

@@ -265,7 +265,8 @@ def test_targets_of_one_evaluation_are_given_to_another(words: tuple[str, ...], 
 
 
 def test_a_named_preprocessing_is_used_and_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FD's: the shorter side to 256 with Pillow's bicubic filter, the middle 224 x 224 of it."""
+    """FD's: the shorter side to 256 with OpenCV's bicubic filter, the middle 224 x 224 of it."""
+    cv2 = pytest.importorskip("cv2")
     monkeypatch.chdir(tmp_path)
     source = write_module(tmp_path, "tints_prepared_files")
     random = np.random.default_rng(3)
@@ -280,12 +281,13 @@ def test_a_named_preprocessing_is_used_and_recorded(tmp_path: Path, monkeypatch:
     means = []
     for row in clean:
         picture = Image.open(tmp_path / "wide" / row["example_id"])
-        picture = picture.resize((round(320 * 256 / 290), 256), Image.Resampling.BICUBIC)
-        left, top = (picture.width - 224) // 2, (256 - 224) // 2
-        pixels = np.asarray(picture.crop((left, top, left + 224, top + 224)), np.float64)
+        width = round(320 * 256 / 290)
+        scaled = cv2.resize(np.asarray(picture), (width, 256), interpolation=cv2.INTER_CUBIC)
+        left, top = (width - 224) // 2, (256 - 224) // 2
+        pixels = scaled[top : top + 224, left : left + 224].astype(np.float64)
         means.append(pixels.mean(axis=(0, 1)) / 255)
     expected = losses(logits_of(np.stack(means)), [row["label"] for row in clean])
-    np.testing.assert_allclose([row["loss"] for row in clean], expected, rtol=1e-4)
+    np.testing.assert_allclose([row["loss"] for row in clean], expected, rtol=1e-3)  # a byte may be one off
     assert [row["loss"] for row in rows(tmp_path / "default", attack="clean")] != [row["loss"] for row in clean]
     told = Ledger.read(tmp_path / "fd").manifest["data"]["preprocessing"]
     assert (told["name"], told["resize"], told["image_size"]) == ("fd", 256, 224)

@@ -62,7 +62,7 @@ def test_every_verb_has_help_with_examples() -> None:
         shown = s3ta(verb, "--help")
         assert shown.exit_code == 0
         assert "Examples:" in shown.stdout
-        assert "[default: " in shown.stdout or verb in ("show", "list")
+        assert "[default: " in shown.stdout or verb == "list"
     assert s3ta("--version").stdout.startswith("s3ta ")
 
 
@@ -73,8 +73,8 @@ def test_the_verbs_and_options_are_those_that_people_have_learned() -> None:
     found = {name: sorted(p.name for p in command.params) for name, command in get_command(app).commands.items()}
     assert found == {
         "demo": ["out", "tiny"],
-        "train": ["data_root", "device", "download", "out", "overrides", "recipe", "tiny"],
-        "show": ["fields", "overrides", "recipe"],
+        "train": ["batch_size", "data_root", "device", "download", "out", "overrides", "recipe", "tensorboard", "tiny"],
+        "show": ["batch_size", "fields", "gpus", "hardware", "overrides", "recipe", "utilization"],
         "evaluate": [
             "attack",
             "batch_size",
@@ -159,6 +159,34 @@ def test_show_prints_a_recipe_that_can_be_used_again(tmp_path: Path) -> None:
     assert (
         "attack.radius = 0.1\n    How far a pixel may move (linf)" in s3ta("show", "digits/s3ta_4", "--fields").stdout
     )
+
+
+def test_show_tells_the_cost_on_given_hardware() -> None:
+    words = ("show", "imagenet/s3ta_16-10", "--hardware", "h100", "--gpus", "16", "--utilization", "0.5")
+    told = s3ta(*words).stderr
+    for text in (
+        "102,534,056 parameters",
+        "2.16 TFLOP",
+        "150,120 training steps of 1,024 images",
+        "242 MB",
+        "of 80 GB per process",
+        "185 hours of GPU time on 16 x h100",  # 3.30e20 FLOP / (989e12 x 0.5)
+        "Assumed: 50% of the data sheet's peak (989 TFLOP/s in bfloat16)",
+    ):
+        assert text in told, text
+    told = s3ta("show", "imagenet/s3ta_16-10", "--hardware", "v100").stderr
+    assert "v100 has no bfloat16 units" in told
+    assert "more than the 32 GB of v100: lower compute.attack_batch" in told
+
+
+def test_show_brings_a_recipe_to_another_batch_size() -> None:
+    shown = s3ta("show", "imagenet/s3ta_2-10", "--batch-size", "256", "schedule.num_train_steps=7")
+    tree = json.loads(shown.stdout)
+    assert (tree["batch_size"], tree["optimizer"]["learning_rate"]) == (256, 0.05)
+    assert tree["schedule"]["num_train_steps"] == 7  # what is typed wins
+    refused(s3ta("show", "digits/s3ta_4", "--batch-size", "32"), "set batch_size=N")
+    refused(s3ta("show", "digits/s3ta_4", "--hardware", "h20"), "Did you mean h200")
+    refused(s3ta("show", "imagenet/s3ta_2-10", "--gpus", "3"), "does not divide among 3")
 
 
 def test_the_evaluation_prints_intervals_and_leaves_records(run: Path) -> None:
@@ -319,18 +347,8 @@ def test_reports_of_nothing_are_refused(copy: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_is_one_processs_at_a_time(copy: Path) -> None:
-    import subprocess
-    import sys
-
     with sole_use(copy / "evaluations" / "digits-tiny"):
-        other = subprocess.run(
-            [sys.executable, "-m", "s3ta", "evaluate", str(copy), "--tiny", "--threads", "1"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    assert other.returncode == 2
-    assert "Another process is at work" in other.stderr
+        refused(s3ta("evaluate", copy, "--tiny", "--threads", "1"), "Another process is at work")
 
 
 def test_a_run_of_another_recipe_is_never_touched(copy: Path) -> None:
@@ -352,7 +370,9 @@ def test_usage_errors_leave_with_2() -> None:
 
 
 def test_restarts_and_other_strengths_need_no_suite_of_their_own(run: Path) -> None:
-    done = s3ta("evaluate", run, "attack.num_restarts=2", "attack.radius=16/255", "--tiny", "--threads", "1")
+    done = s3ta(
+        "evaluate", run, "attack.num_restarts=2", "attack.radius=16/255", "--tiny", "--threads", "1", "--no-checks"
+    )
     assert done.exit_code == 0, done.output
     ledger = Ledger.read(run / "evaluations" / "digits-tiny+num_restarts=2+radius=16_255")
     assert set(ledger.table()["restart"].to_pylist()) == {0, 1}
@@ -401,13 +421,13 @@ def test_a_model_with_other_class_names_is_not_scored(copy: Path) -> None:
 
 def test_records_written_elsewhere_can_be_reported(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "records"
-    assert s3ta("evaluate", run, "--tiny", "--threads", "1", "--out", out).exit_code == 0
+    assert s3ta("evaluate", run, "--tiny", "--threads", "1", "--no-checks", "--out", out).exit_code == 0
     done = s3ta("report", out, "--out", tmp_path / "page.html")
     assert done.exit_code == 0, done.output
     assert (tmp_path / "page.html").is_file()
 
 
-FEW = ("--num-examples", "4", "--micro-batch", "4", "--threads", "1")
+FEW = ("--num-examples", "4", "--micro-batch", "4", "--threads", "1", "--no-checks")
 
 
 @pytest.fixture(scope="module")
@@ -499,7 +519,7 @@ def test_options_of_the_attack_are_recorded(run: Path, tmp_path: Path) -> None:
 def test_images_are_kept_and_transferred(run: Path, plain: Path, tmp_path: Path) -> None:
     words = ("evaluate", run, "--attack", "targeted-100", "--tiny", *FEW, "--out", tmp_path / "a")
     assert s3ta(*words).exit_code == 0
-    onto = ("evaluate", plain, "--data", "digits", "--threads", "1", "--micro-batch", "4", "--out", tmp_path / "b")
+    onto = ("evaluate", plain, "--data", "digits", *FEW[2:], "--out", tmp_path / "b")
     refused(s3ta(*onto, "--transfer", tmp_path / "a"), "--keep-images")
     assert s3ta(*words, "--keep-images").exit_code == 0
     done = s3ta(*onto, "--transfer", tmp_path / "a")

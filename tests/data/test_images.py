@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from s3ta.data import load_image
-from s3ta.data.images import SUFFIXES, crop_flip, fit
+from s3ta.data.images import SUFFIXES, fit
 from s3ta.errors import UserError
-from s3ta.streams import stream
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (17, 23, 3), dtype=np.uint8)
 PICTURE = Image.fromarray(COLOURS)
@@ -127,7 +126,7 @@ def test_random_damage_gives_an_image_or_a_sentence(tmp_path, suffix, capfd):
     assert outcomes <= {True, (3, 5, 5)}
 
 
-# --- fit and crop_flip ---------------------------------------------------------------------------------------------------
+# --- fit ---------------------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
@@ -157,35 +156,3 @@ def test_shrinking_averages():
     assert (
         np.ptp(np.asarray(fit(Image.fromarray(board.astype(np.uint8)), 8)).astype(int)) < 40
     )  # without anti-aliasing: 255
-
-
-def test_crop_flip_moves_mirrors_and_fills_with_black():
-    pixels = np.arange(1, 2 * 16 * 16 + 1, dtype=np.uint16).astype(np.uint8).reshape(2, 16, 16) | 1
-    seen = set()
-    for trial in range(400):
-        moved = crop_flip(pixels, stream(trial, "test"))
-        assert moved.shape == pixels.shape
-        assert moved.dtype == np.uint8
-        assert moved.flags.c_contiguous
-        matches = []
-        for mirrored in (False, True):
-            source = moved[:, :, ::-1] if mirrored else moved
-            for down in range(-2, 3):
-                for right in range(-2, 3):
-                    expected = np.zeros_like(pixels)
-                    expected[:, max(0, down) : 16 + min(0, down), max(0, right) : 16 + min(0, right)] = pixels[
-                        :, max(0, -down) : 16 - max(0, down), max(0, -right) : 16 - max(0, right)
-                    ]
-                    if np.array_equal(source, expected):
-                        matches.append((mirrored, down, right))
-        assert len(matches) == 1
-        seen.add(matches[0])
-    assert len(seen) == 2 * 5 * 5  # every shift up to an eighth, mirrored and not
-
-
-def test_crop_flip_mirrors_half_of_the_time():
-    pixels = np.tile(np.arange(16, dtype=np.uint8) * 16, (1, 16, 1))
-    mirrored = np.mean(
-        [np.diff(crop_flip(pixels, stream(i, "test"))[0, 8].astype(int)[4:12]).mean() < 0 for i in range(1000)]
-    )
-    assert abs(mirrored - 0.5) < 0.065  # four standard deviations

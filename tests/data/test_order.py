@@ -121,7 +121,8 @@ def test_global_random_state_is_neither_read_nor_moved():
 
 
 def test_fetch_keeps_order_and_repeats():
-    ids, images, labels = fetch(Numbered(9), [8, 0, 8])
+    ids, images, labels, skipped = fetch(Numbered(9), [8, 0, 8])
+    assert skipped == ()
     assert ids == ["number-8", "number-0", "number-8"]
     assert (images[:, 0, 0, 0] * 255).round().tolist() == [8, 0, 8]
     assert labels.tolist() == [0, 0, 0]

@@ -90,26 +90,43 @@ def test_views_give_timms_pixels(crop_pct, resize):
         assert np.array_equal(ours, np.asarray(peer(picture)))
 
 
-def _by_hand(picture, size, target):
-    """Shorter side to `target` by Pillow's bicubic, longer side to the nearest pixel, offsets down (E1)."""
+def _by_hand(picture, size, target, resize):
+    """Shorter side to `target` by `resize`, longer side to the nearest pixel, offsets down."""
     width, height = picture.size
     short = min(width, height)
     new = tuple(target if side == short else int((2 * side * target + short) // (2 * short)) for side in picture.size)
-    array = np.asarray(picture.resize(new, Image.Resampling.BICUBIC) if new != picture.size else picture)
+    array = np.asarray(resize(picture, new) if new != picture.size else picture)
     left, top = (new[0] - size) // 2, (new[1] - size) // 2
     return array[top : top + size, left : left + size]
 
 
+def _pillow(picture, size):
+    return picture.resize(size, Image.Resampling.BICUBIC)
+
+
+def _opencv(picture, size):
+    return cv2.resize(np.array(picture), size, interpolation=cv2.INTER_CUBIC)
+
+
 @pytest.mark.parametrize("size", [(500, 375), (333, 500), (376, 263), (257, 411), (97, 64), (224, 224), (256, 301)])
-def test_fd_and_the_default_are_pillows_bicubic_with_offsets_down(size):
+def test_the_default_is_pillows_bicubic_with_offsets_down(size):
     picture = _picture(*size)
-    assert np.array_equal(np.asarray(fit(picture, 224, PREPROCESSINGS["fd"])), _by_hand(picture, 224, 256))
-    assert np.array_equal(np.asarray(fit(picture, 96)), _by_hand(picture, 96, 96))
-    assert np.array_equal(np.asarray(fit(picture, 96, DEFAULT)), _by_hand(picture, 96, 96))
+    assert np.array_equal(np.asarray(fit(picture, 96)), _by_hand(picture, 96, 96, _pillow))
+    assert np.array_equal(np.asarray(fit(picture, 96, DEFAULT)), _by_hand(picture, 96, 96, _pillow))
 
 
-def test_fd_and_robustbenchs_bicubic_differ_by_their_rounding_alone():
-    fd, bicubic = PREPROCESSINGS["fd"], PREPROCESSINGS["BicubicRes256Crop224"]
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("size", [*SIZES, (384, 259), (512, 769), (512, 771)], ids=str)
+def test_fd_is_e1_with_opencvs_bicubic_to_one_of_255(size, mode):
+    """Shorter side 256, longer side to the nearest pixel with halves up (769 -> 384.5 -> 385), centre of 224, offsets down."""
+    picture = _picture(*size, mode)
+    ours, peer = np.asarray(fit(picture, 224, PREPROCESSINGS["fd"])), _by_hand(picture, 224, 256, _opencv)
+    assert ours.shape == peer.shape
+    assert np.abs(ours.astype(int) - peer.astype(int)).max() <= 1
+
+
+def test_offsets_down_and_to_the_nearest_pixel_differ_where_the_surplus_is_odd():
+    fd, bicubic = Preprocessing(resize=256), PREPROCESSINGS["BicubicRes256Crop224"]
     for size, same in (((400, 320), True), ((256, 258), True), ((256, 259), False), ((371, 256), False)):
         ours, theirs = (np.asarray(fit(_picture(*size), 224, how)) for how in (fd, bicubic))
         assert np.array_equal(ours, theirs) == same, size  # surplus 96, 34; then 35 and 147: 17 or 18, 73 or 74
@@ -119,8 +136,8 @@ def test_fd_and_robustbenchs_bicubic_differ_by_their_rounding_alone():
 
 
 def _libraries(picture):
-    """The same geometry as `fd` (shorter side 256, centre of 224) with four libraries: ours and the others, as int."""
-    ours = np.asarray(fit(picture, 224, PREPROCESSINGS["fd"])).astype(int)
+    """Shorter side 256, centre of 224: Pillow's by us, and the others, `fd` among them, as int."""
+    ours = np.asarray(fit(picture, 224, Preprocessing(resize=256))).astype(int)
     width, height = picture.size
     scale = 256 / min(width, height)
     new = (max(256, round(width * scale)), max(256, round(height * scale)))
@@ -135,18 +152,22 @@ def _libraries(picture):
         "Pillow": cut(picture.resize(new, Image.Resampling.BICUBIC)),
         "torchvision on tensors": cut(antialiased.numpy()),
         "OpenCV": cut(cv2.resize(np.array(picture), new, interpolation=cv2.INTER_CUBIC)),
+        "fd": np.asarray(fit(picture, 224, PREPROCESSINGS["fd"])).astype(int),
     }
 
 
 def _largest(picture):
     ours, others = _libraries(picture)
-    return {name: int(np.abs(ours - other).max()) for name, other in others.items()}
+    largest = {name: int(np.abs(ours - other).max()) for name, other in others.items()}
+    return largest | {"fd and OpenCV": int(np.abs(others["fd"] - others["OpenCV"]).max())}
 
 
 def test_libraries_on_a_drawn_picture():
-    """Largest difference of any pixel, of 255: Pillow 0, torchvision on tensors 1, OpenCV without averaging 30."""
+    """Largest difference of any pixel, of 255: Pillow 0, torchvision on tensors 1, OpenCV without averaging 30; fd is
+    OpenCV's to 1."""
     largest = _largest(_picture(1000, 800))
     assert largest["Pillow"] == 0
+    assert largest["fd and OpenCV"] <= 1
     assert largest["torchvision on tensors"] <= 2
     assert 20 <= largest["OpenCV"] <= 45, largest
 
@@ -154,14 +175,14 @@ def test_libraries_on_a_drawn_picture():
 def test_libraries_on_photographs(data_folder):
     """Largest difference on five photographs of ImageNet, of 255: Pillow 0, torchvision on tensors 7, OpenCV 56.
 
-    OpenCV's bicubic has another kernel and does not average where it shrinks: FD's pixels (E1) are not Pillow's."""
+    OpenCV's bicubic has another kernel and does not average where it shrinks: FD's pixels (E1) are not Pillow's. Ours of
+    `fd` are OpenCV's to 1."""
     files = sorted((data_folder / "imagenet-sample" / "original").rglob("*.JPEG"))
     found = {file.stem: _largest(Image.open(file).convert("RGB")) for file in files}
     assert len(found) == 5
     print(found)
-    largest = {
-        name: max(one[name] for one in found.values()) for name in ("Pillow", "torchvision on tensors", "OpenCV")
-    }
+    largest = {name: max(one[name] for one in found.values()) for name in next(iter(found.values()))}
+    assert largest["fd and OpenCV"] <= 1
     assert largest["Pillow"] == 0
     assert largest["torchvision on tensors"] <= 10, largest
     assert 40 <= largest["OpenCV"] <= 75, largest
@@ -204,7 +225,10 @@ def test_the_same_pixels_have_the_same_name():
     assert described(preprocessing_of_view(224, "bilinear", 224), 224)["name"] == "Res224"
     assert described(preprocessing_of_view(235, "bicubic", 224), 224)["name"] == "custom"
     assert described(Preprocessing(resize=96), 96)["name"] == "default"
-    assert described(Preprocessing(resize=256), 224)["name"] == "fd"
+    assert described(Preprocessing(resize=256), 224)["name"] == "custom"
+    assert (
+        described(Preprocessing(resize=256, interpolation="bicubic_aliased", rounding="half_up"), 224)["name"] == "fd"
+    )
 
 
 @pytest.mark.parametrize(

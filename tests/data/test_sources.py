@@ -541,7 +541,7 @@ def test_official_cifar10_files(data_folder):
     assert np.array_equal(npz.labels, test.labels)
     for i in (0, 1234, 9999):
         assert np.array_equal(npz.image(i), test.image(i))
-    _, images, labels = fetch(test, [0])
+    _, images, labels, _ = fetch(test, [0])
     assert labels.tolist() == [3]
     assert 0.2 < images.mean() < 0.7
 
@@ -552,7 +552,7 @@ def test_imagenette_at_96_px(data_folder):
     assert len(data.classes) == 10
     assert data.shape == (3, 96, 96)
     chosen = range(0, 3925, 400)
-    ids, images, labels = fetch(data, chosen)
+    ids, images, labels, _ = fetch(data, chosen)
     assert images.shape == (10, 3, 96, 96)
     assert [data.classes[label] for label in labels] == [i.split("/")[1] for i in ids]
     assert images.std() > 0.15

@@ -181,7 +181,7 @@ def taught(
 def digits(split: str, count: int) -> tuple[Tensor, Tensor]:
     data = ClutteredDigits(split)
     places = np.linspace(0, len(data.ids) - 1, count).astype(int)
-    _, images, labels = fetch(data, places.tolist())
+    _, images, labels, _ = fetch(data, places.tolist())
     return images, labels
 
 

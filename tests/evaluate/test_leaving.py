@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -232,9 +233,17 @@ def real(folder: Path, kind: str, exhaustive: bool = False, **changes) -> Ledger
     return evaluate(model, answered_as_by(model, COUNT), REAL[kind], folder, range(COUNT), chosen, ignore)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ledger]:
+    """Both evaluations from beginning to end; tests do not change them."""
+    return {kind: real(tmp_path_factory.mktemp("undisturbed") / kind, kind) for kind in REAL}
+
+
 @pytest.mark.parametrize("kind", REAL)
-def test_a_network_has_the_verdicts_of_the_exhaustive_run_at_a_lower_cost(kind: str, tmp_path: Path) -> None:
-    early, whole = real(tmp_path / "early", kind), real(tmp_path / "whole", kind, exhaustive=True)
+def test_a_network_has_the_verdicts_of_the_exhaustive_run_at_a_lower_cost(
+    kind: str, undisturbed: dict[str, Ledger], tmp_path: Path
+) -> None:
+    early, whole = undisturbed[kind], real(tmp_path, kind, exhaustive=True)
     cascade = kind == "cascade"
     assert verdicts(early, cascade=cascade) == verdicts(whole, cascade=cascade)
     fallen = [sum(not right for right in found[6]) for found in verdicts(early, cascade=cascade)[1:]]
@@ -301,9 +310,9 @@ def test_what_an_example_costs_is_what_went_through_the_model(
 
 @pytest.mark.parametrize("kind", REAL)
 def test_killed_at_any_point_it_goes_on_to_the_same_bytes(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, undisturbed: dict[str, Ledger], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = chunk_bytes(real(tmp_path / "whole", kind).folder)
+    whole = chunk_bytes(undisturbed[kind].folder)
     for after in (0, 6, len(whole) - 2) if kind == "restarts" else (4, 11):
         folder = tmp_path / f"killed-{after}"
         with killed_after(after, monkeypatch):
@@ -316,13 +325,15 @@ def test_killed_at_any_point_it_goes_on_to_the_same_bytes(
         assert chunk_bytes(real(folder, kind).folder) == whole
 
 
-def test_a_damaged_chunk_in_the_middle_is_made_again_with_the_same_examples(tmp_path: Path) -> None:
-    ledger = real(tmp_path, "restarts")
-    before = chunk_bytes(tmp_path)
+def test_a_damaged_chunk_in_the_middle_is_made_again_with_the_same_examples(
+    undisturbed: dict[str, Ledger], tmp_path: Path
+) -> None:
+    before = undisturbed["restarts"].folder
+    folder = Path(shutil.copytree(before, tmp_path / "copy"))
     for chunk in (5, 14):
-        ledger.chunk_path(chunk).unlink()
-    real(tmp_path, "restarts")
-    assert chunk_bytes(tmp_path) == before
+        Ledger.read(folder).chunk_path(chunk).unlink()
+    real(folder, "restarts")
+    assert chunk_bytes(folder) == chunk_bytes(before)
 
 
 def test_leaving_early_and_not_are_two_measurements(tmp_path: Path) -> None:

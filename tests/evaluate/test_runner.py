@@ -48,7 +48,7 @@ def reference(
     model: torch.nn.Module, data, index: int, attack, name: str, restart: int, seed: int
 ) -> dict[int, torch.Tensor]:
     """PGD written out for one example, noise and target drawn by hand from their streams."""
-    ids, clean, labels = fetch(data, [index])
+    ids, clean, labels, _ = fetch(data, [index])
     label = int(labels)
     target = (label + int(stream(seed, "target", ids[0]).integers(1, 10))) % 10
     generator = stream(seed, "start", ids[0], name, restart)

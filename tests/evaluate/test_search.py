@@ -11,17 +11,17 @@ import torch
 from s3ta.attacks import PGDConfig, autograd_gradient, untargeted
 from s3ta.data import fetch
 from s3ta.errors import UserError
-from s3ta.evaluate import NamedAttack, Search, Suite, evaluate
+from s3ta.evaluate import NamedAttack, Suite, evaluate
 from s3ta.evaluate.search import attacked_fn, searched
 from s3ta.files import read_arrays
-from s3ta.models import weights_hash
+from s3ta.models import Manner, weights_hash
 from tests.evaluate.small import ignore, rows
 from tests.evaluate.toys import SETTINGS, answered_as_by, blobs, random_resnet, random_s3ta
 
 BFLOAT16, CHANNELS_LAST, COMPILED = (
-    Search(precision="bfloat16"),
-    Search(channels_last=True),
-    Search(compiled=True),
+    Manner(precision="bfloat16"),
+    Manner(channels_last=True),
+    Manner(compiled=True),
 )
 CONFIG = PGDConfig(objective="untargeted", radius=0.1, step_size=0.05, num_attack_steps=3, read_outs=(1,))
 PLAN = Suite(name="s", description="d", attacks=(NamedAttack(name="u", attack=CONFIG),))
@@ -29,7 +29,7 @@ PLAN = Suite(name="s", description="d", attacks=(NamedAttack(name="u", attack=CO
 
 def batch(count: int = 32):
     data = blobs(count)
-    return fetch(data, range(count))[1:]
+    return fetch(data, range(count))[1:3]
 
 
 def check_gradients(model, searcher, images, labels) -> None:
@@ -69,7 +69,7 @@ def test_x10_the_attack_succeeds_as_often_in_bfloat16(learned, tmp_path: Path) -
             ),
         ),
     )
-    for number, search in enumerate((Search(), BFLOAT16)):
+    for number, search in enumerate((Manner(), BFLOAT16)):
         settings = SETTINGS._replace(micro_batch=250, search=search)
         ledger = evaluate(learned, data, weak, tmp_path / str(number), range(500), settings, ignore)
         tops.append(sum(r["correct"] for r in rows(ledger) if r["attack"] == "u"))
@@ -77,7 +77,7 @@ def test_x10_the_attack_succeeds_as_often_in_bfloat16(learned, tmp_path: Path) -
     assert abs(tops[0] - tops[1]) <= 2.5
 
 
-def check_answers(model, search: Search, images) -> None:
+def check_answers(model, search: Manner, images) -> None:
     """X40: logits within 1e-3 of eager ones, and more than 99.5 % of the predictions the same."""
     searcher = searched(model, search).eval()
     with torch.no_grad():
@@ -112,9 +112,9 @@ def test_x40_answers_and_gradients_of_a_compiled_copy(learned, tmp_path: Path) -
     assert ledger.complete
 
 
-@pytest.mark.parametrize("search", [BFLOAT16, CHANNELS_LAST, Search(precision="bfloat16", channels_last=True)], ids=str)
+@pytest.mark.parametrize("search", [BFLOAT16, CHANNELS_LAST, Manner(precision="bfloat16", channels_last=True)], ids=str)
 @pytest.mark.parametrize("make", [random_resnet, random_s3ta])
-def test_the_verdict_is_float32_eager_on_the_final_image(make, search: Search, tmp_path: Path) -> None:
+def test_the_verdict_is_float32_eager_on_the_final_image(make, search: Manner, tmp_path: Path) -> None:
     """Recomputed from the kept images with the model itself; the search left the model as it was."""
     model = make()
     with torch.no_grad():
@@ -147,7 +147,7 @@ def test_the_search_is_part_of_what_is_measured(tmp_path: Path) -> None:
     assert plain.manifest["search"] == {"precision": "float32", "compiled": False, "channels_last": False}
     with pytest.raises(UserError, match=r"search\.precision is .float32. there and .bfloat16. now"):
         evaluate(model, data, PLAN, tmp_path, range(4), SETTINGS._replace(search=BFLOAT16), ignore)
-    assert searched(model, Search()) is model
+    assert searched(model, Manner()) is model
 
 
 def test_an_attack_on_glimpses_of_a_plain_net_is_refused_in_words() -> None:

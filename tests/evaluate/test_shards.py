@@ -36,10 +36,19 @@ def run(folder, suite, settings=SETTINGS, shard=None, model=None, count=17):
     return evaluate(model, data, suite, folder, list(range(count)), settings, ignore, shard=shard)
 
 
-@pytest.mark.parametrize("suite", [small_suite(3), cascade()], ids=["restarts", "cascade"])
+SHARED = {"restarts": small_suite(3), "cascade": cascade()}
+
+
+@pytest.fixture(scope="module")
+def undivided(tmp_path_factory):
+    """Both suites in one go; tests do not change the ledgers."""
+    return {name: run(tmp_path_factory.mktemp("undivided") / name, suite) for name, suite in SHARED.items()}
+
+
+@pytest.mark.parametrize("name", SHARED)
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2)])
-def test_shards_fill_the_same_ledger_byte_for_byte(tmp_path, suite, order):
-    whole = run(tmp_path / "whole", suite)
+def test_shards_fill_the_same_ledger_byte_for_byte(tmp_path, undivided, name, order):
+    whole, suite = undivided[name], SHARED[name]
     for index in order:
         part = run(tmp_path / "parts", suite, shard=Shard(index, 3))
         assert part.complete == (index == order[-1])
@@ -48,15 +57,14 @@ def test_shards_fill_the_same_ledger_byte_for_byte(tmp_path, suite, order):
     assert "settled" in statuses  # somebody did leave: the test tests something
 
 
-def test_shards_of_separate_machines_merge_by_copying(tmp_path):
-    whole = run(tmp_path / "whole", cascade())
+def test_shards_of_separate_machines_merge_by_copying(tmp_path, undivided):
     for index in (1, 2):
         part = run(tmp_path / str(index), cascade(), shard=Shard(index, 2))
         assert not part.complete
     for path in (tmp_path / "2").glob("chunk-*.parquet"):
         path.rename(tmp_path / "1" / path.name)
     assert Ledger.read(tmp_path / "1").complete
-    assert chunk_bytes(tmp_path / "1") == chunk_bytes(whole.folder)
+    assert chunk_bytes(tmp_path / "1") == chunk_bytes(undivided["cascade"].folder)
 
 
 def test_a_chunk_of_another_evaluation_is_refused_and_kept(tmp_path):

@@ -21,12 +21,14 @@ from s3ta.evaluate import (
     describe_suites,
     get_attack,
     get_suite,
+    leaderboard_radius,
     stages,
     suite_of,
     tiny_suite,
     total,
     transfer_suite,
 )
+from s3ta.records import is_trial
 
 S3TA = Situation(16 / 255, 4)
 
@@ -260,6 +262,22 @@ def test_every_stated_suite_shrinks(name: str) -> None:
     assert small.name == f"{name}-tiny"
     assert total(small, 1).num_evaluations <= 40
     assert len(small.attacks) == len(get_suite(name).attacks)
+    assert is_trial(small.name)
+    assert not is_trial(name)
+
+
+def test_a_trial_stays_one_when_its_settings_change() -> None:
+    suite, changes = get_suite("quick"), ["attack.num_restarts=2", "attack.radius=4/255"]
+    assert is_trial(changed_suite(tiny_suite(suite), changes).name)
+    assert not is_trial(changed_suite(suite, changes).name)
+    assert not is_trial("my-tinyset")
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "radius"), [(10, 8 / 255), (100, 8 / 255), (999, 8 / 255), (1000, 4 / 255), (None, 8 / 255)]
+)
+def test_the_leaderboard_has_its_radius_by_the_number_of_classes(num_classes: int | None, radius: float) -> None:
+    assert leaderboard_radius(num_classes) == radius
 
 
 def test_robustbench_is_autoattack_on_everything() -> None:

@@ -212,6 +212,12 @@ OTHER = {
     "data.num_validation": 77,
     "num_threads": 2,
     "schedule.decay_at": [3],
+    "data.on_unreadable": "skip",
+    "loss.kind": None,
+    "batch_norm.group": 32,
+    "compute.attack_precision": "bfloat16",
+    "compute.update_precision": "bfloat16",
+    "compute.attack_batch": 16,
 }
 
 
@@ -230,7 +236,16 @@ def _another(path, annotation, value):
     return [value[0]] if len(value) > 1 else [0.25]
 
 
-WITHOUT_WEIGHT = {"source", "departures", "suite", "log_every", "validate_every", "checkpoint_every", "num_workers"}
+WITHOUT_WEIGHT = {
+    "compute.must_agree",
+    "source",
+    "departures",
+    "suite",
+    "log_every",
+    "validate_every",
+    "checkpoint_every",
+    "num_workers",
+}
 """What does not decide the trained weights, and so may change between a run and its resumption."""
 
 LEAVES = [(".".join(path), annotation, value) for path, annotation, value in _leaves(get_recipe("digits/s3ta_4"))]
@@ -378,7 +393,7 @@ def test_the_whole_is_checked_after_all_assignments():
         ("atack.radius=0.1", "Unknown setting 'atack.radius'. Did you mean attack"),
         ("sed=3", "Did you mean seed"),
         ("schedule.num_steps=3", "Did you mean schedule.num_train_steps"),
-        ("zzz=1", "Known: attack, batch_size"),
+        ("zzz=1", "Known: attack, averaging"),
         (".seed=1", "Unknown setting"),
         ("attack..radius=1", "Unknown setting"),
         ("seed.=1", "Unknown setting"),
@@ -399,7 +414,7 @@ def test_the_whole_is_checked_after_all_assignments():
         ("optimizer.nesterov=1", "valid boolean"),
         ("batch_size=1", "greater than 1"),
         ("label_smoothing=1", "less than 1"),
-        ("attack.objective=target", "'targeted', 'untargeted' or 'multitargeted'"),
+        ("attack.objective=target", "'targeted', 'untargeted', 'multitargeted' or 'divergence'"),
         ("schedule.decay=step", "'steps' or 'cosine'"),
         ("data.channels=2", "1 or 3"),
         ("model.vision.std=[0.0]", "model.s3ta.vision"),

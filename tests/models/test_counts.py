@@ -164,7 +164,7 @@ def test_strides_and_no_dilation(backbone, dense):
     wanted = ([1, 2, 1, 1] if dense else [1, 2, 2, 2])[: len(net.stages)]
     for stage, stride in zip(net.stages, wanted, strict=True):
         first, *others = stage.blocks
-        basic = backbone in ("resnetv2_mini", "resnetv2_18", "resnetv2_34")
+        basic = backbone in ("resnetv2_mini", "resnetv2_18", "resnetv2_34", "wrn_28_10")
         assert (first.conv1 if basic else first.conv2).stride == (stride, stride)
         if first.downsample is None:
             assert stride == 1
@@ -195,8 +195,23 @@ def test_every_model_builds_and_counts(name):
         assert cost.map_size == rival.map_size == (16, 16)
     else:
         dense = name.endswith("_dense")
-        assert cost.map_size == ((16, 16) if dense else (8, 8) if "mini" in name else (4, 4))
+        assert cost.map_size == ((16, 16) if dense else (8, 8) if "mini" in name or "wrn" in name else (4, 4))
         assert cost.parameters == _at_32_pixels(name.removesuffix("_dense")).parameters
+
+
+def test_wide_resnet_28_10_has_the_parameters_of_its_paper():
+    """Zagoruyko and Komodakis 2016, table 4: 36.5 million; 36,479,194 in every reimplementation with ten classes."""
+    plain, dense, s3ta = (
+        count(model_config(name, num_classes=10, image_size=32))
+        for name in ("wrn_28_10", "wrn_28_10_dense", "s3ta_1_wrn_28_10")
+    )
+    assert plain.parameters == dense.parameters == 36_479_194
+    assert (plain.map_size, dense.map_size) == ((8, 8), (16, 16))
+    queried = 4 * (32 + 64)
+    answered = 4 * (640 - 32 + 64)
+    lstm = 4 * 1024 * (answered + queried + 1024) + 2 * 4096
+    query, readout = 1034 * 1024 + 1024 + 1024 * queried + queried, 1024 * 1024 + 1024 + 1024 * 10 + 10
+    assert s3ta.parameters == 36_479_194 - 6410 + lstm + query + readout + 2 * 1024
 
 
 def test_counting_takes_no_memory_and_leaves_no_trace():

@@ -37,7 +37,7 @@ def test_signature_is_what_the_documents_say():
 
 def test_list_of_models():
     names = list_models()
-    assert len(names) == len(set(names)) == 36
+    assert len(names) == len(set(names)) == 42
     for backbone in BACKBONES:
         assert {backbone, f"{backbone}_dense", *(f"s3ta_{k}_{backbone}" for k in (2, 4, 8, 16))} <= set(names)
 

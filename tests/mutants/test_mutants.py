@@ -131,13 +131,19 @@ MUTANTS = {
     ),
     # training
     "clean images in the training loss": Mutant(
-        "train/loop.py", "        images = _attack(", "        _attack(", f"{LOOP} -k by_hand"
+        "train/step.py",
+        "self.learner(clean, attacked[part], ",
+        "self.learner(clean, prepared.clean[part], ",
+        f"{LOOP} -k by_hand",
     ),
     "no label smoothing in the training loss": Mutant(
-        "train/loop.py", ", label_smoothing=config.label_smoothing)", ")", f"{LOOP} -k by_hand"
+        "train/learner.py",
+        "cross_entropy(logits, labels, label_smoothing=self._label_smoothing)",
+        "cross_entropy(logits, labels)",
+        f"{LOOP} -k by_hand",
     ),
     "the same targets in every epoch": Mutant(
-        "train/loop.py",
+        "train/feeding.py",
         'config.model.num_classes, "train", epoch)',
         'config.model.num_classes, "train", 0)',
         f"{LOOP} -k fresh",
@@ -156,8 +162,8 @@ MUTANTS = {
     ),
     "resume starts over at step 0": Mutant(
         "train/loop.py",
-        "config.seed, progress.step, last, config.num_workers",
-        "config.seed, 0, last, config.num_workers",
+        "partial(prepared, self.config, self.data, self.progress.step,",
+        "partial(prepared, self.config, self.data, 0,",
         f"{RESUME} -k crash_after",
     ),
     "weight decay on batch norm": Mutant(
@@ -168,6 +174,51 @@ MUTANTS = {
     ),
     "curriculum ignored": Mutant(
         "train/schedule.py", "return reached[-1] if reached else None", "return None", f"{LOOP} -k curriculum"
+    ),
+    "one side of TRADES held fixed": Mutant(
+        "train/learner.py",
+        "clean_logits.log_softmax(1), reduction",
+        "clean_logits.detach().log_softmax(1), reduction",
+        "tests/train/test_losses.py -k slope",
+    ),
+    "BN groups added up, not averaged": Mutant(
+        "train/step.py",
+        "(loss * (self.group / share)).backward()",
+        "loss.backward()",
+        "tests/train/test_losses.py -k groups",
+    ),
+    "weight perturbation on every tensor": Mutant(
+        "train/weights.py", "if name in names and", "if", "tests/train/test_weights.py -k kernel"
+    ),
+    "the last weights saved instead of their average": Mutant(
+        "train/step.py",
+        "return self.model if self.average is None else self.average.model",
+        "return self.model",
+        "tests/train/test_weights.py -k validated",
+    ),
+    "recomputation moves BN a second time": Mutant(
+        "models/batch_norm.py",
+        "norm.momentum, norm.num_batches_tracked = 0.0, None",
+        "pass",
+        "tests/models/test_recompute.py",
+    ),
+    "a milestone lost to a kill": Mutant(
+        "train/loop.py",
+        "            self._keep_milestone(if_missing=True)\n",
+        "            pass\n",
+        "tests/train/test_milestones.py -k killed",
+    ),
+    "a BN group cut at the border of a process": Mutant(
+        "train/step.py",
+        "needed = 1 if group is None else -(-group // share)",
+        "needed = 1",
+        "tests/train/test_grouping.py",
+    ),
+    "compared with itself": Mutant(
+        "train/agreement.py",
+        "plain.vision.units_per_checkpoint = 0",
+        "pass",
+        "tests/train/test_compute.py -k plain_in_every",
     ),
     # what is counted
     "success among correct examples only": Mutant(
@@ -241,9 +292,9 @@ MUTANTS = {
         "tests/evaluate/test_search.py -k float32_eager",
     ),
     "autocast that casts nothing": Mutant(
-        "evaluate/search.py",
-        'enabled=self._search.precision == "bfloat16"',
-        'enabled=self._search.precision == "bf16"',
+        "models/manner.py",
+        'self._manner.precision == "bfloat16"',
+        'self._manner.precision == "bf16"',
         "tests/evaluate/test_search.py -k same_way",
     ),
     "transferred images of another restart": Mutant(

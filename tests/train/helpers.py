@@ -1,6 +1,7 @@
 """A training run of milliseconds: small pictures, a small S3TA, and what its run folder says."""
 
 import json
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -8,8 +9,11 @@ from safetensors.torch import load_file
 
 from s3ta.attacks import PGDConfig
 from s3ta.models import ResNetConfig, S3TAConfig, VisionConfig
+from s3ta.ranks import Ranks
 from s3ta.streams import stream
-from s3ta.train import OptimizerConfig, ScheduleConfig, TrainConfig, train
+from s3ta.train import OptimizerConfig, ScheduleConfig, TrainConfig, seeded_model, train
+from s3ta.train.feeding import prepared
+from s3ta.train.step import Trainer
 
 CPU = torch.device("cpu")
 
@@ -68,9 +72,11 @@ def run(config, folder, report=silent, data=None, validation=None):
 
 
 def curve(folder):
-    """The learning curve, one JSON text per line, without the only field that may differ: the time."""
+    """The learning curve, one JSON text per line, without the only fields that may differ: the times."""
     lines = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
-    return [json.dumps({key: value for key, value in line.items() if key != "seconds"}) for line in lines]
+    return [
+        json.dumps({key: value for key, value in line.items() if key not in ("seconds", "speed")}) for line in lines
+    ]
 
 
 def losses(folder):
@@ -97,3 +103,54 @@ def snapshot(folder):
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != ".lock"
     }
+
+
+def stepping(config, *, double=True, step=0, data=None):
+    """The trainer of a recipe with its first weights (in float64 unless said), and what step `step` needs."""
+    model = seeded_model(config)
+    trainer = Trainer(config, model.double() if double else model, CPU, Ranks())
+    with closing(prepared(config, data or Pictures(33), step, CPU, Ranks())) as coming:
+        return trainer, next(coming)
+
+
+def noisy(images, radius=0.1, seed=0):
+    """Other images near these: what stands for attacked ones where any will do."""
+    return (images + radius * (2 * torch.rand(images.shape, generator=torch.Generator().manual_seed(seed)) - 1)).clamp(
+        0, 1
+    )
+
+
+def state_of(model):
+    """A copy of weights and buffers."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+PLAIN = {"learning_rate": 1.0, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
+"""An optimizer whose step is minus the gradient."""
+
+
+def moved(before, trainer):
+    """By name, what an update with `PLAIN` took off each weight: the gradient."""
+    return {name: before[name] - value.detach() for name, value in trainer.model.named_parameters()}
+
+
+def same(ours, theirs, tolerance=1e-12):
+    """Tensors by name agree to `tolerance` of the largest number among them."""
+    scale = max(value.abs().max().item() for value in theirs.values())
+    assert scale > 0
+    for name, value in theirs.items():
+        assert (ours[name] - value).abs().max().item() <= tolerance * scale, name
+
+
+class Crash(BaseException):
+    """Stands for a kill inside the process."""
+
+
+def crash_at(step):
+    """A reporter that kills the run after that step."""
+
+    def report(completed, note=""):
+        if completed == step and note:
+            raise Crash
+
+    return report

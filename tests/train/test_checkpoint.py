@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from s3ta.config import config_hash
 from s3ta.errors import UserError
 from s3ta.models import build_model
-from s3ta.train.checkpoint import NAME, Progress, load_checkpoint, save_checkpoint
+from s3ta.train.checkpoint import FORMAT, NAME, Progress, load_checkpoint, save_checkpoint
 from s3ta.train.optimizer import build_optimizer
 
 from .helpers import recipe, run
@@ -75,12 +75,12 @@ def test_the_file_is_plain_safetensors(saved):
     with safe_open(str(path), "pt") as file:
         about = json.loads(file.metadata()["s3ta"])
     assert len(about.pop("content")) == 16
-    assert about == {"format": 1, "recipe": "abc", "progress": saved[3]._asdict()}
+    assert about == {"format": FORMAT, "recipe": "abc", "config": "", "has_state": True, "progress": saved[3]._asdict()}
     assert b"pickle" not in path.read_bytes()[:100_000]
 
 
 def _spoilt(path, kind):
-    tensors, about = load_file(path), {"format": 1, "recipe": "abc", "progress": Progress(step=7)._asdict()}
+    tensors, about = load_file(path), {"format": FORMAT, "recipe": "abc", "progress": Progress(step=7)._asdict()}
     content = path.read_bytes()
     name = "model.controller.initial_hidden"
     if kind in ("truncated", "empty", "text", "header"):
@@ -95,7 +95,7 @@ def _spoilt(path, kind):
         path.mkdir()
         return
     if kind == "newer":
-        about["format"] = 2
+        about["format"] = FORMAT + 1
     elif kind == "formatless":
         del about["format"]
     elif kind == "other":
@@ -121,7 +121,7 @@ def _spoilt(path, kind):
         ("torn", "is damaged, or not a checkpoint"),
         ("foreign", "is not a checkpoint of this program"),
         ("list", "is not a checkpoint of this program"),
-        ("newer", "was written by a newer version of s3ta (format 2)"),
+        ("newer", "was written by a newer version of s3ta (format 3)"),
         ("formatless", "newer version"),
         ("other", "belongs to another recipe"),
         ("lacking", "the model has 'controller.initial_hidden'"),
@@ -142,9 +142,9 @@ def test_what_is_not_this_runs_checkpoint_is_refused(saved, kind, words):
 @pytest.mark.parametrize(
     "about",
     [
-        {"format": 1, "recipe": "abc"},
-        {"format": 1, "recipe": "abc", "progress": {"stap": 3}},
-        {"format": 1, "recipe": "abc", "progress": 3},
+        {"format": FORMAT, "recipe": "abc"},
+        {"format": FORMAT, "recipe": "abc", "progress": {"stap": 3}},
+        {"format": FORMAT, "recipe": "abc", "progress": 3},
         {"format": "1", "recipe": "abc", "progress": {}},
     ],
 )
@@ -159,7 +159,7 @@ def test_a_checkpoint_without_its_optimizer_is_refused(saved):
     save_file(
         tensors,
         saved[0],
-        metadata={"s3ta": json.dumps({"format": 1, "recipe": "abc", "progress": Progress(step=7)._asdict()})},
+        metadata={"s3ta": json.dumps({"format": FORMAT, "recipe": "abc", "progress": Progress(step=7)._asdict()})},
     )
     with pytest.raises(UserError):
         load_checkpoint(saved[0], *_made(seed=1), "abc")
@@ -181,3 +181,14 @@ def test_a_run_refuses_a_checkpoint_of_another_recipe_and_keeps_it(tmp_path):
     with pytest.raises(UserError, match="belongs to another recipe or other data: choose another run folder"):
         run(other, tmp_path)
     assert (tmp_path / NAME).read_bytes() == before
+
+
+def test_an_optimizer_that_keeps_nothing_resumes(tmp_path):
+    """SGD without momentum has no state, and its checkpoint is whole all the same."""
+    config = recipe(optimizer={"momentum": 0.0, "nesterov": False})
+    model, optimizer = _made(config)
+    _step(model, optimizer)
+    save_checkpoint(tmp_path / NAME, model, optimizer, Progress(step=3), "abc")
+    other, other_optimizer = _made(config, seed=1)
+    assert load_checkpoint(tmp_path / NAME, other, other_optimizer, "abc").step == 3
+    torch.testing.assert_close(other.state_dict(), model.state_dict(), rtol=0, atol=0)

@@ -13,7 +13,8 @@ from s3ta.attacks import draw_start, draw_targets
 from s3ta.data import position
 from s3ta.errors import UserError
 from s3ta.models import build_model, from_pretrained
-from s3ta.train import loop, seeded_model
+from s3ta.train import feeding, learner, loop, seeded_model
+from s3ta.train import step as step_module
 from s3ta.train.validate import validate
 from tests.reference.pgd import iterates
 
@@ -29,7 +30,7 @@ class Spy:
 
     def __init__(self, monkeypatch, build=seeded_model):
         self.passes, self.attacks, self.optimizers, self.norms, self.draws, self.buffers = [], [], [], [], [], []
-        real_attack, real_optimizer = loop.run_attack, loop.build_optimizer
+        real_attack, real_optimizer = step_module.run_attack, step_module.build_optimizer
 
         def model(config):
             self.model = build(config)
@@ -44,8 +45,8 @@ class Spy:
             assert not any(training for training, *_ in self.passes[before[1] :])
             return attacked
 
-        def optimizer(config, model):
-            self.optimizers.append(real_optimizer(config, model))
+        def optimizer(config, model, **settings):
+            self.optimizers.append(real_optimizer(config, model, **settings))
             self.optimizers[-1].register_step_pre_hook(
                 lambda optimizer, *_: self.norms.append(
                     torch.cat([p.grad.flatten() for g in optimizer.param_groups for p in g["params"]]).norm().item()
@@ -62,10 +63,10 @@ class Spy:
             return draw
 
         monkeypatch.setattr(loop, "seeded_model", model)
-        monkeypatch.setattr(loop, "run_attack", run_attack)
-        monkeypatch.setattr(loop, "build_optimizer", optimizer)
-        monkeypatch.setattr(loop, "draw_targets", drawn("target", draw_targets))
-        monkeypatch.setattr(loop, "draw_start", drawn("start", draw_start))
+        monkeypatch.setattr(step_module, "run_attack", run_attack)
+        monkeypatch.setattr(step_module, "build_optimizer", optimizer)
+        monkeypatch.setattr(feeding, "draw_targets", drawn("target", draw_targets))
+        monkeypatch.setattr(feeding, "draw_start", drawn("start", draw_start))
 
     def _see(self, module, inputs):
         self.passes.append(
@@ -96,8 +97,8 @@ def test_the_loss_sees_the_attacked_images_and_nothing_else(tmp_path, monkeypatc
 
 def test_smoothing_is_in_the_training_loss_and_not_in_the_attack(tmp_path, monkeypatch):
     kept = []
-    real = loop.final_logits
-    monkeypatch.setattr(loop, "final_logits", lambda outputs: kept.append(real(outputs)) or kept[-1])
+    real = learner.final_logits
+    monkeypatch.setattr(learner, "final_logits", lambda outputs: kept.append(real(outputs)) or kept[-1])
     with monkeypatch.context() as patch:
         spy = Spy(patch)
         run(recipe(label_smoothing=0.3), tmp_path)
@@ -205,14 +206,14 @@ def test_curriculum_in_attack_and_training_with_one_optimizer(tmp_path, monkeypa
 
 def test_learning_rate_reaches_every_group(tmp_path, monkeypatch):
     spy, seen = Spy(monkeypatch), []
-    real = loop.build_optimizer
+    real = step_module.build_optimizer
 
-    def optimizer(*args):
-        made = real(*args)
+    def optimizer(*args, **settings):
+        made = real(*args, **settings)
         made.register_step_pre_hook(lambda o, *_: seen.append([group["lr"] for group in o.param_groups]))
         return made
 
-    monkeypatch.setattr(loop, "build_optimizer", optimizer)
+    monkeypatch.setattr(step_module, "build_optimizer", optimizer)
     run(recipe(schedule={"warmup_steps": 2, "warmup_from": 0.01, "decay_at": (4, 6)}), tmp_path)
     expected = [0.01, 0.03, 0.05, 0.05, 0.005, 0.005, 0.0005]
     assert [a for a, _ in seen] == [b for _, b in seen] == pytest.approx(expected)
@@ -301,14 +302,14 @@ def test_training_equals_a_loop_written_by_hand(tmp_path, monkeypatch, model, ob
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path, monkeypatch):
     config = recipe(checkpoint_every=2)
     run(config, tmp_path / "whole")
-    real, calls = loop.final_logits, []
+    real, calls = learner.final_logits, []
 
     def poisoned(outputs):
         calls.append(1)
         return real(outputs) * (float("nan") if len(calls) == 4 else 1)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "final_logits", poisoned)
+        patch.setattr(learner, "final_logits", poisoned)
         with pytest.raises(UserError, match=r"The loss is nan at training step 3: .*lower optimizer\.learning_rate"):
             run(config, tmp_path / "stopped")
     assert not (tmp_path / "stopped/model").exists()
@@ -328,14 +329,14 @@ def test_a_learning_rate_that_explodes_is_told(tmp_path):
 
 
 def test_a_gradient_that_is_not_finite_ruins_no_checkpoint(tmp_path, monkeypatch):
-    real, calls = loop.final_logits, []
+    real, calls = learner.final_logits, []
 
     def poisoned(outputs):
         calls.append(1)
         logits = real(outputs)
         return logits + (logits * 0).sqrt() if len(calls) == 3 else logits  # value 0, gradient 0 * inf = NaN
 
-    monkeypatch.setattr(loop, "final_logits", poisoned)
+    monkeypatch.setattr(learner, "final_logits", poisoned)
     with pytest.raises(UserError):
         run(recipe(checkpoint_every=1), tmp_path)
     from safetensors.torch import load_file

@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,24 +23,12 @@ from s3ta.recipes import get_recipe, tiny
 from s3ta.train import is_finished, loop
 from s3ta.workflow import Place, train_run
 
-from .helpers import curve, recipe, run, same_run, snapshot
+from .helpers import Crash, crash_at, curve, recipe, run, same_run, snapshot
 
 RECIPE = "digits/resnetv2_mini_dense"
 OVERRIDES = ["schedule.num_train_steps=12", "checkpoint_every=3", "validate_every=1000", "schedule.clean_steps=2"]
 SLOWER = [*OVERRIDES, "schedule.num_train_steps=30", "batch_size=16"]
 """For real processes: steps long enough to be killed in."""
-
-
-class Crash(BaseException):
-    """Stands for a kill inside the process."""
-
-
-def _crash_at(step):
-    def report(completed, note=""):
-        if completed == step and note:
-            raise Crash
-
-    return report
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +44,7 @@ SMALL = recipe(schedule={"num_train_steps": 10, "clean_steps": 2, "radius_ramp_s
 @pytest.mark.parametrize("step", range(1, 11))
 def test_a_crash_after_any_step_changes_nothing(whole, tmp_path, step):
     with pytest.raises(Crash):
-        run(SMALL, tmp_path, _crash_at(step))
+        run(SMALL, tmp_path, crash_at(step))
     run(SMALL, tmp_path)
     same_run(whole, tmp_path)
 
@@ -62,7 +52,7 @@ def test_a_crash_after_any_step_changes_nothing(whole, tmp_path, step):
 def test_many_crashes_in_one_run_change_nothing(whole, tmp_path):
     for step in (1, 3, 4, 4, 7, 9, 10):
         with pytest.raises(Crash):
-            run(SMALL, tmp_path, _crash_at(step))
+            run(SMALL, tmp_path, crash_at(step))
     run(SMALL, tmp_path)
     same_run(whole, tmp_path)
 
@@ -95,7 +85,7 @@ def test_every_optimizer_resumes(tmp_path, model, optimizer):
     config = recipe(model, optimizer=optimizer, checkpoint_every=3)
     run(config, tmp_path / "whole")
     with pytest.raises(Crash):
-        run(config, tmp_path / "crashed", _crash_at(5))
+        run(config, tmp_path / "crashed", crash_at(5))
     run(config, tmp_path / "crashed")
     same_run(tmp_path / "whole", tmp_path / "crashed")
 
@@ -103,7 +93,7 @@ def test_every_optimizer_resumes(tmp_path, model, optimizer):
 def test_the_whole_differs_from_a_run_that_forgot_its_momentum(whole, tmp_path, monkeypatch):
     """The comparison would see it: without the optimizer's state the weights come out differently."""
     with pytest.raises(Crash):
-        run(SMALL, tmp_path, _crash_at(5))
+        run(SMALL, tmp_path, crash_at(5))
     from s3ta.train import checkpoint
 
     monkeypatch.setattr(checkpoint, "_fill_optimizer", lambda *_: None)
@@ -317,8 +307,14 @@ def test_a_finished_run_is_not_repeated_and_not_touched(uninterrupted):
     assert result.exit_code == 0
     assert f"Already trained: {uninterrupted}" in result.stdout
     assert snapshot(uninterrupted) == before
+    kept = [
+        f"milestones/{part}/{name}"
+        for part in ("025", "050", "075")
+        for name in ("checkpoint.safetensors", "config.json", "model.safetensors")
+    ]
     assert sorted(before) == [
         "checkpoint.safetensors",
+        *kept,
         "model/config.json",
         "model/model.safetensors",
         "recipe.json",
@@ -388,14 +384,22 @@ def test_a_disk_that_fills_up_while_training(small_disk, tmp_path, monkeypatch):
     same_run(tmp_path / "whole", roomy)
 
 
-def test_a_full_disk_leaves_the_program_with_2(small_disk):
+def test_a_full_disk_leaves_the_program_with_2(small_disk, monkeypatch):
+    monkeypatch.setattr("s3ta.workflow.training.check_space", lambda *_: None)  # somebody else fills it up meanwhile
     disk = small_disk(1000)
     assert "no space is left on the disk" in _one_sentence(_command(disk / "run"), 2)
 
 
+def test_too_little_space_is_said_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("s3ta.files.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**12, 10**12, 10**6))
+    said = _one_sentence(_command(tmp_path / "run"), 2)
+    assert re.search(r"run needs about [\d.]+ GB, but the disk has 0\.001 GB free: free some space", said)
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_curve_of_an_interrupted_run_is_cut_back_to_the_checkpoint(whole, tmp_path):
     with pytest.raises(Crash):
-        run(SMALL, tmp_path, _crash_at(5))
+        run(SMALL, tmp_path, crash_at(5))
     assert max(json.loads(line)["step"] for line in curve(tmp_path)) == 5
     with pytest.raises(Crash):
         run(SMALL, tmp_path, _crash_before_the_first_step)
@@ -409,7 +413,7 @@ def _crash_before_the_first_step(completed, note=""):
 
 def test_an_in_between_copy_of_the_folder_can_be_moved(whole, tmp_path):
     with pytest.raises(Crash):
-        run(SMALL, tmp_path / "here", _crash_at(5))
+        run(SMALL, tmp_path / "here", crash_at(5))
     (tmp_path / "here").rename(tmp_path / "there")
     run(SMALL, tmp_path / "there")
     same_run(whole, tmp_path / "there")

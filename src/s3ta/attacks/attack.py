@@ -18,7 +18,16 @@ from s3ta.attacks.draws import Draw, start_noise
 from s3ta.attacks.frozen import frozen, random_state, unwrapped
 from s3ta.attacks.gradients import GradientSource, autograd_gradient, expectation, jitter, spsa, straight_through
 from s3ta.attacks.loop import Attacked, perturb
-from s3ta.attacks.objectives import Objective, OutputsFn, difference, final_logits, ranked_target, targeted, untargeted
+from s3ta.attacks.objectives import (
+    Objective,
+    OutputsFn,
+    difference,
+    divergence,
+    final_logits,
+    ranked_target,
+    targeted,
+    untargeted,
+)
 from s3ta.attacks.regions import region_mask
 from s3ta.attacks.threat import L2, Linf, Threat, whole
 from s3ta.errors import UserError
@@ -142,6 +151,9 @@ def _objective(
     elif config.objective == "multitargeted":
         assert outputs is not None
         objective = difference(ranked_target(final_logits(outputs), labels, restart), labels)
+    elif config.objective == "divergence":
+        assert outputs is not None
+        objective = divergence(final_logits(outputs))
     else:
         objective = untargeted(labels, config.loss)
     if config.glimpses == "all":

@@ -100,9 +100,10 @@ class SPSA(Config):
 class LoopConfig(Config):
     """What all attacks of the one loop have in common."""
 
-    objective: Literal["targeted", "untargeted", "multitargeted"] = "targeted"
+    objective: Literal["targeted", "untargeted", "multitargeted", "divergence"] = "targeted"
     """targeted: towards a random wrong class, fixed per example (T15); untargeted: away from the true label (E7);
-    multitargeted: restart r goes towards the wrong class that is r-th likeliest on the clean image."""
+    multitargeted: restart r goes towards the wrong class that is r-th likeliest on the clean image; divergence: away from the
+    model's own answer to the clean image, whatever the label (TRADES)."""
     loss: Loss = "cross_entropy"
     """margin and dlr keep a gradient where a sure model's cross-entropy has none (E7); not for multitargeted, which has its
     own."""
@@ -133,7 +134,7 @@ class LoopConfig(Config):
     def looks_first(self) -> bool:
         """Whether the attack asks the model about the clean image before it begins; one forward pass."""
         away = self.steering is not None and self.steering.towards == "away"
-        return away or self.objective == "multitargeted"
+        return away or self.objective in ("multitargeted", "divergence")
 
     @property
     def needs_trace(self) -> bool:
@@ -150,8 +151,8 @@ class LoopConfig(Config):
             raise ValueError(
                 f"radius {self.radius:g} is more than 1, the whole range of a pixel: write 16/255 or norm l2"
             )
-        if self.objective == "multitargeted" and self.loss != "cross_entropy":
-            raise ValueError("objective 'multitargeted' has a loss of its own: leave `loss` as it is")
+        if self.objective in ("multitargeted", "divergence") and self.loss != "cross_entropy":
+            raise ValueError(f"objective '{self.objective}' has a loss of its own: leave `loss` as it is")
         return self
 
 

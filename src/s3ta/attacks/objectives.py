@@ -58,6 +58,14 @@ def difference(targets: Labels, labels: Labels) -> Objective:
     return lambda outputs: _pick(final_logits(outputs), targets) - _pick(final_logits(outputs), labels)
 
 
+def divergence(clean_logits: Logits) -> Objective:
+    """Away from the model's own answer to the clean image: KL(clean answer || answer), in nats (TRADES, Zhang et al. 2019).
+
+    Its gradient is zero at the clean image, so it needs a random start."""
+    clean = clean_logits.detach().log_softmax(dim=-1)
+    return lambda outputs: (clean.exp() * (clean - final_logits(outputs).log_softmax(dim=-1))).sum(dim=-1)
+
+
 def wrong_margin(logits: Logits, classes: Labels) -> Float[Tensor, " B"]:
     """The largest logit of any other class minus that of the given one."""
     others = logits.scatter(1, classes[:, None], -torch.inf)

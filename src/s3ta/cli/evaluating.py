@@ -228,8 +228,8 @@ def evaluate(
 
     Start it as torchrun -m s3ta evaluate ... to divide the examples among processes."""
     from s3ta.data import DataConfig
-    from s3ta.evaluate import Search, Settings
-    from s3ta.models import Opening
+    from s3ta.evaluate import Settings
+    from s3ta.models import Manner, Opening
     from s3ta.records import Ledger
     from s3ta.report import calibration_table, findings_of, read_run, summary
     from s3ta.workflow import Examples, Place, choose_suite, evaluate_model, open_subject, transferred
@@ -238,7 +238,7 @@ def evaluate(
         seed=seed,
         micro_batch=micro_batch,
         num_threads=threads or os.cpu_count() or 1,
-        search=Search(_one_of("arithmetic", search, ("float32", "bfloat16")), compiled, channels_last),
+        search=Manner(_one_of("arithmetic", search, ("float32", "bfloat16")), compiled, channels_last),
         exhaustive=exhaustive,
         budget=budget,
         keep_images=keep_images,

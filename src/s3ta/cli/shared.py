@@ -46,7 +46,8 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
             err_console.print(f"s3ta: {error}", markup=False)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            err_console.print("s3ta: interrupted; what was finished is saved. Run the same command again to go on.")
+            if os.environ.get("RANK", "0") == "0":  # of the processes of torchrun one says it
+                err_console.print("s3ta: interrupted; what was finished is saved. Run the same command again to go on.")
             raise typer.Exit(130) from None
         except BrokenPipeError:  # the reader of our output left, as in `s3ta list models | head -1`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,8 +8,9 @@ from s3ta.data.imagenet import IMAGENET_A, imagenet_a_wnids, imagenet_wnids
 from s3ta.data.images import load_image
 from s3ta.data.order import batches, position, steps_per_epoch
 from s3ta.data.preprocessing import PREPROCESSINGS, Preprocessing, get_preprocessing, preprocessing_of_view
+from s3ta.data.resident import Resident, resident
 from s3ta.data.selection import read_ids, select_ids, unreadable, unreadable_error, write_ids
-from s3ta.data.sources import TORCHVISION, Located, locate, open_dataset
+from s3ta.data.sources import TORCHVISION, Located, locate, open_dataset, readable
 from s3ta.data.targets import read_targets, write_targets
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Match",
     "Preprocessing",
     "Relabelled",
+    "Resident",
     "batches",
     "check_fit",
     "content_of",
@@ -40,6 +42,8 @@ __all__ = [
     "preprocessing_of_view",
     "read_ids",
     "read_targets",
+    "readable",
+    "resident",
     "select_ids",
     "steps_per_epoch",
     "unreadable",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from s3ta.config import Config
+from s3ta.data.augment import Augment
 from s3ta.data.preprocessing import DEFAULT, Preprocessing, get_preprocessing, preprocessing_of_view
 from s3ta.errors import UserError
 
@@ -30,17 +31,24 @@ class DataConfig(Config):
     """Height and width in pixels; None keeps the source's own. Folders need one: resize the shorter side, cut the centre."""
     channels: Literal[1, 3] | None = None
     """Read image files as RGB (3, the default) or grey (1); other sources have channels of their own."""
-    augment: Literal["none", "crop_flip"] = "none"
-    """Training only. crop_flip: shift by up to 1/8 of the size (edges padded with black) and mirror every second image."""
+    augment: Augment = "none"
+    """Training only. crop_flip: shift by up to 1/8 of the size (edges padded with black) and mirror every second image;
+    strong: for CIFAR-10, crop and shift, mirror, colours, and a black box; fd: crops and colours of ImageNet exactly as T1;
+    simple: those of torchvision (T2). The last two cut image files whole, before any preprocessing."""
     num_validation: Annotated[int, Field(ge=0)] | None = None
     """Training examples set apart for choices (default 1,000); digits have a validation split of their own."""
     preprocessing: Annotated[Preprocessing | None, BeforeValidator(_by_name)] = None
     """How image files become pixels: default, fd, Res256Crop224, BicubicRes256Crop224, Res224, Crop288, or numbers. None:
     default; in evaluation what the model's authors do, where it is known."""
+    on_unreadable: Literal["fail", "skip"] = "fail"
+    """Training image files that cannot be read. fail: stop, naming the file; skip: take another example, drawn from the seed,
+    in its place."""
 
     def identity(self) -> dict[str, Any]:
-        """All settings; the preprocessing only where it is not the default, which had no name once."""
+        """All settings; those that had no name once only where they are not the default."""
         settings = self.model_dump(mode="json")
+        if self.on_unreadable == "fail":
+            del settings["on_unreadable"]
         if self.preprocessing in (None, DEFAULT):
             del settings["preprocessing"]
         return settings

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Shaped, UInt8
+from torch import Tensor
 
 from s3ta.errors import UserError
+from s3ta.streams import stream
 from s3ta.trace import Images, Labels
 
 
@@ -57,13 +59,67 @@ class Batch(NamedTuple):
     ids: list[str]
     images: Images
     labels: Labels
+    skipped: tuple[tuple[str, str], ...] = ()
+    """Examples that could not be read and have others in their place: (id, why), in order."""
+
+
+class UnreadableError(UserError):
+    """An example cannot be read. `skip`: whether training may take another one in its place."""
+
+    skip = False
+
+
+MOST_SUBSTITUTES = 100
 
 
 def fetch(dataset: Dataset, indices: Sequence[int], draw: tuple[int, int] | None = None) -> Batch:
-    """The examples at these positions as float32 images in [0, 1]; `draw` as in `Dataset.image`."""
-    pixels = np.stack([dataset.image(int(i), draw) for i in indices])
-    labels = torch.from_numpy(np.asarray([dataset.labels[i] for i in indices], np.int64))
-    return Batch([dataset.ids[i] for i in indices], torch.from_numpy(pixels).float().div_(255), labels)
+    """The examples at these positions as float32 images in [0, 1]; `draw` as in `Dataset.image`.
+
+    Where the config asks for it, a training example that cannot be read is replaced by another, with its id and label.
+
+    Raises UserError for one that cannot be read, by its id: always without `draw`, since what is measured is never
+    replaced."""
+    skipped: list[tuple[str, str]] = []
+    found = [_readable(dataset, int(index), draw, skipped) for index in indices]
+    places = [place for place, _ in found]
+    pixels = torch.from_numpy(np.stack([image for _, image in found]))
+    labels = torch.from_numpy(np.asarray([dataset.labels[i] for i in places], np.int64))
+    return Batch([dataset.ids[i] for i in places], as_images(pixels), labels, tuple(skipped))
+
+
+def as_images(pixels: UInt8[Tensor, "n C H W"]) -> Images:
+    """Bytes as float32 in [0, 1]; the same numbers on every device, where CUDA multiplies by 1/255 if 255 is no tensor."""
+    return pixels.float().div_(torch.full((), 255.0, device=pixels.device))
+
+
+def _readable(
+    dataset: Dataset, index: int, draw: tuple[int, int] | None, skipped: list[tuple[str, str]]
+) -> tuple[int, Shaped[np.ndarray, "C H W"]]:
+    """The example and its position, or those of the one that takes its place."""
+    try:
+        return index, dataset.image(index, draw)
+    except UnreadableError as error:
+        if draw is None:
+            raise
+        reason = str(error)
+        if not error.skip:
+            raise UserError(
+                f"{reason.removesuffix('.')}. Repair this file or take it away, or let training take another example in its "
+                "place with data.on_unreadable=skip."
+            ) from None
+    name = dataset.ids[index]
+    skipped.append((name, reason))
+    generator = stream(draw[0], "substitute", draw[1], name)
+    for _ in range(MOST_SUBSTITUTES):
+        other = int(generator.integers(len(dataset.ids)))
+        try:
+            return other, dataset.image(other, draw)
+        except UnreadableError:
+            continue
+    raise UserError(
+        f"{name} cannot be read, nor can {MOST_SUBSTITUTES} examples of {dataset.source} that were drawn to take its place: "
+        "repair the files."
+    )
 
 
 def content_of(dataset: Dataset) -> str:

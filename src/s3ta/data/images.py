@@ -1,4 +1,4 @@
-"""Image files to pixels, and the two cheap augmentations."""
+"""Image files to pixels."""
 
 from __future__ import annotations
 
@@ -54,12 +54,3 @@ def decoded(path: Path, size: int, channels: int, how: Preprocessing = DEFAULT) 
             f"{path} has {picture.width}x{picture.height} pixels, too long to be resized to {width}x{height}."
         )
     return picture
-
-
-def crop_flip(pixels: UInt8[np.ndarray, "C H W"], generator: np.random.Generator) -> UInt8[np.ndarray, "C H W"]:
-    """Shift by up to an eighth of the size, black where nothing was, and mirror with probability 1/2."""
-    _, height, width = pixels.shape
-    pad = max(1, height // 8)
-    top, left = generator.integers(0, 2 * pad + 1, 2)
-    moved = np.pad(pixels, ((0, 0), (pad, pad), (pad, pad)))[:, top : top + height, left : left + width]
-    return np.ascontiguousarray(moved[:, :, ::-1] if generator.random() < 0.5 else moved)

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Shaped, UInt8
 from PIL import Image
+from torch import Tensor
 
+from s3ta.data.augment import WHOLE, Augment, augmented, augmented_picture, check_augment
 from s3ta.data.config import DataConfig
-from s3ta.data.dataset import Dataset, as_stored, content_of, preprocessing_of, problem_of
+from s3ta.data.dataset import Dataset, UnreadableError, as_stored, content_of, preprocessing_of, problem_of
 from s3ta.data.digits import CANVAS, SPLITS, ClutteredDigits
-from s3ta.data.images import SUFFIXES, crop_flip, decoded, load_image
+from s3ta.data.images import SUFFIXES, decoded, load_image
 from s3ta.data.preprocessing import DEFAULT, Preprocessing, described, fit
 from s3ta.errors import UserError, unknown_name
 from s3ta.files import sha256
@@ -88,14 +91,32 @@ class ArrayDataset:
         content: str | None = None,
     ) -> None:
         self.source, self.split, self.labels, self.classes, self.ids = config.source, split, labels, classes, ids
-        self._pixels, self._augment = pixels, config.augment
+        self._pixels = pixels
+        self._augment: Augment = config.augment
         self.shape = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
+        check_augment(config.augment, config.source, self.shape)
         self.fingerprint = sha256(pixels.tobytes(), labels.tobytes())
         self.content = content or self.fingerprint
         self.preprocessing = preprocessing or as_stored(self.shape)
 
     def image(self, index: int, draw: tuple[int, int] | None = None) -> UInt8[np.ndarray, "C H W"]:
         return _augmented(self._pixels[index], self._augment, self.ids[index], draw)
+
+    def stored(self) -> Stored:
+        return Stored(torch.from_numpy(self._pixels), self._augment)
+
+
+class Stored(NamedTuple):
+    """All images of a data set in memory, as they are before augmentation."""
+
+    pixels: UInt8[Tensor, "n C H W"]
+    augment: Augment
+
+
+def stored_of(dataset: Dataset) -> Stored | None:
+    """The images of a data set that holds arrays (no copy), or a part of one (a copy); None for any other."""
+    asked = getattr(dataset, "stored", None)
+    return None if asked is None else asked()
 
 
 class FolderDataset:
@@ -106,7 +127,8 @@ class FolderDataset:
         self._how = config.preprocessing or DEFAULT
         size = _size_of_files(config, self._how)
         self.source, self.split, self.classes = config.source, split, classes
-        self._folder, self._augment = base, config.augment
+        self._folder, self._skip = base, config.on_unreadable == "skip"
+        self._augment: Augment = config.augment
         self.ids: Sequence[str] = []
         labels = []
         for label, name in enumerate(classes):
@@ -117,6 +139,7 @@ class FolderDataset:
             raise UserError(f"{folder} holds no images: expected CLASS/*.jpg and the like.")
         self.labels = np.asarray(labels, np.int64)
         self.shape = (config.channels or 3, size, size)
+        check_augment(config.augment, config.source, self.shape)
         self.preprocessing = described(self._how, size)
         pixels_by = "" if self.preprocessing == described(DEFAULT, size) else f"{sorted(self.preprocessing.items())}\n"
         listing = "".join(f"{i}:{(self._folder / i).stat().st_size}\n" for i in self.ids)
@@ -124,17 +147,29 @@ class FolderDataset:
         self.content = sha256(listing.encode())
 
     def image(self, index: int, draw: tuple[int, int] | None = None) -> UInt8[np.ndarray, "C H W"]:
-        pixels = load_image(self._folder / self.ids[index], self.shape[1], self.shape[0], self._how)
-        return _augmented(pixels, self._augment, self.ids[index], draw)
+        """As `Dataset.image`. Raises UnreadableError for a file that cannot be read, named by its id."""
+        channels, size, _ = self.shape
+        path, name = self._folder / self.ids[index], self.ids[index]
+        try:
+            if draw is not None and self._augment in WHOLE:
+                return augmented_picture(decoded(path, size, channels, self._how), size, self._augment, name, draw)
+            pixels = load_image(path, size, channels, self._how)
+        except UserError as error:
+            unreadable = UnreadableError(self._by_id(error, index))
+            unreadable.skip = self._skip
+            raise unreadable from None
+        return _augmented(pixels, self._augment, name, draw)
 
     def problem(self, index: int) -> str | None:
         """Why this file cannot be read, named by its id; None where it can."""
-        path = self._folder / self.ids[index]
         try:
-            decoded(path, self.shape[1], self.shape[0], self._how)
+            decoded(self._folder / self.ids[index], self.shape[1], self.shape[0], self._how)
         except UserError as error:
-            return str(error).replace(str(path), self.ids[index], 1)
+            return self._by_id(error, index)
         return None
+
+    def _by_id(self, error: UserError, index: int) -> str:
+        return str(error).replace(str(self._folder / self.ids[index]), self.ids[index], 1)
 
 
 class Subset:
@@ -156,6 +191,16 @@ class Subset:
     def problem(self, index: int) -> str | None:
         """As that of the whole."""
         return problem_of(self._whole, self._positions[index])
+
+    def stored(self) -> Stored | None:
+        """As that of the whole, the pixels copied."""
+        whole = stored_of(self._whole)
+        return whole and whole._replace(pixels=whole.pixels[self._positions])
+
+
+def readable(dataset: Dataset, positions: Sequence[int]) -> Dataset:
+    """These examples, without those that cannot be read."""
+    return Subset(dataset, dataset.split, [index for index in positions if problem_of(dataset, index) is None])
 
 
 def _held_out(config: DataConfig, split: str, open_part: Callable[[str], Dataset]) -> Dataset:
@@ -183,10 +228,10 @@ def _check_digits(config: DataConfig) -> None:
             )
 
 
-def _augmented(pixels: np.ndarray, augment: str, example_id: str, draw: tuple[int, int] | None) -> np.ndarray:
+def _augmented(pixels: np.ndarray, augment: Augment, example_id: str, draw: tuple[int, int] | None) -> np.ndarray:
     if draw is None or augment == "none":
         return pixels
-    return crop_flip(pixels, stream(draw[0], "augment", draw[1], example_id))
+    return augmented(torch.from_numpy(pixels)[None], augment, [example_id], draw)[0].numpy()
 
 
 def _torchvision(config: DataConfig, split: str, name: str, root: Path, download: bool) -> Dataset:

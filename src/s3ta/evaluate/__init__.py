@@ -14,8 +14,7 @@ from s3ta.evaluate.plan import (
     targets_of,
     total,
 )
-from s3ta.evaluate.runner import evaluate, fill, open_ledger
-from s3ta.evaluate.search import Search
+from s3ta.evaluate.runner import evaluate, fill
 from s3ta.evaluate.suites import (
     SUITES,
     SUITES_AT,
@@ -24,6 +23,7 @@ from s3ta.evaluate.suites import (
     TransferConfig,
     describe_suites,
     get_suite,
+    leaderboard_radius,
     misfit,
     suite_of,
     transfer_suite,
@@ -38,7 +38,6 @@ __all__ = [
     "ImageStore",
     "KeptImages",
     "NamedAttack",
-    "Search",
     "Settings",
     "Shard",
     "Situation",
@@ -51,9 +50,9 @@ __all__ = [
     "fill",
     "get_attack",
     "get_suite",
+    "leaderboard_radius",
     "manifest",
     "misfit",
-    "open_ledger",
     "own_chunks",
     "pace",
     "pieces",

@@ -12,8 +12,8 @@ from torch import Tensor
 from s3ta.attacks import Evaluations, draw_targets, evaluations
 from s3ta.data import Dataset, content_of
 from s3ta.errors import UserError
-from s3ta.evaluate.search import Search
 from s3ta.evaluate.suites import NamedAttack, Suite, TransferConfig
+from s3ta.models import Manner
 from s3ta.records import CLEAN
 from s3ta.streams import stream
 
@@ -27,7 +27,7 @@ class Settings(NamedTuple):
     num_threads: int = 1
     num_kept: int = 8
     """Adversarial images kept for the report."""
-    search: Search = Search()
+    search: Manner = Manner()
     """How gradients are computed; verdicts are always float32."""
     exhaustive: bool = False
     """Whether examples run on although nothing could change their verdict."""

@@ -67,7 +67,9 @@ def evaluate(
       shard: which part to do; None: all.
     Raises:
       UserError: model and data do not fit, or the folder holds another measurement (differences named)."""
-    ledger = open_ledger(model, dataset, suite, folder, positions, settings)
+    card = card_of(model)
+    check_fit(dataset, channels=card.in_channels, num_classes=card.num_classes)
+    ledger = Ledger.open(folder, manifest(model, dataset, suite, positions, settings, device_of(model)))
     fill(model, dataset, suite, ledger, positions, settings, report, images, shard)
     return ledger
 
@@ -112,15 +114,6 @@ def fill(
                     report(done, "" if columns is None else _note(piece, columns))
     if not began:
         report(done)
-
-
-def open_ledger(
-    model: nn.Module, dataset: Dataset, suite: Suite, folder: Path, positions: Sequence[int], settings: Settings
-) -> Ledger:
-    """The ledger of this measurement, made or found. Arguments and errors as in `evaluate`."""
-    card = card_of(model)
-    check_fit(dataset, channels=card.in_channels, num_classes=card.num_classes)
-    return Ledger.open(folder, manifest(model, dataset, suite, positions, settings, device_of(model)))
 
 
 def run_piece(
@@ -168,7 +161,7 @@ def _run_group(
     images: KeptImages | None,
 ) -> tuple[list[Columns], Tensor]:
     """One micro-batch: the records of the examples in these rows at each read-out, and their final images."""
-    ids, clean, labels = alone(whole, rows)
+    ids, clean, labels, _ = alone(whole, rows)
     device, real = device_of(model), ids[rows]
     clean, labels = clean.to(device), labels.to(device)
     stage = piece.stage

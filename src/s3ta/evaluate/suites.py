@@ -25,6 +25,7 @@ __all__ = [
     "TransferConfig",
     "describe_suites",
     "get_suite",
+    "leaderboard_radius",
     "misfit",
     "suite_of",
     "transfer_suite",
@@ -60,12 +61,17 @@ def autoattack(at: Situation) -> Suite:
     return _named("autoattack", "AutoAttack, standard version", at, _AUTOATTACK, cascade=True)
 
 
+def leaderboard_radius(num_classes: int | None) -> float:
+    """The L-infinity radius of RobustBench's list, in [0, 1]: 4/255 for ImageNet (1,000 classes or more), else 8/255."""
+    return (4 if num_classes is not None and num_classes >= 1000 else 8) / 255
+
+
 def robustbench(at: Situation) -> Suite:
     """AutoAttack on all images, as RobustBench lists it: radius 8/255 for CIFAR-10 and CIFAR-100, 4/255 for ImageNet.
 
     (Croce et al. 2021, https://arxiv.org/abs/2010.09670.) CIFAR means the 10,000 test images, ImageNet 5,000 of the validation
     images, which RobustBench names. At another radius than the leaderboard's the description says so."""
-    listed = (4 if at.num_classes == 1000 else 8) / 255
+    listed = leaderboard_radius(at.num_classes)
     other = at.num_classes is not None and abs(at.radius - listed) > 1e-9
     remark = (
         f"; not the leaderboard's, which for {at.num_classes:,} classes is {format_radius(listed)}" if other else ""

@@ -31,7 +31,7 @@ def gallery(model: nn.Module, dataset: Dataset, kept: dict[str, np.ndarray], mic
         raise UserError(
             f"The kept images are of examples that are not in the {dataset.split} split of {dataset.source}."
         )
-    _, clean, labels = fetch(dataset, [places[example_id] for example_id in ids])
+    _, clean, labels, _ = fetch(dataset, [places[example_id] for example_id in ids])
     arrays = kept | {"labels": labels.numpy(), "clean": clean.numpy()}
     for name, images in (("clean", clean), ("adversarial", torch.from_numpy(kept["adversarial"]))):
         arrays |= {f"{key}_{name}": value for key, value in look(model, images, micro_batch).items()}

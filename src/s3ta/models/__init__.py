@@ -8,6 +8,7 @@ from s3ta.models.config import ModelConfig, ResNetConfig, S3TAConfig, VisionConf
 from s3ta.models.cost import Cost, count
 from s3ta.models.factory import build_model, create_model, list_models, model_config, num_parameters
 from s3ta.models.foreign import Opening, is_foreign, open_model
+from s3ta.models.manner import InManner, Manner
 from s3ta.models.pretrained import (
     find_weights,
     from_pretrained,
@@ -25,6 +26,8 @@ __all__ = [
     "Card",
     "Classifier",
     "Cost",
+    "InManner",
+    "Manner",
     "ModelConfig",
     "Opening",
     "ResNet",

@@ -20,10 +20,10 @@ def default_stem(image_size: int) -> Stem:
 
 
 class VisionConfig(Config):
-    """A pre-activation ResNet (timm's `ResNetV2`), run once per image."""
+    """A pre-activation ResNet, narrow or wide (timm's `ResNetV2`), run once per image."""
 
     backbone: str = "resnetv2_152"
-    """One of resnetv2_mini, _18, _34, _50, _101, _152."""
+    """One of resnetv2_mini, _18, _34, _50, _101, _152, or wrn_28_10."""
     dense: bool = True
     """Stride 1 in every stage except the second (paper section 3, M1-M3); never dilation. False: timm's own strides."""
     stem: Stem = "conv7_pool"

@@ -13,7 +13,8 @@ from s3ta.models.s3ta import S3TA
 from s3ta.models.vision import BACKBONES
 
 GLIMPSES = (2, 4, 8, 16)
-# A vision net of 64 channels does not feed the paper's 1024-unit controller: the mini's head is scaled to it.
+# A vision net of 64 channels does not feed the paper's 1024-unit controller: the mini's head is scaled to it. From 512 channels
+# (resnetv2_18) up the paper's head stays: there it costs 18 MMAC per glimpse, 0.6% of the dense vision net at 32 px.
 _MINI_HEAD = {"key_channels": 8, "lstm_size": 128, "query_hidden": 128, "readout_hidden": 128}
 
 
@@ -29,8 +30,8 @@ def model_config(
     """The config that a name stands for; the stem follows the image size.
 
     Raises UserError for an unknown name (nearest names offered)."""
-    match = re.fullmatch(r"(?:s3ta_([1-9][0-9]*)_)?(resnetv2_(?:mini|[0-9]+))(_dense)?", name)
-    if match is None or match[2] not in BACKBONES or (match[1] and match[3]):
+    match = re.fullmatch(rf"(?:s3ta_([1-9][0-9]*)_)?({'|'.join(BACKBONES)})(_dense)?", name)
+    if match is None or (match[1] and match[3]):
         raise unknown_name("model", name, list_models(), "s3ta list models")
     glimpses, backbone, dense = match.groups()
     vision = VisionConfig(

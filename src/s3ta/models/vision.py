@@ -18,9 +18,18 @@ from torch import Tensor, nn
 
 from s3ta.errors import UserError, unknown_name
 from s3ta.models.config import VisionConfig
+from s3ta.models.recompute import recomputed
 from s3ta.trace import Images
 
-BACKBONES = ("resnetv2_mini", "resnetv2_18", "resnetv2_34", "resnetv2_50", "resnetv2_101", "resnetv2_152")
+BACKBONES = (
+    "resnetv2_mini",
+    "resnetv2_18",
+    "resnetv2_34",
+    "resnetv2_50",
+    "resnetv2_101",
+    "resnetv2_152",
+    "wrn_28_10",
+)
 
 
 class Normalize(nn.Module):
@@ -43,6 +52,9 @@ class VisionNet(nn.Module):
 
     Stage strides are (1, 2, 1, 1) where `config.dense`, carried by the first unit's 3x3 convolution and its shortcut
     (M2, M3); no dilation anywhere. A 224 px image gives 28x28 places with 2048 channels (ResNet-50 and deeper)."""
+
+    units_per_checkpoint: int = 0
+    """Where it is not 0, activations are kept only before every so many units; the others are made again when needed."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -71,7 +83,11 @@ class VisionNet(nn.Module):
         return math.ceil(image_size / math.prod(strides))
 
     def forward(self, images: Images) -> Float[Tensor, "B F h w"]:
-        return self.net.forward_features(self.normalize(images))
+        normalized = self.normalize(images)
+        if not (self.units_per_checkpoint and torch.is_grad_enabled()):
+            return self.net.forward_features(normalized)
+        units = [unit for stage in self.net.stages for unit in stage.blocks]
+        return self.net.norm(recomputed(units, self.net.stem(normalized), self.units_per_checkpoint))
 
 
 def _backbone(config: VisionConfig) -> nn.Module:
@@ -79,19 +95,10 @@ def _backbone(config: VisionConfig) -> nn.Module:
         raise unknown_name("backbone", config.backbone, BACKBONES, "s3ta list models")
     if config.backbone == "resnetv2_mini":
         # Small enough for adversarial training on one CPU core: 16.9 MMAC on a dense 15x15 map at 60 px.
-        return ResNetV2(
-            layers=[1, 1, 1],
-            channels=(8, 32, 64),
-            stem_chs=8,
-            basic=True,
-            bottle_ratio=1.0,
-            zero_init_last=config.zero_init_last,
-            num_classes=0,
-            global_pool="",
-            in_chans=config.in_channels,
-            conv_layer=create_conv2d,
-            norm_layer=BatchNormAct2d,
-        )
+        return _basic(config, layers=(1, 1, 1), channels=(8, 32, 64), stem_channels=8)
+    if config.backbone == "wrn_28_10":
+        # Wide ResNet 28-10 (Zagoruyko and Komodakis 2016): 28 = 4 + 6 x 4 layers, ten times the channels of the narrow one.
+        return _basic(config, layers=(4, 4, 4), channels=(160, 320, 640), stem_channels=16)
     return timm.create_model(
         config.backbone,
         pretrained=False,
@@ -99,6 +106,23 @@ def _backbone(config: VisionConfig) -> nn.Module:
         global_pool="",
         in_chans=config.in_channels,
         zero_init_last=config.zero_init_last,
+    )
+
+
+def _basic(config: VisionConfig, layers: tuple[int, ...], channels: tuple[int, ...], stem_channels: int) -> nn.Module:
+    """Stages of so many pre-activation units of two 3x3 convolutions; the first keeps the stem's map, each other halves it."""
+    return ResNetV2(
+        layers=list(layers),
+        channels=channels,
+        stem_chs=stem_channels,
+        basic=True,
+        bottle_ratio=1.0,
+        zero_init_last=config.zero_init_last,
+        num_classes=0,
+        global_pool="",
+        in_chans=config.in_channels,
+        conv_layer=create_conv2d,
+        norm_layer=BatchNormAct2d,
     )
 
 

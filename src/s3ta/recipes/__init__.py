@@ -10,15 +10,39 @@ from pathlib import Path
 
 from s3ta.config import from_json
 from s3ta.errors import UserError, unknown_name
-from s3ta.models import S3TAConfig, model_config
-from s3ta.recipes import cifar10, digits
+from s3ta.recipes import cifar10, digits, imagenet, imagenette
+from s3ta.recipes.changes import noting, rescaled, tiny
 from s3ta.train import TrainConfig
+
+__all__ = ["RECIPES", "get_recipe", "noting", "rescaled", "tiny"]
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "digits/s3ta_4": digits.s3ta_4,
     "digits/resnetv2_mini_dense": digits.resnetv2_mini_dense,
     "cifar10/s3ta_4_mini": cifar10.s3ta_4_mini,
     "cifar10/resnetv2_mini_dense": cifar10.resnetv2_mini_dense,
+    "cifar10/resnetv2_18": cifar10.resnetv2_18,
+    "cifar10/resnetv2_18_dense": cifar10.resnetv2_18_dense,
+    "cifar10/s3ta_4": cifar10.s3ta_4,
+    "cifar10/s3ta_16": cifar10.s3ta_16,
+    "cifar10/wrn_28_10": cifar10.wrn_28_10,
+    "cifar10/wrn_28_10_dense": cifar10.wrn_28_10_dense,
+    "cifar10/s3ta_4_wrn_28_10": cifar10.s3ta_4_wrn_28_10,
+    "cifar10/resnetv2_18_trades": cifar10.resnetv2_18_trades,
+    "cifar10/resnetv2_18_awp": cifar10.resnetv2_18_awp,
+    "cifar10/s3ta_4_awp": cifar10.s3ta_4_awp,
+    "imagenette/s3ta_4": imagenette.s3ta_4,
+    "imagenette/resnetv2_18": imagenette.resnetv2_18,
+    "imagenette/resnetv2_18_dense": imagenette.resnetv2_18_dense,
+    "imagenet/resnetv2_152-10": imagenet.resnetv2_152_10,
+    "imagenet/resnetv2_152-30": imagenet.resnetv2_152_30,
+    "imagenet/resnetv2_152_dense-10": imagenet.resnetv2_152_dense_10,
+    "imagenet/resnetv2_152_dense-30": imagenet.resnetv2_152_dense_30,
+    "imagenet/s3ta_2-10": imagenet.s3ta_2_10,
+    "imagenet/s3ta_4-10": imagenet.s3ta_4_10,
+    "imagenet/s3ta_8-10": imagenet.s3ta_8_10,
+    "imagenet/s3ta_16-10": imagenet.s3ta_16_10,
+    "imagenet/s3ta_16-30": imagenet.s3ta_16_30,
 }
 
 
@@ -31,48 +55,3 @@ def get_recipe(name: str) -> TrainConfig:
     if name not in RECIPES:
         raise unknown_name("recipe", name, RECIPES, "s3ta list recipes")
     return RECIPES[name]()
-
-
-def noting(recipe: TrainConfig, assignments: list[str]) -> TrainConfig:
-    """The recipe with a note of what was changed in it, so that neither its name nor its prose says what is not so."""
-    told = sorted(text for text in assignments if not text.startswith("data."))  # data are told by themselves
-    if not told:
-        return recipe
-    model = recipe.model
-    if any(text.startswith("model.") for text in told):
-        model = model.model_copy(update={"name": f"{model.name.removesuffix('*')}*"})
-    note = f"Changed from the recipe {recipe.name}: {', '.join(told)}. What follows describes the recipe as it was."
-    return recipe.model_copy(update={"model": model, "departures": (note, *recipe.departures)})
-
-
-def tiny(recipe: TrainConfig) -> TrainConfig:
-    """The same recipe shrunk to seconds on a CPU: the smallest vision net, 4 training steps, 2 attack steps.
-
-    For trying out and for tests: what it trains means nothing."""
-    vision = recipe.model.vision
-    name = "s3ta_2_resnetv2_mini" if isinstance(recipe.model, S3TAConfig) else f"resnetv2_mini{'_dense' * vision.dense}"
-    size = min(vision.image_size, 60)
-    return recipe.model_copy(
-        update={
-            "name": f"{recipe.name}-tiny",
-            "departures": ("A trial run of seconds: what it trains means nothing.", *recipe.departures),
-            "model": model_config(name, recipe.model.num_classes, size, vision.in_channels),
-            "data": recipe.data.model_copy(update={"image_size": None if recipe.data.image_size is None else size}),
-            "attack": recipe.attack.model_copy(update={"num_attack_steps": 2, "step_size": recipe.attack.radius / 2}),
-            "schedule": recipe.schedule.model_copy(
-                update={
-                    "num_train_steps": 4,
-                    "warmup_steps": 0,
-                    "decay_at": (),
-                    "clean_steps": 1,
-                    "radius_ramp_steps": 1,
-                    "glimpses": (),
-                }
-            ),
-            "batch_size": 8,
-            "log_every": 1,
-            "validate_every": 2,
-            "checkpoint_every": 2,
-            "num_workers": 0,
-        }
-    )

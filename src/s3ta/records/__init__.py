@@ -19,7 +19,7 @@ from s3ta.records.calibration import (
     reliability,
     risk_coverage,
 )
-from s3ta.records.finding import SEVERITIES, Finding
+from s3ta.records.finding import SEVERITIES, TRUST_FILE, Finding
 from s3ta.records.findings import findings
 from s3ta.records.flips import Flip, flips
 from s3ta.records.intervals import (
@@ -32,7 +32,7 @@ from s3ta.records.intervals import (
     refuse_other_settings,
     wilson,
 )
-from s3ta.records.ledger import FORMAT, Ledger, is_cascade, manifest_differences
+from s3ta.records.ledger import FORMAT, Ledger, is_cascade, is_trial, manifest_differences
 from s3ta.records.metrics import Outcome, Score, nested_scores, outcomes, scores
 from s3ta.records.schema import BUDGET, CLEAN, NO_TARGET, RUN, SCHEMA, SETTLED, content_hash, to_table
 
@@ -45,6 +45,7 @@ __all__ = [
     "SCHEMA",
     "SETTLED",
     "SEVERITIES",
+    "TRUST_FILE",
     "Bin",
     "Calibration",
     "Comparison",
@@ -63,6 +64,7 @@ __all__ = [
     "findings",
     "flips",
     "is_cascade",
+    "is_trial",
     "manifest_differences",
     "mcnemar",
     "nested_scores",

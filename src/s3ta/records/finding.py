@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+TRUST_FILE = "trust.json"
+"""In the folder of a ledger: what was found about its model before and after the attacks."""
 SEVERITIES = ("error", "warning", "note", "unchecked", "passed")
 """Worst first."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +11,7 @@ import pyarrow as pa
 from s3ta.records import soundness, strength
 from s3ta.records.finding import SEVERITIES, Finding
 from s3ta.records.intervals import mcnemar
-from s3ta.records.ledger import is_cascade
+from s3ta.records.ledger import is_cascade, is_trial
 from s3ta.records.metrics import Outcome, outcomes
 from s3ta.records.schema import BUDGET, CLEAN
 
@@ -217,7 +216,7 @@ def _left_out(manifest: dict[str, Any]) -> list[Finding]:
 
 def _trial(manifest: dict[str, Any]) -> list[Finding]:
     name = str(manifest["suite"].get("name"))
-    if not re.search(r"-tiny\b", name):
+    if not is_trial(name):
         return []
     sentence = "This was a trial run (--tiny): its numbers mean nothing."
     return [Finding("trial", "warning", sentence, {"suite": name}, "Evaluate again without --tiny.")]

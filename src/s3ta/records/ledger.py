@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,11 @@ class Ledger:
 def is_cascade(manifest: dict[str, Any]) -> bool:
     """Whether the suite is a worst case over its attacks, each run only on what those before it left correct."""
     return bool(manifest.get("suite", {}).get("cascade"))
+
+
+def is_trial(suite: str) -> bool:
+    """Whether a suite of this name was shrunk to seconds (`--tiny`), so that its numbers mean nothing."""
+    return re.search(r"-tiny(\+|$)", suite) is not None
 
 
 def manifest_differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, str, str]]:

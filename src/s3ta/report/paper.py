@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from s3ta.errors import UserError
 from s3ta.files import write_atomic
-from s3ta.records import CLEAN, Score, nested_scores
+from s3ta.records import CLEAN, Score, is_trial, nested_scores
 from s3ta.report.pairs import refuse_unlike
 from s3ta.report.runs import Run, clean_score, read_runs
 from s3ta.report.tables import Table, latex_text, rate, table_text, top1_text
@@ -229,7 +229,7 @@ def write_paper_table(runs: list[Path], suite: str, out: Path) -> None:
 
 def base_name(suite: str) -> str | None:
     """`table1` of `table1`, `table1-tiny` and `table1+radius=8_255`; None for what measures none of the paper's tables."""
-    name = re.split(r"-tiny(?=\+|$)|\+", suite, maxsplit=1)[0]
+    name = suite.partition("+")[0].removesuffix("-tiny")
     return name if name in PAPER else None
 
 
@@ -289,7 +289,7 @@ def _our_notes(runs: Sequence[Run], suite: str, printed: PrintedTable) -> Iterat
         changed = re.search(r"; changed: (.*)", str(run.manifest["suite"].get("description", "")))
         if changed or "+" in suite:
             yield f"Settings of our attacks were changed: {changed[1] if changed else suite.partition('+')[2]}."
-    if re.search(r"-tiny(\+|$)", suite):
+    if is_trial(suite):
         yield "Our rows are a trial run of shrunken attacks: their numbers mean nothing."
     try:
         refuse_unlike(runs)

@@ -15,9 +15,8 @@ import pyarrow as pa
 
 from s3ta.errors import UserError
 from s3ta.files import read_json
-from s3ta.records import SEVERITIES, Finding, findings
+from s3ta.records import SEVERITIES, TRUST_FILE, Finding, findings
 
-TRUST_FILE = "trust.json"
 ALARMS = ("error", "warning")
 """What must stand at the top of a page."""
 TOLD = (*ALARMS, "note")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,25 +16,41 @@ from s3ta.errors import UserError
 from s3ta.files import sha256, write_atomic
 from s3ta.models import load_weights
 
-FORMAT = 1
+FORMAT = 2
 NAME = "checkpoint.safetensors"
 
 
 class Progress(NamedTuple):
-    """How far a run has come: finished steps, and the sums behind the next log line."""
+    """How far a run has come: finished steps, the sums behind the next log line, and whether bfloat16 has begun."""
 
     step: int = 0
     loss_sum: float = 0.0
     num_correct: int = 0
     num_seen: int = 0
     seconds: float = 0.0
+    is_lower: bool = False
 
 
 def save_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, recipe_hash: str
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    recipe_hash: str,
+    *,
+    recipe: str = "",
+    average: nn.Module | None = None,
+    buffers: Sequence[dict[str, Tensor]] = (),
 ) -> None:
-    """Write weights, optimizer state and position; data order, augmentation and attacks follow from the position."""
+    """Write all that a run is: weights, optimizer state, position, the recipe as JSON; data order, augmentation, attacks
+    and the schedule follow from the recipe and the position.
+
+    `average` is the moving average of the weights. `buffers` are those of all processes in order (`buffers_of`): each has
+    its own moving averages of BN, and those of the first one are the model's."""
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
+    tensors |= {} if average is None else {f"average.{key}": value for key, value in average.state_dict().items()}
+    for rank, own in enumerate(buffers[1:], 1):
+        tensors |= {f"buffers.{rank}.{key}": value for key, value in own.items()}
     for name, state in _optimizer_state(model, optimizer).items():
         tensors |= {f"optimizer.{name}.{key}": torch.as_tensor(value) for key, value in state.items()}
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
@@ -41,13 +58,30 @@ def save_checkpoint(
         "format": FORMAT,
         "recipe": recipe_hash,
         "progress": progress._asdict(),
+        "config": recipe,
+        "has_state": any(key.startswith("optimizer.") for key in tensors),
         "content": _content(tensors),
     }
     write_atomic(path, save(tensors, metadata={"s3ta": json.dumps(about)}))
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, recipe_hash: str) -> Progress:
-    """Fill model and optimizer and say where the run stood.
+def buffers_of(model: nn.Module) -> dict[str, Tensor]:
+    """BN's moving averages and counts, as the model is saved with them."""
+    parameters = dict(model.named_parameters())
+    return {key: value for key, value in model.state_dict().items() if key not in parameters}
+
+
+def load_checkpoint(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    recipe_hash: str,
+    *,
+    average: nn.Module | None = None,
+    rank: int = 0,
+) -> Progress:
+    """Fill model, optimizer and average and say where the run stood. A process whose own buffers are not there (the run
+    went on with fewer) takes those of the first.
 
     Raises UserError for a damaged or foreign file, a newer format, or another recipe's checkpoint."""
     about, tensors = _read(path)
@@ -56,13 +90,18 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         raise UserError(f"{path} was written by a newer version of s3ta (format {number}): upgrade to resume it.")
     if about.get("recipe") != recipe_hash:
         raise UserError(f"{path} belongs to another recipe or other data: choose another run folder.")
-    if not isinstance(progress, dict) or set(progress) != set(Progress._fields):
+    if not isinstance(progress, dict) or not {"step"} <= set(progress) <= set(Progress._fields):
         raise UserError(f"{path} does not say how far the run had come: move it away to train from the start.")
     load_weights(model, _under(tensors, "model."), path)
-    if about.get("content") != _content(tensors) or (progress["step"] and not _under(tensors, "optimizer.")):
+    if about.get("content") != _content(tensors) or (
+        progress["step"] and about.get("has_state", True) and not _under(tensors, "optimizer.")
+    ):
         raise UserError(
             f"{path} is damaged: its content does not match its hash. Move it away to train from the start."
         )
+    load_weights(model, _under(tensors, "model.") | _under(tensors, f"buffers.{rank}."), path)
+    if average is not None:
+        load_weights(average, _under(tensors, "average."), path)
     _fill_optimizer(model, optimizer, _under(tensors, "optimizer."))
     return Progress(**progress)
 
@@ -91,12 +130,16 @@ def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
 
 
 def _fill_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    is_fused = any(group.get("fused") for group in optimizer.param_groups)
     for name, parameter in model.named_parameters():
         own = _under(tensors, f"{name}.")
         if own:
-            # Adam keeps its step count on the CPU; the moments live with the parameter.
+            # The moments live with the parameter, in its memory order; Adam's count of steps on the CPU unless it is fused.
             optimizer.state[parameter] = {
-                key: value if key == "step" else value.to(parameter.device) for key, value in own.items()
+                key: (value.to(parameter.device) if is_fused else value)
+                if key == "step"
+                else torch.empty_like(parameter).copy_(value)
+                for key, value in own.items()
             }
 
 

@@ -7,12 +7,94 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from s3ta.attacks import PGDConfig
+from s3ta.attacks.config import AdamConfig
 from s3ta.config import Config
 from s3ta.data import DataConfig
 from s3ta.models import ModelConfig
 
 Count = Annotated[int, Field(ge=0)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+Positive = Annotated[int, Field(gt=0)]
+TrainAttack = Annotated[PGDConfig | AdamConfig, Field(discriminator="kind")]
+
+
+class AdversarialLoss(Config):
+    """Cross-entropy of the true label on attacked images alone: the paper's loss (T12)."""
+
+    kind: Literal["adversarial"] = "adversarial"
+
+
+class TradesLoss(Config):
+    """Cross-entropy on clean images + beta x KL(clean answer || attacked answer) (Zhang et al. 2019, equation 5).
+
+    Its attack ascends the same divergence: `attack.objective=divergence`, always from a random start."""
+
+    kind: Literal["trades"] = "trades"
+    beta: NonNegative = 6.0
+    """What agreement between clean and attacked images is worth, over right answers on clean ones."""
+
+
+LossConfig = Annotated[AdversarialLoss | TradesLoss, Field(discriminator="kind")]
+
+
+class BatchNormConfig(Config):
+    """Which images share their BN statistics in an update (T13, X2)."""
+
+    group: Annotated[int, Field(gt=1)] | None = None
+    """So many images (the paper's settings come from 32); batches are worked through group by group, their gradients added
+    up. Processes with fewer images share a group with their neighbours. None: all images of a process at once."""
+    sync: bool = False
+    """A group is spread over all processes, which share their statistics, instead of lying in one."""
+
+
+class AveragingConfig(Config):
+    """An exponential moving average of the weights, which is then what is validated and saved as the model (T13: none)."""
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """What stays of the average at each step, at most (1 + step) / (10 + step) in the beginning; 0: no averaging."""
+
+
+class WeightPerturbationConfig(Config):
+    """Adversarial weight perturbation (Wu et al. 2020): the gradient is taken where the weights hurt most nearby."""
+
+    gamma: NonNegative = 0.0
+    """How far each kernel and matrix is moved, over its own norm (the authors: 0.005 to 0.01); 0: not at all."""
+    from_step: Count = 0
+    """The training step at which it begins."""
+
+
+class ComputeConfig(Config):
+    """How the arithmetic is done. Anything but the defaults must agree with plain float32 first (X10, X40)."""
+
+    attack_precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: autocast while training images are attacked; losses stay float32 (T20). It begins when it agrees with float32,
+    which a deep network that has learned nothing yet is too chaotic for."""
+    update_precision: Literal["float32", "bfloat16"] = "float32"
+    """The same while weights are updated; the weights themselves stay float32."""
+    compiled: bool = False
+    """torch.compile, which fuses BN, ReLU and additions; once per shape and mode."""
+    channels_last: bool = False
+    """Weights and images in the memory order that GPUs prefer."""
+    fused_optimizer: bool = False
+    """The optimizer's one-kernel form."""
+    units_per_checkpoint: Count = 0
+    """Keep activations only before every so many residual units, and compute the others again on the way back: less
+    memory for a third more time. 0: keep all."""
+    deterministic: bool = True
+    """Only kernels that repeat their last bits: what a resumed run on a GPU needs to end with the same weights."""
+    attack_batch: Positive | None = None
+    """Attack so many images at once; None: all that a process has of a batch."""
+    must_agree: bool = True
+    """Stay in float32 as long as bfloat16 is too far from it, and refuse to train where the other options are. False: take
+    all of them as they are."""
+
+    @model_validator(mode="after")
+    def _combine(self) -> ComputeConfig:
+        if self.compiled and self.units_per_checkpoint:
+            raise ValueError("compiled and units_per_checkpoint do not combine: choose one")
+        return self
 
 
 class OptimizerConfig(Config):
@@ -76,11 +158,17 @@ class TrainConfig(Config):
     """The suite that `s3ta evaluate` runs on it by default."""
     data: DataConfig = DataConfig()
     model: ModelConfig
-    attack: PGDConfig
+    attack: TrainAttack
     """The attack that makes every training image (T12, T14-T19)."""
+    loss: LossConfig = AdversarialLoss()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    batch_norm: BatchNormConfig = BatchNormConfig()
+    averaging: AveragingConfig = AveragingConfig()
+    weight_perturbation: WeightPerturbationConfig = WeightPerturbationConfig()
+    compute: ComputeConfig = ComputeConfig()
     batch_size: Annotated[int, Field(gt=1)] = 1024
+    """Images per update, over all processes together, whatever their number."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """In the training loss only, never in the attack (T12, X30)."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -106,6 +194,16 @@ class TrainConfig(Config):
                 "num_workers",
             },
         )
+        parts = {
+            name: getattr(self, name) for name in ("loss", "batch_norm", "averaging", "weight_perturbation", "compute")
+        }
+        if self.compute.attack_precision == self.compute.update_precision == "float32":
+            parts["compute"] = self.compute.model_copy(update={"must_agree": True})  # it decides when bfloat16 begins
+            settings["compute"] = parts["compute"].model_dump(mode="json")
+        # Parts that were not there once count only where they are used, so that older runs can go on.
+        for name, part in parts.items():
+            if part == type(self).model_fields[name].default:
+                del settings[name]
         return settings | {"data": self.data.identity()}
 
     @model_validator(mode="after")
@@ -118,4 +216,13 @@ class TrainConfig(Config):
             raise ValueError("attack.glimpses, .num_glimpses and .steering need an S3TA model")
         if self.schedule.glimpses and self.model.kind != "s3ta":
             raise ValueError("schedule.glimpses needs an S3TA model")
+        if self.attack.objective == "divergence" and self.attack.random_start_prob < 1:
+            raise ValueError("attack.objective divergence is flat at the clean image: set attack.random_start_prob=1")
+        if self.loss.kind == "trades" and self.attack.objective != "divergence":
+            raise ValueError(
+                "loss.kind trades needs its own attack: set attack.objective=divergence and attack.random_start_prob=1 too"
+            )
+        group = self.batch_norm.group
+        if group is not None and self.batch_size % group:
+            raise ValueError(f"batch_size {self.batch_size} does not divide into BN groups of {group} images")
         return self

@@ -1,4 +1,4 @@
-"""The training loop: attack each batch, learn from the attacked images alone, and be able to stop at any step.
+"""The training loop: attack each batch, learn from it, and be able to stop at any step, in one process or in many.
 
 Nothing in it draws from global random state: the data order, augmentation, targets and starts of a step follow from the
 seed and the step, so a resumed run ends with the same weights, bit for bit, as one that was never stopped.
@@ -6,36 +6,48 @@ seed and the step, so a resumed run ends with the same weights, bit for bit, as 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from s3ta.attacks import Draw, NotFiniteError, PGDConfig, draw_start, draw_targets, final_logits, run_attack
-from s3ta.attacks.objectives import OutputsFn
-from s3ta.config import config_hash
-from s3ta.data import Batch, Dataset, batches, position
-from s3ta.errors import UserError
+from s3ta.config import config_hash, to_json
+from s3ta.data import Dataset
 from s3ta.exact import exact_arithmetic
 from s3ta.files import append_lines
-from s3ta.models import S3TA, ResNet, build_model, save_pretrained
-from s3ta.progress import Reporter
-from s3ta.train.checkpoint import NAME, Progress, load_checkpoint, save_checkpoint
+from s3ta.models import S3TA, ResNet, save_pretrained
+from s3ta.models.manner import many_compilations
+from s3ta.progress import Reporter, console
+from s3ta.ranks import Ranks
+from s3ta.train.agreement import is_plain, lower_is_due, try_out
+from s3ta.train.board import SILENT, Board
+from s3ta.train.checkpoint import NAME, Progress, buffers_of, save_checkpoint
 from s3ta.train.config import TrainConfig
+from s3ta.train.feeding import Prepared, ahead, prepared
+from s3ta.train.first import seeded_model
 from s3ta.train.interrupt import StopRequest, stop_request
-from s3ta.train.optimizer import build_optimizer
-from s3ta.train.run import CURVE, MODEL, cut_curve
-from s3ta.train.schedule import attack_at, glimpses_at, learning_rate
-from s3ta.train.validate import looking, validate
+from s3ta.train.run import CURVE, MILESTONES, MODEL, cut_curve, is_whole, keep_milestone, milestones
+from s3ta.train.schedule import glimpses_at, learning_rate
+from s3ta.train.speed import Clock
+from s3ta.train.step import DivergedError, Trainer
+from s3ta.train.validate import validate
+
+ALONE = Ranks()
 
 
 def train(
-    config: TrainConfig, folder: Path, data: Dataset, validation: Dataset, device: torch.device, report: Reporter
+    config: TrainConfig,
+    folder: Path,
+    data: Dataset,
+    validation: Dataset,
+    device: torch.device,
+    report: Reporter,
+    ranks: Ranks = ALONE,
+    board: Board = SILENT,
 ) -> S3TA | ResNet:
     """Train from wherever the run folder stands to the end, and save the model in it.
 
@@ -46,157 +58,192 @@ def train(
       validation: examples for choices and live accuracy; never test data.
       device: where to compute.
       report: told the number of finished steps and a short note.
+      ranks: the processes that share each batch; all must call this alike, and the first one writes.
+      board: told every line of the learning curve.
     Raises:
       KeyboardInterrupt: someone asked to stop; the state is saved.
-      UserError: the loss stopped being finite, the disk is full, or the checkpoint is not this recipe's."""
-    with exact_arithmetic(config.num_threads):
-        return _train(config, folder, data, validation, device, report)
+      UserError: the loss stopped being finite, the disk is full, the checkpoint is not this recipe's, the batch does not
+        divide among the processes, or `config.compute` does not agree with plain float32."""
+    with exact_arithmetic(config.num_threads, deterministic=config.compute.deterministic), many_compilations():
+        return _Run(config, folder, data, validation, device, report, ranks, board).to_the_end()
 
 
-def _train(
-    config: TrainConfig, folder: Path, data: Dataset, validation: Dataset, device: torch.device, report: Reporter
-) -> S3TA | ResNet:
-    model = seeded_model(config).to(device)
-    optimizer = build_optimizer(config.optimizer, model)
-    identity = f"{config_hash(config)}/{data.fingerprint}"
-    save = partial(save_checkpoint, folder / NAME, model, optimizer, recipe_hash=identity)
-    progress = Progress()
-    if (folder / NAME).exists():
-        progress = load_checkpoint(folder / NAME, model, optimizer, identity)
-    cut_curve(folder, progress.step)
-    report(progress.step)
-    last = config.schedule.num_train_steps
-    with stop_request() as stop:
-        coming = batches(data, config.batch_size, config.seed, progress.step, last, config.num_workers)
-        for batch in _until_stopped(coming, stop):
-            progress = _step(config, model, optimizer, data, batch, progress, folder)
-            if progress.step % config.log_every == 0 or progress.step == last:
-                progress = _log(config, data, progress, folder, report)
-            if progress.step % config.validate_every == 0 or progress.step == last:
-                glimpses = glimpses_at(config.schedule, progress.step - 1)
-                scores = validate(model, validation, config.attack, config.seed, config.batch_size, glimpses)
-                append_lines(folder / CURVE, [{"kind": "validation", "step": progress.step, **scores}])
-            if progress.step % config.checkpoint_every == 0 or progress.step == last:
-                save(progress=progress)
-            if stop.asked:
-                break
-        if progress.step < last:
-            save(progress=progress)
-            raise KeyboardInterrupt
-    save_pretrained(model, folder / MODEL, list(data.classes))
-    return model.eval()
+class _Run:
+    """One process's part in one call of `train`."""
 
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: Path,
+        data: Dataset,
+        validation: Dataset,
+        device: torch.device,
+        report: Reporter,
+        ranks: Ranks,
+        board: Board,
+    ) -> None:
+        self.config, self.folder, self.data, self.validation = config, folder, data, validation
+        self.device, self.report, self.ranks, self.board = device, report, ranks, board
+        self.last = config.schedule.num_train_steps
+        self.trainer = Trainer(config, seeded_model(config).to(device), device, ranks)
+        self.progress, self.milestones = Progress(), milestones(self.last)
+        self.clock = Clock(config, device)
+        self.first = 0
 
-def _until_stopped(coming: Iterator[Batch], stop: StopRequest) -> Iterator[Batch]:
-    """The batches, until someone asks to stop: worker processes may then be gone before the loop is, and that is no error."""
-    while True:
-        try:
-            batch = next(coming, None)
-        except Exception:
-            if stop.asked:
+    def to_the_end(self) -> S3TA | ResNet:
+        self._resume()
+        feed = partial(prepared, self.config, self.data, self.progress.step, self.device, self.ranks)
+        with stop_request() as stop, closing(ahead(feed)) as coming:
+            for batch in self._until_stopped(coming, stop):
+                try:
+                    self._check(batch)
+                    self._step(batch)
+                except DivergedError as error:
+                    raise self._diverged(error, batch.step) from None
+                self._look_around(batch)
+                if self.ranks.any(stop.asked):
+                    break
+            if self.progress.step < self.last:
+                self._save()
+                raise KeyboardInterrupt
+        if self.ranks.is_first:
+            save_pretrained(self.trainer.result, self.folder / MODEL, list(self.data.classes))
+        self.ranks.wait()
+        return self.trainer.result.eval()
+
+    def _resume(self) -> None:
+        self.progress = self.trainer.load(self.folder / NAME, self._identity)
+        if self.ranks.is_first:
+            cut_curve(self.folder, self.progress.step)
+            self._keep_milestone(if_missing=True)
+        self.ranks.wait()
+        self.first = self.progress.step
+        self.report(self.first)
+
+    def _check(self, batch: Prepared) -> None:
+        """Before the first training step the options of `compute` must agree with float32; bfloat16 begins once it does."""
+        compute, trainer = self.config.compute, self.trainer
+        trainer.use_lower(self.progress.is_lower)
+        if batch.step == 0 and not is_plain(compute):
+            trial = try_out(trainer, batch.clean, batch.labels, batch.step)
+            self._tell(trial.line)
+            if not trial.agrees and compute.must_agree:
+                self.ranks.together(trial.error)
+        if lower_is_due(compute, batch.step) and not self.progress.is_lower:
+            trainer.use_lower(True)
+            trial = try_out(trainer, batch.clean, batch.labels, batch.step)
+            self._tell(trial.line)
+            if self.ranks.is_first:
+                console.print(trial.sentence, soft_wrap=True)
+            self.progress = self.progress._replace(is_lower=trial.agrees or not compute.must_agree)
+            trainer.use_lower(self.progress.is_lower)
+
+    @property
+    def _identity(self) -> str:
+        return f"{config_hash(self.config)}/{self.data.fingerprint}"
+
+    def _until_stopped(self, coming: Iterator[Prepared], stop: StopRequest) -> Iterator[Prepared]:
+        """The batches, until someone asks to stop: worker processes may then be gone before the loop, which is no error."""
+        while True:
+            try:
+                with self.clock.phase("data"):
+                    batch = next(coming, None)
+            except Exception:
+                if stop.asked and self.ranks.count == 1:
+                    return
+                raise
+            if batch is None:
                 return
-            raise
-        if batch is None:
+            yield batch
+
+    def _step(self, batch: Prepared) -> None:
+        config, began = self.config, time.monotonic()
+        for example_id, reason in batch.skipped:
+            append_lines(self.folder / CURVE, [{"kind": "skipped", "step": batch.step + 1, "example_id": example_id}])
+            console.print(f"left out: {reason}", markup=False, soft_wrap=True)
+        with self.clock.phase("attack"):
+            attacked = self.trainer.attack(batch)
+        with self.clock.phase("update"):
+            loss_sum, num_correct = self.trainer.update(batch, attacked)
+        self.clock.count(batch.step, len(batch.ids), config.batch_size)
+        done = self.progress
+        self.progress = done._replace(
+            step=done.step + 1,
+            loss_sum=done.loss_sum + loss_sum,
+            num_correct=done.num_correct + int(num_correct),
+            num_seen=done.num_seen + config.batch_size,
+            seconds=done.seconds + time.monotonic() - began,
+        )
+
+    def _diverged(self, error: DivergedError, step: int) -> BaseException:
+        if not self.ranks.is_first:  # which says it for all
+            return SystemExit(2)
+        return error.told(step, self.folder / NAME)
+
+    def _look_around(self, batch: Prepared) -> None:
+        """After a step: log, validate and save where it is time to."""
+        config, step = self.config, self.progress.step
+        if step % config.log_every == 0 or step == self.last:
+            self._log(batch)
+        if (step % config.validate_every == 0 or step == self.last) and self.ranks.is_first:
+            glimpses = glimpses_at(config.schedule, step - 1)
+            model, at_once = self.trainer.result, self.trainer.at_once
+            scores = validate(model, self.validation, config.attack, config.seed, at_once, glimpses)
+            self._tell({"kind": "validation", "step": step, **scores})
+        if step % config.checkpoint_every == 0 or step == self.last or step in self.milestones:
+            self._save()
+
+    def _log(self, batch: Prepared) -> None:
+        config, progress = self.config, self.progress
+        loss, accuracy = progress.loss_sum / progress.num_seen, progress.num_correct / progress.num_seen
+        precision = "bfloat16" if self.trainer.is_lower else "float32"
+        speed = self.clock.read(precision)
+        line = {
+            "kind": "train",
+            "step": progress.step,
+            "epoch": batch.epoch,
+            "loss": loss,
+            "accuracy": accuracy,
+            "radius": batch.attack.radius if batch.attack else 0.0,
+            "learning_rate": learning_rate(config.schedule, config.optimizer.learning_rate, batch.step),
+            "seconds": round(progress.seconds, 2),
+            "bn_group": self.trainer.group * self.trainer.span,
+            "precision": precision,
+        }
+        if config.model.kind == "s3ta":
+            line["num_glimpses"] = glimpses_at(config.schedule, batch.step) or config.model.num_glimpses
+        self._tell(line | {"speed": speed})
+        self.report(
+            progress.step,
+            f"loss {loss:.3f}, accuracy {accuracy:.0%}{' under attack' if batch.attack else ' on clean images'}, "
+            f"{speed['images_per_second']:.3g} images/s, {speed['utilization']:.0%} of peak",
+        )
+        self.progress = progress._replace(loss_sum=0.0, num_correct=0, num_seen=0)
+
+    def _tell(self, line: dict[str, Any]) -> None:
+        if self.ranks.is_first:
+            append_lines(self.folder / CURVE, [line])
+            self.board.add(line)
+
+    def _save(self) -> None:
+        trainer = self.trainer
+        buffers = self.ranks.gather(buffers_of(trainer.model))
+        if buffers is None:  # the first process writes for all
             return
-        yield batch
+        save_checkpoint(
+            self.folder / NAME,
+            trainer.model,
+            trainer.optimizer,
+            self.progress,
+            self._identity,
+            recipe=to_json(self.config),
+            average=trainer.average.model if trainer.average else None,
+            buffers=buffers,
+        )
+        self._keep_milestone()
 
-
-def seeded_model(config: TrainConfig) -> S3TA | ResNet:
-    """The recipe's model with the first weights that belong to its seed; torch's global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return build_model(config.model)
-
-
-def _step(
-    config: TrainConfig,
-    model: S3TA | ResNet,
-    optimizer: torch.optim.Optimizer,
-    data: Dataset,
-    batch: Batch,
-    progress: Progress,
-    folder: Path,
-) -> Progress:
-    began = time.monotonic()
-    step, device = progress.step, next(model.parameters()).device
-    epoch = position(data, config.batch_size, config.seed, step).epoch
-    images, labels = batch.images.to(device), batch.labels.to(device)
-    glimpses = glimpses_at(config.schedule, step)
-    outputs_fn = looking(model, glimpses)
-    attack = attack_at(config.schedule, config.attack, step)
-    if attack is not None:
-        try:
-            attacked_fn = looking(model, attack.num_glimpses or glimpses, trace=attack.needs_trace)
-            images = _attack(attacked_fn, attack, config, batch.ids, images, labels, epoch)
-        except NotFiniteError:
-            raise _diverged("The attack's gradient is not finite", step, folder) from None
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(config.schedule, config.optimizer.learning_rate, step)
-    model.train()
-    logits = final_logits(outputs_fn(images))
-    loss = cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-    if not torch.isfinite(loss):
-        raise _diverged(f"The loss is {loss.item()}", step, folder)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    clip_norm = math.inf if config.optimizer.clip_norm is None else config.optimizer.clip_norm
-    norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-    if not torch.isfinite(norm):
-        raise _diverged(f"The gradient's norm is {norm.item()}", step, folder)
-    optimizer.step()
-    return Progress(
-        step=step + 1,
-        loss_sum=progress.loss_sum + loss.item() * len(labels),
-        num_correct=progress.num_correct + int((logits.argmax(dim=1) == labels).sum()),
-        num_seen=progress.num_seen + len(labels),
-        seconds=progress.seconds + time.monotonic() - began,
-    )
-
-
-def _diverged(what: str, step: int, folder: Path) -> UserError:
-    return UserError(
-        f"{what} at training step {step}: start again in another folder with a lower optimizer.learning_rate or with "
-        f"optimizer.clip_norm. The weights before that step are kept as they were saved last, in {folder / NAME}."
-    )
-
-
-def _attack(
-    outputs_fn: OutputsFn,
-    attack: PGDConfig,
-    config: TrainConfig,
-    ids: list[str],
-    clean: Tensor,
-    labels: Tensor,
-    epoch: int,
-) -> Tensor:
-    """The batch under the step's attack: fresh targets and starts every epoch, BN on its moving averages (T19)."""
-    targets = None
-    if attack.objective == "targeted":
-        targets = draw_targets(config.seed, ids, labels, config.model.num_classes, "train", epoch)
-    start = draw_start(attack, config.seed, ids, clean, "train", epoch)
-    draw = Draw(config.seed, tuple(ids), ("train", epoch))
-    return run_attack(outputs_fn, clean, labels, config=attack, targets=targets, start=start, draw=draw).final
-
-
-def _log(config: TrainConfig, data: Dataset, progress: Progress, folder: Path, report: Reporter) -> Progress:
-    step = progress.step - 1
-    attack = attack_at(config.schedule, config.attack, step)
-    loss, accuracy = progress.loss_sum / progress.num_seen, progress.num_correct / progress.num_seen
-    line = {
-        "kind": "train",
-        "step": progress.step,
-        "epoch": position(data, config.batch_size, config.seed, step).epoch,
-        "loss": loss,
-        "accuracy": accuracy,
-        "radius": attack.radius if attack else 0.0,
-        "learning_rate": learning_rate(config.schedule, config.optimizer.learning_rate, step),
-        "seconds": round(progress.seconds, 2),
-    }
-    if config.model.kind == "s3ta":
-        line["num_glimpses"] = glimpses_at(config.schedule, step) or config.model.num_glimpses
-    append_lines(folder / CURVE, [line])
-    report(
-        progress.step,
-        f"loss {loss:.3f}, accuracy {accuracy:.0%}{' on clean images' if attack is None else ' under attack'}",
-    )
-    return progress._replace(loss_sum=0.0, num_correct=0, num_seen=0)
+    def _keep_milestone(self, *, if_missing: bool = False) -> None:
+        name = self.milestones.get(self.progress.step)
+        target = self.folder / MILESTONES / str(name)
+        if name and not (if_missing and is_whole(target) and (target / NAME).exists()):
+            keep_milestone(self.folder, name, self.trainer.result, list(self.data.classes))

@@ -8,7 +8,7 @@ from torch import nn
 from s3ta.train.config import OptimizerConfig
 
 
-def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(config: OptimizerConfig, model: nn.Module, *, fused: bool = False) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum (T6) or Adam; both take L2 as part of the gradient, on `decayed` tensors only."""
     decay = decayed(model)
     groups = [
@@ -16,8 +16,10 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
         {"params": [p for name, p in model.named_parameters() if name not in decay], "weight_decay": 0.0},
     ]
     if config.kind == "sgd":
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.nesterov)
-    return torch.optim.Adam(groups, lr=config.learning_rate)
+        return torch.optim.SGD(
+            groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.nesterov, fused=fused or None
+        )
+    return torch.optim.Adam(groups, lr=config.learning_rate, fused=fused or None)
 
 
 def decayed(model: nn.Module) -> set[str]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 from s3ta.config import from_json, to_json
 from s3ta.errors import UserError
-from s3ta.files import read_lines, write_atomic
+from s3ta.files import read_lines, readable_errors, write_atomic
+from s3ta.models import S3TA, ResNet, save_pretrained
 from s3ta.records import manifest_differences
+from s3ta.train.checkpoint import NAME
 from s3ta.train.config import TrainConfig
 
-RECIPE, CURVE, MODEL = "recipe.json", "train.jsonl", "model"
+RECIPE, CURVE, MODEL, MILESTONES = "recipe.json", "train.jsonl", "model", "milestones"
+_LINK = f".{NAME}.link"
 
 
 def claim(folder: Path, config: TrainConfig) -> None:
@@ -49,9 +54,61 @@ def read_recipe(folder: Path) -> TrainConfig:
     return from_json(TrainConfig, (folder / RECIPE).read_bytes(), str(folder / RECIPE))
 
 
+def run_of(folder: Path) -> Path | None:
+    """The run folder that this is, or that it is a milestone of; None where it is neither."""
+    for run in (folder, *([folder.parent.parent] if folder.parent.name == MILESTONES else [])):
+        if (run / RECIPE).is_file():
+            return run
+    return None
+
+
 def is_finished(folder: Path) -> bool:
     """Whether the run's final weights are there."""
-    return (folder / MODEL / "model.safetensors").is_file()
+    return is_whole(folder / MODEL)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a model folder has its weights, which are written last."""
+    return (folder / "model.safetensors").is_file()
+
+
+def milestones(num_train_steps: int) -> dict[int, str]:
+    """The training steps whose state is kept for good, with the folder's name: a quarter, half and three quarters of the
+    way. (The end is `checkpoint.safetensors` and `model/`.)"""
+    return {-(-num_train_steps * part // 4): f"{part * 25:03d}" for part in (1, 2, 3)}
+
+
+def keep_milestone(folder: Path, name: str, model: S3TA | ResNet, classes: list[str]) -> None:
+    """Keep the state just saved: the whole checkpoint, and a model folder that can be evaluated."""
+    target = folder / MILESTONES / name
+    with readable_errors(target):
+        target.mkdir(parents=True, exist_ok=True)
+        (target / _LINK).unlink(missing_ok=True)
+        try:
+            os.link(folder / NAME, target / _LINK)  # the next checkpoint is another file of the same name
+        except OSError:
+            shutil.copyfile(folder / NAME, target / _LINK)
+        os.replace(target / _LINK, target / NAME)
+        (target / _LINK).unlink(missing_ok=True)  # where both were the same file already, the line above did nothing
+    save_pretrained(model, target, classes)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what kills in the middle of writing left: files with a dot before the name of what they were to become. For who
+    holds the folder."""
+    for part in (folder, folder / MODEL, *(folder / MILESTONES).glob("*")):
+        for path in part.glob(".*.*.*"):
+            path.unlink(missing_ok=True)
+
+
+def refuse_lost_checkpoint(folder: Path) -> None:
+    """Raises UserError where the checkpoint is gone but milestones tell that the run had come further."""
+    kept = sorted(path.parent for path in (folder / MILESTONES).glob(f"*/{NAME}"))
+    if kept:
+        raise UserError(
+            f"{folder} has no {NAME} but milestones: copy {kept[-1] / NAME} to {folder} to go on from there, or choose "
+            "another folder with --out to train from the start."
+        )
 
 
 def cut_curve(folder: Path, step: int) -> None:

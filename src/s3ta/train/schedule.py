@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from s3ta.attacks import PGDConfig
-from s3ta.train.config import ScheduleConfig
+from s3ta.train.config import ScheduleConfig, TrainAttack
 
 
 def learning_rate(schedule: ScheduleConfig, peak: float, step: int) -> float:
@@ -25,12 +25,16 @@ def attack_scale(schedule: ScheduleConfig, step: int) -> float:
     return min(1.0, (step - schedule.clean_steps + 1) / max(1, schedule.radius_ramp_steps))
 
 
-def attack_at(schedule: ScheduleConfig, attack: PGDConfig, step: int) -> PGDConfig | None:
-    """The attack of this step, its radius and step size scaled alike; None in the clean phase."""
+def attack_at(schedule: ScheduleConfig, attack: TrainAttack, step: int) -> TrainAttack | None:
+    """The attack of this step, its radius and step size (Adam: its rates) scaled alike; None in the clean phase."""
     scale = attack_scale(schedule, step)
     if scale == 0:
         return None
-    return attack.model_copy(update={"radius": attack.radius * scale, "step_size": attack.step_size * scale})
+    if isinstance(attack, PGDConfig):
+        pace = {"step_size": attack.step_size * scale}
+    else:
+        pace = {"learning_rates": tuple((since, rate * scale) for since, rate in attack.learning_rates)}
+    return attack.model_copy(update={"radius": attack.radius * scale, **pace})
 
 
 def glimpses_at(schedule: ScheduleConfig, step: int) -> int | None:

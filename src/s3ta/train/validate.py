@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
-from s3ta.attacks import Draw, PGDConfig, draw_start, draw_targets, final_logits, frozen, run_attack
-from s3ta.attacks.objectives import OutputsFn
+from s3ta.attacks import Draw, OutputsFn, draw_start, draw_targets, final_logits, frozen, run_attack
 from s3ta.data import Dataset, fetch
 from s3ta.models import S3TA, ResNet
+from s3ta.train.config import TrainAttack
+from s3ta.train.learner import looking
+
+LIMIT = 200
+"""Examples of the validation split that live accuracy is measured on."""
+
+
+def spread(num_examples: int, limit: int = LIMIT) -> list[int]:
+    """Positions of up to `limit` examples, evenly spaced: folders lie class by class."""
+    count = min(limit, num_examples)
+    return [number * num_examples // count for number in range(count)]
 
 
 def validate(
     model: S3TA | ResNet,
     dataset: Dataset,
-    attack: PGDConfig,
+    attack: TrainAttack,
     seed: int,
     batch_size: int,
     glimpses: int | None = None,
-    limit: int = 200,
+    limit: int = LIMIT,
 ) -> dict[str, int | float]:
-    """Shares of right answers over the first `limit` examples, with always the same targets and starts.
+    """Shares of right answers over up to `limit` examples, always the same, with the same targets and starts.
 
     `glimpses` is where a curriculum reads out now; None: the model's own number."""
     outputs_fn = looking(model, glimpses)
     attacked_fn = looking(model, attack.num_glimpses or glimpses, trace=attack.needs_trace)
-    indices = range(min(limit, len(dataset.ids)))
+    indices = spread(len(dataset.ids), limit)
     if not indices:
         return {"num_examples": 0}
     device = next(model.parameters()).device
     attack = attack.model_copy(update={"random_start_prob": 1.0})
     clean_correct = attacked_correct = 0
     for first in range(0, len(indices), batch_size):
-        ids, images, labels = fetch(dataset, indices[first : first + batch_size])
+        ids, images, labels, _ = fetch(dataset, indices[first : first + batch_size])
         images, labels = images.to(device), labels.to(device)
         targets = draw_targets(seed, ids, labels, model.config.num_classes) if attack.objective == "targeted" else None
         start = draw_start(attack, seed, ids, images, "validation")
@@ -47,11 +55,6 @@ def validate(
         "clean": clean_correct / len(indices),
         "attacked": attacked_correct / len(indices),
     }
-
-
-def looking(model: S3TA | ResNet, glimpses: int | None, *, trace: bool = False) -> OutputsFn:
-    """The model, or its trace: after another number of glimpses than its own, or where an attack wants to see it."""
-    return partial(model.unroll, num_glimpses=glimpses) if (glimpses or trace) and isinstance(model, S3TA) else model
 
 
 def _num_correct(outputs_fn: OutputsFn, images: Tensor, labels: Tensor) -> int:

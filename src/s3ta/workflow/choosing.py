@@ -15,6 +15,7 @@ from s3ta.evaluate import (
     Suite,
     changed_suite,
     get_suite,
+    leaderboard_radius,
     misfit,
     suite_of,
     tiny_suite,
@@ -22,8 +23,6 @@ from s3ta.evaluate import (
 )
 from s3ta.models import Card
 from s3ta.workflow.subject import Subject
-
-_LEADERBOARD = {"small": 8 / 255, "imagenet": 4 / 255}
 
 
 def choose_suite(
@@ -71,7 +70,7 @@ def refuse_misfits(suite: Suite, card: Card) -> None:
 def _usual_radius(subject: Subject, name: str | None) -> float:
     """The radius that a run folder was trained at, in the L-infinity ball; else the default. The leaderboard has its own."""
     if name == "robustbench":
-        return _LEADERBOARD["imagenet" if subject.card.num_classes >= 1000 else "small"]
+        return leaderboard_radius(subject.card.num_classes)
     if subject.recipe is None or subject.recipe.attack.norm != "linf":
         return Situation().radius
     return subject.recipe.attack.radius

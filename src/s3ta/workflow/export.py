@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from s3ta.data import DataConfig, Dataset, Preprocessing, fetch, locate, open_da
 from s3ta.errors import UserError
 from s3ta.evaluate import ImageStore
 from s3ta.files import write_atomic, write_json
-from s3ta.records import CLEAN, RUN, Ledger, is_cascade, scores
+from s3ta.records import CLEAN, RUN, Ledger, is_cascade, is_trial, scores
 from s3ta.records.strength import settings_of
 from s3ta.workflow.place import Place
 
@@ -42,7 +41,7 @@ def export(folder: Path, out: Path, place: Place, said: Mapping[str, str]) -> li
     ledger = Ledger.read(folder)
     if not ledger.complete:
         raise UserError(f"{folder} is not finished: run its evaluation to the end first.")
-    if re.search(r"-tiny\b", ledger.manifest["suite"]["name"]):
+    if is_trial(ledger.manifest["suite"]["name"]):
         raise UserError(f"{folder} was a trial run (--tiny): its numbers mean nothing, so there is nothing to export.")
     for path in (out / IMAGES, out / CARD):
         if path.exists():

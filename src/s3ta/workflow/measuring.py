@@ -31,11 +31,11 @@ from s3ta.explain import KEPT, gallery
 from s3ta.files import part_use, read_arrays, read_json, sha256, sole_use, write_arrays
 from s3ta.models import card_of, device_of
 from s3ta.progress import Reporter, console, progress
+from s3ta.ranks import Ranks, own_device, ranks
 from s3ta.records import Ledger
 from s3ta.workflow.choosing import refuse_misfits
 from s3ta.workflow.examples import Examples, Measured, bring_together
 from s3ta.workflow.place import Place, device_at, minutes
-from s3ta.workflow.ranks import Ranks, own_device, ranks
 from s3ta.workflow.subject import Subject
 from s3ta.workflow.trust import check_afterwards, look_over
 
@@ -73,7 +73,7 @@ def evaluate_model(
     with ranks() as rank:
         if rank.count > 1 and shard is not None:
             raise UserError("Under torchrun each process is a shard already: leave --shard out.")
-        shard = shard or rank.shard
+        shard = shard or Shard(rank.rank + 1, rank.count)
         model = subject.model.to(own_device(device_at(place)))
         measured = bring_together(subject, suite, wanted, settings, place, model)
         folder = out or default_ledger(subject, suite, wanted)

@@ -12,7 +12,7 @@ from s3ta.data import DataConfig, locate, open_dataset
 from s3ta.errors import UserError
 from s3ta.models import Card, Opening, card_of, find_weights, is_foreign, open_model, read_config
 from s3ta.progress import console
-from s3ta.train import TrainConfig, read_recipe
+from s3ta.train import TrainConfig, read_recipe, run_of
 from s3ta.workflow.place import Place
 
 
@@ -63,7 +63,8 @@ def open_subject(
     if said:
         raise UserError(f"{source} is a model of ours, which knows its own --{said[0]}: leave that out.")
     classes = opening.class_names or saved
-    recipe = read_recipe(Path(source)) if (Path(source) / "recipe.json").is_file() else None
+    run = run_of(Path(source))
+    recipe = None if run is None else read_recipe(run)
     folder = Path(source) if Path(source).is_dir() else Path("runs") / source.replace("/", "--")
     return Subject(source, open_model(source), None if classes is None else tuple(classes), recipe, folder)
 

@@ -1,55 +1,165 @@
-"""Train a recipe in its run folder, with an estimate before it starts."""
+"""Train a recipe in its run folder, alone or as one process of a `torchrun`, with an estimate before it starts."""
 
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-from s3ta.data import Dataset, check_fit, locate, open_dataset
-from s3ta.files import sole_use
+from s3ta.data import Dataset, check_fit, locate, open_dataset, readable, steps_per_epoch
+from s3ta.errors import UserError
+from s3ta.files import check_space, sole_use
+from s3ta.models import count, num_parameters
 from s3ta.progress import console, progress
-from s3ta.train import TrainConfig, claim, is_claimed, is_finished, seeded_model, train
+from s3ta.ranks import Ranks, own_device, ranks
+from s3ta.train import (
+    SILENT,
+    Board,
+    TensorBoard,
+    TrainConfig,
+    check_tensorboard,
+    claim,
+    grouping,
+    is_claimed,
+    is_finished,
+    operations,
+    seeded_model,
+    train,
+)
+from s3ta.train.run import MILESTONES, NAME, clear_leftovers, is_whole, milestones, refuse_lost_checkpoint
+from s3ta.train.validate import spread
 from s3ta.workflow.place import Place, device_at, minutes
 
+_PATIENCE = timedelta(hours=1)
+"""How long a process waits for the slowest at any one step, validation and saving included."""
 
-def train_run(recipe: TrainConfig, out: Path, place: Place) -> bool:
-    """Train a recipe in its run folder, from wherever it stands. Returns whether there was anything left to do.
 
-    Raises UserError for a folder of another recipe, data that do not fit, and all that `train` raises."""
-    located = locate(recipe.data.source, place.data_root)
-    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": located.source})})
+class _Ready(NamedTuple):
+    """What was opened and found to fit."""
+
+    recipe: TrainConfig
+    data: Dataset
+    validation: Dataset
+    device: torch.device
+
+
+def train_run(recipe: TrainConfig, out: Path, place: Place, *, tensorboard: bool = False) -> bool | None:
+    """Train a recipe in its run folder, from wherever it stands. Returns whether there was anything left to do; None in
+    processes of `torchrun` that have nothing to say.
+
+    Under `torchrun` all processes share the batches; the first one writes and speaks for all.
+
+    Raises UserError for a folder of another recipe, data or processes that do not fit, too little space, and all that
+    `train` raises."""
+    with ranks(_PATIENCE) as rank:
+        try:
+            trained = _train_run(recipe, out, place, rank, tensorboard=tensorboard)
+            return trained if rank.is_first else None
+        except RuntimeError as error:
+            if rank.count > 1 and any(word in str(error) for word in ("onnection", "Socket", "NCCL", "peer")):
+                raise UserError(
+                    "Another process of this run has ended: the run goes on from its last checkpoint when torchrun starts "
+                    "it again (--max-restarts), or with the same command."
+                ) from None
+            raise
+
+
+def _train_run(recipe: TrainConfig, out: Path, place: Place, rank: Ranks, *, tensorboard: bool) -> bool:
+    ready = error = None
+    try:
+        ready = _ready(recipe, out, place, rank)
+    except UserError as found:
+        error = found
+    rank.together(error)
+    assert ready is not None
+    recipe = ready.recipe
     if is_claimed(out, recipe) and is_finished(out):
         return False
-    data, validation = (
-        open_dataset(recipe.data, split, located.root, place.download) for split in ("train", "validation")
-    )
-    vision = recipe.model.vision
-    check_fit(data, channels=vision.in_channels, num_classes=recipe.model.num_classes, image_size=vision.image_size)
-    device = device_at(place)
-    total, seconds = recipe.schedule.num_train_steps, _training_seconds(recipe, data, device)
-    with sole_use(out):
-        claim(out, recipe)
-        console.print(
-            f"{recipe.name}: {total} training steps, about {minutes(seconds)} here from the first to the last",
-            soft_wrap=True,
-        )
-        with progress(recipe.name, total) as report:
-            train(recipe, out, data, validation, device, report)
+    total = recipe.schedule.num_train_steps
+    with ExitStack() as held:
+        board = _begin(held, ready, out, rank, tensorboard=tensorboard) if rank.is_first else SILENT
+        if not rank.agree(True):
+            raise SystemExit(2)
+        report = held.enter_context(progress(recipe.name, total)) if rank.is_first else _silent
+        train(recipe, out, ready.data, ready.validation, ready.device, report, rank, board)
     return True
 
 
+def _begin(held: ExitStack, ready: _Ready, out: Path, rank: Ranks, *, tensorboard: bool) -> Board:
+    """The folder is claimed and held, and it is said how long the run will take."""
+    recipe = ready.recipe
+    try:
+        if tensorboard:
+            check_tensorboard()
+        if not (out / NAME).exists():
+            refuse_lost_checkpoint(out)
+        check_space(out, _bytes_needed(recipe, out))
+        held.enter_context(sole_use(out))
+        clear_leftovers(out)
+        claim(out, recipe)
+        board = TensorBoard(out) if tensorboard else SILENT
+    except UserError:
+        rank.agree(False)
+        raise
+    seconds = _training_seconds(recipe, ready.data, ready.device) / rank.count
+    among = f" on {rank.count} processes" if rank.count > 1 else ""
+    console.print(
+        f"{recipe.name}: {recipe.schedule.num_train_steps} training steps, about {minutes(seconds)} here{among} from the first "
+        "to the last",
+        soft_wrap=True,
+    )
+    return board
+
+
+def _silent(completed: int, note: str = "") -> None:
+    """The first process speaks for all."""
+
+
+def _ready(recipe: TrainConfig, out: Path, place: Place, rank: Ranks) -> _Ready:
+    """All that can be found wrong before anything is written. The same in all processes."""
+    grouping(recipe, rank.count)
+    with torch.device("meta"):
+        seeded_model(recipe)
+    located = locate(recipe.data.source, place.data_root)
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": located.source})})
+    is_claimed(out, recipe)
+    data, validation = (
+        open_dataset(recipe.data, split, located.root, place.download) for split in ("train", "validation")
+    )
+    if recipe.data.on_unreadable == "skip":
+        validation = readable(validation, spread(len(validation.ids)))
+    vision = recipe.model.vision
+    check_fit(data, channels=vision.in_channels, num_classes=recipe.model.num_classes, image_size=vision.image_size)
+    steps_per_epoch(data, recipe.batch_size)
+    return _Ready(recipe, data, validation, own_device(device_at(place)))
+
+
+def _bytes_needed(recipe: TrainConfig, out: Path) -> int:
+    """Disk space for what is still to be written: checkpoint (beside the one it replaces), milestones and models, float32."""
+    with torch.device("meta"):
+        model = 4 * num_parameters(seeded_model(recipe))
+    states = {"sgd": 1 if recipe.optimizer.momentum else 0, "adam": 2}[recipe.optimizer.kind]
+    checkpoint = model * (1 + states + (recipe.averaging.decay > 0))
+    missing = sum(
+        not is_whole(out / MILESTONES / name) for name in set(milestones(recipe.schedule.num_train_steps).values())
+    )
+    return 2 * checkpoint + model + missing * (checkpoint + model)
+
+
 def _training_seconds(recipe: TrainConfig, data: Dataset, device: torch.device) -> float:
-    """Steps times the measured time of one forward pass times what a step is worth in forward passes (M17: 2N + 3)."""
+    """Seconds for one process, from the measured time of one forward pass."""
     if recipe.num_threads:
         torch.set_num_threads(recipe.num_threads)
     model = seeded_model(recipe).to(device).eval()
-    images = torch.zeros(recipe.batch_size, *data.shape, device=device)
+    at_once = min(recipe.batch_size, recipe.batch_norm.group or 64)
+    images = torch.zeros(at_once, *data.shape, device=device)
     with torch.no_grad():
         model(images).sum().item()  # warm-up
         began = time.perf_counter()
         model(images).sum().item()
-        forward = time.perf_counter() - began
-    steps, clean = recipe.schedule.num_train_steps, min(recipe.schedule.clean_steps, recipe.schedule.num_train_steps)
-    return forward * (3 * steps + 2 * recipe.attack.num_attack_steps * (steps - clean))
+        forward = (time.perf_counter() - began) / at_once
+    return forward * operations(recipe).total / (2 * count(recipe.model).multiply_accumulates)

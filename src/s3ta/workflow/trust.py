@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -24,11 +23,11 @@ from s3ta.exact import exact_arithmetic
 from s3ta.files import read_json, write_json
 from s3ta.models import card_of, device_of
 from s3ta.progress import Reporter, console, progress
-from s3ta.records import CLEAN, Finding, Ledger, findings
+from s3ta.records import CLEAN, TRUST_FILE, Finding, Ledger, findings, is_trial
 from s3ta.trace import Images, Logits
 from s3ta.workflow.examples import Measured
 
-TRUST_FILE, UNREADABLE = "trust.json", "unreadable images"
+UNREADABLE = "unreadable images"
 _LINT_OPERATIONS = 1e11
 """Of one pass over all its images: some 20 passes of them take a CPU core half a minute."""
 _FEWEST_LINTED, _MOST_LINTED, _FEWEST_PROBED, _MOST_PROBED = 8, 256, 16, 32
@@ -111,7 +110,7 @@ def check_afterwards(measured: Measured, suite: Suite, ledger: Ledger) -> None:
     radius = _radius(suite)
     if "probes" not in told and not total(suite, 1).num_gradients:
         told["probes"] = [_not_asked("probes")._asdict()]
-    if "probes" not in told and re.search(r"-tiny\b", suite.name):
+    if "probes" not in told and is_trial(suite.name):
         told["probes"] = [Finding("probes", "unchecked", "A trial run is not probed.")._asdict()]
     if "probes" not in told and radius:
         batch = _probed(dataset, table, positions, settings)

@@ -1,0 +1,46 @@
+"""Small data sets that live on the device and are augmented there, a batch at a time; the same bytes as `fetch`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from s3ta.data.augment import Augment, augmented
+from s3ta.data.dataset import Batch, Dataset, as_images
+from s3ta.data.sources import stored_of
+
+MOST_BYTES = 2 << 30
+
+
+class Resident:
+    """A data set of arrays, its pixels and labels on one device."""
+
+    def __init__(self, dataset: Dataset, pixels: UInt8[Tensor, "n C H W"], augment: Augment) -> None:
+        """
+        Args:
+          pixels: all images of the data set, where they shall stay.
+          augment: what training does to them."""
+        self._ids, self._pixels = dataset.ids, pixels
+        self._augment: Augment = augment
+        self._labels = torch.from_numpy(np.asarray(dataset.labels, np.int64)).to(pixels.device)
+
+    def batch(self, indices: Sequence[int] | np.ndarray, draw: tuple[int, int] | None = None) -> Batch:
+        """What `fetch` gives for these positions, bit for bit, on the device."""
+        ids = [self._ids[i] for i in indices]
+        at = torch.as_tensor(np.asarray(indices, np.int64)).to(self._pixels.device)
+        pixels = self._pixels.index_select(0, at)
+        if draw is not None:
+            pixels = augmented(pixels, self._augment, ids, draw)
+        return Batch(ids, as_images(pixels), self._labels.index_select(0, at))
+
+
+def resident(dataset: Dataset, device: torch.device, most_bytes: int = MOST_BYTES) -> Resident | None:
+    """The data set on the device; None for image files, data that is drawn (digits), and more than `most_bytes` of pixels."""
+    if len(dataset.ids) * int(np.prod(dataset.shape)) > most_bytes:
+        return None
+    stored = stored_of(dataset)
+    return None if stored is None else Resident(dataset, stored.pixels.to(device), stored.augment)

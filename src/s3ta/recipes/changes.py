@@ -1,0 +1,136 @@
+"""A recipe made into another one: shrunk to seconds, brought to another batch size, or with a note of what was changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from s3ta.attacks import PGDConfig
+from s3ta.config import override
+from s3ta.errors import UserError
+from s3ta.models import S3TAConfig, model_config
+from s3ta.train import BatchNormConfig, ComputeConfig, TrainConfig
+
+
+def noting(recipe: TrainConfig, assignments: list[str]) -> TrainConfig:
+    """The recipe with a note of what was changed in it, so that neither its name nor its prose says what is not so."""
+    told = sorted(text for text in assignments if not text.startswith("data."))  # data are told by themselves
+    if not told:
+        return recipe
+    model = recipe.model
+    if any(text.startswith("model.") for text in told):
+        model = model.model_copy(update={"name": f"{model.name.removesuffix('*')}*"})
+    note = f"Changed from the recipe {recipe.name}: {', '.join(told)}. What follows describes the recipe as it was."
+    return recipe.model_copy(update={"model": model, "departures": (note, *recipe.departures)})
+
+
+def rescaled(recipe: TrainConfig, batch_size: int) -> TrainConfig:
+    """The same recipe in batches of so many images: as many images in all, the learning rate in proportion to the batch (T13).
+
+    Whatever counts training steps scales inversely, rounded to whole ones: their number, warm-up, drops, clean phase,
+    curriculum, weight perturbation; validation, checkpoints and log too. Warm-up is dropped where the new rate does not exceed
+    the one it begins at. A moving average forgets over as many images as before; a BN group larger than the batch becomes the
+    batch.
+
+    Raises UserError for a batch below 2 images or one that BN groups do not divide, and for Adam, whose rate has no rule."""
+    if batch_size < 2:
+        raise UserError(f"--batch-size {batch_size} is too small: BN needs at least 2 images.")
+    before = recipe.batch_size
+    if batch_size == before:
+        return recipe
+    if recipe.optimizer.kind != "sgd":
+        raise UserError(
+            f"--batch-size scales the learning rate of SGD, but {recipe.name} has {recipe.optimizer.kind}, for which the paper "
+            "has no rule: set batch_size=N and optimizer.learning_rate=R instead."
+        )
+    rate, group = recipe.optimizer.learning_rate * batch_size / before, recipe.batch_norm.group
+    if group and batch_size > group and batch_size % group:
+        raise UserError(
+            f"--batch-size {batch_size} does not divide into BN groups of {group}: choose a multiple of {group}."
+        )
+    note = (
+        f"Batches of {batch_size:,} images instead of {before:,}: learning rate {rate:g} instead of "
+        f"{recipe.optimizer.learning_rate:g}, and {before / batch_size:g} times as many training steps (T13)."
+    )
+    changed = recipe.model_copy(
+        update={
+            "departures": (note, *recipe.departures),
+            "batch_size": batch_size,
+            "optimizer": recipe.optimizer.model_copy(update={"learning_rate": rate}),
+            "batch_norm": recipe.batch_norm.model_copy(update={"group": group and min(group, batch_size)}),
+            "averaging": recipe.averaging.model_copy(update={"decay": recipe.averaging.decay ** (batch_size / before)}),
+            **_in_steps_of(recipe, before, batch_size, rate),
+        }
+    )
+    return override(changed, [])  # checks the whole
+
+
+def _in_steps_of(recipe: TrainConfig, before: int, batch_size: int, rate: float) -> dict[str, Any]:
+    """Every setting that counts training steps, for another batch size."""
+
+    def as_many(num_train_steps: int) -> int:
+        return (2 * num_train_steps * before + batch_size) // (2 * batch_size)  # to the nearest, half up
+
+    def rising(steps: Iterable[int]) -> tuple[int, ...]:
+        return tuple(as_many(step) for step in steps)
+
+    schedule, perturbation = recipe.schedule, recipe.weight_perturbation
+    keeps_warmup = rate > schedule.warmup_from
+    return {
+        "schedule": schedule.model_copy(
+            update={
+                "num_train_steps": max(1, as_many(schedule.num_train_steps)),
+                "warmup_steps": as_many(schedule.warmup_steps) if keeps_warmup else 0,
+                "decay_at": rising(schedule.decay_at),
+                "clean_steps": as_many(schedule.clean_steps),
+                "radius_ramp_steps": as_many(schedule.radius_ramp_steps),
+                "glimpses": tuple((as_many(first), number) for first, number in schedule.glimpses),
+            }
+        ),
+        "weight_perturbation": perturbation.model_copy(update={"from_step": as_many(perturbation.from_step)}),
+        "validate_every": max(1, as_many(recipe.validate_every)),
+        "checkpoint_every": max(1, as_many(recipe.checkpoint_every)),
+        "log_every": max(1, as_many(recipe.log_every)),
+    }
+
+
+def tiny(recipe: TrainConfig) -> TrainConfig:
+    """The same recipe shrunk to seconds on a CPU: the smallest vision net, 4 training steps, 2 attack steps, plain float32.
+
+    For trying out and for tests: what it trains means nothing."""
+    vision, attack = recipe.model.vision, recipe.attack
+    name = "s3ta_2_resnetv2_mini" if isinstance(recipe.model, S3TAConfig) else f"resnetv2_mini{'_dense' * vision.dense}"
+    size = min(vision.image_size, 60)
+    pace = {"step_size": attack.radius / 2} if isinstance(attack, PGDConfig) else {}
+    return recipe.model_copy(
+        update={
+            "name": f"{recipe.name}-tiny",
+            "departures": ("A trial run of seconds: what it trains means nothing.", *recipe.departures),
+            "model": model_config(name, recipe.model.num_classes, size, vision.in_channels),
+            "data": recipe.data.model_copy(
+                update={
+                    "image_size": None if recipe.data.image_size is None else size,
+                    "preprocessing": None,  # one that is made for another size would be refused
+                }
+            ),
+            "attack": attack.model_copy(update={"num_attack_steps": 2, **pace}),
+            "schedule": recipe.schedule.model_copy(
+                update={
+                    "num_train_steps": 4,
+                    "warmup_steps": 0,
+                    "decay_at": (),
+                    "clean_steps": 1,
+                    "radius_ramp_steps": 1,
+                    "glimpses": ((0, 1), (2, 2)) if recipe.schedule.glimpses else (),
+                }
+            ),
+            "batch_norm": BatchNormConfig(group=recipe.batch_norm.group and 4, sync=recipe.batch_norm.sync),
+            "weight_perturbation": recipe.weight_perturbation.model_copy(update={"from_step": 1}),
+            "compute": ComputeConfig(attack_batch=recipe.compute.attack_batch and 4),
+            "batch_size": 8,
+            "log_every": 1,
+            "validate_every": 2,
+            "checkpoint_every": 2,
+            "num_workers": 0,
+        }
+    )

@@ -1,0 +1,28 @@
+"""What recipes for GPUs share: epochs counted in training steps, and how their arithmetic is done."""
+
+from __future__ import annotations
+
+from s3ta.train import ComputeConfig
+
+GPU = ComputeConfig(
+    attack_precision="bfloat16", update_precision="bfloat16", channels_last=True, fused_optimizer=True, attack_batch=128
+)
+"""bfloat16 products on float32 weights as soon as they agree with plain float32 (X10), which deep networks do only once they
+have learned something. `compute.attack_precision` and `compute.update_precision` bring float32 back. At most 128 images are
+attacked at once, on any number of GPUs."""
+
+PRECISION = (
+    "Precision: float32 until bfloat16 autocast agrees with it (X10, tried every 250 training steps), then bfloat16 in attack "
+    "and update, with weights, BN statistics and losses in float32; the paper does not say how its TPUs computed, Feature "
+    "Denoising used float32 (T20)."
+)
+
+
+def steps_of(epochs: int | float, steps_per_epoch: int) -> int:
+    """Training steps in so many epochs: the first step of the epoch after them, counted from 0."""
+    return round(epochs * steps_per_epoch)
+
+
+def whole_batches(num_images: int, batch_size: int) -> int:
+    """Training steps of an epoch: the incomplete last batch is dropped (T4)."""
+    return num_images // batch_size

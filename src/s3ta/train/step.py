@@ -1,0 +1,253 @@
+"""One training step of one process: attack its share of the batch, then move the weights, which all processes share."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from s3ta.attacks import Draw, NotFiniteError, run_attack
+from s3ta.errors import UserError
+from s3ta.models import S3TA, InManner, Manner, ResNet
+from s3ta.models.batch_norm import statistics_kept, synchronize
+from s3ta.ranks import Ranks
+from s3ta.trace import Images
+from s3ta.train.checkpoint import Progress, load_checkpoint
+from s3ta.train.config import TrainConfig
+from s3ta.train.feeding import Prepared
+from s3ta.train.learner import Learner, looking
+from s3ta.train.optimizer import build_optimizer
+from s3ta.train.schedule import glimpses_at, learning_rate
+from s3ta.train.weights import MovingAverage, perturbed
+
+
+class DivergedError(Exception):
+    """A number of this step is not finite; the weights are those before it. Raised in all processes at once."""
+
+    def told(self, step: int, checkpoint: Path) -> UserError:
+        """The same for a person, with what can be done."""
+        kept = f"The weights before that step are kept as they were saved last, in {checkpoint}."
+        return UserError(
+            f"{self} at training step {step}: start again in another folder with a lower optimizer.learning_rate or with "
+            f"optimizer.clip_norm. {kept if checkpoint.exists() else 'Nothing had been saved yet.'}"
+        )
+
+
+class Trainer:
+    """The model under training with all that moves it."""
+
+    def __init__(self, config: TrainConfig, model: S3TA | ResNet, device: torch.device, ranks: Ranks) -> None:
+        """Raises UserError where the batch cannot be divided among the processes."""
+        self.config, self.model, self.ranks = config, model, ranks
+        self.group, self.span = grouping(config, ranks.count)
+        if self.span > 1:
+            synchronize(model, self.span)
+        model.vision.units_per_checkpoint = config.compute.units_per_checkpoint
+        attacked, updated = manners(config)
+        self.attacked = model if attacked == Manner() else InManner(model, attacked)
+        running = self.attacked if attacked == updated else InManner(model, updated)
+        self.own_learner = Learner(running, config.loss, config.label_smoothing)
+        self.learner: nn.Module = self.own_learner
+        if ranks.count > 1:
+            devices = [device] if device.type == "cuda" else None
+            self.learner = DistributedDataParallel(self.own_learner, device_ids=devices)
+            # Each process keeps its own moving averages of BN (T13). (As an argument it warns, from torch 2.15 on.)
+            self.learner.broadcast_buffers = False
+            self._lay_out(device)
+        self.optimizer = build_optimizer(config.optimizer, model, fused=config.compute.fused_optimizer)
+        averages = config.averaging.decay > 0 and ranks.is_first
+        self.average = MovingAverage(model, config.averaging.decay) if averages else None
+
+    def _lay_out(self, device: torch.device) -> None:
+        """Let DistributedDataParallel see one backward pass, of empty images.
+
+        After its first one it lays gradients out anew, and how more than two processes round their sum depends on where in
+        the layout a number lies: a resumed run would leave the one that was never stopped at its first step."""
+        vision = self.config.model.vision
+        images = torch.zeros(self.group, vision.in_channels, vision.image_size, vision.image_size, device=device)
+        self.learner.train()
+        with statistics_kept(self.model):
+            loss, _ = self.learner(None, images, torch.zeros(self.group, dtype=torch.int64, device=device), None)
+            loss.backward()
+        self.model.zero_grad(set_to_none=True)
+
+    def load(self, path: Path, recipe_hash: str) -> Progress:
+        """Go on from a checkpoint, where there is one. In all processes together.
+
+        Raises UserError as `load_checkpoint`, and where not all processes find the same file."""
+        progress, error = Progress(), None
+        average = self.average.model if self.average else None
+        try:
+            if path.exists():
+                progress = load_checkpoint(
+                    path, self.model, self.optimizer, recipe_hash, average=average, rank=self.ranks.rank
+                )
+        except UserError as found:
+            error = found
+        self.ranks.together(error)
+        if self.ranks.any(self.ranks.total(float(progress.step))[0] != progress.step * self.ranks.count):
+            told = f"{path} is not the same file for all {self.ranks.count} processes: give them one run folder that all share."
+            self.ranks.together(UserError(told))
+        return progress
+
+    def use_lower(self, is_lower: bool) -> None:
+        """From now on compute in the recipe's lower precision, or in float32 whatever it says."""
+        for module in (self.attacked, self.own_learner.model):
+            if isinstance(module, InManner):
+                module.is_lower = is_lower
+
+    @property
+    def is_lower(self) -> bool:
+        """Whether the recipe's lower precision, where it has one, is in use now."""
+        return any(
+            isinstance(module, InManner) and module.computes_lower for module in (self.attacked, self.own_learner.model)
+        )
+
+    @property
+    def attacks_lower(self) -> bool:
+        """Whether attacks are computed in bfloat16 now."""
+        return isinstance(self.attacked, InManner) and self.attacked.computes_lower
+
+    @property
+    def result(self) -> S3TA | ResNet:
+        """What is validated and saved: the average of the weights where there is one."""
+        return self.model if self.average is None else self.average.model  # pyright: ignore[reportReturnType]
+
+    @property
+    def at_once(self) -> int:
+        """Images that are attacked at once."""
+        share = self.config.batch_size // self.ranks.count
+        return min(share, self.config.compute.attack_batch or share)
+
+    def attack(self, prepared: Prepared) -> Images:
+        """The images under the step's attack, BN on its moving averages (T19); in the clean phase as they are."""
+        attack = prepared.attack
+        if attack is None:
+            return prepared.clean
+        glimpses = attack.num_glimpses or glimpses_at(self.config.schedule, prepared.step)
+        outputs_fn = looking(self.attacked, glimpses, trace=attack.needs_trace)
+        attacked = []
+        try:
+            for first in range(0, len(prepared.ids), self.at_once):
+                part = slice(first, first + self.at_once)
+                draw = Draw(self.config.seed, tuple(prepared.ids[part]), ("train", prepared.epoch))
+                found = run_attack(
+                    outputs_fn,
+                    prepared.clean[part],
+                    prepared.labels[part],
+                    config=attack,
+                    targets=None if prepared.targets is None else prepared.targets[part],
+                    start=None if prepared.start is None else prepared.start[part],
+                    draw=draw,
+                )
+                attacked.append(found.final)
+        except NotFiniteError:
+            attacked = []
+        if self.ranks.any(not attacked):
+            raise DivergedError("The attack's gradient is not finite")
+        return torch.cat(attacked)
+
+    def update(self, prepared: Prepared, attacked: Images) -> tuple[float, float]:
+        """Move the weights. Returns, over all processes, the sum of the losses and the number of right answers.
+
+        Raises DivergedError for a loss or gradient that is not finite; the weights are then as before."""
+        step, config = prepared.step, self.config
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config.schedule, config.optimizer.learning_rate, step)
+        self.learner.train()
+        perturbation = config.weight_perturbation
+        if perturbation.gamma and step >= perturbation.from_step:
+            with statistics_kept(self.model):
+                self._gradients(prepared, attacked)
+            with perturbed(self.model, perturbation.gamma):
+                loss_sum, num_correct = self._gradients(prepared, attacked)
+        else:
+            loss_sum, num_correct = self._gradients(prepared, attacked)
+        if not math.isfinite(loss_sum):
+            raise DivergedError(f"The loss is {loss_sum}")
+        clip_norm = math.inf if config.optimizer.clip_norm is None else config.optimizer.clip_norm
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip_norm).item()
+        if not math.isfinite(norm):
+            raise DivergedError(f"The gradient's norm is {norm}")
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.model, step)
+        return loss_sum, num_correct
+
+    def _gradients(self, prepared: Prepared, attacked: Images) -> tuple[float, float]:
+        """Fills the gradients of the mean loss over the whole batch, BN group by BN group (T13)."""
+        self.optimizer.zero_grad(set_to_none=True)
+        glimpses, share = glimpses_at(self.config.schedule, prepared.step), len(prepared.ids)
+        is_trades = self.config.loss.kind == "trades" and prepared.attack is not None
+        losses, counts = [], []
+        for first in range(0, share, self.group):
+            part, is_last = slice(first, first + self.group), first + self.group == share
+            clean = prepared.clean[part] if is_trades else None
+            with nullcontext() if is_last else self._apart():
+                loss, num_correct = self.learner(clean, attacked[part], prepared.labels[part], glimpses)
+                (loss * (self.group / share)).backward()
+            losses.append(loss.detach())
+            counts.append(num_correct)
+        loss_sum, num_correct = float(torch.stack(losses).sum()) * self.group, float(torch.stack(counts).sum())
+        summed = self.ranks.total(loss_sum, num_correct)
+        return summed[0], summed[1]
+
+    def _apart(self) -> AbstractContextManager[None]:
+        """While gradients only add up in this process."""
+        return self.learner.no_sync() if isinstance(self.learner, DistributedDataParallel) else nullcontext()
+
+
+def manners(config: TrainConfig) -> tuple[Manner, Manner]:
+    """How the attack and how the update is computed."""
+    compute = config.compute
+    return (
+        Manner(compute.attack_precision, compute.compiled, compute.channels_last),
+        Manner(compute.update_precision, compute.compiled, compute.channels_last),
+    )
+
+
+class Grouping(NamedTuple):
+    """How BN groups lie in the processes."""
+
+    images: int
+    """Of one process in one group."""
+    span: int
+    """Processes that share a group; 1: it lies in one."""
+
+
+def grouping(config: TrainConfig, num_processes: int) -> Grouping:
+    """How BN groups lie in so many processes: in one each where a process has enough images, else over neighbours, so that
+    they are the same groups of the same images; with `batch_norm.sync` over all.
+
+    Raises UserError where the batch, or a group, does not divide among so many processes."""
+    share, rest = divmod(config.batch_size, num_processes)
+    if rest:
+        raise UserError(
+            f"A batch of {config.batch_size} images does not divide among {num_processes} processes: change batch_size, or "
+            "the number of processes of torchrun."
+        )
+    group = config.batch_norm.group
+    needed = 1 if group is None else -(-group // share)
+    span = num_processes if config.batch_norm.sync else needed
+    images, rest = divmod(group or share * span, span)
+    if rest and config.batch_norm.sync:
+        raise UserError(
+            f"batch_norm.sync spreads a BN group over all processes, but {group} images do not divide among {num_processes}: "
+            "leave it out, or change batch_norm.group or the number of processes."
+        )
+    if rest or images < 1 or share % images or num_processes % span:
+        raise UserError(
+            f"BN groups of {group} images do not fit the {share} images that each of {num_processes} processes has of a batch: "
+            "change batch_norm.group, batch_size, or the number of processes."
+        )
+    if images * span < 2:
+        raise UserError(
+            f"Each of {num_processes} processes has one image of a batch of {config.batch_size}, of which BN cannot take "
+            "statistics: set batch_norm.sync=true, or start fewer processes."
+        )
+    return Grouping(images, span)

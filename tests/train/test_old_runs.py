@@ -1,0 +1,72 @@
+"""Runs that began before today's settings existed go on, to the same last bit."""
+
+import json
+
+import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from s3ta.config import config_hash, from_json, to_json
+from s3ta.train import TrainConfig, claim, read_recipe
+
+from .helpers import Crash, crash_at, recipe, run, same_run
+
+NEW = ("loss", "batch_norm", "averaging", "weight_perturbation", "compute")
+HASHES = {"s3ta": "2c0a94c97470", "resnet": "21899302d0c6"}
+"""What the program said of these recipes when checkpoints had format 1."""
+
+
+def _as_it_was(folder, kind):
+    """Turn recipe and checkpoint into those that the first program wrote."""
+    recipe_path, path = folder / "recipe.json", folder / "checkpoint.safetensors"
+    settings = json.loads(recipe_path.read_text())
+    recipe_path.write_text(json.dumps({name: value for name, value in settings.items() if name not in NEW}))
+    with safe_open(str(path), "pt") as file:
+        about = json.loads(file.metadata()["s3ta"])
+    del about["config"]
+    progress = {name: about["progress"][name] for name in ("step", "loss_sum", "num_correct", "num_seen", "seconds")}
+    about |= {"format": 1, "recipe": f"{HASHES[kind]}/f00d", "progress": progress}
+    save_file(load_file(path), path, metadata={"s3ta": json.dumps(about)})
+
+
+@pytest.mark.parametrize("kind", HASHES)
+def test_a_recipe_without_news_is_the_recipe_that_it_was(kind):
+    assert config_hash(recipe(kind)) == HASHES[kind]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"loss": {"kind": "trades"}, "attack": {"random_start_prob": 1.0, "objective": "divergence"}},
+        {"batch_norm": {"group": 2}},
+        {"averaging": {"decay": 0.5}},
+        {"weight_perturbation": {"gamma": 0.01}},
+        {"compute": {"channels_last": True}},
+        {"compute": {"deterministic": False}},
+    ],
+)
+def test_what_is_new_makes_another_recipe(change):
+    assert config_hash(recipe(**change)) != config_hash(recipe(attack=change.get("attack")))
+
+
+def test_insisting_makes_no_other_recipe():
+    one, other = (recipe(compute={"channels_last": True, "must_agree": agree}) for agree in (True, False))
+    assert config_hash(one) == config_hash(other)
+
+
+@pytest.mark.parametrize("kind", HASHES)
+def test_a_run_of_the_first_program_goes_on(tmp_path, kind):
+    config = recipe(kind)
+    run(config, tmp_path / "whole")
+    folder = tmp_path / "old"
+    claim(folder, config)
+    with pytest.raises(Crash):
+        run(config, folder, crash_at(5))
+    _as_it_was(folder, kind)
+    assert from_json(TrainConfig, (folder / "recipe.json").read_bytes(), "it") == config
+    claim(folder, config)
+    run(read_recipe(folder), folder)
+    same_run(tmp_path / "whole", folder)
+    with safe_open(str(folder / "checkpoint.safetensors"), "pt") as file:
+        about = json.loads(file.metadata()["s3ta"])
+    assert about["config"] == to_json(config)

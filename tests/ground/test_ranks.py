@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import socket
-import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,6 +11,7 @@ import torch
 
 from s3ta.errors import UserError
 from s3ta.ranks import Ranks, own_device, ranks
+from tests.processes import together
 
 TORCHRUN = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 NAN_BITS = 0x7FC0BEEF
@@ -71,34 +68,12 @@ def speak(folder: Path) -> None:
     (folder / f"heard-{me}").write_bytes(pickle.dumps(heard))
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
     """What each of three processes heard."""
     folder = tmp_path_factory.mktemp("ranks")
     program = f"import pathlib, {__name__} as told; told.speak(pathlib.Path({str(folder)!r}))"
-    shared = {"WORLD_SIZE": str(NUM_RANKS), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", program],
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(NUM_RANKS)
-    ]
-    try:
-        said = [process.communicate(timeout=60)[1] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0, 0, 0], "\n".join(said)
+    together("-c", program, count=NUM_RANKS, timeout=60)
     return [pickle.loads((folder / f"heard-{rank}").read_bytes()) for rank in range(NUM_RANKS)]
 
 

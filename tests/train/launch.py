@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from s3ta.files import in_use, read_lines
+from tests import processes
 
 ROOT = Path(__file__).parents[2]
 DIGITS = "digits/resnetv2_mini_dense"
@@ -21,32 +21,9 @@ WORDS = ["train", DIGITS, *CHANGES, "--tiny", "--device", "cpu"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "1000"}
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
 def together(*words: str, count: int = 2) -> None:
     """Runs `process.py` in so many processes that know of each other, and expects all to end well."""
-    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "tests.train.process", *words],
-            cwd=ROOT,
-            env=ENVIRONMENT | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(count)
-    ]
-    try:
-        said = [process.communicate(timeout=170)[1] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0] * count, "\n".join(said)
+    processes.together("-W", "error", "-m", "tests.train.process", *words, count=count, timeout=170)
 
 
 class Torchrun:
@@ -55,7 +32,7 @@ class Torchrun:
     def __init__(self, out: Path, *options: str, words: Sequence[str] = ()) -> None:
         self.out = out
         run = ["torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
-        run += ["--master-port", str(free_port()), *options]
+        run += ["--master-port", str(processes.free_port()), *options]
         self.log = (out.parent / f"{out.name}.log").open("a+")
         self.child = subprocess.Popen(
             [sys.executable, "-m", *run, "-m", "s3ta", *WORDS, *words, "--out", str(out)],

@@ -33,7 +33,7 @@ from s3ta.train.feeding import Prepared, prepared
 from s3ta.train.loop import seeded_model
 from s3ta.train.step import Trainer
 
-from .helpers import CPU, Pictures, recipe, silent
+from .helpers import CPU, Crash, Pictures, crash_at, recipe, silent
 
 CHUNKS = {"attack_batch": 4}
 """Kernels round by the batch's shape, and the attack's signs would make much of it: one process attacks in as many."""
@@ -69,20 +69,6 @@ CRASHES = (1, 4, 5, 7)
 CHANGE = 3
 """After so many steps a run goes on with another number of processes."""
 PICTURES = 41
-
-
-class Crash(BaseException):
-    """Stands for a kill inside the process."""
-
-
-def crash_at(finished: int) -> Callable[..., None]:
-    """A reporter that ends the process's part after so many training steps; all processes say the same."""
-
-    def report(completed: int, note: str = "") -> None:
-        if completed == finished and note:
-            raise Crash
-
-    return report
 
 
 def one_step(config: TrainConfig, rank: Ranks) -> dict[str, Any]:

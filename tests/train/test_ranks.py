@@ -28,9 +28,10 @@ from s3ta.train.checkpoint import buffers_of
 from s3ta.train.loop import seeded_model
 from s3ta.train.run import claim
 from s3ta.train.step import Trainer
+from tests.processes import free_port
 
 from .helpers import CPU, Pictures, curve, recipe, same_run, snapshot
-from .launch import CHANGES, DIGITS, WORDS, Torchrun, free_port, together
+from .launch import CHANGES, DIGITS, WORDS, Torchrun, together
 from .process import CHANGE, CRASHES, ONE_STEP, RUN, SHARED, go, one_step
 
 ALONE = Ranks()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from s3ta.attacks import PGDConfig
 from s3ta.data import DataConfig
 from s3ta.models import model_config
-from s3ta.recipes.parts import GPU, PRECISION, steps_of, whole_batches
+from s3ta.recipes.parts import FIELD_ATTACK, FIELD_OPTIMIZER, GPU, PRECISION, steps_of, whole_batches
 from s3ta.train import (
     AdversarialLoss,
     AveragingConfig,
@@ -179,9 +179,9 @@ def _field(name: str, model: str, glimpses: tuple[tuple[int, int], ...] = ()) ->
         suite="quick",
         data=DataConfig(source="torchvision:CIFAR10", augment="crop_flip", num_validation=NUM_VALIDATION),
         model=model_config(model, num_classes=10, image_size=32, in_channels=3),
-        attack=PGDConfig(objective="untargeted", radius=8 / 255, step_size=2 / 255, num_attack_steps=10),
+        attack=FIELD_ATTACK,
         loss=AdversarialLoss(),
-        optimizer=OptimizerConfig(kind="sgd", learning_rate=0.1, nesterov=False, weight_decay=5e-4),
+        optimizer=FIELD_OPTIMIZER,
         schedule=ScheduleConfig(
             num_train_steps=steps_of(110, EPOCH),
             decay="steps",

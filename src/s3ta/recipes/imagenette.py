@@ -6,11 +6,10 @@ arithmetic, at 40% of an H200's bfloat16 peak.
 
 from __future__ import annotations
 
-from s3ta.attacks import PGDConfig
 from s3ta.data import DataConfig
 from s3ta.models import model_config
-from s3ta.recipes.parts import GPU, PRECISION, steps_of, whole_batches
-from s3ta.train import OptimizerConfig, ScheduleConfig, TrainConfig
+from s3ta.recipes.parts import FIELD_ATTACK, FIELD_OPTIMIZER, GPU, PRECISION, steps_of, whole_batches
+from s3ta.train import ScheduleConfig, TrainConfig
 
 NUM_VALIDATION = 500
 BATCH_SIZE = 128
@@ -24,7 +23,8 @@ DEPARTURES = (
     "epochs with drops after 50 and 55.",
     "A clean phase of 10 epochs, then a rise of the radius over 10: small S3TAs stay at chance without them (measured on the "
     "digits). No label smoothing.",
-    "Model: a vision net with a 7x7 stem and no pooling instead of ResNet-152; S3TA's head is the paper's, on a map of 24x24.",
+    "Model: a vision net with a 7x7 stem and no pooling instead of ResNet-152; S3TA's head, where there is one, is the "
+    "paper's.",
     PRECISION,
 )
 
@@ -61,8 +61,8 @@ def _imagenette(name: str, model: str) -> TrainConfig:
             source="folder:imagenette2-96", image_size=96, augment="crop_flip", num_validation=NUM_VALIDATION
         ),
         model=model_config(model, num_classes=10, image_size=96, in_channels=3),
-        attack=PGDConfig(objective="untargeted", radius=8 / 255, step_size=2 / 255, num_attack_steps=10),
-        optimizer=OptimizerConfig(kind="sgd", learning_rate=0.1, nesterov=False, weight_decay=5e-4),
+        attack=FIELD_ATTACK,
+        optimizer=FIELD_OPTIMIZER,
         schedule=ScheduleConfig(
             num_train_steps=steps_of(60, EPOCH),
             decay="steps",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from s3ta.train import ComputeConfig
+from s3ta.attacks import PGDConfig
+from s3ta.train import ComputeConfig, OptimizerConfig
 
 GPU = ComputeConfig(
     attack_precision="bfloat16", update_precision="bfloat16", channels_last=True, fused_optimizer=True, attack_batch=128
@@ -16,6 +17,12 @@ PRECISION = (
     "and update, with weights, BN statistics and losses in float32; the paper does not say how its TPUs computed, Feature "
     "Denoising used float32 (T20)."
 )
+
+
+FIELD_ATTACK = PGDConfig(objective="untargeted", radius=8 / 255, step_size=2 / 255, num_attack_steps=10)
+"""The usual training attack on CIFAR-10."""
+FIELD_OPTIMIZER = OptimizerConfig(kind="sgd", learning_rate=0.1, nesterov=False, weight_decay=5e-4)
+"""Its usual optimizer, for batches of 128 (Pang et al. 2021)."""
 
 
 def steps_of(epochs: int | float, steps_per_epoch: int) -> int:

@@ -72,34 +72,46 @@ def lower_is_due(compute: ComputeConfig, step: int) -> bool:
 
 
 class Trial(NamedTuple):
-    """What came of comparing."""
+    """What came of comparing at a training step."""
 
-    line: dict[str, Any]
-    """For the learning curve."""
+    step: int
+    precision: str
+    found: Agreement
+    problems: list[str]
+    """Of this process."""
     agrees: bool
     """In all processes."""
-    error: UserError | None
-    """What to say where it does not, in this process, and the run is refused."""
-    sentence: str
-    """What to say of bfloat16."""
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """For the learning curve."""
+        told = {"kind": "agreement", "step": self.step, "precision": self.precision, "agrees": self.agrees}
+        return told | self.found._asdict() | {"outside": self.problems}
+
+    @property
+    def refusal(self) -> UserError | None:
+        """What this process says where the run is refused; None where it has nothing to say."""
+        if not self.problems:
+            return None
+        return UserError(
+            f"The options in `compute` do not agree with plain float32 here: {'; '.join(self.problems)}. Leave them out, or "
+            "train all the same with compute.must_agree=false."
+        )
+
+    @property
+    def sentence(self) -> str:
+        """What is said of bfloat16."""
+        if self.agrees:
+            return f"bfloat16 agrees with float32 at training step {self.step} and begins."
+        why = "; ".join(self.problems) or "another process finds a bound broken"
+        return f"bfloat16 does not agree with float32 at training step {self.step} ({why}); tried every {RETRY} steps."
 
 
 def try_out(trainer: Trainer, images: Images, labels: Labels, step: int) -> Trial:
     """Compare the trainer's manner, as it is set now, with plain float32. All processes must come here together."""
     found = compared(trainer, images, labels, glimpses_at(trainer.config.schedule, step))
     problems = found.problems(is_lower=trainer.attacks_lower)
-    agrees = not trainer.ranks.any(bool(problems))
-    precision = "bfloat16" if trainer.is_lower else "float32"
-    line = {"kind": "agreement", "step": step, "precision": precision, "agrees": agrees, **found._asdict()}
-    sentence = f"bfloat16 agrees with float32 at training step {step} and begins."
-    if not agrees:
-        why = "; ".join(problems) or "another process finds a bound broken"
-        sentence = f"bfloat16 does not agree with float32 at training step {step} ({why}); tried every {RETRY} steps."
-    error = UserError(
-        f"The options in `compute` do not agree with plain float32 here: {'; '.join(problems)}. Leave them out, or train all "
-        "the same with compute.must_agree=false."
-    )
-    return Trial(line | {"outside": problems}, agrees, error if problems else None, sentence)
+    return Trial(step, trainer.precision, found, problems, agrees=not trainer.ranks.any(bool(problems)))
 
 
 def compared(trainer: Trainer, images: Images, labels: Labels, num_glimpses: int | None) -> Agreement:

@@ -92,14 +92,13 @@ def load_checkpoint(
         raise UserError(f"{path} belongs to another recipe or other data: choose another run folder.")
     if not isinstance(progress, dict) or not {"step"} <= set(progress) <= set(Progress._fields):
         raise UserError(f"{path} does not say how far the run had come: move it away to train from the start.")
-    load_weights(model, _under(tensors, "model."), path)
+    load_weights(model, _under(tensors, "model.") | _under(tensors, f"buffers.{rank}."), path)
     if about.get("content") != _content(tensors) or (
         progress["step"] and about.get("has_state", True) and not _under(tensors, "optimizer.")
     ):
         raise UserError(
             f"{path} is damaged: its content does not match its hash. Move it away to train from the start."
         )
-    load_weights(model, _under(tensors, "model.") | _under(tensors, f"buffers.{rank}."), path)
     if average is not None:
         load_weights(average, _under(tensors, "average."), path)
     _fill_optimizer(model, optimizer, _under(tensors, "optimizer."))

@@ -23,7 +23,7 @@ from s3ta.models import S3TA, ResNet, save_pretrained
 from s3ta.models.manner import many_compilations
 from s3ta.progress import Reporter, console
 from s3ta.ranks import Ranks
-from s3ta.train.agreement import is_plain, lower_is_due, try_out
+from s3ta.train.agreement import Trial, is_plain, lower_is_due, try_out
 from s3ta.train.board import SILENT, Board
 from s3ta.train.checkpoint import NAME, Progress, buffers_of, save_checkpoint
 from s3ta.train.config import TrainConfig
@@ -88,7 +88,6 @@ class _Run:
         self.trainer = Trainer(config, seeded_model(config).to(device), device, ranks)
         self.progress, self.milestones = Progress(), milestones(self.last)
         self.clock = Clock(config, device)
-        self.first = 0
 
     def to_the_end(self) -> S3TA | ResNet:
         self._resume()
@@ -117,26 +116,28 @@ class _Run:
             cut_curve(self.folder, self.progress.step)
             self._keep_milestone(if_missing=True)
         self.ranks.wait()
-        self.first = self.progress.step
-        self.report(self.first)
+        self.report(self.progress.step)
 
     def _check(self, batch: Prepared) -> None:
         """Before the first training step the options of `compute` must agree with float32; bfloat16 begins once it does."""
         compute, trainer = self.config.compute, self.trainer
         trainer.use_lower(self.progress.is_lower)
         if batch.step == 0 and not is_plain(compute):
-            trial = try_out(trainer, batch.clean, batch.labels, batch.step)
-            self._tell(trial.line)
+            trial = self._try_out(batch)
             if not trial.agrees and compute.must_agree:
-                self.ranks.together(trial.error)
+                self.ranks.together(trial.refusal)
         if lower_is_due(compute, batch.step) and not self.progress.is_lower:
             trainer.use_lower(True)
-            trial = try_out(trainer, batch.clean, batch.labels, batch.step)
-            self._tell(trial.line)
+            trial = self._try_out(batch)
             if self.ranks.is_first:
                 console.print(trial.sentence, soft_wrap=True)
             self.progress = self.progress._replace(is_lower=trial.agrees or not compute.must_agree)
             trainer.use_lower(self.progress.is_lower)
+
+    def _try_out(self, batch: Prepared) -> Trial:
+        trial = try_out(self.trainer, batch.clean, batch.labels, batch.step)
+        self._tell(trial.line)
+        return trial
 
     @property
     def _identity(self) -> str:
@@ -196,8 +197,7 @@ class _Run:
     def _log(self, batch: Prepared) -> None:
         config, progress = self.config, self.progress
         loss, accuracy = progress.loss_sum / progress.num_seen, progress.num_correct / progress.num_seen
-        precision = "bfloat16" if self.trainer.is_lower else "float32"
-        speed = self.clock.read(precision)
+        speed = self.clock.read(self.trainer.precision)
         line = {
             "kind": "train",
             "step": progress.step,
@@ -208,7 +208,7 @@ class _Run:
             "learning_rate": learning_rate(config.schedule, config.optimizer.learning_rate, batch.step),
             "seconds": round(progress.seconds, 2),
             "bn_group": self.trainer.group * self.trainer.span,
-            "precision": precision,
+            "precision": self.trainer.precision,
         }
         if config.model.kind == "s3ta":
             line["num_glimpses"] = glimpses_at(config.schedule, batch.step) or config.model.num_glimpses

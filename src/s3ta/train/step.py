@@ -47,8 +47,12 @@ class Trainer:
         self.group, self.span = grouping(config, ranks.count)
         if self.span > 1:
             synchronize(model, self.span)
-        model.vision.units_per_checkpoint = config.compute.units_per_checkpoint
-        attacked, updated = manners(config)
+        compute = config.compute
+        model.vision.units_per_checkpoint = compute.units_per_checkpoint
+        attacked, updated = (
+            Manner(precision, compute.compiled, compute.channels_last)
+            for precision in (compute.attack_precision, compute.update_precision)
+        )
         self.attacked = model if attacked == Manner() else InManner(model, attacked)
         running = self.attacked if attacked == updated else InManner(model, updated)
         self.own_learner = Learner(running, config.loss, config.label_smoothing)
@@ -59,7 +63,7 @@ class Trainer:
             # Each process keeps its own moving averages of BN (T13). (As an argument it warns, from torch 2.15 on.)
             self.learner.broadcast_buffers = False
             self._lay_out(device)
-        self.optimizer = build_optimizer(config.optimizer, model, fused=config.compute.fused_optimizer)
+        self.optimizer = build_optimizer(config.optimizer, model, fused=compute.fused_optimizer)
         averages = config.averaging.decay > 0 and ranks.is_first
         self.average = MovingAverage(model, config.averaging.decay) if averages else None
 
@@ -102,11 +106,11 @@ class Trainer:
                 module.is_lower = is_lower
 
     @property
-    def is_lower(self) -> bool:
-        """Whether the recipe's lower precision, where it has one, is in use now."""
-        return any(
-            isinstance(module, InManner) and module.computes_lower for module in (self.attacked, self.own_learner.model)
-        )
+    def precision(self) -> str:
+        """bfloat16 where any part of a step is computed in it now."""
+        parts = (self.attacked, self.own_learner.model)
+        is_lower = any(isinstance(module, InManner) and module.computes_lower for module in parts)
+        return "bfloat16" if is_lower else "float32"
 
     @property
     def attacks_lower(self) -> bool:
@@ -200,15 +204,6 @@ class Trainer:
     def _apart(self) -> AbstractContextManager[None]:
         """While gradients only add up in this process."""
         return self.learner.no_sync() if isinstance(self.learner, DistributedDataParallel) else nullcontext()
-
-
-def manners(config: TrainConfig) -> tuple[Manner, Manner]:
-    """How the attack and how the update is computed."""
-    compute = config.compute
-    return (
-        Manner(compute.attack_precision, compute.compiled, compute.channels_last),
-        Manner(compute.update_precision, compute.compiled, compute.channels_last),
-    )
 
 
 class Grouping(NamedTuple):

@@ -45,6 +45,7 @@ class _Ready(NamedTuple):
     data: Dataset
     validation: Dataset
     device: torch.device
+    num_parameters: int
 
 
 def train_run(recipe: TrainConfig, out: Path, place: Place, *, tensorboard: bool = False) -> bool | None:
@@ -97,7 +98,7 @@ def _begin(held: ExitStack, ready: _Ready, out: Path, rank: Ranks, *, tensorboar
             check_tensorboard()
         if not (out / NAME).exists():
             refuse_lost_checkpoint(out)
-        check_space(out, _bytes_needed(recipe, out))
+        check_space(out, _bytes_needed(recipe, ready.num_parameters, out))
         held.enter_context(sole_use(out))
         clear_leftovers(out)
         claim(out, recipe)
@@ -123,7 +124,7 @@ def _ready(recipe: TrainConfig, out: Path, place: Place, rank: Ranks) -> _Ready:
     """All that can be found wrong before anything is written. The same in all processes."""
     grouping(recipe, rank.count)
     with torch.device("meta"):
-        seeded_model(recipe)
+        model = seeded_model(recipe)
     located = locate(recipe.data.source, place.data_root)
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": located.source})})
     is_claimed(out, recipe)
@@ -135,13 +136,12 @@ def _ready(recipe: TrainConfig, out: Path, place: Place, rank: Ranks) -> _Ready:
     vision = recipe.model.vision
     check_fit(data, channels=vision.in_channels, num_classes=recipe.model.num_classes, image_size=vision.image_size)
     steps_per_epoch(data, recipe.batch_size)
-    return _Ready(recipe, data, validation, own_device(device_at(place)))
+    return _Ready(recipe, data, validation, own_device(device_at(place)), num_parameters(model))
 
 
-def _bytes_needed(recipe: TrainConfig, out: Path) -> int:
+def _bytes_needed(recipe: TrainConfig, num_parameters: int, out: Path) -> int:
     """Disk space for what is still to be written: checkpoint (beside the one it replaces), milestones and models, float32."""
-    with torch.device("meta"):
-        model = 4 * num_parameters(seeded_model(recipe))
+    model = 4 * num_parameters
     states = {"sgd": 1 if recipe.optimizer.momentum else 0, "adam": 2}[recipe.optimizer.kind]
     checkpoint = model * (1 + states + (recipe.averaging.decay > 0))
     missing = sum(

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 
 from s3ta.data import load_image
-from s3ta.data.images import SUFFIXES, fit
+from s3ta.data.images import fit
+from s3ta.data.listing import SUFFIXES
 from s3ta.errors import UserError
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (17, 23, 3), dtype=np.uint8)
@@ -21,7 +22,25 @@ def _save(path, picture, **options):
     return path
 
 
-@pytest.mark.parametrize("suffix", sorted(SUFFIXES - {".pgm", ".gif", ".jpg", ".jpeg"}))
+LOSSY = {".jpg", ".jpeg", ".jfif", ".jpe", ".mpo", ".avif", ".gif", ".j2c", ".jpc"}  # the last two have no colour space
+GREY = {".pgm", ".pbm"}
+
+
+def test_every_suffix_is_one_that_pillow_registers():
+    unknown = SUFFIXES - set(Image.registered_extensions())
+    assert unknown <= (set() if features.check("avif") else {".avif"})  # older ones read it with a plugin
+
+
+@pytest.mark.parametrize("suffix", sorted(LOSSY))
+def test_files_of_lossy_kinds_are_read(tmp_path, suffix):
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".avif" and not features.check("avif"):
+        pytest.skip("this Pillow was built without AVIF")
+    Image.new("RGB", (20, 20), (200, 90, 30)).save(path)
+    assert np.abs(load_image(path, 8, 3).astype(int).mean(axis=(1, 2)) - [200, 90, 30]).max() < 4
+
+
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES - LOSSY - GREY))
 def test_lossless_files_give_their_own_pixels(tmp_path, suffix):
     path = _save(
         tmp_path / f"x{suffix}", PICTURE.crop((3, 0, 20, 17)), **({"lossless": True} if suffix == ".webp" else {})

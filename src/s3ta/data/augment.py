@@ -58,6 +58,15 @@ def augmented(
     return apply_whole(pixels, drawn, augment, (height, width))
 
 
+def augmented_pixels(
+    pixels: UInt8[np.ndarray, "C H W"], augment: Augment, example_id: str, draw: tuple[int, int] | None
+) -> UInt8[np.ndarray, "C H W"]:
+    """One image, as `augmented`; without a draw as it is."""
+    if draw is None or augment == "none":
+        return pixels
+    return augmented(torch.from_numpy(pixels)[None], augment, [example_id], draw)[0].numpy()
+
+
 def augmented_picture(
     picture: Image.Image, size: int, augment: Augment, example_id: str, draw: tuple[int, int]
 ) -> UInt8[np.ndarray, "3 size size"]:

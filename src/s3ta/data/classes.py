@@ -37,14 +37,14 @@ class Relabelled:
         self.fingerprint = sha256(whole.fingerprint.encode(), "\n".join(classes).encode())
         self.content = content_of(whole)
         self.preprocessing = preprocessing_of(whole)
-        self._whole = whole
+        self.whole = whole
 
     def image(self, index: int, draw: tuple[int, int] | None = None) -> Shaped[np.ndarray, "C H W"]:
-        return self._whole.image(index, draw)
+        return self.whole.image(index, draw)
 
     def problem(self, index: int) -> str | None:
         """As that of the whole."""
-        return problem_of(self._whole, index)
+        return problem_of(self.whole, index)
 
 
 def match_classes(model_classes: Sequence[str], dataset: Dataset, answers: Literal["data", "model"]) -> Match:

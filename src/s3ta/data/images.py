@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
+from s3ta.data.listing import printable, quoted
 from s3ta.data.preprocessing import DEFAULT, Preprocessing, fit, scaled_size
 from s3ta.errors import UserError
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 MOST_PIXELS = 180_000_000  # a strip of one pixel's width would grow to any size
 _MODES = {1: "L", 3: "RGB"}
 
@@ -28,29 +31,66 @@ def load_image(path: Path, size: int, channels: int, how: Preprocessing = DEFAUL
     return np.ascontiguousarray(pixels[None] if channels == 1 else pixels.transpose(2, 0, 1))
 
 
+def _why(error: Exception) -> str:
+    """What is wrong with a file that Pillow does not open, after its name."""
+    number = error.errno if isinstance(error, OSError) else None
+    known = {
+        errno.ENOENT: "does not exist",
+        errno.EISDIR: "is a folder, not an image",
+        errno.EACCES: "cannot be read: permission is denied",
+        errno.EPERM: "cannot be read: permission is denied",
+        errno.ELOOP: "is a link that leads round in a circle",
+    }
+    if number in known:
+        return known[number]
+    if number is not None and isinstance(error, OSError):
+        return f"cannot be read ({error.strerror or type(error).__name__})"
+    return f"cannot be read as an image ({type(error).__name__}): it is damaged or of another kind"
+
+
+def has_transparency(path: Path) -> bool:
+    """Whether a picture has pixels that are not opaque. They are taken as their colours are stored, and those are often
+    black, or anything, where a viewer shows the background. False for what is no image."""
+    try:
+        with Image.open(path) as opened:
+            if not opened.has_transparency_data:
+                return False
+            return opened.convert("RGBA").getchannel("A").getextrema()[0] != 255
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
+        return False
+
+
+def transparency_note(names: Sequence[str], num_images: int) -> str:
+    """What to say of pictures with transparent pixels; empty where there are none."""
+    if not names:
+        return ""
+    return (
+        f"{len(names)} of {num_images} pictures have transparent pixels ({quoted(names)}): transparency is dropped, as "
+        "torchvision does, so that the colours stored underneath are what the model sees. If a background belongs there, "
+        "put the pictures on one first (Pillow's Image.alpha_composite)."
+    )
+
+
 def decoded(path: Path, size: int, channels: int, how: Preprocessing = DEFAULT) -> Image.Image:
     """The whole picture, RGB or grey, not yet resized. Raises UserError as `load_image`."""
     if channels not in _MODES:
         raise UserError(f"The model takes images with {channels} channels; image files have 1 or 3.")
+    name = printable(path)
     try:
         with Image.open(path) as opened:
             if opened.mode in ("F", "I", "I;16", "I;16B"):
                 raise UserError(
-                    f"{path} holds {'floating-point' if opened.mode == 'F' else '16- or 32-bit'} pixels: "
+                    f"{name} holds {'floating-point' if opened.mode == 'F' else '16- or 32-bit'} pixels: "
                     "save it with 8 bits per channel first."
                 )
             picture = opened.convert(_MODES[channels])
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist.") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder, not an image.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{path} cannot be read as an image ({type(error).__name__}): it is damaged or of another kind."
-        ) from None
+    except Image.DecompressionBombError:
+        raise UserError(f"{name} is too large: it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels.") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, struct.error) as error:
+        raise UserError(f"{name} {_why(error)}.") from None
     width, height = scaled_size(picture.size, size, how)
     if width * height > MOST_PIXELS:
         raise UserError(
-            f"{path} has {picture.width}x{picture.height} pixels, too long to be resized to {width}x{height}."
+            f"{name} has {picture.width}x{picture.height} pixels, too long to be resized to {width}x{height}."
         )
     return picture

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from s3ta.data.dataset import Dataset, problem_of
-from s3ta.data.images import SUFFIXES
+from s3ta.data.layout import TEST_FOLDERS
+from s3ta.data.listing import is_image, printable, quoted
 from s3ta.errors import UserError
 from s3ta.files import write_atomic
 from s3ta.progress import Reporter
-
-TEST_FOLDERS = ("test", "val", "validation")
-"""What the folder of the test split may be called; lists of other people name another than ours."""
 
 _AMBIGUOUS = -1
 _HEADERS = {"example_id", "id", "image", "image_id", "path", "file", "filename"}
 
 
 class Finder:
-    """Positions of examples by id, or by the end of a path that only one id has."""
+    """Positions of examples by id, or by the end of a path that only one id has; accents may be composed or not."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.ids = dataset.ids
@@ -35,11 +34,12 @@ class Finder:
 
     def find(self, name: str) -> int | None:
         """Its position; None where there is none. Raises LookupError where several examples end so."""
-        first, slash, rest = name.replace("\\", "/").removeprefix("./").partition("/")
         position = self._full.get(name)
-        for spelling in (first + slash + rest, rest if first in TEST_FOLDERS else ""):
-            if position is None:
-                position = self._full.get(spelling, self._endings.get(spelling))
+        for spelling in (name, printable(name), name.replace("\\", "/"), printable(name.replace("\\", "/"))):
+            first, slash, rest = spelling.removeprefix("./").partition("/")
+            for ending in (first + slash + rest, rest if first in TEST_FOLDERS else ""):
+                if position is None:
+                    position = self._full.get(ending, self._endings.get(ending))
         if position == _AMBIGUOUS:
             raise LookupError(name)
         return position
@@ -82,22 +82,13 @@ def select_ids(dataset: Dataset, names: Sequence[str]) -> list[int]:
     return positions
 
 
-def quoted(names: Sequence[str]) -> str:
-    """The first three names, each on one line and not endless."""
-    shown = ", ".join(repr(name if len(name) <= 80 else name[:77] + "...") for name in names[:3])
-    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
-
-
 def read_ids(path: Path) -> list[str]:
     """The example ids of a text file, one per line; empty lines and lines that begin with # do not count.
 
     Of a CSV row the first column counts (its header may be there), of `PATH LABEL` the path; RobustBench's lists
     (`CLASS/FILE`) are read as they are. Raises UserError where the file is missing, not UTF-8 text, or names nothing."""
     names = []
-    for line in read_text(path).split("\n"):
-        text = line.strip()
-        if not text or text.startswith("#"):
-            continue
+    for text in _rows(read_text(path)):
         try:
             name = _first_cell(text)
         except csv.Error as error:
@@ -111,28 +102,42 @@ def read_ids(path: Path) -> list[str]:
 
 
 def write_ids(path: Path, ids: Sequence[str]) -> None:
-    """Write ids as `read_ids` reads them: one per line, in quotes where a comma or a # could be misread."""
-    lines = ['"' + name.replace('"', '""') + '"' if re.search(r'[,"]|^#', name) else name for name in ids]
+    """Write ids as `read_ids` reads them: one per line, in quotes where it could be misread or holds a line break."""
+    lines = ['"' + name.replace('"', '""') + '"' if _needs_quotes(name) else name for name in ids]
     write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def _needs_quotes(name: str) -> bool:
+    return re.search(r'[,"\r\n]|^#', name) is not None or name != name.strip()
+
+
+_ROW = re.compile(r'(?:[^\S\r\n]*("(?:[^"]|"")*")(?=[^\S\r\n]*(?:[,\r\n]|\Z)))?[^\r\n]*(?:\r\n|\r|\n|\Z)')
+"""A line, which goes on where a cell in quotes at its beginning holds line breaks."""
+
+
+def _rows(text: str) -> Iterator[str]:
+    """The lines of a list that say something. A first cell in quotes is kept to the letter."""
+    for row in _ROW.finditer(text):
+        line = row[0].strip()
+        if row[1] is not None:
+            yield row[1]
+        elif line and not line.startswith("#"):
+            yield line
 
 
 def _first_cell(text: str) -> str:
     """What a line says before a comma or a label; a comma inside a file's name does not count."""
     if text.startswith('"'):
-        return next(csv.reader([text]))[0]
+        return next(csv.reader(io.StringIO(text, newline="")))[0]
     cell, comma, _ = text.partition(",")
-    if comma and (_is_file(cell.strip()) or not _is_file(text)):
+    if comma and (is_image(cell.strip()) or not is_image(text)):
         return cell.strip()
     labelled = re.fullmatch(r"(.*\S)\s+[0-9]+", text)
-    return labelled[1] if labelled and _is_file(labelled[1]) else text
-
-
-def _is_file(text: str) -> bool:
-    return PurePosixPath(text).suffix.lower() in SUFFIXES
+    return labelled[1] if labelled and is_image(labelled[1]) else text
 
 
 def read_text(path: Path) -> str:
-    """A text file with any ends of lines, a byte order mark taken away. Raises UserError where it is none."""
+    """A text file, its ends of lines as they are, a byte order mark taken away. Raises UserError where it is none."""
     try:
         with path.open("rb") as file:
             content = file.read(4096)
@@ -150,7 +155,7 @@ def read_text(path: Path) -> str:
         text = "\0"
     if "\0" in text:
         raise UserError(f"{path} is not a text file in UTF-8.")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text
 
 
 def unreadable(dataset: Dataset, positions: Sequence[int], report: Reporter) -> list[tuple[int, str]]:

@@ -15,12 +15,12 @@ from jaxtyping import Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
-from s3ta.data.augment import WHOLE, Augment, augmented, augmented_picture, check_augment
+from s3ta.data.augment import Augment, augmented_pixels, check_augment
 from s3ta.data.config import DataConfig
-from s3ta.data.dataset import Dataset, UnreadableError, as_stored, content_of, preprocessing_of, problem_of
+from s3ta.data.dataset import Dataset, as_stored, content_of, preprocessing_of, problem_of
 from s3ta.data.digits import CANVAS, SPLITS, ClutteredDigits
-from s3ta.data.images import SUFFIXES, decoded, load_image
-from s3ta.data.preprocessing import DEFAULT, Preprocessing, described, fit
+from s3ta.data.folders import open_folder
+from s3ta.data.preprocessing import DEFAULT, described, fit
 from s3ta.errors import UserError, unknown_name
 from s3ta.files import sha256
 from s3ta.streams import stream
@@ -70,7 +70,7 @@ def open_dataset(config: DataConfig, split: str, root: Path, download: bool = Fa
     if kind == "torchvision" and name:
         return _held_out(config, split, lambda part: _torchvision(config, part, name, root, download))
     if kind == "folder" and name:
-        return _held_out(config, split, lambda part: _folder(config, part, root / name))
+        return _held_out(config, split, lambda part: open_folder(config, part, root / name))
     if kind == "npz" and name:
         return _held_out(config, split, lambda part: _npz(config, part, root / name))
     raise unknown_name("data source", config.source, ["digits", "torchvision:CIFAR10", "folder:PATH", "npz:PATH"])
@@ -100,7 +100,7 @@ class ArrayDataset:
         self.preprocessing = preprocessing or as_stored(self.shape)
 
     def image(self, index: int, draw: tuple[int, int] | None = None) -> UInt8[np.ndarray, "C H W"]:
-        return _augmented(self._pixels[index], self._augment, self.ids[index], draw)
+        return augmented_pixels(self._pixels[index], self._augment, self.ids[index], draw)
 
     def stored(self) -> Stored:
         return Stored(torch.from_numpy(self._pixels), self._augment)
@@ -119,83 +119,30 @@ def stored_of(dataset: Dataset) -> Stored | None:
     return None if asked is None else asked()
 
 
-class FolderDataset:
-    """Image files in one folder per class; read when asked for."""
-
-    def __init__(self, config: DataConfig, split: str, folder: Path, classes: Sequence[str], base: Path) -> None:
-        """Classes are folders in `folder`; ids are paths from `base`."""
-        self._how = config.preprocessing or DEFAULT
-        size = _size_of_files(config, self._how)
-        self.source, self.split, self.classes = config.source, split, classes
-        self._folder, self._skip = base, config.on_unreadable == "skip"
-        self._augment: Augment = config.augment
-        self.ids: Sequence[str] = []
-        labels = []
-        for label, name in enumerate(classes):
-            for path in sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES):
-                self.ids.append(path.relative_to(base).as_posix())  # val/CLASS/FILE: one name over all splits
-                labels.append(label)
-        if not self.ids:
-            raise UserError(f"{folder} holds no images: expected CLASS/*.jpg and the like.")
-        self.labels = np.asarray(labels, np.int64)
-        self.shape = (config.channels or 3, size, size)
-        check_augment(config.augment, config.source, self.shape)
-        self.preprocessing = described(self._how, size)
-        pixels_by = "" if self.preprocessing == described(DEFAULT, size) else f"{sorted(self.preprocessing.items())}\n"
-        listing = "".join(f"{i}:{(self._folder / i).stat().st_size}\n" for i in self.ids)
-        self.fingerprint = sha256(f"{self.shape}\n{pixels_by}{listing}".encode())
-        self.content = sha256(listing.encode())
-
-    def image(self, index: int, draw: tuple[int, int] | None = None) -> UInt8[np.ndarray, "C H W"]:
-        """As `Dataset.image`. Raises UnreadableError for a file that cannot be read, named by its id."""
-        channels, size, _ = self.shape
-        path, name = self._folder / self.ids[index], self.ids[index]
-        try:
-            if draw is not None and self._augment in WHOLE:
-                return augmented_picture(decoded(path, size, channels, self._how), size, self._augment, name, draw)
-            pixels = load_image(path, size, channels, self._how)
-        except UserError as error:
-            unreadable = UnreadableError(self._by_id(error, index))
-            unreadable.skip = self._skip
-            raise unreadable from None
-        return _augmented(pixels, self._augment, name, draw)
-
-    def problem(self, index: int) -> str | None:
-        """Why this file cannot be read, named by its id; None where it can."""
-        try:
-            decoded(self._folder / self.ids[index], self.shape[1], self.shape[0], self._how)
-        except UserError as error:
-            return self._by_id(error, index)
-        return None
-
-    def _by_id(self, error: UserError, index: int) -> str:
-        return str(error).replace(str(self._folder / self.ids[index]), self.ids[index], 1)
-
-
 class Subset:
     """Some examples of another dataset, in the given order."""
 
     def __init__(self, whole: Dataset, split: str, positions: Sequence[int]) -> None:
         self.source, self.split, self.classes, self.shape = whole.source, split, whole.classes, whole.shape
-        self._whole, self._positions = whole, list(positions)
-        self.ids = [whole.ids[p] for p in self._positions]
-        self.labels = whole.labels[self._positions]
+        self.whole, self.positions = whole, list(positions)
+        self.ids = [whole.ids[p] for p in self.positions]
+        self.labels = whole.labels[self.positions]
         told = "\n".join(self.ids).encode()
         self.fingerprint = sha256(whole.fingerprint.encode(), told)
         self.content = sha256(content_of(whole).encode(), told)
         self.preprocessing = preprocessing_of(whole)
 
     def image(self, index: int, draw: tuple[int, int] | None = None) -> Shaped[np.ndarray, "C H W"]:
-        return self._whole.image(self._positions[index], draw)
+        return self.whole.image(self.positions[index], draw)
 
     def problem(self, index: int) -> str | None:
         """As that of the whole."""
-        return problem_of(self._whole, self._positions[index])
+        return problem_of(self.whole, self.positions[index])
 
     def stored(self) -> Stored | None:
         """As that of the whole, the pixels copied."""
-        whole = stored_of(self._whole)
-        return whole and whole._replace(pixels=whole.pixels[self._positions])
+        whole = stored_of(self.whole)
+        return whole and whole._replace(pixels=whole.pixels[self.positions])
 
 
 def readable(dataset: Dataset, positions: Sequence[int]) -> Dataset:
@@ -226,12 +173,6 @@ def _check_digits(config: DataConfig) -> None:
                 f"data.{name} is {getattr(config, name)}, but the digits are what they are: {CANVAS} px, grey, with fresh "
                 "clutter every epoch and a validation split of their own."
             )
-
-
-def _augmented(pixels: np.ndarray, augment: Augment, example_id: str, draw: tuple[int, int] | None) -> np.ndarray:
-    if draw is None or augment == "none":
-        return pixels
-    return augmented(torch.from_numpy(pixels)[None], augment, [example_id], draw)[0].numpy()
 
 
 def _torchvision(config: DataConfig, split: str, name: str, root: Path, download: bool) -> Dataset:
@@ -305,53 +246,6 @@ def _check_arrays(file: Path, images: np.ndarray | None, labels: np.ndarray | No
             f"{file} has {len(images)} images and labels of type {labels.dtype} and shape {labels.shape}: "
             "one whole number per image is needed."
         )
-
-
-def _folder(config: DataConfig, split: str, folder: Path) -> Dataset:
-    if not folder.is_dir():
-        raise UserError(f"The data folder {folder} does not exist: name the folder that holds it with --data-root.")
-    names = {"train": ("train",), "test": ("test", "val", "validation")}[split]
-    inside = next((folder / name for name in names if (folder / name).is_dir()), None)
-    if inside is None and split == "test" and _is_test_set(folder):
-        inside = folder
-    if inside is None:
-        raise UserError(f"The data folder {folder} has no folder {' or '.join(names)} in it.")
-    # The training part names the classes, so that a test part that lacks one still counts them alike.
-    named = folder / "train" if (folder / "train").is_dir() else inside
-    classes = _class_folders(named)
-    strange = [name for name in _class_folders(inside) if name not in classes]
-    if strange:
-        raise UserError(f"{inside} has the class '{strange[0]}', which {named} has not.")
-    return FolderDataset(config, split, inside, classes, folder)
-
-
-def _is_test_set(folder: Path) -> bool:
-    """Whether it holds CLASS/FILE at once, as ImageNet-A does, and no folder of a split."""
-    inside = _class_folders(folder)
-    some = (path for name in inside for path in (folder / name).iterdir() if path.suffix.lower() in SUFFIXES)
-    return "train" not in inside and next(some, None) is not None
-
-
-def _class_folders(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _size_of_files(config: DataConfig, how: Preprocessing) -> int:
-    """Height and width that files get. Raises UserError where none is known, or two."""
-    size = config.image_size or how.image_size
-    if size is None:
-        raise UserError(f"{config.source} needs a size for its images: set data.image_size.")
-    if how.image_size not in (None, size):
-        raise UserError(
-            f"The preprocessing {described(how, how.image_size or size)['name']} gives {how.image_size} px, but {size} px "
-            "are asked for: choose another data.preprocessing."
-        )
-    if how.resize is not None and how.resize < size:
-        raise UserError(
-            f"A cut of {size} px does not fit a shorter side of {how.resize} px: set data.preprocessing.resize to {size} "
-            "or more."
-        )
-    return size
 
 
 def _arrays(

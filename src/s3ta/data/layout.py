@@ -1,0 +1,256 @@
+"""Where in a data folder a split lies, and what tells the labels: the usual layouts, known and named.
+
+`SPLIT/CLASS/FILE`; `CLASS/FILE` for a test set alone; Tiny-ImageNet's `val/images/FILE` with `val/val_annotations.txt`."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from s3ta.data.listing import (
+    ImageFile,
+    Kind,
+    LeftOut,
+    Reason,
+    entries,
+    is_image,
+    kind_of,
+    leads_up,
+    leave_out,
+    printable,
+    quoted,
+    walk,
+)
+from s3ta.errors import UserError
+
+TEST_FOLDERS = ("test", "val", "validation")
+"""What the folder of the test split may be called; the first that has labels is taken."""
+ANNOTATIONS, ANNOTATED = "val_annotations.txt", "images"
+_FOLDERS = {"train": ("train",), "test": TEST_FOLDERS}
+_REASONS: dict[Kind, Reason] = {"folder": "circle", "circle": "circle", "special": "special", "gone": "link"}
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar", ".gz")
+
+
+class Part(NamedTuple):
+    """One split of a data folder."""
+
+    inside: str
+    """Its folder, from the data folder; empty: the data folder itself."""
+    classes: list[str]
+    images: dict[str, list[ImageFile]]
+    """By class; their paths go from the data folder."""
+    left_out: LeftOut
+    note: str
+    """What a person should know of how it was found; empty: nothing."""
+
+
+class ClassFolders(NamedTuple):
+    """What lies in the folder of a split."""
+
+    folders: dict[str, str]
+    """Name of each class -> its folder, as the file system spells it."""
+    num_loose: int
+    """Images beside the folders."""
+
+
+def part_of(base: Path, split: str) -> Part:
+    """Find the train or test part of a data folder, and list it.
+
+    Raises UserError where there is none, where its folders are not those of `train/`, or where a folder cannot be read; the
+    sentence says what lies there instead, and what to do."""
+    refuse_no_folder(base)
+    there = {entry.name for entry in entries(base) if kind_of(entry)[0] == "folder"}
+    known = _class_folders(base, "train", LeftOut()).folders if "train" in there else {}
+    candidates = [name for name in _FOLDERS[split] if name in there]
+    reasons: dict[str, str] = {}
+    for name in candidates:
+        reasons[name] = _no_labels(base, name, known)
+        if not reasons[name]:
+            break
+    inside = next((name for name, reason in reasons.items() if not reason), None)
+    if inside is None and split == "test" and not candidates and _is_test_set(base):
+        inside = ""
+    if inside is None:
+        raise _nothing_to_read(base, split, reasons)
+    note = "; ".join(f"{name}/ {reason}" for name, reason in reasons.items() if reason)
+    left_out = LeftOut()
+    if _is_annotated(base / inside):
+        classes, images = _annotated(base, inside, known, left_out)
+    else:
+        classes, images = _by_folder(base, inside, known, left_out)
+    left_out.empty += [name for name in classes if not images.get(name)]
+    if not any(images.values()):
+        why = left_out.sentence()
+        raise UserError(
+            f"{printable(base / inside)} holds no images: expected CLASS/*.jpg and the like" + (f" ({why})." if why else ".")
+        )
+    return Part(inside, classes, images, left_out, f"{note}, so {inside}/ is used" if note else "")
+
+
+def refuse_no_folder(base: Path) -> None:
+    """UserError where a data folder is missing, or is an archive or another file."""
+    name = printable(base)
+    try:
+        is_folder = stat.S_ISDIR(os.stat(base).st_mode)
+    except PermissionError:
+        raise UserError(f"The data folder {name} cannot be reached (permission is denied): allow it, or copy the data.") from None
+    except OSError:
+        is_folder = False
+    if is_folder:
+        return
+    if base.is_file():
+        if base.name.lower().endswith(_ARCHIVES):
+            raise UserError(f"{name} is an archive: unpack it, and name the folder that comes out of it.")
+        advice = f"name it as npz:{name}" if base.suffix == ".npz" else "name the folder that holds the images"
+        raise UserError(f"{name} is a file, not a folder: {advice}.")
+    packed = next((path for path in (base.with_name(base.name + suffix) for suffix in _ARCHIVES) if path.is_file()), None)
+    advice = (
+        "name the folder that holds it with --data-root."
+        if packed is None
+        else f"but {printable(packed.name)} lies there, so unpack that."
+    )
+    raise UserError(f"The data folder {name} does not exist: {advice}")
+
+
+def _class_folders(base: Path, inside: str, left_out: LeftOut) -> ClassFolders:
+    """The folders in the folder of a split; what else lies there is counted.
+
+    Raises UserError for two folders whose names differ only in how accents are composed: one class or two?"""
+    folders: dict[str, str] = {}
+    num_loose = 0
+    for entry in entries(base / inside):
+        path = f"{inside}/{entry.name}".removeprefix("/")
+        if leave_out(entry, path, left_out):
+            continue
+        kind, _ = kind_of(entry)
+        if kind == "folder" and not leads_up(base, path):
+            if printable(entry.name) in folders:
+                raise UserError(
+                    f"{printable(base / inside)} has two folders of the name '{printable(entry.name)}', whose letters are only "
+                    "composed otherwise (Unicode's NFC and NFD): make them one."
+                )
+            folders[printable(entry.name)] = entry.name
+        elif kind == "file":
+            num_loose += is_image(entry.name)
+            left_out.add("beside" if is_image(entry.name) else "suffix", path)
+        else:
+            left_out.add(_REASONS[kind], path)
+    return ClassFolders(dict(sorted(folders.items())), num_loose)
+
+
+def _by_folder(
+    base: Path, inside: str, known: Mapping[str, str], left_out: LeftOut
+) -> tuple[list[str], dict[str, list[ImageFile]]]:
+    """The training part names the classes, so that a test part that lacks one still counts them alike."""
+    folders = _class_folders(base, inside, left_out).folders
+    classes = list(known or folders)
+    strange = [name for name in folders if name not in classes]
+    if strange:
+        more = f" (nor {len(strange) - 1} more of its folders)" if len(strange) > 1 else ""
+        raise UserError(
+            f"{printable(base / inside)} has the class '{strange[0]}', which {printable(base / 'train')} has not{more}."
+        )
+    return classes, {
+        name: walk(base, f"{inside}/{folder}".removeprefix("/"), left_out) for name, folder in folders.items()
+    }
+
+
+def _no_labels(base: Path, inside: str, known: Mapping[str, str]) -> str:
+    """Why the folder of a split tells no labels, in words; empty where its folders are classes."""
+    if _is_annotated(base / inside):
+        return ""
+    folders, num_loose = _class_folders(base, inside, LeftOut())
+    if folders and (not known or set(folders) & set(known)):
+        return ""
+    if folders and (num_loose or len(folders) < len(known)):
+        return f"has the {'folders' if len(folders) > 1 else 'folder'} {quoted(list(folders))}, which is no class of train/"
+    if folders:
+        return ""  # as many as train has, under other names: that is told by name
+    return f"holds {num_loose} images without class folders" if num_loose else ""
+
+
+def _is_test_set(base: Path) -> bool:
+    """Whether it holds CLASS/FILE or CLASS/images/FILE at once, as ImageNet-A does, and no folder of a split."""
+    if _is_annotated(base):
+        return True
+    folders = _class_folders(base, "", LeftOut()).folders.values()
+    if "train" in folders:
+        return False
+    return any(_holds_image(base / name) or _holds_image(base / name / ANNOTATED) for name in folders)
+
+
+def _holds_image(folder: Path) -> bool:
+    return os.path.isdir(folder) and any(is_image(entry.name) and not entry.name.startswith(".") for entry in entries(folder))
+
+
+def _nothing_to_read(base: Path, split: str, reasons: Mapping[str, str]) -> UserError:
+    """No folder of the split, or none that tells labels: what lies there instead, and what to do."""
+    name, names = printable(base), _FOLDERS[split]
+    if reasons:
+        what = "; ".join(f"{part}/ {reason}" for part, reason in reasons.items())
+        return UserError(
+            f"{name} does not say which class its {split} images have: {what}. Put the images into a folder for each class, "
+            f"as in {next(iter(reasons))}/CLASS/*.jpg, or name another folder."
+        )
+    sentence = f"The data folder {name} has no folder {' or '.join(names)} in it"
+    folders, num_loose = _class_folders(base, "", LeftOut())
+    below = [folder for folder in folders.values() if any((base / folder / part).is_dir() for part in ("train", *names))]
+    below += [folder for folder in folders.values() if folder not in below and _is_test_set(base / folder)]
+    packed = [entry.name for entry in entries(base) if entry.name.lower().endswith(_ARCHIVES)]
+    if below:
+        return UserError(f"{sentence}: the data seem to lie one level down, in folder:{printable(base / below[0])}.")
+    if num_loose:
+        return UserError(
+            f"{sentence}, but {num_loose} images without class folders: put them into a folder for each class, or, if this "
+            f"is one class of several, name the folder above, folder:{printable(base.parent)}."
+        )
+    if packed and not folders:
+        return UserError(f"{sentence}, but the archive {printable(packed[0])}: unpack it first.")
+    return UserError(f"{sentence}.")
+
+
+# --- Tiny-ImageNet -------------------------------------------------------------------------------------------------------
+
+
+def _is_annotated(folder: Path) -> bool:
+    return os.path.isfile(folder / ANNOTATIONS) and os.path.isdir(folder / ANNOTATED)  # where closed: no
+
+
+def _annotated(
+    base: Path, inside: str, known: Mapping[str, str], left_out: LeftOut
+) -> tuple[list[str], dict[str, list[ImageFile]]]:
+    """Images whose classes a list names: lines of file name, class and more, with tabs between."""
+    listed = _read_annotations(base / inside / ANNOTATIONS)
+    classes = sorted(known) if known else sorted(set(listed.values()))
+    strange = sorted(set(listed.values()) - set(classes))
+    if strange:
+        raise UserError(
+            f"{printable(base / inside / ANNOTATIONS)} has the class '{strange[0]}', which {printable(base / 'train')} has not."
+        )
+    for entry in entries(base / inside):
+        path = f"{inside}/{entry.name}".removeprefix("/")
+        if entry.name not in (ANNOTATED, ANNOTATIONS) and not leave_out(entry, path, left_out):
+            left_out.add("beside" if is_image(entry.name) else "suffix", path)
+    folder = f"{inside}/{ANNOTATED}".removeprefix("/")
+    there = {image.path.removeprefix(f"{folder}/"): image for image in walk(base, folder, left_out)}
+    images: dict[str, list[ImageFile]] = {}
+    for name in sorted(listed):
+        images.setdefault(listed[name], []).append(there.pop(name, ImageFile(f"{folder}/{name}", None)))
+    for image in there.values():
+        left_out.add("unlabelled", image.path)
+    return classes, images
+
+
+def _read_annotations(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{printable(path)} cannot be read ({type(error).__name__}).") from None
+    rows: Sequence[list[str]] = [line.split("\t") for line in lines if line.strip()]
+    for number, row in enumerate(rows, 1):
+        if len(row) < 2:
+            raise UserError(f"{printable(path)}, line {number}: expected the name of a file, a tab, and its class.")
+    return {row[0].strip(): row[1].strip() for row in rows}

@@ -121,6 +121,14 @@ def evaluate(
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="train, validation or test.", rich_help_panel=DATA)] = "test",
+    num_validation: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="How many training examples are the validation split.  \\[default: 1000, or the recipe's]",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     num_examples: Annotated[
         int | None,
         typer.Option(
@@ -227,7 +235,6 @@ def evaluate(
     """Attack any classifier and record what happened to every example. Stop it at any moment; the same command goes on.
 
     Start it as torchrun -m s3ta evaluate ... to divide the examples among processes."""
-    from s3ta.data import DataConfig
     from s3ta.evaluate import Settings
     from s3ta.models import Manner, Opening
     from s3ta.records import Ledger
@@ -252,10 +259,8 @@ def evaluate(
                 "settings."
             )
         images, chosen, settings = transferred(transfer, settings)
-    if preprocessing is not None and data is None:
-        raise UserError("--preprocessing goes with --data: a recipe says how its own data are treated.")
     wanted = Examples(
-        data=None if data is None else DataConfig(source=data, preprocessing=_preprocessing(preprocessing)),
+        data=_data(data, preprocessing, num_validation),
         split=split,
         num_examples=num_examples,
         ids=ids if images is None else images.ids,
@@ -329,10 +334,17 @@ def _one_of(what: str, text: str, allowed: tuple[str, ...]) -> Any:
     return text
 
 
-def _preprocessing(name: str | None) -> Any:
-    from s3ta.data import get_preprocessing
+def _data(source: str | None, preprocessing: str | None, num_validation: int | None) -> Any:
+    """The data that a person names; None: the recipe's."""
+    from s3ta.data import DataConfig, get_preprocessing
 
-    return None if name is None else get_preprocessing(name)
+    if source is None:
+        for option, value in (("--preprocessing", preprocessing), ("--num-validation", num_validation)):
+            if value is not None:
+                raise UserError(f"{option} goes with --data: a recipe says how its own data are treated.")
+        return None
+    how = None if preprocessing is None else get_preprocessing(preprocessing)
+    return DataConfig(source=source, preprocessing=how, num_validation=num_validation)
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:

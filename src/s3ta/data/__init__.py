@@ -1,11 +1,13 @@
 """Datasets with stable example ids, and the order of training data. Images are uint8 until a batch is fetched."""
 
-from s3ta.data.classes import Match, Relabelled, match_classes
+from s3ta.data.classes import Match, Relabelled, count_as_numbers, match_classes, numbers_as_names
 from s3ta.data.config import DataConfig, with_view
 from s3ta.data.dataset import Batch, Dataset, check_fit, content_of, fetch, preprocessing_of
 from s3ta.data.digits import ClutteredDigits
+from s3ta.data.folders import facts_of, left_out_of, listing_line
 from s3ta.data.imagenet import IMAGENET_A, imagenet_a_wnids, imagenet_wnids
-from s3ta.data.images import load_image
+from s3ta.data.images import has_transparency, load_image, transparency_note
+from s3ta.data.listing import FileFacts, printable
 from s3ta.data.order import batches, position, steps_per_epoch
 from s3ta.data.preprocessing import PREPROCESSINGS, Preprocessing, get_preprocessing, preprocessing_of_view
 from s3ta.data.resident import Resident, resident
@@ -21,6 +23,7 @@ __all__ = [
     "ClutteredDigits",
     "DataConfig",
     "Dataset",
+    "FileFacts",
     "Located",
     "Match",
     "Preprocessing",
@@ -29,23 +32,31 @@ __all__ = [
     "batches",
     "check_fit",
     "content_of",
+    "count_as_numbers",
+    "facts_of",
     "fetch",
     "get_preprocessing",
+    "has_transparency",
     "imagenet_a_wnids",
     "imagenet_wnids",
+    "left_out_of",
+    "listing_line",
     "load_image",
     "locate",
     "match_classes",
+    "numbers_as_names",
     "open_dataset",
     "position",
     "preprocessing_of",
     "preprocessing_of_view",
+    "printable",
     "read_ids",
     "read_targets",
     "readable",
     "resident",
     "select_ids",
     "steps_per_epoch",
+    "transparency_note",
     "unreadable",
     "unreadable_error",
     "with_view",

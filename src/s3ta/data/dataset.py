@@ -224,7 +224,7 @@ def _is(names: Sequence[str]) -> str:
 
 
 def _odd_names(names: Sequence[str]) -> list[str]:
-    """Those few whose letters are not the ones that all others share, numbers apart: `backup` among `n01440764` and the like."""
+    """Those few whose letters are not the ones that all others share, numbers apart: `backup` among names like `n01440764`."""
     patterns = [re.sub(r"[0-9]+", "#", name) for name in names]
     usual, count = Counter(patterns).most_common(1)[0]
     odd = [name for name, pattern in zip(names, patterns, strict=True) if pattern != usual]

@@ -85,7 +85,9 @@ def decoded(path: Path, size: int, channels: int, how: Preprocessing = DEFAULT) 
                 )
             picture = opened.convert(_MODES[channels])
     except Image.DecompressionBombError:
-        raise UserError(f"{name} is too large: it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels.") from None
+        raise UserError(
+            f"{name} is too large: it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels."
+        ) from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, struct.error) as error:
         raise UserError(f"{name} {_why(error)}.") from None
     width, height = scaled_size(picture.size, size, how)

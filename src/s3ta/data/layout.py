@@ -85,7 +85,8 @@ def part_of(base: Path, split: str) -> Part:
     if not any(images.values()):
         why = left_out.sentence()
         raise UserError(
-            f"{printable(base / inside)} holds no images: expected CLASS/*.jpg and the like" + (f" ({why})." if why else ".")
+            f"{printable(base / inside)} holds no images: expected CLASS/*.jpg and the like"
+            + (f" ({why})." if why else ".")
         )
     return Part(inside, classes, images, left_out, f"{note}, so {inside}/ is used" if note else "")
 
@@ -96,7 +97,9 @@ def refuse_no_folder(base: Path) -> None:
     try:
         is_folder = stat.S_ISDIR(os.stat(base).st_mode)
     except PermissionError:
-        raise UserError(f"The data folder {name} cannot be reached (permission is denied): allow it, or copy the data.") from None
+        raise UserError(
+            f"The data folder {name} cannot be reached (permission is denied): allow it, or copy the data."
+        ) from None
     except OSError:
         is_folder = False
     if is_folder:
@@ -106,7 +109,9 @@ def refuse_no_folder(base: Path) -> None:
             raise UserError(f"{name} is an archive: unpack it, and name the folder that comes out of it.")
         advice = f"name it as npz:{name}" if base.suffix == ".npz" else "name the folder that holds the images"
         raise UserError(f"{name} is a file, not a folder: {advice}.")
-    packed = next((path for path in (base.with_name(base.name + suffix) for suffix in _ARCHIVES) if path.is_file()), None)
+    packed = next(
+        (path for path in (base.with_name(base.name + suffix) for suffix in _ARCHIVES) if path.is_file()), None
+    )
     advice = (
         "name the folder that holds it with --data-root."
         if packed is None
@@ -183,7 +188,9 @@ def _is_test_set(base: Path) -> bool:
 
 
 def _holds_image(folder: Path) -> bool:
-    return os.path.isdir(folder) and any(is_image(entry.name) and not entry.name.startswith(".") for entry in entries(folder))
+    return os.path.isdir(folder) and any(
+        is_image(entry.name) and not entry.name.startswith(".") for entry in entries(folder)
+    )
 
 
 def _nothing_to_read(base: Path, split: str, reasons: Mapping[str, str]) -> UserError:
@@ -197,7 +204,9 @@ def _nothing_to_read(base: Path, split: str, reasons: Mapping[str, str]) -> User
         )
     sentence = f"The data folder {name} has no folder {' or '.join(names)} in it"
     folders, num_loose = _class_folders(base, "", LeftOut())
-    below = [folder for folder in folders.values() if any((base / folder / part).is_dir() for part in ("train", *names))]
+    below = [
+        folder for folder in folders.values() if any((base / folder / part).is_dir() for part in ("train", *names))
+    ]
     below += [folder for folder in folders.values() if folder not in below and _is_test_set(base / folder)]
     packed = [entry.name for entry in entries(base) if entry.name.lower().endswith(_ARCHIVES)]
     if below:

@@ -21,7 +21,7 @@ SUFFIXES = {
     *(".jfif", ".jpe", ".mpo", ".avif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
     *(".apng", ".dib", ".pbm", ".pnm", ".tga", ".pcx", ".sgi", ".qoi"),
 }
-"""Of pictures that Pillow reads. A fixed list, so that the same files are used whatever this machine's Pillow was built with."""
+"""Of pictures that Pillow reads. A fixed list, so that the same files are used whatever this machine's Pillow can read."""
 
 _SYSTEM = {"__macosx", "@eadir", "thumbs.db", ".ds_store", "desktop.ini", "$recycle.bin", "system volume information"}
 _SYSTEM |= {"lost+found", ".thumbnails", ".spotlight-v100", ".trashes", ".fseventsd"}
@@ -97,10 +97,14 @@ def printable(name: str | Path) -> str:
     """A name as ids and results hold it: the same on macOS and Linux, and text whatever its bytes.
 
     Accents are composed (Unicode's NFC), and a byte that is not UTF-8 is written as `\\xe9`."""
-    name = str(name)
-    if name.isascii():
-        return name
-    return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "backslashreplace"))
+    return unicodedata.normalize("NFC", _with_bytes_shown(str(name)))
+
+
+def _with_bytes_shown(name: str) -> str:
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a lone half of a character, as file names on Windows may hold
+        return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def suffix_of(path: str) -> str:
@@ -146,7 +150,7 @@ def kind_of(entry: os.DirEntry[str]) -> tuple[Kind, os.stat_result | None]:
             raise _closed(os.path.dirname(entry.path), error) from None
         return "gone", None
     if stat.S_ISDIR(status.st_mode):
-        return "folder", os.stat(entry.path) if os.name == "nt" else status  # on Windows entries do not know their number
+        return "folder", os.stat(entry.path)  # on Windows an entry does not know its number
     return ("file" if stat.S_ISREG(status.st_mode) else "special"), status
 
 
@@ -214,15 +218,13 @@ def ids_of(paths: Sequence[str]) -> list[str]:
     if len(set(ids)) == len(ids):
         return ids
     several = {name for name, count in Counter(ids).items() if count > 1}
-    ids = [_bytes_shown(path) if name in several else name for path, name in zip(paths, ids, strict=True)]
+    ids = [_with_bytes_shown(path) if name in several else name for path, name in zip(paths, ids, strict=True)]
     if len(set(ids)) < len(ids):
         name = next(name for name, count in Counter(ids).items() if count > 1)
-        raise UserError(f"Two image files have the same name {name!r} but for bytes that are not UTF-8: rename one of them.")
+        raise UserError(
+            f"Two image files have the same name {name!r} but for bytes that are not UTF-8: rename one of them."
+        )
     return ids
-
-
-def _bytes_shown(path: str) -> str:
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def listing_hashed(ids: Iterable[str], sizes: Iterable[int | None]) -> bytes:

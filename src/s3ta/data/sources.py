@@ -158,7 +158,8 @@ def _held_out(config: DataConfig, split: str, open_part: Callable[[str], Dataset
     count = NUM_VALIDATION if config.num_validation is None else config.num_validation
     if count >= len(whole.ids):
         raise UserError(
-            f"data.num_validation is {count}, but {config.source} has only {len(whole.ids)} training examples: set it lower."
+            f"data.num_validation is {count}, but {config.source} has only {len(whole.ids)} training examples: set it lower "
+            "(in an evaluation with --num-validation)."
         )
     order = stream(0, "held-out", len(whole.ids)).permutation(len(whole.ids))
     part = order[:count] if split == "validation" else order[count:]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Shaped
 
 from s3ta.data.dataset import Dataset
-from s3ta.data.selection import Finder, quoted, read_text
+from s3ta.data.listing import printable, quoted
+from s3ta.data.selection import Finder, read_text
 from s3ta.errors import UserError
 from s3ta.files import write_atomic
 
@@ -39,17 +40,21 @@ def write_targets(
     write_atomic(path, text.getvalue().encode())
 
 
-def read_targets(path: Path, dataset: Dataset) -> dict[str, int]:
+def read_targets(path: Path, dataset: Dataset, say: Callable[[str], None] | None = None) -> dict[str, int]:
     """Target class by example id, for the rows of a CSV file that belong to the data; others do not matter.
 
+    A number that is the name of a class means that class, else it is a class number, from 0. Where a file can be read both
+    ways, its columns `label` and `target_name` decide, if it has them and they contradict the names.
+
     Args:
-      path: columns `example_id` (or the end of a path, as in `select_ids`) and `target`: a class number, or a name that is
-        not a number. Where there are columns `label` and `target_name` too, they must agree with the data, so that a file
-        of another order of classes is noticed (X17).
+      path: columns `example_id` (or the end of a path, as in `select_ids`) and `target`: a class by name or number. Where
+        there are columns `label` and `target_name` too, they must agree with the data, so that a file of another order of
+        classes is noticed (X17).
+      say: is told which reading was taken where both were possible.
     Raises:
       UserError: no such file or columns; a target that is no class or is the true one (X4); rows that contradict the data
         or each other; no row that belongs to the data. The sentence gives the line."""
-    reader = csv.DictReader(io.StringIO(read_text(path)), skipinitialspace=True)
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), skipinitialspace=True)
     try:
         header = [name.strip() for name in reader.fieldnames or ()]
         missing = [name for name in ("example_id", "target") if name not in header]
@@ -59,7 +64,39 @@ def read_targets(path: Path, dataset: Dataset) -> dict[str, int]:
         rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
         raise UserError(f"{path} is not a CSV file ({error}).") from None
-    finder, numbers = Finder(dataset), {name: number for number, name in enumerate(dataset.classes)}
+    finder = Finder(dataset)
+    names = {name: number for number, name in enumerate(dataset.classes)}
+    try:
+        targets = _targets(path, rows, dataset, finder, names)
+        reading = "names of classes"
+    except _OtherOrderError:
+        if not _are_ambiguous(dataset.classes):
+            raise
+        try:
+            targets = _targets(path, rows, dataset, finder, {})
+        except UserError:
+            targets = _targets(path, rows, dataset, finder, names)  # raises the first error again
+        reading = "class numbers, from 0, as its other columns show"
+    if say is not None and _are_ambiguous(dataset.classes):
+        say(f"The classes of {dataset.source} have numbers as names; those in {path} are taken as {reading}.")
+    return targets
+
+
+class _OtherOrderError(UserError):
+    """A row whose other columns contradict its reading."""
+
+
+def _are_ambiguous(classes: Sequence[str]) -> bool:
+    """Whether a number may mean one class by its name and another by its place."""
+    return any(
+        name.isdecimal() and int(name) < len(classes) and int(name) != place for place, name in enumerate(classes)
+    )
+
+
+def _targets(
+    path: Path, rows: list[tuple[int, dict[str, str]]], dataset: Dataset, finder: Finder, names: dict[str, int]
+) -> dict[str, int]:
+    """The targets, where these names count before numbers."""
     targets: dict[str, int] = {}
     for line, row in rows:
         where = f"{path}, line {line}"
@@ -67,15 +104,16 @@ def read_targets(path: Path, dataset: Dataset) -> dict[str, int]:
             raise UserError(f"{where}: it has another number of cells than the first line.")
         cells = {name: text.strip() for name, text in row.items()}
         try:
-            position = finder.find(cells["example_id"])
+            position = finder.find(row["example_id"])
+            position = finder.find(cells["example_id"]) if position is None else position
         except LookupError:
             raise UserError(
                 f"{where}: {quoted([cells['example_id']])} fits several examples of {dataset.source}."
             ) from None
         if position is None:
             continue
-        name, target = dataset.ids[position], _number(cells["target"], numbers, dataset, where)
-        _check_row(cells, target, int(dataset.labels[position]), numbers, dataset, where)
+        name, target = dataset.ids[position], _number(cells["target"], names, dataset, where)
+        _check_row(cells, target, int(dataset.labels[position]), names, dataset, where)
         if targets.setdefault(name, target) != target:
             raise UserError(f"{where}: {name} has the target {targets[name]} in an earlier line, and {target} here.")
     if not targets:
@@ -86,32 +124,34 @@ def read_targets(path: Path, dataset: Dataset) -> dict[str, int]:
 
 
 def _check_row(
-    cells: dict[str, str], target: int, label: int, numbers: dict[str, int], dataset: Dataset, where: str
+    cells: dict[str, str], target: int, label: int, names: dict[str, int], dataset: Dataset, where: str
 ) -> None:
     """UserError where the row says something else than the data."""
-    if target == label:
-        raise UserError(f"{where}: the target of {cells['example_id']} is its true class, {label}.")
-    if cells.get("label") and _number(cells["label"], numbers, dataset, where) != label:
-        raise UserError(
+    if cells.get("label") and _number(cells["label"], names, dataset, where) != label:
+        raise _OtherOrderError(
             f"{where}: the true class of {cells['example_id']} is {label} ('{dataset.classes[label]}') in {dataset.source}, "
             f"not {cells['label']}: the file counts the classes otherwise."
         )
-    if cells.get("target_name", "") not in ("", dataset.classes[target].strip()):
-        raise UserError(
+    if printable(cells.get("target_name", "")) not in ("", dataset.classes[target].strip()):
+        raise _OtherOrderError(
             f"{where}: class {target} is '{dataset.classes[target]}' in {dataset.source}, not '{cells['target_name']}': "
             "the file counts the classes otherwise."
         )
+    if target == label:
+        raise UserError(f"{where}: the target of {cells['example_id']} is its true class, {label}.")
 
 
-def _number(text: str, numbers: dict[str, int], dataset: Dataset, where: str) -> int:
-    if re.fullmatch(r"[+-]?[0-9]{1,9}", text):
-        number = int(text)
-    elif text in numbers:
-        return numbers[text]
-    else:
+def _number(text: str, names: dict[str, int], dataset: Dataset, where: str) -> int:
+    """A class by its name, else by its number."""
+    number = names.get(text, names.get(printable(text)))
+    if number is not None:
+        return number
+    if not re.fullmatch(r"[+-]?[0-9]{1,9}", text):
+        if text in dataset.classes:
+            return list(dataset.classes).index(text)
         raise UserError(f"{where}: {dataset.source} has no class {quoted([text])}.")
-    if not 0 <= number < len(numbers):
+    if not 0 <= int(text) < len(dataset.classes):
         raise UserError(
-            f"{where}: {number} is no class number of {dataset.source}: they go from 0 to {len(numbers) - 1}."
+            f"{where}: {int(text)} is no class number of {dataset.source}: they go from 0 to {len(dataset.classes) - 1}."
         )
-    return number
+    return int(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -12,13 +13,19 @@ from s3ta.data import (
     DataConfig,
     Dataset,
     check_fit,
+    count_as_numbers,
+    facts_of,
     imagenet_wnids,
+    listing_line,
     locate,
     match_classes,
+    numbers_as_names,
     open_dataset,
+    printable,
     read_ids,
     read_targets,
     select_ids,
+    transparency_note,
     unreadable,
     unreadable_error,
     with_view,
@@ -68,12 +75,21 @@ def bring_together(
 
     Raises UserError for everything that does not fit; nothing has been written by then."""
     dataset = _opened(subject, wanted, place, card_of(model))
+    say("note", listing_line(dataset))
     model, dataset = _matched(subject, model, dataset, wanted.match_classes)
     positions = _chosen(dataset, suite, wanted, settings.seed)
     positions, lost = _readable(dataset, positions, skip=wanted.skip_unreadable)
+    see_through = [name for name, seen in facts_of(dataset, positions).items() if seen.has_transparency]
+    say("warning", transparency_note(see_through, len(positions)))
     if wanted.targets is not None:
-        settings = settings._replace(targets=read_targets(wanted.targets, dataset))
+        settings = settings._replace(targets=read_targets(wanted.targets, dataset, lambda note: say("note", note)))
     return Measured(model, dataset, positions, settings, lost)
+
+
+def say(severity: Literal["note", "warning"], sentence: str) -> None:
+    """Tell a person something about the data; nothing where the sentence is empty. Of processes of torchrun one tells it."""
+    if sentence and os.environ.get("RANK", "0") == "0":
+        console.print(f"{severity}: {sentence}", markup=False, soft_wrap=True)
 
 
 def _opened(subject: Subject, wanted: Examples, place: Place, card: Card) -> Dataset:
@@ -92,8 +108,16 @@ def _matched(
     """Model and data with the same classes in the same order."""
     classes, card = _class_names(subject, dataset), card_of(model)
     if answers is None:
-        check_fit(dataset, channels=card.in_channels, num_classes=card.num_classes, classes=classes)
-        return model, dataset
+        counted = count_as_numbers(dataset, card.num_classes, classes)
+        say("note", counted.note)
+        names = None if counted.are_positions else classes
+        check_fit(counted.dataset, channels=card.in_channels, num_classes=card.num_classes, classes=names)
+        return model, counted.dataset
+    if classes is None and (classes := numbers_as_names(dataset, card.num_classes)):
+        say(
+            "note",
+            f"The classes of {dataset.source} are numbers and are taken as those of the model's outputs, from 0.",
+        )
     if classes is None:
         raise UserError(f"The names of {card.name}'s classes are not known: give them with --class-names FILE.")
     outputs, dataset = match_classes(classes, dataset, answers)
@@ -104,8 +128,10 @@ def _matched(
 
 def _class_names(subject: Subject, dataset: Dataset) -> tuple[str, ...] | None:
     """Those that the model says; a model of 1,000 classes and data whose classes are ImageNet's numbers: ImageNet's."""
-    if subject.classes is not None or subject.card.num_classes != 1000:
-        return subject.classes
+    if subject.classes is not None:
+        return tuple(printable(name) for name in subject.classes)
+    if subject.card.num_classes != 1000:
+        return None
     wnids = imagenet_wnids()
     return tuple(wnids) if set(dataset.classes) <= set(wnids) else None
 
@@ -132,11 +158,10 @@ def _readable(dataset: Dataset, positions: Sequence[int], *, skip: bool) -> tupl
     error = unreadable_error(lost, len(positions))
     if not skip or len(lost) == len(positions):
         raise error
-    console.print(
-        f"warning: {len(lost)} of {len(positions)} images cannot be read and are left out: "
+    say(
+        "warning",
+        f"{len(lost)} of {len(positions)} images cannot be read and are left out: "
         + " ".join(reason for _, reason in lost[:3]),
-        markup=False,
-        soft_wrap=True,
     )
     gone = {place for place, _ in lost}
     return [place for place in positions if place not in gone], [dataset.ids[place] for place, _ in lost]

@@ -36,6 +36,7 @@ from s3ta.records import Ledger
 from s3ta.workflow.choosing import refuse_misfits
 from s3ta.workflow.examples import Examples, Measured, bring_together
 from s3ta.workflow.place import Place, device_at, minutes
+from s3ta.workflow.source_files import files_in_manifest, keep_files, refuse_other_files
 from s3ta.workflow.subject import Subject
 from s3ta.workflow.trust import check_afterwards, look_over
 
@@ -108,6 +109,8 @@ def _run(
     told = manifest(model, dataset, suite, positions, settings, device_of(model))
     Ledger.check(folder, told)
     refuse_other_answers(folder, told)
+    refuse_other_files(folder, measured)
+    told["informative"] |= {"files": files_in_manifest(measured)}
     problem = _problem(measured, suite, folder, strict=strict) if checks and rank.is_first else None
     if not rank.agree(problem is None):  # before anything is written, so that a mended model is no other evaluation
         raise problem or UserError("The first process says why the model was not measured.")
@@ -117,6 +120,7 @@ def _run(
     report: AbstractContextManager[Reporter] = nullcontext(_silent)
     if rank.is_first:
         _write_questions(measured, suite, folder)
+        keep_files(folder, measured)
         console.print(_announcement(measured, suite, shard, missing), soft_wrap=True, markup=False)
         report = progress(
             f"{card_of(model).name} {suite.name}, passes", total(suite, _num_own(measured, own)).num_evaluations

@@ -10,9 +10,18 @@ from typing import NamedTuple
 
 import torch
 
-from s3ta.data import Dataset, check_fit, locate, open_dataset, readable, steps_per_epoch
+from s3ta.data import (
+    Dataset,
+    check_fit,
+    left_out_of,
+    listing_line,
+    locate,
+    open_dataset,
+    readable,
+    steps_per_epoch,
+)
 from s3ta.errors import UserError
-from s3ta.files import check_space, sole_use
+from s3ta.files import check_space, sole_use, write_json
 from s3ta.models import count, num_parameters
 from s3ta.progress import console, progress
 from s3ta.ranks import Ranks, own_device, ranks
@@ -34,6 +43,7 @@ from s3ta.train.run import MILESTONES, NAME, clear_leftovers, is_whole, mileston
 from s3ta.train.validate import spread
 from s3ta.workflow.place import Place, device_at, minutes
 
+LEFT_OUT_FILE = "left_out.json"
 _PATIENCE = timedelta(hours=1)
 """How long a process waits for the slowest at any one step, validation and saving included."""
 
@@ -102,6 +112,7 @@ def _begin(held: ExitStack, ready: _Ready, out: Path, rank: Ranks, *, tensorboar
         held.enter_context(sole_use(out))
         clear_leftovers(out)
         claim(out, recipe)
+        _tell_files(ready, out)
         board = TensorBoard(out) if tensorboard else SILENT
     except UserError:
         rank.agree(False)
@@ -114,6 +125,14 @@ def _begin(held: ExitStack, ready: _Ready, out: Path, rank: Ranks, *, tensorboar
         soft_wrap=True,
     )
     return board
+
+
+def _tell_files(ready: _Ready, out: Path) -> None:
+    """What lies in a data folder and is not trained on: said, and kept in the run folder."""
+    if line := listing_line(ready.data):
+        console.print(f"note: {line}", markup=False, soft_wrap=True)
+    if left_out := left_out_of(ready.data).as_json():
+        write_json(out / LEFT_OUT_FILE, left_out)
 
 
 def _silent(completed: int, note: str = "") -> None:

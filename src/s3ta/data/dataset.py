@@ -214,6 +214,10 @@ def unlike_folders(dataset: Dataset, num_classes: int, classes: Sequence[str] | 
         parts.append(f"{quoted(odd)} {_is(odd)} named otherwise than all others")
     if links := left_out.first.get("link", []):
         parts.append(f"{quoted(links)} {_is(links)} a link that leads nowhere")
+    if not parts and len(dataset.classes) == 1:
+        parts.append(
+            f"its only class folder is '{dataset.classes[0]}', so its images seem not to be sorted into classes"
+        )
     if not parts:
         parts.append(f"its class folders are {quoted(dataset.classes)}")
     return f"{'; '.join(parts)}. Take away or add what does not belong or is missing, or "

@@ -15,7 +15,7 @@ from s3ta.data.config import DataConfig
 from s3ta.data.dataset import Dataset, UnreadableError
 from s3ta.data.images import decoded, has_transparency, load_image
 from s3ta.data.layout import Part, part_of
-from s3ta.data.listing import FileFacts, LeftOut, content_hash_of, ids_of, listing_hashed, printable
+from s3ta.data.listing import FileFacts, LeftOut, content_hash_of, ids_of, listing_hashed, on_one_line, printable
 from s3ta.data.preprocessing import DEFAULT, Preprocessing, described
 from s3ta.errors import UserError
 from s3ta.files import sha256
@@ -74,14 +74,14 @@ class FolderDataset:
         except UserError as error:
             return self._by_id(error, index)
         except OSError as error:  # it vanished just now
-            return f"{self.ids[index]} cannot be read ({type(error).__name__})."
+            return f"{on_one_line(self.ids[index])} cannot be read ({type(error).__name__})."
         return None
 
     def _path(self, index: int) -> Path:
         return self._base / self._spelled.get(index, self.ids[index])
 
     def _by_id(self, error: UserError, index: int) -> str:
-        return str(error).replace(printable(self._path(index)), self.ids[index], 1)
+        return str(error).replace(on_one_line(self._path(index)), on_one_line(self.ids[index]), 1)
 
 
 def open_folder(config: DataConfig, split: str, base: Path) -> Dataset:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
-from s3ta.data.listing import printable, quoted
+from s3ta.data.listing import on_one_line, quoted
 from s3ta.data.preprocessing import DEFAULT, Preprocessing, fit, scaled_size
 from s3ta.errors import UserError
 
@@ -75,7 +75,7 @@ def decoded(path: Path, size: int, channels: int, how: Preprocessing = DEFAULT) 
     """The whole picture, RGB or grey, not yet resized. Raises UserError as `load_image`."""
     if channels not in _MODES:
         raise UserError(f"The model takes images with {channels} channels; image files have 1 or 3.")
-    name = printable(path)
+    name = on_one_line(path)
     try:
         with Image.open(path) as opened:
             if opened.mode in ("F", "I", "I;16", "I;16B"):

@@ -20,6 +20,7 @@ from s3ta.data.listing import (
     kind_of,
     leads_up,
     leave_out,
+    on_one_line,
     printable,
     quoted,
     walk,
@@ -85,7 +86,7 @@ def part_of(base: Path, split: str) -> Part:
     if not any(images.values()):
         why = left_out.sentence()
         raise UserError(
-            f"{printable(base / inside)} holds no images: expected CLASS/*.jpg and the like"
+            f"{on_one_line(base / inside)} holds no images: expected CLASS/*.jpg and the like"
             + (f" ({why})." if why else ".")
         )
     return Part(inside, classes, images, left_out, f"{note}, so {inside}/ is used" if note else "")
@@ -93,7 +94,7 @@ def part_of(base: Path, split: str) -> Part:
 
 def refuse_no_folder(base: Path) -> None:
     """UserError where a data folder is missing, or is an archive or another file."""
-    name = printable(base)
+    name = on_one_line(base)
     try:
         is_folder = stat.S_ISDIR(os.stat(base).st_mode)
     except PermissionError:
@@ -112,12 +113,11 @@ def refuse_no_folder(base: Path) -> None:
     packed = next(
         (path for path in (base.with_name(base.name + suffix) for suffix in _ARCHIVES) if path.is_file()), None
     )
-    advice = (
-        "name the folder that holds it with --data-root."
-        if packed is None
-        else f"but {printable(packed.name)} lies there, so unpack that."
-    )
-    raise UserError(f"The data folder {name} does not exist: {advice}")
+    if packed is not None:
+        raise UserError(
+            f"The data folder {name} does not exist, but {on_one_line(packed.name)} lies there: unpack it first."
+        )
+    raise UserError(f"The data folder {name} does not exist: name the folder that holds it with --data-root.")
 
 
 def _class_folders(base: Path, inside: str, left_out: LeftOut) -> ClassFolders:
@@ -134,8 +134,8 @@ def _class_folders(base: Path, inside: str, left_out: LeftOut) -> ClassFolders:
         if kind == "folder" and not leads_up(base, path):
             if printable(entry.name) in folders:
                 raise UserError(
-                    f"{printable(base / inside)} has two folders of the name '{printable(entry.name)}', whose letters are only "
-                    "composed otherwise (Unicode's NFC and NFD): make them one."
+                    f"{on_one_line(base / inside)} has two folders of the name '{on_one_line(entry.name)}', whose accents are "
+                    "only composed otherwise (Unicode's NFC and NFD): make them one."
                 )
             folders[printable(entry.name)] = entry.name
         elif kind == "file":
@@ -156,7 +156,7 @@ def _by_folder(
     if strange:
         more = f" (nor {len(strange) - 1} more of its folders)" if len(strange) > 1 else ""
         raise UserError(
-            f"{printable(base / inside)} has the class '{strange[0]}', which {printable(base / 'train')} has not{more}."
+            f"{on_one_line(base / inside)} has the class '{strange[0]}', which {on_one_line(base / 'train')} has not{more}."
         )
     return classes, {
         name: walk(base, f"{inside}/{folder}".removeprefix("/"), left_out) for name, folder in folders.items()
@@ -195,12 +195,12 @@ def _holds_image(folder: Path) -> bool:
 
 def _nothing_to_read(base: Path, split: str, reasons: Mapping[str, str]) -> UserError:
     """No folder of the split, or none that tells labels: what lies there instead, and what to do."""
-    name, names = printable(base), _FOLDERS[split]
+    name, names = on_one_line(base), _FOLDERS[split]
     if reasons:
         what = "; ".join(f"{part}/ {reason}" for part, reason in reasons.items())
         return UserError(
-            f"{name} does not say which class its {split} images have: {what}. Put the images into a folder for each class, "
-            f"as in {next(iter(reasons))}/CLASS/*.jpg, or name another folder."
+            f"{name} does not say which class its {split} images have: {what}. Put them into a folder for each class, as in "
+            f"{next(iter(reasons))}/CLASS/*.jpg, name another folder, or measure a part of train/ with --split validation."
         )
     sentence = f"The data folder {name} has no folder {' or '.join(names)} in it"
     folders, num_loose = _class_folders(base, "", LeftOut())
@@ -210,15 +210,20 @@ def _nothing_to_read(base: Path, split: str, reasons: Mapping[str, str]) -> User
     below += [folder for folder in folders.values() if folder not in below and _is_test_set(base / folder)]
     packed = [entry.name for entry in entries(base) if entry.name.lower().endswith(_ARCHIVES)]
     if below:
-        return UserError(f"{sentence}: the data seem to lie one level down, in folder:{printable(base / below[0])}.")
+        return UserError(f"{sentence}: the data seem to lie one level down, in folder:{_absolute(base / below[0])}.")
     if num_loose:
         return UserError(
             f"{sentence}, but {num_loose} images without class folders: put them into a folder for each class, or, if this "
-            f"is one class of several, name the folder above, folder:{printable(base.parent)}."
+            f"is one class of several, name the folder above, folder:{_absolute(base.parent)}."
         )
     if packed and not folders:
-        return UserError(f"{sentence}, but the archive {printable(packed[0])}: unpack it first.")
+        return UserError(f"{sentence}, but the archive {on_one_line(packed[0])}: unpack it first.")
     return UserError(f"{sentence}.")
+
+
+def _absolute(path: Path) -> str:
+    """A path that means the same whatever --data-root is."""
+    return on_one_line(os.path.abspath(path))
 
 
 # --- Tiny-ImageNet -------------------------------------------------------------------------------------------------------
@@ -236,8 +241,9 @@ def _annotated(
     classes = sorted(known) if known else sorted(set(listed.values()))
     strange = sorted(set(listed.values()) - set(classes))
     if strange:
+        path = base / inside / ANNOTATIONS
         raise UserError(
-            f"{printable(base / inside / ANNOTATIONS)} has the class '{strange[0]}', which {printable(base / 'train')} has not."
+            f"{on_one_line(path)} has the class '{strange[0]}', which {on_one_line(base / 'train')} has not."
         )
     for entry in entries(base / inside):
         path = f"{inside}/{entry.name}".removeprefix("/")
@@ -257,9 +263,9 @@ def _read_annotations(path: Path) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{printable(path)} cannot be read ({type(error).__name__}).") from None
+        raise UserError(f"{on_one_line(path)} cannot be read ({type(error).__name__}).") from None
     rows: Sequence[list[str]] = [line.split("\t") for line in lines if line.strip()]
     for number, row in enumerate(rows, 1):
         if len(row) < 2:
-            raise UserError(f"{printable(path)}, line {number}: expected the name of a file, a tab, and its class.")
+            raise UserError(f"{on_one_line(path)}, line {number}: expected the name of a file, a tab, and its class.")
     return {row[0].strip(): row[1].strip() for row in rows}

@@ -107,6 +107,14 @@ def _with_bytes_shown(name: str) -> str:
         return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def on_one_line(name: str | Path) -> str:
+    """A name as a sentence shows it: as `printable`, and line breaks and the like as `\\n`."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in printable(name)
+    )
+
+
 def suffix_of(path: str) -> str:
     """`.png` of `a/B.PNG`."""
     return PurePosixPath(path).suffix.lower()
@@ -130,7 +138,7 @@ def _closed(folder: str | Path, error: OSError) -> UserError:
     denied = error.errno in (errno.EACCES, errno.EPERM)
     reason = "permission is denied" if denied else (error.strerror or type(error).__name__).lower()
     advice = "allow reading it, or move it out of the data" if denied else "repair it, or move it out of the data"
-    return UserError(f"The folder {printable(folder)} cannot be read ({reason}): {advice}.")
+    return UserError(f"The folder {on_one_line(folder)} cannot be read ({reason}): {advice}.")
 
 
 Kind = Literal["folder", "file", "gone", "circle", "special"]

@@ -30,6 +30,7 @@ def refuse_unlike(runs: Sequence[Run]) -> None:
     """Raise a UserError that names the first two runs that may not stand side by side, and why."""
     for a, b in combinations(runs, 2):
         refuse_other_settings(*(_with_attacks(run.manifest, _fitting_both(a, b, run)) for run in (a, b)))
+        _refuse_other_files(a, b)
         sources = [(run.manifest["suite"].get("images_from") or {}) for run in (a, b)]
         if sources[0] != sources[1]:
             told = [f"{source.get('model')} (weights {source.get('sha256')})" for source in sources]
@@ -37,6 +38,17 @@ def refuse_unlike(runs: Sequence[Run]) -> None:
                 f"The two evaluations cannot be compared: their images come from {told[0]} in the first and {told[1]} in "
                 "the second. Use the images of one model for both."
             )
+
+
+def _refuse_other_files(a: Run, b: Run) -> None:
+    """Image files of the same names and sizes that were repaired in between; older evaluations do not say what theirs held."""
+    held = [run.manifest.get("informative", {}).get("files", {}).get("sha256") for run in (a, b)]
+    same = a.manifest["data"].get("examples") == b.manifest["data"].get("examples")
+    if same and None not in held and held[0] != held[1]:
+        raise UserError(
+            f"{a.label} and {b.label} cannot be compared: their image files have the same names and sizes but hold other "
+            "images (files.csv in each folder says which). Evaluate one of them again on the other's files."
+        )
 
 
 def compare(runs: Sequence[Run]) -> list[PairOfRuns]:

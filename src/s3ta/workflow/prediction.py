@@ -8,8 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from s3ta.data import load_image, preprocessing_of_view
+from s3ta.data import has_transparency, load_image, preprocessing_of_view, transparency_note
 from s3ta.models import device_of
+from s3ta.workflow.examples import say
 from s3ta.workflow.place import Place, device_at
 from s3ta.workflow.subject import open_subject
 
@@ -28,6 +29,7 @@ def predict(source: str, images: list[Path], top: int, place: Place) -> list[Ans
     model, card = subject.model.to(device_at(place)), subject.card
     names = subject.classes or [str(i) for i in range(card.num_classes)]
     how = [] if card.view is None else [preprocessing_of_view(*card.view, card.image_size)]
+    say("warning", transparency_note([str(path) for path in images if has_transparency(path)], len(images)))
     answers = []
     for path in images:
         pixels = torch.from_numpy(load_image(path, card.image_size, card.in_channels, *how)).float().div(255)

@@ -98,6 +98,7 @@ def test_the_verbs_and_options_are_those_that_people_have_learned() -> None:
             "model",
             "num_classes",
             "num_examples",
+            "num_validation",
             "on_unreadable",
             "out",
             "overrides",

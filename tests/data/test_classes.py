@@ -16,10 +16,12 @@ from s3ta.data import (
     Dataset,
     Relabelled,
     check_fit,
+    count_as_numbers,
     fetch,
     imagenet_a_wnids,
     imagenet_wnids,
     match_classes,
+    numbers_as_names,
     open_dataset,
 )
 from s3ta.errors import UserError
@@ -195,3 +197,95 @@ def test_relabelled_data_keep_everything_else():
     assert np.array_equal(turned.image(4, (1, 2)), data.image(4, (1, 2)))
     others = Relabelled(data, ["hen", "cat", "dog", "cow"], [1, 2, 0])
     assert len({data.fingerprint, turned.fingerprint, others.fingerprint}) == 3
+
+
+# --- classes whose names are numbers ------------------------------------------------------------------------------------------
+
+
+class Folders(Numbered):
+    """Two examples of each class, in the order of the folders' names as text."""
+
+    source, split = "folder:numbers", "test"
+
+    def __init__(self, names):
+        self.classes = tuple(sorted(names))
+        super().__init__(2 * len(self.classes))
+        self.labels = np.arange(2 * len(self.classes)) // 2
+
+
+def _folder_of(data, index):
+    return Folders(data.classes).classes[index // 2]
+
+
+@pytest.mark.parametrize("count", [10, 11, 100, 1000])
+@pytest.mark.parametrize("first", [0, 1])
+def test_numbers_are_counted_as_numbers(count, first):
+    """01.b, 01.d, 01.f: the label of folder N is N."""
+    data = Folders([str(first + number) for number in range(count)])
+    counted = count_as_numbers(data, count, None)
+    assert counted.dataset.classes == tuple(str(first + number) for number in range(count))
+    for index in range(len(data.ids)):
+        assert counted.dataset.labels[index] == int(_folder_of(data, index)) - first
+    assert counted.dataset.ids == data.ids
+    if count + first > 10:
+        assert f"folder {count - 1 + first} is the model's last output, {count - 1}" in counted.note
+        assert "--class-names" in counted.note
+    check_fit(counted.dataset, channels=1, num_classes=count)
+
+
+def test_zero_padded_and_few_numbers_stay_as_they_were():
+    for names in ([f"{number:03d}" for number in range(100)], list("0123456789"), ["0", "1"]):
+        data = Folders(names)
+        assert count_as_numbers(data, len(names), None) == (data, "", False)
+
+
+@pytest.mark.parametrize(
+    ("names", "num_classes"),
+    [
+        ([str(number) for number in range(12)], 13),
+        ([str(number) for number in range(2, 14)], 12),
+        ([str(2 * number) for number in range(12)], 12),
+        (["0", "1", "2", "10"], 4),
+        (["1", "01", "2"], 3),
+        (["0", "1", "10", "two"], 4),
+        (["0", "1", "2.5"], 3),
+        (["-1", "0", "1"], 3),
+        (["\u0661", "\u0662"], 2),
+    ],
+)
+def test_numbers_that_do_not_fit_the_model_stay_as_text(names, num_classes):
+    data = Folders(names)
+    assert count_as_numbers(data, num_classes, None) == (data, "", False)
+
+
+def test_a_model_keeps_the_order_of_its_own_names():
+    """A run that was trained on folders in the order of text."""
+    names = [str(number) for number in range(12)]
+    data = Folders(names)
+    assert count_as_numbers(data, 12, sorted(names)) == (data, "", False)
+    turned = count_as_numbers(data, 12, names)
+    assert list(turned.dataset.classes) == names
+    assert "in the order that the model has them in" in turned.note
+    backwards = count_as_numbers(data, 12, names[::-1]).dataset
+    assert [backwards.classes[label] for label in backwards.labels] == [_folder_of(data, i) for i in range(24)]
+    check_fit(backwards, channels=1, num_classes=12, classes=names[::-1])
+
+
+def test_numbers_stand_for_outputs_with_other_names():
+    """ImageNetV2's folders 0..999 and a model that names its outputs."""
+    data = Folders([str(number) for number in range(1000)])
+    counted = count_as_numbers(data, 1000, imagenet_wnids())
+    assert counted.are_positions
+    assert [counted.dataset.labels[index] for index in range(0, 2000, 2)] == [int(name) for name in data.classes]
+
+
+def test_some_numbers_of_a_model_without_names_are_matched():
+    data = Folders(["7", "12", "0"])
+    names = numbers_as_names(data, 20)
+    assert match_classes(names, data, "data").outputs == (0, 12, 7)
+    assert match_classes(numbers_as_names(Folders(["007", "012"]), 20), Folders(["007", "012"]), "data").outputs == (
+        7,
+        12,
+    )
+    assert numbers_as_names(Folders(["7", "20"]), 20) is None
+    assert numbers_as_names(Folders(["7", "ant"]), 20) is None

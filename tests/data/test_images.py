@@ -1,5 +1,7 @@
 """Image files: every ordinary kind becomes 8-bit RGB or grey of one size; everything else is named in one sentence."""
 
+import errno
+import os
 import random
 
 import numpy as np
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from s3ta.data import load_image
+from s3ta.data import has_transparency, load_image, transparency_note
 from s3ta.data.images import fit
 from s3ta.data.listing import SUFFIXES
 from s3ta.errors import UserError
@@ -175,3 +177,78 @@ def test_shrinking_averages():
     assert (
         np.ptp(np.asarray(fit(Image.fromarray(board.astype(np.uint8)), 8)).astype(int)) < 40
     )  # without anti-aliasing: 255
+
+
+# --- transparency, size, permission -------------------------------------------------------------------------------------------
+
+
+def _ink(path, alpha):
+    pixels = np.zeros((12, 12, 4), np.uint8)
+    pixels[..., 3] = alpha
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_transparent_pixels_are_noticed_and_dropped(tmp_path):
+    """23.c: black ink on transparent black."""
+    alpha = np.zeros((12, 12), np.uint8)
+    alpha[3:9, 5] = 255
+    path = _ink(tmp_path / "ink.png", alpha)
+    assert has_transparency(path)
+    assert load_image(path, 12, 3).max() == 0  # as torchvision has it
+    grey = Image.fromarray(COLOURS[..., 0])
+    opaque = [
+        _ink(tmp_path / "opaque.png", np.full((12, 12), 255, np.uint8)),
+        _save(tmp_path / "plain.png", PICTURE),
+        _save(tmp_path / "photo.jpg", PICTURE),
+        _save(tmp_path / "unused.png", Image.new("RGB", (9, 9), (1, 2, 3)), transparency=(7, 7, 7)),
+    ]
+    assert not any(has_transparency(other) for other in opaque)
+    others = [
+        _save(tmp_path / "grey.png", grey.convert("LA").point(lambda value: value // 2)),
+        _save(tmp_path / "palette.gif", PICTURE.convert("P"), transparency=int(np.asarray(PICTURE.convert("P"))[0, 0])),
+        _save(tmp_path / "colour.png", Image.new("RGB", (9, 9), (7, 7, 7)), transparency=(7, 7, 7)),
+        _save(tmp_path / "half.webp", Image.new("RGBA", (9, 9), (9, 9, 9, 128)), lossless=True),
+    ]
+    assert all(has_transparency(other) for other in others)
+    (tmp_path / "text.png").write_text("no image")
+    assert not has_transparency(tmp_path / "text.png")
+    assert not has_transparency(tmp_path / "missing.png")
+
+
+def test_what_is_said_of_transparency():
+    assert transparency_note([], 9) == ""
+    note = transparency_note(["a.png", "b.png"], 9)
+    assert note.startswith("2 of 9 pictures have transparent pixels ('a.png', 'b.png'): transparency is dropped")
+    assert "put the pictures on one first" in note
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_picture_that_pillow_holds_for_a_bomb_is_too_large(tmp_path):
+    """05.b: it is sound."""
+    path = tmp_path / "large.png"
+    Image.new("1", (14_000, 13_600)).save(path)
+    with pytest.raises(UserError) as caught:
+        load_image(path, 9, 3)
+    assert str(caught.value) == f"{path} is too large: it has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels."
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EACCES, "cannot be read: permission is denied."),
+        (errno.EIO, "cannot be read (Input/output error)."),
+        (errno.ESTALE, "cannot be read (Stale file handle)."),
+        (errno.ENAMETOOLONG, "cannot be read (File name too long)."),
+    ],
+)
+def test_what_the_disk_says_is_told(tmp_path, monkeypatch, number, words):
+    """18.n and more of the kind."""
+
+    def fails(path):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Image, "open", fails)
+    with pytest.raises(UserError) as caught:
+        load_image(tmp_path / "x.png", 9, 3)
+    assert str(caught.value) == f"{tmp_path / 'x.png'} {words}"

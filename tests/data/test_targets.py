@@ -114,3 +114,77 @@ def test_what_is_no_class_is_not_exported(tmp_path, target):
     with pytest.raises(UserError, match=f"has the target {target}, which is none of the 4 classes"):
         write_targets(tmp_path / "t.csv", PETS.ids[:1], [0], [target], PETS.classes)
     assert not list(tmp_path.iterdir())
+
+
+# --- names that are numbers ---------------------------------------------------------------------------------------------------
+
+
+class Digits(Numbered):
+    """Classes 0..11 in the order of text: class 2 is named 10."""
+
+    source, split, classes = "digits-by-text", "test", tuple(sorted(str(number) for number in range(12)))
+
+    def __init__(self):
+        super().__init__(24)
+        self.ids = [f"val/{self.classes[i % 12]}/{i}.png" for i in range(24)]
+        self.labels = np.arange(24) % 12
+
+
+def _read_digits(tmp_path, text, said=None):
+    (tmp_path / "t.csv").write_text(text)
+    data = Digits()
+    targets = read_targets(tmp_path / "t.csv", data, None if said is None else said.append)
+    return {name: data.classes[number] for name, number in targets.items()}
+
+
+@pytest.mark.parametrize("column", ["", ",label", ",target_name"])
+def test_numbers_in_a_file_of_targets_are_names_first(tmp_path, column):
+    """26.n."""
+    cells = {"": "", ",label": ",2", ",target_name": ",3"}[column]
+    said = []
+    assert _read_digits(tmp_path, f"example_id,target{column}\nval/2/4.png,3{cells}\n", said) == {"val/2/4.png": "3"}
+    assert len(said) == 1
+    assert "have numbers as names; those in" in said[0]
+    assert "are taken as names of classes" in said[0]
+
+
+def test_our_own_files_are_read_as_they_were_meant(tmp_path):
+    data = Digits()
+    targets = (data.labels + 1 + np.arange(24) // 12) % 12
+    write_targets(tmp_path / "t.csv", data.ids, data.labels, targets, data.classes)
+    said = []
+    assert read_targets(tmp_path / "t.csv", data, said.append) == dict(zip(data.ids, targets.tolist(), strict=True))
+    assert "are taken as class numbers, from 0, as its other columns show" in said[0]
+
+
+def test_numbers_that_contradict_both_readings_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"the file counts the classes otherwise"):
+        _read_digits(tmp_path, "example_id,label,target\nval/2/4.png,7,3\n")
+    with pytest.raises(UserError, match=r"is its true class"):
+        _read_digits(tmp_path, "example_id,target\nval/2/4.png,2\n")
+
+
+def test_numbers_beyond_the_names_are_class_numbers(tmp_path):
+    class Some(Pets):
+        classes = ("7", "8", "9", "ten")
+
+    (tmp_path / "t.csv").write_text("example_id,target\n0.png,1\n1.png,9\n2.png,ten\n")
+    assert set(read_targets(tmp_path / "t.csv", Some()).values()) == {1, 2, 3}
+
+
+def test_nothing_is_said_where_names_and_numbers_agree(tmp_path):
+    class Plain(Pets):
+        classes = ("0", "1", "2", "3")
+
+    (tmp_path / "t.csv").write_text("example_id,target\n0.png,1\n")
+    said = []
+    assert list(read_targets(tmp_path / "t.csv", Plain(), said.append).values()) == [1]
+    assert said == []
+
+
+def test_ids_with_line_breaks_come_back(tmp_path):
+    data = Pets()
+    data.ids = [f'val/a\nb\r{i}\r\n,".png' for i in range(8)]
+    targets = (data.labels + 1) % 4
+    write_targets(tmp_path / "t.csv", data.ids, data.labels, targets, data.classes)
+    assert read_targets(tmp_path / "t.csv", data) == dict(zip(data.ids, targets.tolist(), strict=True))

@@ -77,7 +77,8 @@ class LeftOut:
     def sentence(self) -> str:
         """All of it in one line; empty where nothing was left out."""
         parts = []
-        for reason, count in self.counts.items():
+        for reason in (reason for reason in _WORDS if self.counts[reason]):
+            count = self.counts[reason]
             kinds = ", ".join(f"{suffix} {number}" for suffix, number in self.suffixes.most_common(4))
             which = kinds if reason == "suffix" else quoted(self.first[reason][:1])
             parts.append(f"{count} {_WORDS[reason][count != 1]} ({which})")

@@ -87,7 +87,7 @@ def test_numbers_as_class_folders_are_right_and_told(here: Path) -> None:
     greys(here / "set", TWELVE)
     shown = done("evaluate", "greys:twelve", "--data", f"folder:{here / 'set'}", *RUN, "--out", "out")
     assert right(here / "out") == (24, 24)
-    assert "The classes of folder:set are numbers and are counted as numbers" in flat(shown.stderr)
+    assert "The class folders of folder:set are numbers and are counted as numbers" in flat(shown.stderr)
     assert Ledger.read(here / "out").manifest["data"]["classes"] == TWELVE
 
 

@@ -222,21 +222,21 @@ def _folder_of(data, index):
 def test_numbers_are_counted_as_numbers(count, first):
     """01.b, 01.d, 01.f: the label of folder N is N."""
     data = Folders([str(first + number) for number in range(count)])
-    counted = count_as_numbers(data, count, None)
-    assert counted.dataset.classes == tuple(str(first + number) for number in range(count))
+    counted, note = count_as_numbers(data, count, None)
+    assert counted.classes == tuple(str(first + number) for number in range(count))
     for index in range(len(data.ids)):
-        assert counted.dataset.labels[index] == int(_folder_of(data, index)) - first
-    assert counted.dataset.ids == data.ids
+        assert counted.labels[index] == int(_folder_of(data, index)) - first
+    assert counted.ids == data.ids
     if count + first > 10:
-        assert f"folder {count - 1 + first} is the model's last output, {count - 1}" in counted.note
-        assert "--class-names" in counted.note
-    check_fit(counted.dataset, channels=1, num_classes=count)
+        assert f"folder {count - 1 + first} is the model's last output, {count - 1}" in note
+        assert "--class-names" in note
+    check_fit(counted, channels=1, num_classes=count)
 
 
 def test_zero_padded_and_few_numbers_stay_as_they_were():
     for names in ([f"{number:03d}" for number in range(100)], list("0123456789"), ["0", "1"]):
         data = Folders(names)
-        assert count_as_numbers(data, len(names), None) == (data, "", False)
+        assert count_as_numbers(data, len(names), None) == (data, "")
 
 
 @pytest.mark.parametrize(
@@ -255,28 +255,34 @@ def test_zero_padded_and_few_numbers_stay_as_they_were():
 )
 def test_numbers_that_do_not_fit_the_model_stay_as_text(names, num_classes):
     data = Folders(names)
-    assert count_as_numbers(data, num_classes, None) == (data, "", False)
+    assert count_as_numbers(data, num_classes, None) == (data, "")
 
 
 def test_a_model_keeps_the_order_of_its_own_names():
     """A run that was trained on folders in the order of text."""
     names = [str(number) for number in range(12)]
     data = Folders(names)
-    assert count_as_numbers(data, 12, sorted(names)) == (data, "", False)
-    turned = count_as_numbers(data, 12, names)
-    assert list(turned.dataset.classes) == names
-    assert "in the order that the model has them in" in turned.note
-    backwards = count_as_numbers(data, 12, names[::-1]).dataset
+    assert count_as_numbers(data, 12, sorted(names)) == (data, "")
+    turned, note = count_as_numbers(data, 12, names)
+    assert list(turned.classes) == names
+    assert "in the order that the model has them in" in note
+    backwards, _ = count_as_numbers(data, 12, names[::-1])
     assert [backwards.classes[label] for label in backwards.labels] == [_folder_of(data, i) for i in range(24)]
     check_fit(backwards, channels=1, num_classes=12, classes=names[::-1])
 
 
-def test_numbers_stand_for_outputs_with_other_names():
-    """ImageNetV2's folders 0..999 and a model that names its outputs."""
-    data = Folders([str(number) for number in range(1000)])
-    counted = count_as_numbers(data, 1000, imagenet_wnids())
-    assert counted.are_positions
-    assert [counted.dataset.labels[index] for index in range(0, 2000, 2)] == [int(name) for name in data.classes]
+def test_numbers_are_not_taken_for_a_model_that_names_its_classes_otherwise():
+    data = Folders([str(number) for number in range(12)])
+    names = [f"animal {number}" for number in range(12)]
+    assert count_as_numbers(data, 12, names) == (data, "")
+    with pytest.raises(UserError, match="Class 0 of the model is 'animal 0', but folder:numbers has '0' there"):
+        check_fit(data, channels=1, num_classes=12, classes=names)
+
+
+def test_arrays_say_the_order_of_their_classes_themselves():
+    data = Folders([str(number) for number in range(12)])
+    data.source = "npz:numbers"
+    assert count_as_numbers(data, 12, None) == (data, "")
 
 
 def test_some_numbers_of_a_model_without_names_are_matched():

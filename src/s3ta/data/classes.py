@@ -15,52 +15,44 @@ from s3ta.errors import UserError
 from s3ta.files import sha256
 
 
-class Numbered(NamedTuple):
-    """Data whose class folders are numbers, with labels as the model counts."""
+def count_as_numbers(dataset: Dataset, num_classes: int, names: Sequence[str] | None) -> tuple[Dataset, str]:
+    """Number class folders as the model does where their names are all numbers, which as text lie in another order.
 
-    dataset: Dataset
-    note: str
-    """What to say of it; empty where nothing had to be decided."""
-    are_positions: bool
-    """Whether the numbers stand for the model's outputs, so that other names of these do not contradict."""
-
-
-def count_as_numbers(dataset: Dataset, num_classes: int, names: Sequence[str] | None) -> Numbered:
-    """Number the classes as the model does where their names are all numbers, which as text lie in another order.
-
-    Where the model has the same names, their order there counts. Else 0..n-1, or 1..n, are its outputs in turn, for a model
-    of n classes. Other data come back as they are.
+    Where the model has the same names, their order there counts. Where it names none, 0..n-1, or 1..n, are the outputs of a
+    model of n classes in turn. Other data come back as they are: arrays say the order of their classes themselves.
 
     Args:
-      names: of the model's outputs, in order; None where they are not known."""
-    as_it_is = Numbered(dataset, "", False)
-    if not dataset.classes or not all(re.fullmatch(r"[0-9]{1,9}", name) for name in dataset.classes):
-        return as_it_is
-    if names is not None and set(names) == set(dataset.classes):
-        order, why = list(names), "in the order that the model has them in"
+      names: of the model's outputs, in order; None where they are not known.
+    Returns:
+      The data, and what to say of them; empty where nothing had to be decided."""
+    if not dataset.source.startswith("folder:") or not _are_numbers(dataset.classes):
+        return dataset, ""
+    if names is not None:
+        order = list(names) if set(names) == set(dataset.classes) else list(dataset.classes)
+        why = "in the order that the model has them in"
     else:
         order = sorted(dataset.classes, key=int)
         first = int(order[0])
         if first not in (0, 1) or [int(name) for name in order] != list(range(first, first + num_classes)):
-            return as_it_is
-        why = f"as numbers: folder {order[-1]} is the model's last output, {num_classes - 1}"
-        if names is None and order != list(dataset.classes):
-            why += (
-                " (a model that counts them as text, as after training on torchvision's ImageFolder, needs --class-names FILE, "
-                "with the names in that order)"
-            )
-    is_other = order != list(dataset.classes)
-    are_positions = names is not None and set(names) != set(dataset.classes)
-    if not is_other and not are_positions:
-        return as_it_is
+            return dataset, ""
+        why = (
+            f"as numbers: folder {order[-1]} is the model's last output, {num_classes - 1} (a model that counts them as text, "
+            "as after training on torchvision's ImageFolder, needs --class-names FILE, with the names in that order)"
+        )
+    if order == list(dataset.classes):
+        return dataset, ""
     places = {name: place for place, name in enumerate(order)}
-    counted = Relabelled(dataset, order, [places[name] for name in dataset.classes]) if is_other else dataset
-    return Numbered(counted, f"The classes of {dataset.source} are numbers and are counted {why}.", are_positions)
+    counted = Relabelled(dataset, order, [places[name] for name in dataset.classes])
+    return counted, f"The class folders of {dataset.source} are numbers and are counted {why}."
+
+
+def _are_numbers(names: Sequence[str]) -> bool:
+    return len(names) > 0 and all(re.fullmatch(r"[0-9]{1,9}", name) for name in names)
 
 
 def numbers_as_names(dataset: Dataset, num_classes: int) -> tuple[str, ...] | None:
     """Names for the outputs of a model that names none, where the data's classes are some of their numbers; else None."""
-    if not all(re.fullmatch(r"[0-9]{1,9}", name) and int(name) < num_classes for name in dataset.classes):
+    if not _are_numbers(dataset.classes) or max(map(int, dataset.classes)) >= num_classes:
         return None
     spelled = {int(name): name for name in dataset.classes}
     return tuple(spelled.get(number, str(number)) for number in range(num_classes))

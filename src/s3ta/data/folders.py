@@ -14,7 +14,7 @@ from s3ta.data.augment import WHOLE, Augment, augmented_picture, augmented_pixel
 from s3ta.data.config import DataConfig
 from s3ta.data.dataset import Dataset, UnreadableError
 from s3ta.data.images import decoded, has_transparency, load_image
-from s3ta.data.layout import Part, part_of
+from s3ta.data.layout import Part, part_of, refuse_no_folder
 from s3ta.data.listing import FileFacts, LeftOut, content_hash_of, ids_of, listing_hashed, on_one_line, printable
 from s3ta.data.preprocessing import DEFAULT, Preprocessing, described
 from s3ta.errors import UserError
@@ -86,6 +86,7 @@ class FolderDataset:
 
 def open_folder(config: DataConfig, split: str, base: Path) -> Dataset:
     """The train or test part of a data folder. Raises UserError as `layout.part_of`, and for sizes that do not fit."""
+    refuse_no_folder(base)
     _size_of_files(config, config.preprocessing or DEFAULT)
     return FolderDataset(config, split, base, part_of(base, split))
 

@@ -58,11 +58,10 @@ class ClassFolders(NamedTuple):
 
 
 def part_of(base: Path, split: str) -> Part:
-    """Find the train or test part of a data folder, and list it.
+    """Find the train or test part of a data folder (`refuse_no_folder`), and list it.
 
     Raises UserError where there is none, where its folders are not those of `train/`, or where a folder cannot be read; the
     sentence says what lies there instead, and what to do."""
-    refuse_no_folder(base)
     there = {entry.name for entry in entries(base) if kind_of(entry)[0] == "folder"}
     known = _class_folders(base, "train", LeftOut()).folders if "train" in there else {}
     candidates = [name for name in _FOLDERS[split] if name in there]

@@ -98,7 +98,8 @@ def printable(name: str | Path) -> str:
     """A name as ids and results hold it: the same on macOS and Linux, and text whatever its bytes.
 
     Accents are composed (Unicode's NFC), and a byte that is not UTF-8 is written as `\\xe9`."""
-    return unicodedata.normalize("NFC", _with_bytes_shown(str(name)))
+    name = str(name)
+    return name if name.isascii() else unicodedata.normalize("NFC", _with_bytes_shown(name))
 
 
 def _with_bytes_shown(name: str) -> str:

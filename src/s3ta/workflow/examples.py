@@ -108,11 +108,10 @@ def _matched(
     """Model and data with the same classes in the same order."""
     classes, card = _class_names(subject, dataset), card_of(model)
     if answers is None:
-        counted = count_as_numbers(dataset, card.num_classes, classes)
-        say("note", counted.note)
-        names = None if counted.are_positions else classes
-        check_fit(counted.dataset, channels=card.in_channels, num_classes=card.num_classes, classes=names)
-        return model, counted.dataset
+        dataset, note = count_as_numbers(dataset, card.num_classes, classes)
+        say("note", note)
+        check_fit(dataset, channels=card.in_channels, num_classes=card.num_classes, classes=classes)
+        return model, dataset
     if classes is None and (classes := numbers_as_names(dataset, card.num_classes)):
         say(
             "note",

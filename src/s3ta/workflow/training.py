@@ -41,6 +41,7 @@ from s3ta.train import (
 )
 from s3ta.train.run import MILESTONES, NAME, clear_leftovers, is_whole, milestones, refuse_lost_checkpoint
 from s3ta.train.validate import spread
+from s3ta.workflow.examples import say
 from s3ta.workflow.place import Place, device_at, minutes
 
 LEFT_OUT_FILE = "left_out.json"
@@ -129,10 +130,10 @@ def _begin(held: ExitStack, ready: _Ready, out: Path, rank: Ranks, *, tensorboar
 
 def _tell_files(ready: _Ready, out: Path) -> None:
     """What lies in a data folder and is not trained on: said, and kept in the run folder."""
-    if line := listing_line(ready.data):
-        console.print(f"note: {line}", markup=False, soft_wrap=True)
-    if left_out := left_out_of(ready.data).as_json():
-        write_json(out / LEFT_OUT_FILE, left_out)
+    left_out = left_out_of(ready.data)
+    say("warning" if left_out.empty else "note", listing_line(ready.data))
+    if reasons := left_out.as_json():
+        write_json(out / LEFT_OUT_FILE, reasons)
 
 
 def _silent(completed: int, note: str = "") -> None:

@@ -77,11 +77,13 @@ class LeftOut:
     def sentence(self) -> str:
         """All of it in one line; empty where nothing was left out."""
         parts = []
-        for reason in (reason for reason in _WORDS if self.counts[reason]):
+        for reason, words in _WORDS.items():
             count = self.counts[reason]
+            if not count:
+                continue
             kinds = ", ".join(f"{suffix} {number}" for suffix, number in self.suffixes.most_common(4))
             which = kinds if reason == "suffix" else quoted(self.first[reason][:1])
-            parts.append(f"{count} {_WORDS[reason][count != 1]} ({which})")
+            parts.append(f"{count} {words[count != 1]} ({which})")
         if self.empty:
             count = len(self.empty)
             parts.append(f"{count} class{'es' if count > 1 else ''} without any image ({quoted(self.empty)})")

@@ -254,3 +254,16 @@ def test_training_tells_what_it_leaves_out_and_keeps_it(here: Path) -> None:
     line = "6 hidden files ('train/ant/.ipynb_checkpoints'); 1 class without any image ('dog')"
     assert flat(shown.stderr).count(line) == 1
     assert json.loads((here / "run" / "left_out.json").read_text())["empty classes"] == {"count": 1, "first": ["dog"]}
+
+
+def test_a_run_trained_on_numbers_keeps_the_order_of_its_classes(here: Path) -> None:
+    """Its outputs were trained in the order of text: '10' is output 2."""
+    names = [str(number) for number in range(12)]
+    root = greys(greys(here / "set", names, "train"), names, "test")
+    settings = (f"data.source=folder:{root}", "data.image_size=60", "data.num_validation=2", "data.channels=1")
+    train = ("train", "digits/resnetv2_mini_dense", *settings, "model.num_classes=12", "batch_size=5", "--tiny")
+    done(*train, "--device", "cpu", "--out", "run")
+    done("evaluate", "run", "--data-root", here, *QUICK, "--threads", "1", "--device", "cpu", "--out", "out")
+    assert Ledger.read(here / "out").manifest["data"]["classes"] == sorted(names)
+    labels = {row["example_id"].split("/")[1]: row["label"] for row in rows(here / "out", attack="clean")}
+    assert labels == {name: sorted(names).index(name) for name in names}

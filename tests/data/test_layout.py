@@ -177,6 +177,18 @@ def test_a_folder_one_level_up_names_the_one_below(tmp_path, inner):
     assert f"one level down, in folder:{tmp_path / 'up' / 'set'}." in _sentence(tmp_path / "up")
 
 
+@pytest.mark.parametrize("name", ["valid", "Test", "Val", "dev", "testing"])
+def test_parts_of_other_names_are_suggested(tmp_path, name):
+    tree(tmp_path / "set", "train")
+    tree(tmp_path / "set", name)
+    assert f"in folder:{tmp_path / 'set' / name}." in _sentence(tmp_path / "set")
+
+
+def test_a_folder_with_nothing_but_training_says_how_to_measure_it(tmp_path):
+    tree(tmp_path / "set", "train")
+    assert "only train/: measure a part of it with --split validation, or all" in _sentence(tmp_path / "set")
+
+
 def test_a_folder_one_level_down_names_the_one_above(tmp_path):
     part = tree(tmp_path / "set")
     sentence = _sentence(part / "ant")

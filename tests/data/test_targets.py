@@ -182,9 +182,10 @@ def test_nothing_is_said_where_names_and_numbers_agree(tmp_path):
     assert said == []
 
 
-def test_ids_with_line_breaks_come_back(tmp_path):
+@pytest.mark.parametrize("form", ['val/a\nb\r{}\r\n,".png', " val/ {} .png ", "\u3000{}.png\t"])
+def test_ids_with_line_breaks_and_blanks_come_back(tmp_path, form):
     data = Pets()
-    data.ids = [f'val/a\nb\r{i}\r\n,".png' for i in range(8)]
+    data.ids = [form.format(i) for i in range(8)]
     targets = (data.labels + 1) % 4
     write_targets(tmp_path / "t.csv", data.ids, data.labels, targets, data.classes)
     assert read_targets(tmp_path / "t.csv", data) == dict(zip(data.ids, targets.tolist(), strict=True))

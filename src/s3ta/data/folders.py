@@ -130,9 +130,13 @@ def listing_line(dataset: Dataset) -> str:
         return ""
     folder, _ = inner
     sentence = folder.left_out.sentence()
-    parts = [folder.note, f"{len(folder.ids)} images are used, left out: {sentence}" if sentence else ""]
+    parts = [folder.note, f"{len(folder.ids)} image{_are(folder.ids)} used, left out: {sentence}" if sentence else ""]
     line = ". ".join(part for part in parts if part)
     return f"{folder.source} ({folder.split}): {line}." if line else ""
+
+
+def _are(names: Sequence[str]) -> str:
+    return " is" if len(names) == 1 else "s are"
 
 
 def _size_of_files(config: DataConfig, how: Preprocessing) -> int:

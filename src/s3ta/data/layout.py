@@ -203,10 +203,14 @@ def _nothing_to_read(base: Path, split: str, reasons: Mapping[str, str]) -> User
         )
     sentence = f"The data folder {name} has no folder {' or '.join(names)} in it"
     folders, num_loose = _class_folders(base, "", LeftOut())
+    if split == "test" and list(folders) == ["train"]:
+        advice = f"measure a part of it with --split validation, or all with folder:{_absolute(base / 'train')}."
+        return UserError(f"{sentence}, only train/: {advice}")
     below = [
         folder for folder in folders.values() if any((base / folder / part).is_dir() for part in ("train", *names))
     ]
     below += [folder for folder in folders.values() if folder not in below and _is_test_set(base / folder)]
+    below.sort(key=lambda folder: not folder.lower().startswith(("test", "val", "dev")))
     packed = [entry.name for entry in entries(base) if entry.name.lower().endswith(_ARCHIVES)]
     if below:
         return UserError(f"{sentence}: the data seem to lie one level down, in folder:{_absolute(base / below[0])}.")

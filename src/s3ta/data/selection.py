@@ -28,8 +28,8 @@ class Finder:
         self._endings: dict[str, int] = {}
         for position, name in enumerate(dataset.ids):
             parts = name.split("/")
-            for first in range(1, len(parts)):
-                ending = "/".join(parts[first:])
+            endings = ["/".join(parts[first:]) for first in range(1, len(parts))]
+            for ending in [*endings, *([name.strip()] if name != name.strip() else [])]:  # cells of a table lose blanks
                 self._endings[ending] = _AMBIGUOUS if ending in self._endings else position
 
     def find(self, name: str) -> int | None:

@@ -415,6 +415,30 @@ MUTANTS = {
         'row["status"] != RUN or',
         "tests/cli/test_export.py -k worst",
     ),
+    "class folders of numbers in the order of text": Mutant(
+        "data/classes.py",
+        "order = sorted(dataset.classes, key=int)",
+        "order = sorted(dataset.classes)",
+        "tests/data/test_classes.py -k counted_as_numbers",
+    ),
+    "hidden folders are entered": Mutant(
+        "data/listing.py",
+        'if not (system or entry.name.startswith(".")):',
+        "if not system:",
+        "tests/data/test_listing.py -k left_out_and_counted",
+    ),
+    "numbers in a list of targets are places first": Mutant(
+        "data/targets.py",
+        "if number is not None:",
+        "if number is not None and not text.isdecimal():",
+        "tests/data/test_targets.py -k names_first",
+    ),
+    "a repaired file passes": Mutant(
+        "workflow/source_files.py",
+        "if before.get(name, seen.sha256) != seen.sha256]",
+        "if name not in before]",
+        "tests/cli/test_odd_files.py -k repaired_file",
+    ),
     # what is made of the numbers
     "the published calibration with its last bin": Mutant(
         "records/calibration.py", "np.sqrt(squares[:-1].sum())", "np.sqrt(squares.sum())", CALIBRATION

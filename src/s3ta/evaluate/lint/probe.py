@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -12,11 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from s3ta.models import device_of
+from s3ta.guard import original, plain_generators, reason, where
+from s3ta.models import content, device_of
 
 _AT_ONCE = 32
 _LEAST_DIFFERENCE = 1e-3
 """Of the spread of the logits: kernels for other batch shapes stay well below it in float32."""
+_LEAST_SPREAD = 2e-3
+"""Of the largest logit: a smaller spread, as beside a large common offset, is not worth the last bits of float32."""
 
 T = TypeVar("T")
 
@@ -68,9 +70,9 @@ def guarded(call: Callable[[], T]) -> T:
     """What `call` gives; ModelError with the text where it raises anything."""
     try:
         return call()
-    except Exception as error:  # anybody's model may raise anything
-        text = " ".join(str(error).split())
-        raise ModelError(f"raises {type(error).__name__}: {text[:300]}") from error
+    except (Exception, SystemExit) as caught:  # noqa: BLE001 - anybody's model may raise anything
+        error = original(caught)
+        raise ModelError(f"raises {reason(error)}{where(error)}") from error
 
 
 def shape_of(answer: object) -> str:
@@ -84,7 +86,7 @@ def difference(one: Tensor, other: Tensor) -> float:
     """The largest difference of two answers to the same images, in units of the spread of the logits; 0 to infinity."""
     if one.shape != other.shape or not torch.isfinite(other).all():
         return float("inf")
-    spread = max(float(one.std(dim=1).mean()), 1e-6 * float(one.abs().max()), 1e-30)
+    spread = max(float(one.std(dim=1).mean()), _LEAST_SPREAD * float(one.abs().max()), 1e-30)
     return float((one - other).abs().max()) / spread
 
 
@@ -110,15 +112,13 @@ def as_found(model: nn.Module) -> Iterator[list[Held]]:
         for key, tensor in place.items()
         if tensor is not None and not is_lazy(tensor)
     ]
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        yield held
-    finally:
-        restore(held)
-        for module, training in modes:
-            module.training = training
-        random.setstate(python)
-        np.random.set_state(numpy)
+    with plain_generators():
+        try:
+            yield held
+        finally:
+            restore(held)
+            for module, training in modes:
+                module.training = training
 
 
 def restore(held: list[Held]) -> None:
@@ -131,4 +131,8 @@ def restore(held: list[Held]) -> None:
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.equal(torch.nan_to_num(one.detach()), torch.nan_to_num(other))
+    if one.shape != other.shape:
+        return False
+    if one.layout != torch.strided or one.is_quantized:
+        return content(one) == content(other)
+    return torch.equal(torch.nan_to_num(one.detach()), torch.nan_to_num(other))

@@ -40,6 +40,8 @@ def guarded(call: str, advice: str = "") -> Iterator[None]:
     except (Exception, SystemExit) as caught:  # it may raise anything
         if isinstance(caught, UserError) and not (advice and isinstance(caught, ForeignError)):
             raise
+        if type(caught).__module__.startswith("torch.") and type(caught).__name__.startswith("_"):
+            raise  # no error: torch's own way out of a forward pass, as when a checkpoint has made again what it needs
         error = original(caught)
         if is_out_of_memory(error):
             raise ForeignError(

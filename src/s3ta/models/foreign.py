@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from s3ta.errors import UserError, unknown_name
-from s3ta.guard import ForeignError, attribute, guarded, original, reason, set_mode, where
+from s3ta.guard import ForeignError, attribute, guarded, is_out_of_memory, original, reason, set_mode, where
 from s3ta.models import weights as state
 from s3ta.models.card import Card, Classifier, card_of, device_of, with_outputs
 from s3ta.models.casting import cast_to_float32, defaults_kept
@@ -28,8 +28,11 @@ from s3ta.models.s3ta import S3TA
 
 _WORD = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 
-_OF_SIZES = r"(?i)\b(size|shape|dimension|channel|kernel|resolution|multipl)"
-"""Words of an error that may go away with images of another size."""
+_ADVICE = {
+    r"size\(\)\[0\]": ": it was exported for one number of images, export it with a batch that may vary",
+    r"(?i)\b(size|shape|dimension|channel|kernel|resolution|multipl)": ": see --image-size",
+}
+"""Words of an error, and what may help; the first that is met counts."""
 
 
 class Opening(NamedTuple):
@@ -290,7 +293,9 @@ def _num_outputs(net: nn.Module, in_channels: int, image_size: int, source: str)
             answer = net(images)
     except (Exception, SystemExit) as caught:  # noqa: BLE001 - the network is somebody else's, and may raise anything
         error = original(caught)
-        advice = ": see --image-size" if re.search(_OF_SIZES, str(error)) else ""
+        advice = next((advice for words, advice in _ADVICE.items() if re.search(words, str(error))), "")
+        if is_out_of_memory(error):
+            advice = ": there is too little memory for two images"
         raise UserError(f"{source} fails on images of {shape} ({reason(error)}{where(error)}){advice}.") from error
     if not isinstance(answer, Tensor):
         raise UserError(f"{source} answers with a {type(answer).__name__}: it must give logits, one row per image.")

@@ -126,7 +126,7 @@ def weights_hash(model: nn.Module) -> str:
     """Identifies the weights by content, whatever the file they came from: numbers of any kind, whole, shared, sparse, packed.
 
     Raises ForeignError where the model does not give them."""
-    with guarded(f"state_dict() of {type(model).__name__}"):
+    with guarded(f"state_dict() of {type(getattr(model, 'net', model)).__name__}"):
         state = model.state_dict()
         return sha256(*(part for key, value in sorted(state.items()) for part in (key.encode(), content(value))))
 

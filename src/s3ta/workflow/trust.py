@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from torch.utils.flop_counter import FlopCounterMode
 
 from s3ta.attacks import LoopConfig, frozen, random_state
@@ -155,7 +155,8 @@ class _InParts(nn.Module):
         parts = images.split(self._size)
         if not torch.is_grad_enabled():
             return torch.cat([self.model(part) for part in parts])
-        return torch.cat([checkpoint(self.model, part, use_reentrant=False) for part in parts])
+        with set_checkpoint_early_stop(False):  # TorchScript does not let itself be left early
+            return torch.cat([checkpoint(self.model, part, use_reentrant=False) for part in parts])
 
 
 def _in_parts(model: nn.Module, size: int) -> nn.Module:

@@ -20,6 +20,7 @@ _FLAT = 1e-4
 _RADIUS = 16 / 255
 _UNDERFLOW = 1e-30
 _MANY_ZEROS = 0.75
+_NO_GRAPH = "The logits have no graph to the image (no_grad, detach, or numbers taken out of torch)."
 
 
 Quantity: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -55,11 +56,11 @@ def _slope(probe: Probe, images: Tensor, labels: Tensor, quantity: Quantity) -> 
         logits = probe.raw(leaf.clone())
         margins = wrong_margin(logits.detach().float(), labels).cpu()
         if not logits.requires_grad:
-            return margins, _no_graph(probe.model)
+            return margins, _quantised(probe.model) or _NO_GRAPH
         value = quantity(logits.float(), labels).sum()
         (gradient,) = guarded(lambda: torch.autograd.grad(value, leaf, allow_unused=True))
     if gradient is None:
-        return margins, "The logits have a graph, but it does not reach the image."
+        return margins, _quantised(probe.model) or "The logits have a graph, but it does not reach the image."
     return margins, gradient.float().flatten(1).cpu()
 
 
@@ -67,11 +68,10 @@ def _loss(logits: Tensor, labels: Tensor) -> Tensor:
     return cross_entropy(logits, labels, reduction="none")
 
 
-def _no_graph(model: nn.Module) -> str:
+def _quantised(model: nn.Module) -> str | None:
+    """Why a quantised network has no gradient; None of any other."""
     kinds = sorted({type(m).__name__ for m in model.modules() if "quantized" in type(m).__module__})
-    if kinds:
-        return f"The network is quantised ({', '.join(kinds[:3])}): its arithmetic has no backward pass."
-    return "The logits have no graph to the image (no_grad, detach, or numbers taken out of torch)."
+    return f"The network is quantised ({', '.join(kinds[:3])}): its arithmetic has no backward pass." if kinds else None
 
 
 def gradients(probe: Probe) -> list[Finding]:

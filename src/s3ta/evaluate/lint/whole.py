@@ -94,7 +94,7 @@ def _findings(
     yield behaviour.mode(training, handed, logits if is_finite else None, still)
     if logits is None:
         return
-    yield behaviour.own_state(held)
+    yield behaviour.own_state(held, lambda: _around_others(probe))
     yield behaviour.finite(logits)
     yield from _safely("input writes", lambda: [behaviour.input_writes(probe)])
     if is_finite:
@@ -124,6 +124,17 @@ def _first_asked(probe: Probe) -> Tensor | None:
     """Logits; a random model draws the same whatever was drawn before, so that only its mode makes a difference."""
     with random_state(1):
         return _asked(probe)
+
+
+def _around_others(probe: Probe) -> tuple[Tensor, Tensor] | None:
+    """Answers to the same images before and after black ones; None where it gives none."""
+    before = _first_asked(probe)
+    try:
+        probe.ask(torch.zeros_like(probe.images))
+    except ModelError:
+        return None
+    after = _first_asked(probe)
+    return None if before is None or after is None else (before, after)
 
 
 def _asked(probe: Probe) -> Tensor | None:

@@ -225,7 +225,7 @@ class HoldsIterators(Net):
     def __init__(self) -> None:
         super().__init__()
         self.numbers, self.rows = (n for n in range(10**9)), iter([1, 2, 3])
-        self.log = open("/dev/null")  # noqa: SIM115
+        self.module, self.thread = torch, threading.current_thread()
 
     def forward(self, images: Tensor) -> Tensor:
         next(self.numbers)
@@ -383,6 +383,18 @@ def channels_last() -> nn.Module:
 class Checkpointed(Deep):
     def forward(self, images: Tensor) -> Tensor:
         return checkpoint(super().forward, images, use_reentrant=False)  # pyright: ignore[reportReturnType]
+
+
+class Recurrent(Net):
+    """Reads the image row by row; what it remembers does not count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3 * SIZE, 4, batch_first=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows = images.transpose(1, 2).flatten(2)
+        return super().forward(images) + 1e-4 * self.lstm(rows)[0].mean(dim=(1, 2))[:, None]
 
 
 # --- correct: what their weights are ----------------------------------------------------------------------------------------

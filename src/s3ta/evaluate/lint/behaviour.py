@@ -70,12 +70,14 @@ def answer(probe: Probe) -> Finding:
     return Finding("answer", "passed", f"Logits of shape (images, {num_classes}).", {"shape": shape})
 
 
-def finite(logits: Tensor) -> Finding:
-    bad = int((~torch.isfinite(logits)).any(dim=1).sum())
-    evidence = {"images": len(logits), "not_finite": bad}
+def finite(logits: Tensor, ids: list[str]) -> Finding:
+    rows = (~torch.isfinite(logits)).any(dim=1).nonzero().flatten().tolist()
+    bad = len(rows)
+    evidence: dict[str, Any] = {"images": len(logits), "not_finite": bad}
     if not bad:
         return Finding("finite", "passed", "All logits are finite.", evidence)
-    sentence = f"The logits of {bad} of {len(logits)} images are NaN or infinite."
+    evidence["ids"] = [ids[row] for row in rows[:_MOST_NAMES]]
+    sentence = f"The logits of {bad} of {len(logits)} images are NaN or infinite, the first of them {ids[rows[0]]}."
     advice = "Check the weights (--weights) and the input range, and look for a division by zero or an overflow."
     return Finding("finite", "error", sentence, evidence, advice)
 

@@ -87,16 +87,16 @@ def gradients(probe: Probe) -> list[Finding]:
         if "quantised" in found:
             advice = "Measure the network before it was quantised, or choose attacks without gradients (spsa, square)."
         return [Finding("gradient", "error", found, {}, advice), unknown]
-    first = _gradient(found)
+    first = _gradient(found, probe.ids)
     return [first, unknown if first.severity == "error" else _saturated(found)]
 
 
-def _gradient(found: Slopes) -> Finding:
+def _gradient(found: Slopes, ids: list[str]) -> Finding:
     count = len(found.margin)
-    bad = int((~torch.isfinite(torch.cat([found.loss, found.margin], dim=1))).any(dim=1).sum())
-    if bad:
+    rows = (~torch.isfinite(torch.cat([found.loss, found.margin], dim=1))).any(dim=1).nonzero().flatten().tolist()
+    if bad := len(rows):
         advice = "Look for sqrt, log, norm or division at zero in the model, where the backward pass is infinite."
-        sentence = f"The gradient of {bad} of {count} images is NaN or infinite."
+        sentence = f"The gradient of {bad} of {count} images is NaN or infinite, the first of them {ids[rows[0]]}."
         return Finding("gradient", "error", sentence, {"not_finite": bad, "images": count}, advice)
     dead = float((found.margin == 0).all(dim=1).float().mean())
     reach = _RADIUS * found.margin.abs().sum(dim=1) / found.margins.abs().clamp_min(1e-30)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
@@ -45,9 +45,19 @@ class Held(NamedTuple):
 class Probe:
     """The model and the examples that it is asked about; images and labels on its device, answers on the CPU."""
 
-    def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        ids: Sequence[str] | None = None,
+        for_order: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         device, self.num_classes = device_of(model), num_classes
         self.model, self.images, self.labels = model, images.to(device), labels.cpu()
+        self.ids = [str(i) for i in range(len(images))] if ids is None else list(ids)
+        self.for_order = for_order
 
     def raw(self, images: Tensor) -> Any:
         """Whatever the model answers. Raises ModelError where it raises."""
@@ -58,7 +68,7 @@ class Probe:
         answers = []
         with torch.no_grad():
             for part in images.split(at_once):
-                answer = self.raw(part.clone())
+                answer = self.raw(part.to(self.images.device, copy=True))
                 if not isinstance(answer, Tensor) or answer.shape != (len(part), self.num_classes):
                     said = f"{len(part)} images" if len(part) > 1 else "it"
                     raise ModelError(f"answers {said} with {shape_of(answer)}")

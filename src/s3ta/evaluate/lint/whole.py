@@ -39,7 +39,14 @@ KINDS = (
 
 
 def lint(
-    model: nn.Module, images: Tensor, labels: Tensor, *, data_classes: Sequence[str], num_classes: int
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    data_classes: Sequence[str],
+    num_classes: int,
+    ids: Sequence[str] | None = None,
+    for_order: tuple[Tensor, Tensor] | None = None,
 ) -> list[Finding]:
     """What is wrong with how a model answers, before an attack is spent on it.
 
@@ -52,6 +59,9 @@ def lint(
       labels: (n,), int64.
       data_classes: names of the data's classes, in the order of the labels.
       num_classes: how many logits there must be.
+      ids: what the images are called; None: their places.
+      for_order: more images and labels, two or more of each class that is among them: by these the order of the labels is
+        judged, one forward pass each, where `images` hold too few of each class.
     Returns:
       One finding per name in `KINDS`, in that order, whatever the model does.
     Raises:
@@ -63,7 +73,7 @@ def lint(
         )
     found: dict[str, Finding] = {}
     with as_found(model) as held, random_state(0):
-        probe = Probe(model, images, labels, num_classes)
+        probe = Probe(model, images, labels, num_classes, ids, for_order)
         training = [name for name, module in model.named_modules() if module.training]
         handed = _first_asked(probe) if training else None
         restore(held)
@@ -95,7 +105,7 @@ def _findings(
     if logits is None:
         return
     yield behaviour.own_state(held, lambda: _around_others(probe))
-    yield behaviour.finite(logits)
+    yield behaviour.finite(logits, probe.ids)
     yield from _safely("input writes", lambda: [behaviour.input_writes(probe)])
     if is_finite:
         yield from _of_finite(probe, logits, data_classes)

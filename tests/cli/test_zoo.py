@@ -7,6 +7,7 @@ import inspect
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ from . import zoo
 from .tints import done, refused, rows, s3ta
 
 SHORT = ("--attack", "pgd-100", "attack.num_attack_steps=2", "attack.step_size=8/255")
-NONE = ("--attack", "square", "attack.num_attack_steps=5")
+NONE = ("--attack", "square", "--tiny")
 HOW = ("--micro-batch", "40", "--threads", "1", "--device", "cpu")
 
 
@@ -133,7 +134,7 @@ BY_A_COMPILER = {
     "draws_from_python": {"randomness"},
 }
 WITHOUT_GRADIENTS = {
-    "quantised": "The network is quantised",
+    "quantised": "The network is quantised",  # by the range of the whole batch, so that neighbours matter
     "quantised_statically": "The network is quantised",
     "InferenceOnly": "The logits have no graph to the image",
     "NumpyInside": "The logits have no graph to the image",
@@ -159,14 +160,12 @@ def test_a_compiled_or_exported_network_is_measured(name: str, micro_batch: str,
 
 @pytest.mark.filterwarnings("ignore::Warning")
 @pytest.mark.parametrize("name", WITHOUT_GRADIENTS)
-def test_a_network_without_gradients_is_measured_by_attacks_that_use_none(
-    name: str, data: str, tmp_path: Path
-) -> None:
+def test_a_network_without_gradients_is_measured_by_attacks_that_use_none(name: str, data: str, tmp_path: Path) -> None:
     refused(s3ta(*words(name, data, tmp_path / "no")), WITHOUT_GRADIENTS[name], "square")
     without = s3ta(*words(name, data, tmp_path / "no", "--no-checks"))
     refused(without, "gradient" if "backward" not in without.stderr else "backward pass")
     pytest.importorskip("pyautoattack")
-    known = frozenset({"precision"} if "quantised" in name else ())
+    known = frozenset({"trial", "precision", "batch dependence"} if "quantised" in name else {"trial"})
     check_measured(name, data, tmp_path / "out", *NONE, known=known)
 
 
@@ -179,7 +178,8 @@ def test_the_zoo_is_large_enough_and_everybody_is_asked() -> None:
         and (inspect.isfunction(value) or issubclass(value, nn.Module))
     }
     asked = CORRECT.keys() | BY_A_COMPILER.keys() | WITHOUT_GRADIENTS.keys() | CAUGHT.keys() | REFUSED.keys()
-    assert made_here - {"prototypes", "write_images", "Inside", "Around", "AtHundred"} <= asked | {"many_classes"}
+    helpers = {"prototypes", "write_images", "write_hundred", "Inside", "Around", "AtHundred"}
+    assert made_here - helpers == asked | {"a_hundred_classes", "sorted_as_text", "SometimesNaN"}
     assert len(CORRECT) + len(BY_A_COMPILER) >= 30
     assert len(CAUGHT) + len(REFUSED) >= 15
 
@@ -314,3 +314,39 @@ def test_a_faulty_network_is_caught(name: str, data: str, tmp_path: Path) -> Non
 def test_a_network_that_cannot_be_measured_is_refused_in_one_sentence(name: str, data: str, tmp_path: Path) -> None:
     refused(s3ta(*words(name, data, tmp_path / "out")), REFUSED[name])
     assert not list((tmp_path / "out").glob("chunk-*")) or name == "RaisesLater"
+
+
+# --- which examples the lint looks at -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("per_class", [2, 10])
+def test_the_order_of_a_hundred_classes_is_checked(per_class: int, tmp_path: Path) -> None:
+    """Of the examples of the data, however few of each class are measured."""
+    data = f"npz:{zoo.write_hundred(tmp_path / 'data.npz', per_class)}"
+    few = ("--num-examples", "60")
+    shown = done(*words("sorted_as_text", data, tmp_path / "text", *few))
+    assert "warning: label order: The answers seem to follow the labels in another order" in shown.stderr
+    done(*words("a_hundred_classes", data, tmp_path / "right", *few))
+    found = finding(tmp_path / "right", "label order")
+    assert found["severity"] == "passed"
+    count = found["evidence"]["images"]
+    assert f"of 100 classes, by {count} examples" in found["sentence"]
+    assert 32 <= count <= 256
+
+
+def test_images_that_are_not_measured_only_inform(tmp_path: Path) -> None:
+    """And one that is measured is named by its id."""
+    path = zoo.write_images(tmp_path / "data.npz")
+    with np.load(path) as stored:
+        images, labels = stored["images"].copy(), stored["labels"]
+    images[17, 0, 0, 0] = 0
+    np.savez(path, images=images, labels=labels)
+    (tmp_path / "good.txt").write_text("\n".join(f"test-{i:06d}" for i in range(40) if i != 17))
+    (tmp_path / "bad.txt").write_text("\n".join(f"test-{i:06d}" for i in range(10, 20)))
+    done(*words("SometimesNaN", f"npz:{path}", tmp_path / "good", "--ids", str(tmp_path / "good.txt")))
+    found = finding(tmp_path / "good", "finite")
+    assert found["severity"] == "note"
+    assert "Not of what is measured, but of 1 other images" in found["sentence"]
+    assert "test-000017" in found["sentence"]
+    result = s3ta(*words("SometimesNaN", f"npz:{path}", tmp_path / "bad", "--ids", str(tmp_path / "bad.txt")))
+    refused(result, "The logits of 1 of 10 images are NaN or infinite, the first of them test-000017")

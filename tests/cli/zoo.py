@@ -612,6 +612,44 @@ def permuted() -> nn.Module:
     return Around(after=lambda z: z[:, [3, 7, 0, 9, 1, 8, 2, 5, 4, 6]])
 
 
+class AtHundred(nn.Module):
+    """Answers class c of 100 where the first pixel is 2 c / 255, perhaps under other names."""
+
+    def __init__(self, order: list[int]) -> None:
+        super().__init__()
+        self.register_buffer("order", torch.tensor(order))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = -((images[:, 0, 0, :1] * 255 - 2 * torch.arange(100.0)) ** 2) / 4
+        return (logits + images.mean(dim=(1, 2, 3))[:, None])[:, self.order]
+
+
+def a_hundred_classes() -> nn.Module:
+    return AtHundred(list(range(100)))
+
+
+def sorted_as_text() -> nn.Module:
+    """Its outputs are in the order in which folders called 0 to 99 are listed."""
+    return AtHundred(sorted(range(100), key=str))
+
+
+def write_hundred(path: Path, per_class: int) -> Path:
+    """What `a_hundred_classes` gets right."""
+    labels = np.random.default_rng(2).permutation(np.arange(100).repeat(per_class))
+    pixels = np.random.default_rng(3).integers(0, 256, (len(labels), 4, 4, 3))
+    pixels[:, 0, 0, 0] = 2 * labels
+    np.savez(path, images=pixels.astype(np.uint8), labels=labels)
+    return path
+
+
+class SometimesNaN(Net):
+    """No number for images whose first pixel is black."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = super().forward(images)
+        return torch.where(images[:, 0, 0, :1] == 0, torch.nan, logits)
+
+
 def blue_first() -> nn.Module:
     return Around(before=lambda x: x.flip(1))
 

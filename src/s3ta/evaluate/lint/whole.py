@@ -94,6 +94,7 @@ def _findings(
     """As far as the model lets itself be asked."""
     yield behaviour.recurrent(probe.model)
     first = behaviour.answer(probe)
+    restore(held)  # asked from the same state as before, so that only the mode differs
     logits = _first_asked(probe) if first.severity == "passed" else None
     if first.severity == "passed" and logits is None:
         sentence = "The model answered a few images, and gave no usable answer to all of them."

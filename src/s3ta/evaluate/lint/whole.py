@@ -50,8 +50,9 @@ def lint(
 ) -> list[Finding]:
     """What is wrong with how a model answers, before an attack is spent on it.
 
-    About 17 forward passes over the images and one with two backward passes. The model is asked in eval mode and left as it
-    was found, as are all generators of random numbers; torch's begin here from 0. Hold `exact_arithmetic` around it.
+    About 15 forward passes over the images, two of them with a backward pass, and more where something is found. The model is
+    asked in eval mode and left as it was found, as are all generators of random numbers; those that everybody shares begin
+    here from 0. Hold `exact_arithmetic` around it.
 
     Args:
       model: images -> logits, on its device; a `Classifier` says more of itself.

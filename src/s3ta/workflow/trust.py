@@ -66,7 +66,7 @@ def _linted(measured: Measured, suite: Suite) -> list[Finding]:
         count = min(_num_linted(model, dataset, positions), len(dataset.ids))
         known = set(positions)
         others = [place for place in choose_examples(dataset, None, settings.seed) if place not in known]
-        for_order = _for_order(dataset, [*positions, *others], min(count, len(positions)), suite, len(positions))
+        for_order = _for_order(dataset, [*positions, *others], count, suite, len(positions))
         try:
             found = _asked(measured, [*positions, *others][:count], for_order)
         except UserError:  # one that is not measured, and cannot be read

@@ -710,15 +710,10 @@ class Raises(Net):
 
 
 class RaisesLater(Net):
-    """Answers a few times, then no more."""
-
-    def __init__(self, first: int = 60) -> None:
-        super().__init__()
-        self.left = first
+    """Answers pictures of 8 bits, and nothing that an attack makes."""
 
     def forward(self, images: Tensor) -> Tensor:
-        self.left -= 1
-        if self.left < 0:
+        if images.amin() != images.amax() and (images * 255 - (images * 255).round()).abs().max() > 1e-3:
             raise LookupError("the licence has run out")
         return super().forward(images)
 

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from s3ta.data import ClutteredDigits
 from s3ta.errors import UserError
 from s3ta.evaluate.lint import KINDS, lint
-from s3ta.evaluate.lint.preparation import Rival, _is_better, _order, _preparations
+from s3ta.evaluate.lint.preparation import Rival, _is_better, _order, _order_of_some, _preparations
+from s3ta.evaluate.lint.probe import Probe
 from s3ta.models import Classifier, create_model
 from s3ta.records import Finding
 from tests.evaluate import planted
@@ -106,7 +107,9 @@ MISTAKES = [
         "train mode",
         also=frozenset({"own state", "batch dependence"}),
     ),
-    Mistake("keeps a running mean", lambda net: planted.Remembers(net, 10), "own state"),
+    Mistake(
+        "keeps a running mean", lambda net: planted.Remembers(net, 10), "own state", also=frozenset({"randomness"})
+    ),
     Mistake("writes into its input", lambda net: Around(net, planted.in_place), "input writes", "error"),
     Mistake("noise", lambda net: Around(net, lambda x: x + 0.1 * torch.randn_like(x)), "randomness"),
     Mistake("dropout always on", lambda net: Around(net, after=nn.functional.dropout), "randomness"),
@@ -498,3 +501,80 @@ def test_findings_are_complete_and_json_whatever_the_model(
     assert all(finding.sentence for finding in found)
     assert {finding.severity for finding in found} <= {"error", "warning", "note", "passed", "unchecked"}
     json.dumps([finding._asdict() for finding in found], allow_nan=False)
+
+
+# --- alarms that were false, and orders of many classes -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("offset", [1e2, 1e4, 1e5])
+@pytest.mark.parametrize("centred", [False, True], ids=["plain", "centred"])
+def test_logits_beside_a_large_common_offset_are_no_alarm(offset: float, centred: bool, digit_case: Case) -> None:
+    """In [0, infinity), with sums that hardly differ, and with few digits left; yet no probabilities, and nothing random."""
+    shift = (lambda z: z - z.mean(1, keepdim=True)) if centred else nn.Identity()
+    found = by_kind(digit_case.looked_at(Around(digit_case.net, after=lambda z: shift(z) + offset)))
+    assert found["probabilities"].severity == "passed"
+    assert not alarms(list(found.values()))
+
+
+@pytest.mark.parametrize("total", [1, 20, 100, 255])
+@pytest.mark.parametrize("temperature", [0.3, 1, 5])
+def test_shares_of_any_sum_are_told_from_logits(total: float, temperature: float, digit_case: Case) -> None:
+    model = Around(digit_case.net, after=lambda z: total * (z / temperature).softmax(1))
+    assert by_kind(digit_case.looked_at(model))["probabilities"].severity == "warning"
+
+
+class Keeps(nn.Module):
+    """Something of every batch, in a buffer; `used`: and looks at it."""
+
+    def __init__(self, net: nn.Module, what: Callable[[Tensor], Tensor], *, used: bool) -> None:
+        super().__init__()
+        self.net, self.what, self.used = net, what, used
+        self.register_buffer("kept", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.net(images) * (1 + 0.01 * self.kept if self.used else 1)
+        self.kept = self.kept + self.what(images)
+        return logits
+
+
+@pytest.mark.parametrize("what", [lambda x: torch.ones(()), lambda x: x.mean().detach()], ids=["calls", "mean"])
+@pytest.mark.parametrize(("used", "severity"), [(False, "note"), (True, "warning")])
+def test_a_statistic_that_no_answer_hangs_on_is_a_note(what, used: bool, severity: str, digit_case: Case) -> None:
+    found = by_kind(digit_case.looked_at(Keeps(digit_case.net, what, used=used)))
+    assert found["own state"].severity == severity
+    assert found["own state"].evidence["names"] == ["kept"]
+
+
+def answers_at(right: float, labels: Tensor, num_classes: int, random_: np.random.Generator) -> Tensor:
+    """Logits that are right on that share of images, and elsewhere sure of a random class."""
+    said = np.where(random_.random(len(labels)) < right, labels.numpy(), random_.integers(0, num_classes, len(labels)))
+    logits = torch.from_numpy(random_.standard_normal((len(labels), num_classes))).float()
+    logits[torch.arange(len(labels)), torch.from_numpy(said)] += 6
+    return logits
+
+
+@pytest.mark.parametrize(("num_classes", "looked_at", "per_class"), [(1000, 64, 4), (100, 100, 2), (1000, 10, 4)])
+def test_another_order_of_many_classes_is_seen_by_a_few_examples_of_some(
+    num_classes: int, looked_at: int, per_class: int
+) -> None:
+    """Where the model is right on 80%: 20 of 20 orders, sorted as text among them; and no false alarm at any accuracy."""
+    text = torch.tensor(sorted(range(num_classes), key=str))
+
+    def severity(right: float, order: Tensor, seed: int) -> str:
+        random_ = np.random.default_rng(seed)
+        labels = torch.from_numpy(random_.choice(num_classes, looked_at, replace=False).repeat(per_class))
+        logits = answers_at(right, labels, num_classes, random_)[:, order]
+        images = torch.arange(len(labels)).view(-1, 1, 1, 1).float()
+        table = Around(nn.Flatten(), after=lambda numbers: logits[numbers[:, 0].long()])
+        probe = Probe(table, images[:8], labels[:8], num_classes, None, (images, labels))
+        return _order_of_some(probe, images, labels).severity
+
+    assert severity(0.8, text, 0) == "warning"
+    for seed in range(19):
+        assert (
+            severity(0.8, torch.randperm(num_classes, generator=torch.Generator().manual_seed(seed)), seed) == "warning"
+        )
+    same = torch.arange(num_classes)
+    said = [severity(right, same, seed) for right in (0.0, 0.3, 0.6, 1.0) for seed in range(15)]
+    assert "warning" not in said
+    assert said[-1] == "passed"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 import s3ta
 from s3ta.errors import UserError
@@ -223,3 +224,45 @@ def test_an_interrupted_save_leaves_the_old_model(saved, monkeypatch):
     monkeypatch.undo()
     assert weights_hash(from_pretrained(saved)) == before
     assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
+
+
+class Holding(nn.Module):
+    """A network whose state dict holds this."""
+
+    def __init__(self, value: object) -> None:
+        super().__init__()
+        self.value = value
+
+    def get_extra_state(self) -> object:
+        return self.value
+
+
+def quantised(scale: float) -> torch.Tensor:
+    return torch.quantize_per_tensor(torch.arange(4.0), scale, 0, torch.qint8)
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda: torch.eye(3).to_sparse(), lambda: (2 * torch.eye(3)).to_sparse()),
+        (lambda: torch.eye(3).to_sparse(), lambda: torch.eye(3).flip(0).to_sparse()),
+        (lambda: quantised(0.5), lambda: quantised(0.25)),
+        (lambda: torch.tensor([1 + 2j]), lambda: torch.tensor([1 - 2j])),
+        (lambda: (torch.qint8, (quantised(1.0), None)), lambda: (torch.qint8, (quantised(1.0), torch.ones(1)))),
+        (lambda: {"epoch": 3, "b": torch.ones(2)}, lambda: {"epoch": 4, "b": torch.ones(2)}),
+    ],
+    ids=["sparse values", "sparse places", "quantised", "complex", "packed", "extra state"],
+)
+def test_weights_of_any_kind_have_a_hash_of_their_content(one, other) -> None:
+    assert weights_hash(Holding(one())) == weights_hash(Holding(one()))
+    assert weights_hash(Holding(one())) != weights_hash(Holding(other()))
+
+
+def test_a_state_dict_that_raises_is_one_sentence() -> None:
+    class Elsewhere(nn.Linear):
+        def state_dict(self, *args, **kwargs):
+            raise OSError("the weights are elsewhere")
+
+    with pytest.raises(UserError, match=r"state_dict\(\) of Elsewhere failed: OSError: the weights are elsewhere \("):
+        weights_hash(Elsewhere(2, 2))

@@ -112,7 +112,7 @@ MUTANTS = {
         "attacks/objectives.py", 'targets, reduction="none")', 'targets, reduction="none", label_smoothing=0.1)', CLOSED
     ),
     "batch norm in training mode under attack": Mutant(
-        "attacks/frozen.py", ".eval()", ".train()", "tests/attacks/test_side_effects.py"
+        "attacks/frozen.py", "mode=False", "mode=True", "tests/attacks/test_side_effects.py"
     ),
     "target may equal the label": Mutant(
         "attacks/draws.py", ".integers(1, num_classes)", ".integers(0, num_classes)", DRAWS

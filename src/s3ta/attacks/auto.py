@@ -26,6 +26,7 @@ from s3ta.attacks.objectives import OutputsFn, final_logits
 from s3ta.attacks.threat import L2, Linf
 from s3ta.config import Config
 from s3ta.errors import UserError
+from s3ta.guard import guarded
 from s3ta.trace import Images, Labels, Logits
 
 _LOGGER = logging.getLogger("s3ta.autoattack")  # hears of zero gradients (apgd-t); silent unless someone listens
@@ -192,7 +193,8 @@ class _Answer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, None, None]:
-        (gradient,) = torch.autograd.grad(ctx.logits, ctx.rows, grad_outputs[0])
+        with guarded("The model's backward pass", "AutoAttack's square needs none"):
+            (gradient,) = torch.autograd.grad(ctx.logits, ctx.rows, grad_outputs[0])
         ctx.model.num_gradients.index_add_(0, ctx.owners, torch.ones_like(ctx.owners))
         return _finite(gradient, "gradient is"), None, None
 

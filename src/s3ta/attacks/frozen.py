@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from s3ta.attacks.objectives import OutputsFn
+from s3ta.guard import plain_generators, set_mode
 
 
 def module_of(function: object) -> nn.Module | None:
@@ -37,9 +38,10 @@ def frozen(model: object) -> Iterator[None]:
         yield
         return
     modes = [(module, module.training) for module in found.modules()]
-    trainable = [parameter for parameter in found.parameters() if parameter.requires_grad]
+    # what is no leaf has a history of its own, and torch lets nobody change that
+    trainable = [parameter for parameter in found.parameters() if parameter.requires_grad and parameter.is_leaf]
     try:
-        found.eval()
+        set_mode(found, mode=False)
         for parameter in trainable:
             parameter.requires_grad_(False)
         yield
@@ -52,9 +54,10 @@ def frozen(model: object) -> Iterator[None]:
 
 @contextmanager
 def random_state(seed: int | None = None) -> Iterator[None]:
-    """Torch's generators as they were afterwards, whatever a model draws from them; begun from `seed` where there is one."""
+    """Torch's, NumPy's and Python's global generators as they were afterwards, whatever a model draws from them; begun from
+    `seed` where there is one."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices):
+    with torch.random.fork_rng(devices), plain_generators(seed):
         if seed is not None:
             for generator in (torch.default_generator, *(torch.cuda.default_generators[i] for i in devices)):
                 generator.manual_seed(seed)

@@ -14,6 +14,7 @@ from torch.nn.functional import embedding
 from s3ta.attacks.draws import Draw
 from s3ta.attacks.frozen import random_state
 from s3ta.attacks.objectives import Objective, Outputs, OutputsFn
+from s3ta.guard import guarded
 from s3ta.streams import stream
 from s3ta.trace import Images, Trace
 
@@ -41,7 +42,9 @@ def autograd_gradient(outputs_fn: OutputsFn, objective: Objective, images: Image
     with torch.enable_grad():
         images = images.detach().requires_grad_(True)
         outputs = outputs_fn(images)
-        gradient = torch.autograd.grad(objective(outputs).sum(), images)[0]
+        value = objective(outputs).sum()
+        with guarded("The model's backward pass", "attacks without gradients (square, spsa) need none"):
+            gradient = torch.autograd.grad(value, images)[0]
     return Ascent(gradient, _detached(outputs), 1, 1)
 
 

@@ -21,6 +21,7 @@ from s3ta.evaluate.lint import as_found
 from s3ta.evaluate.plan import Settings, block_of, num_chunks
 from s3ta.evaluate.schema import Suite
 from s3ta.files import read_json, sha256
+from s3ta.guard import guarded
 from s3ta.models import card_of, device_of, num_parameters, weights_hash
 from s3ta.records import FORMAT
 from s3ta.records.ledger import INFORMATIVE
@@ -86,19 +87,29 @@ def manifest(
 
 
 def answers(model: nn.Module) -> list[float]:
-    """What the model says of two fixed images of noise: its first logits, at most 8 of each, to six digits.
+    """What the model says of two fixed images of noise: its first logits, at most 8 of each, to six digits; nothing where it
+    does not answer, or answers otherwise when it is asked again, for then there is nothing to know it by.
 
     Weights and modules do not tell everything that `forward` does. Machines differ in last bits, so this is compared with a
     tolerance (`refuse_other_answers`), and is no part of the identity."""
     card = card_of(model)
     shape = (2, card.in_channels, card.image_size, card.image_size)
     images = torch.from_numpy(stream(0, "answers").random(shape, np.float32)).to(device_of(model))
-    with as_found(model), frozen(model), random_state(0), torch.no_grad():
-        try:
-            logits = model(images).float().cpu()
-        except Exception:  # noqa: BLE001 - whatever is wrong with a foreign model is the lint's to tell
-            return []
-    return [float(f"{value:.6g}") for value in logits[:, :8].flatten().tolist()]
+    asked = []
+    for _ in range(2):
+        with as_found(model), frozen(model), random_state(0), torch.no_grad():
+            try:
+                asked.append(model(images.clone()).float().cpu())
+            except Exception:  # noqa: BLE001 - whatever is wrong with a foreign model is the lint's to tell
+                return []
+    first, again = (logits[:, :8].flatten().tolist() for logits in asked)
+    return [] if _are_others(first, again) else [float(f"{value:.6g}") for value in first]
+
+
+def _are_others(before: Sequence[float], now: Sequence[float]) -> bool:
+    """Whether two answers to the same images differ by more than machines do."""
+    largest = max(1e-6, np.abs(np.asarray(now)).max())
+    return bool(np.abs(np.asarray(before) - np.asarray(now)).max() > _OTHER * largest)
 
 
 def refuse_other_answers(folder: Path, told: dict[str, Any]) -> None:
@@ -106,26 +117,43 @@ def refuse_other_answers(folder: Path, told: dict[str, Any]) -> None:
     if not (folder / "manifest.json").is_file():
         return
     before = read_json(folder / "manifest.json").get(INFORMATIVE, {}).get("answers")
-    now = np.asarray(told[INFORMATIVE]["answers"])
-    if (
-        before
-        and len(now) == len(before)
-        and np.abs(np.asarray(before) - now).max() > _OTHER * max(1e-6, np.abs(now).max())
-    ):
+    now = told[INFORMATIVE]["answers"]
+    if before and len(now) == len(before) and _are_others(before, now):
         raise UserError(
-            f"{folder} was begun with a model that has the same weights and modules, but answers otherwise: its code was "
-            "changed. Use another folder."
+            f"{folder} was begun with a model that has the same weights and modules, but answers otherwise: its code, or "
+            "something that it reads beside its weights, was changed. Use another folder."
         )
 
 
 def _structure(model: nn.Module) -> str:
     """Identifies what the weights do not tell: the modules as torch prints them, and constants outside the state dict."""
-    text = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(model))
-    saved = model.state_dict().keys()
+    with guarded(f"state_dict() of {type(model).__name__}"):
+        saved = model.state_dict().keys()
     others = [(name, buffer) for name, buffer in model.named_buffers() if name not in saved]
     # four digits: machines compute sines with other last bits
-    told = [f"{name} {tuple(buffer.shape)} {float(buffer.detach().double().sum()):.4g}" for name, buffer in others]
-    return sha256("\n".join([text, *told]).encode())
+    told = [f"{name} {tuple(buffer.shape)} {_total(buffer)}" for name, buffer in others]
+    return sha256("\n".join([_printed(model), *told]).encode())
+
+
+def _printed(model: nn.Module) -> str:
+    """As torch prints it; names and types where that fails, or is another text each time."""
+    try:
+        texts = {re.sub(r" at 0x[0-9a-fA-F]+", "", repr(model)) for _ in range(2)}
+    except Exception:  # noqa: BLE001 - somebody else's `__repr__` may raise anything
+        texts = set()
+    if len(texts) == 1:
+        return texts.pop()
+    return "\n".join(f"{name} {type(module).__name__}" for name, module in model.named_modules())
+
+
+def _total(buffer: torch.Tensor) -> str:
+    """The sum of a tensor of any kind, to four digits."""
+    values = buffer.detach()
+    if values.layout != torch.strided or values.is_quantized:
+        values = values.to_dense() if values.layout != torch.strided else values.dequantize()
+    if values.is_complex():
+        return f"{complex(values.sum()):.4g}"
+    return f"{float(values.double().sum()):.4g}"
 
 
 def _targets_hash(settings: Settings, ids: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from s3ta.evaluate.lint import as_found
 from s3ta.evaluate.plan import Settings
 from s3ta.evaluate.search import searched
 from s3ta.exact import exact_arithmetic
+from s3ta.guard import ForeignError
 from s3ta.models import device_of
 
 
@@ -31,7 +32,7 @@ def pace(model: nn.Module, dataset: Dataset, place: int, settings: Settings, *, 
     def gradient() -> None:
         try:
             autograd_gradient(searcher, untargeted(labels), images).gradient.sum().item()
-        except RuntimeError as error:
+        except ForeignError as error:
             if "does not require grad" not in str(error):
                 raise
             raise UserError(

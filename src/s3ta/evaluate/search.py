@@ -4,18 +4,42 @@ from __future__ import annotations
 
 import copy
 from functools import partial
+from typing import Any
 
+import torch
 from torch import nn
 
 from s3ta.attacks import AutoAttackConfig, OutputsFn, PGDConfig
 from s3ta.attacks.config import AdamConfig
+from s3ta.guard import guarded
 from s3ta.models import InManner, Manner
 from s3ta.models.manner import not_sequential
 
 
 def searched(model: nn.Module, manner: Manner) -> nn.Module:
-    """The model to compute gradients with: a copy, run in that manner; the model itself where nothing special is asked."""
-    return model if manner == Manner() else InManner(copy.deepcopy(model), manner)
+    """The model to compute gradients with: run in that manner, its weights shared; the model itself where nothing special is
+    asked. Another memory order is the weights' own, so that alone takes a copy.
+
+    Raises UserError where the copy cannot be made."""
+    if manner == Manner():
+        return model
+    return InManner(_copied(model) if manner.channels_last else model, manner)
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A deep copy, which shares with the model what it keeps beside its weights and cannot be copied: locks, iterators, results
+    that hang on a graph."""
+    shared: dict[int, Any] = {}
+    for module in reversed(list(model.modules())):  # what holds others comes after them
+        for name, value in vars(module).items():
+            if name not in ("_parameters", "_buffers", "_modules"):
+                try:
+                    copy.deepcopy(value, {**shared})
+                except Exception:  # noqa: BLE001 - anybody's object may raise anything
+                    shared[id(value)] = value
+    call = f"The copy of {type(model).__name__} for another memory order"
+    with guarded(call, "leave --channels-last out"), torch.no_grad():  # a copied script's weights would have a history
+        return copy.deepcopy(model, shared)
 
 
 def attacked_fn(model: nn.Module, config: PGDConfig | AdamConfig | AutoAttackConfig) -> OutputsFn:

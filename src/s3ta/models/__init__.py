@@ -10,6 +10,7 @@ from s3ta.models.factory import build_model, create_model, list_models, model_co
 from s3ta.models.foreign import Opening, is_foreign, open_model
 from s3ta.models.manner import InManner, Manner
 from s3ta.models.pretrained import (
+    content,
     find_weights,
     from_pretrained,
     load_weights,
@@ -37,6 +38,7 @@ __all__ = [
     "VisionConfig",
     "build_model",
     "card_of",
+    "content",
     "count",
     "create_model",
     "default_stem",

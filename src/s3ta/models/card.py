@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from s3ta.errors import UserError
+from s3ta.guard import attribute, guarded, set_mode
 from s3ta.models.resnet import ResNet
 from s3ta.models.s3ta import S3TA
 from s3ta.models.vision import Normalize
@@ -42,10 +45,10 @@ class Card(NamedTuple):
 
 
 class Classifier(nn.Module):
-    """Any network, as an attack and an evaluation see it: RGB images in [0, 1] -> logits (B, Y).
+    """Any network, as an attack and an evaluation see it: RGB images in [0, 1] -> logits (B, Y), float32.
 
     Normalisation, channel order and the choice of outputs happen inside, so radii keep their meaning. A network with a
-    method `unroll(images, num_glimpses) -> Trace` keeps it."""
+    method `unroll(images, num_glimpses) -> Trace` keeps it. Whatever the network raises becomes a `ForeignError`."""
 
     _outputs: Tensor | None
 
@@ -93,7 +96,7 @@ class Classifier(nn.Module):
         self.normalize = nn.Identity() if plain else Normalize(tuple(mean or (0.0,)), tuple(std or (1.0,)))
         chosen = None if outputs is None else torch.tensor(list(outputs), dtype=torch.long)
         self.register_buffer("_outputs", chosen, persistent=False)
-        if hasattr(net, "unroll"):
+        if _is_sequential(net):
             self.unroll = self._unroll
         self.card = Card(
             name=name,
@@ -107,24 +110,48 @@ class Classifier(nn.Module):
                 "channel_order": channel_order,
                 "outputs": None if outputs is None else list(outputs),
             },
-            num_glimpses=getattr(getattr(net, "config", None), "num_glimpses", None),
+            num_glimpses=attribute(attribute(net, "config"), "num_glimpses"),
             classes=None if classes is None else tuple(classes),
             view=view,
         )
 
+    def train(self, mode: bool = True) -> Classifier:
+        """As of any module; the parts of an exported program have no modes and stay as they are."""
+        self.training = mode
+        for part in self.children():
+            set_mode(part, mode=mode)
+        return self
+
     def forward(self, images: Images) -> Logits:
-        return self._chosen(self.net(self._prepared(images)))
+        with self._guard(images):
+            return self._chosen(self.net(self._prepared(images)))
 
     def _unroll(self, images: Images, num_glimpses: int | None = None) -> Trace:
         """As of the network; called `unroll` where the network has it."""
-        trace = self.net.unroll(self._prepared(images), num_glimpses)  # pyright: ignore[reportCallIssue]
-        return Trace(self._chosen(trace.logits), trace.attention)
+        with self._guard(images):
+            trace = self.net.unroll(self._prepared(images), num_glimpses)  # pyright: ignore[reportCallIssue]
+        return Trace(self._chosen(trace.logits), trace.attention.float())
+
+    def _guard(self, images: Tensor) -> AbstractContextManager[None]:
+        if torch.compiler.is_compiling():  # whoever compiles guards the call
+            return nullcontext()
+        return guarded(f"{self.card.name}, asked about images of shape {tuple(images.shape)},")
 
     def _prepared(self, images: Tensor) -> Tensor:
         return self.normalize(images.flip(1) if self.channel_order == "bgr" else images)
 
     def _chosen(self, logits: Tensor) -> Tensor:
-        return logits if self._outputs is None else logits[..., self._outputs]
+        chosen = logits if self._outputs is None else logits[..., self._outputs]
+        # what is no tensor of logits is left as it is, for the checks to name
+        return chosen.float() if isinstance(chosen, Tensor) and chosen.is_floating_point() else chosen
+
+
+def _is_sequential(net: nn.Module) -> bool:
+    """Whether it has an `unroll` of ours; one without `num_glimpses` is something else of that name."""
+    try:
+        return "num_glimpses" in inspect.signature(attribute(net, "unroll")).parameters
+    except (TypeError, ValueError):
+        return False
 
 
 def _check_numbers(

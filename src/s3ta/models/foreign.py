@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,14 +17,22 @@ import torch
 from torch import Tensor, nn
 
 from s3ta.errors import UserError, unknown_name
+from s3ta.guard import ForeignError, attribute, guarded, is_out_of_memory, original, reason, set_mode, where
 from s3ta.models import weights as state
 from s3ta.models.card import Card, Classifier, card_of, device_of, with_outputs
-from s3ta.models.libraries import Known, from_timm, from_torchvision, reason, seeded
+from s3ta.models.casting import cast_to_float32, defaults_kept
+from s3ta.models.libraries import Known, from_timm, from_torchvision, seeded
 from s3ta.models.pretrained import from_pretrained
 from s3ta.models.resnet import ResNet
 from s3ta.models.s3ta import S3TA
 
 _WORD = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
+
+_ADVICE = {
+    r"size\(\)\[0\]": ": it was exported for one number of images, export it with a batch that may vary",
+    r"(?i)\b(size|shape|dimension|channel|kernel|resolution|multipl)": ": see --image-size",
+}
+"""Words of an error, and what may help; the first that is met counts."""
 
 
 class Opening(NamedTuple):
@@ -91,9 +98,10 @@ def open_model(source: str | Path, opening: Opening | None = None) -> S3TA | Res
         return _wrapped(known, text, opening)
     with _here_importable():  # the forward pass that `_wrapped` makes may still import something
         made = _call(text, _factory(text))
-        model = made.eval()
-        if isinstance(model, (S3TA, ResNet)) or isinstance(getattr(model, "card", None), Card):
-            model = _filled(model, text, opening.weights)
+        set_mode(made, mode=False)
+        _refuse_meta(made, text)
+        if isinstance(made, (S3TA, ResNet)) or isinstance(attribute(made, "card"), Card):
+            model = _filled(made, text, opening.weights)
             card = card_of(model)
             answers = _num_outputs(model, card.in_channels, card.image_size, text)
             if answers != card.num_classes:
@@ -101,7 +109,7 @@ def open_model(source: str | Path, opening: Opening | None = None) -> S3TA | Res
                     f"{text} says that it has {card.num_classes} classes, and answers with {answers} numbers for an image."
                 )
             return _said(model, text, opening._replace(weights=None))
-        return _wrapped(_from_factory(model, text, opening), text, opening)
+        return _wrapped(_from_factory(made, text, opening), text, opening)
 
 
 # --- factories ----------------------------------------------------------------------------------------------------
@@ -124,15 +132,15 @@ def _factory(source: str) -> Any:
     module_name, _, path = source.partition(":")
     importlib.invalidate_caches()
     try:
-        found = importlib.import_module(module_name)
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:  # the module is the user's, and may raise anything
-        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+        with guarded(f"Importing {module_name}"), seeded(), defaults_kept():
+            found = importlib.import_module(module_name)
+    except ForeignError as error:
+        missing = error.__cause__
+        if isinstance(missing, ModuleNotFoundError) and f"{module_name}.".startswith(f"{missing.name}."):
             raise UserError(
-                f"There is no module {error.name} to import for {source}: not in the current folder, nor installed."
+                f"There is no module {missing.name} to import for {source}: not in the current folder, nor installed."
             ) from None
-        raise UserError(f"Importing {module_name} failed: {reason(error)}{_place(error)}.") from error
+        raise
     for name in path.split("."):
         if not hasattr(found, name):
             public = [
@@ -151,13 +159,8 @@ def _call(source: str, factory: Any) -> nn.Module:
         return factory
     if not callable(factory):
         raise UserError(f"{source} is a {type(factory).__name__}, not a function that makes a network.")
-    try:
-        with seeded():
-            made = factory()
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:  # the factory is the user's, and may raise anything
-        raise UserError(f"{source}() failed: {reason(error)}{_place(error)}.") from error
+    with guarded(f"{source}()"), seeded(), defaults_kept():
+        made = factory()
     if not isinstance(made, nn.Module):
         raise UserError(
             f"{source}() gave a {type(made).__name__}: it must return a torch.nn.Module or a s3ta.Classifier."
@@ -165,10 +168,14 @@ def _call(source: str, factory: Any) -> nn.Module:
     return made
 
 
-def _place(error: BaseException) -> str:
-    """Where the user's own code failed; the file's name only."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+def _refuse_meta(net: nn.Module, source: str) -> None:
+    """UserError where the network has shapes only, and no numbers."""
+    empty = [name for name, value in [*net.named_parameters(), *net.named_buffers()] if value.is_meta]
+    if empty:
+        raise UserError(
+            f"{source} is on torch's meta device, where weights have no numbers ({len(empty)} of them, the first {empty[0]}): "
+            "make it on the CPU, or load weights into it (load_state_dict with assign=True)."
+        )
 
 
 def _from_factory(net: nn.Module, source: str, opening: Opening) -> Known:
@@ -178,12 +185,22 @@ def _from_factory(net: nn.Module, source: str, opening: Opening) -> Known:
         raise UserError(
             f"{source} does not say how large its images are: give --image-size, or let it return a s3ta.Classifier."
         )
-    dtypes = {
-        value.dtype for value in net.state_dict().values() if isinstance(value, Tensor) and value.is_floating_point()
-    }
-    cast_from = sorted(str(dtype).removeprefix("torch.") for dtype in dtypes - {torch.float32})
-    notes = (f"Weights were cast from {' and '.join(cast_from)} to float32.",) if cast_from else ()
-    return Known(net.float(), source.rpartition(":")[2], "as the factory made them, seed 0", {}, notes=notes)
+    size, channels = opening.image_size, opening.in_channels or _first_channels(net)
+
+    def answers() -> bool:
+        try:
+            _num_outputs(net, channels, size, source)
+        except UserError:
+            return False
+        return True
+
+    notes = cast_to_float32(net, answers)
+    return Known(net, source.rpartition(":")[2], "as the factory made them, seed 0", {}, notes=notes)
+
+
+def _first_channels(net: nn.Module) -> int:
+    """Image channels, by the first convolution; 3 where there is none."""
+    return next((part.in_channels for part in net.modules() if isinstance(part, nn.Conv2d)), 3)
 
 
 def _check_file(weights: str, source: str) -> None:
@@ -196,8 +213,7 @@ def _check_file(weights: str, source: str) -> None:
 
 def _wrapped(known: Known, source: str, opening: Opening) -> Classifier:
     """The network with everything that an evaluation must know of it."""
-    convolutions = (part.in_channels for part in known.net.modules() if isinstance(part, nn.Conv2d))
-    in_channels = opening.in_channels or next(convolutions, 3)
+    in_channels = opening.in_channels or _first_channels(known.net)
     image_size = opening.image_size or known.image_size
     assert image_size is not None, "sources that do not know it were refused"
     config: dict[str, Any] = {"source": source, "weights": known.weights, "library": known.library}
@@ -209,7 +225,8 @@ def _wrapped(known: Known, source: str, opening: Opening) -> Classifier:
         name = f"{name}@{_stem(opening.weights)}"
     mean = _normalisation("mean", opening.mean, stored.mean, known.mean, in_channels, source)
     std = _normalisation("std", opening.std, stored.std, known.std, in_channels, source)
-    num_outputs = _num_outputs(known.net.eval(), in_channels, image_size, source)
+    set_mode(known.net, mode=False)
+    num_outputs = _num_outputs(known.net, in_channels, image_size, source)
     if opening.num_classes not in (None, num_outputs):
         raise UserError(
             f"{source} answers with {num_outputs} numbers for an image, not {opening.num_classes}: leave out "
@@ -272,12 +289,14 @@ def _num_outputs(net: nn.Module, in_channels: int, image_size: int, source: str)
     images = torch.full((2, in_channels, image_size, image_size), 0.5, device=device_of(net))
     shape = f"{in_channels} x {image_size} x {image_size}"
     try:
-        with torch.no_grad(), seeded():
+        with torch.no_grad(), seeded(), defaults_kept():
             answer = net(images)
-    except Exception as error:  # the network is somebody else's, and may raise anything
-        raise UserError(
-            f"{source} fails on images of {shape} ({reason(error)}{_place(error)}): see --image-size."
-        ) from error
+    except (Exception, SystemExit) as caught:  # noqa: BLE001 - the network is somebody else's, and may raise anything
+        error = original(caught)
+        advice = next((advice for words, advice in _ADVICE.items() if re.search(words, str(error))), "")
+        if is_out_of_memory(error):
+            advice = ": there is too little memory for two images"
+        raise UserError(f"{source} fails on images of {shape} ({reason(error)}{where(error)}){advice}.") from error
     if not isinstance(answer, Tensor):
         raise UserError(f"{source} answers with a {type(answer).__name__}: it must give logits, one row per image.")
     if answer.ndim != 2 or len(answer) != 2 or not answer.shape[1] or not answer.is_floating_point():

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from s3ta.errors import UserError, unknown_name
+from s3ta.guard import plain_generators, reason
 from s3ta.models.card import View
 
 _IMAGE_SIZE = {"vit": "image_size", "maxvit": "input_size"}
@@ -179,8 +180,8 @@ def _version(library: Any) -> str:
 
 @contextmanager
 def seeded() -> Iterator[None]:
-    """Seed torch's generators with 0, and put the CPU's back afterwards."""
-    with torch.random.fork_rng(devices=[]):
+    """Seed torch's, NumPy's and Python's generators with 0, and put them back afterwards (torch's of the CPU)."""
+    with torch.random.fork_rng(devices=[]), plain_generators(0):
         torch.manual_seed(0)
         yield
 
@@ -210,9 +211,3 @@ def _quiet(*names: str) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
-
-
-def reason(error: BaseException) -> str:
-    """The kind and the beginning of the message, on one line."""
-    message = " ".join(str(error).split())
-    return f"{type(error).__name__}: {message[:300]}".rstrip(": .")

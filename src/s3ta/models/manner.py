@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ import torch._dynamo
 from torch import Tensor, nn
 
 from s3ta.errors import UserError
+from s3ta.guard import guarded
 from s3ta.trace import Images, Logits, Trace
 
 
@@ -49,14 +50,14 @@ class InManner(nn.Module):
         self._unroll = torch.compile(inside) if manner.compiled and inside else inside
 
     def forward(self, images: Images) -> Logits:
-        with self._autocast(images):
+        with self._guard(), self._autocast(images):
             return self._forward(self._laid_out(images)).float()
 
     def unroll(self, images: Images, num_glimpses: int | None = None) -> Trace:
         """As of the model. Raises UserError where it is not sequential."""
         if self._unroll is None:
             raise not_sequential()
-        with self._autocast(images):
+        with self._guard(), self._autocast(images):
             trace = self._unroll(self._laid_out(images), num_glimpses)
         return Trace(trace.logits.float(), trace.attention.float())
 
@@ -64,6 +65,15 @@ class InManner(nn.Module):
     def computes_lower(self) -> bool:
         """Whether it is run in bfloat16 now."""
         return self.is_lower and self._manner.precision == "bfloat16"
+
+    def _guard(self) -> AbstractContextManager[None]:
+        asked = [self._manner.precision] if self.computes_lower else []
+        asked += [name for name in ("compiled", "channels_last") if getattr(self._manner, name)]
+        if not asked:
+            return nullcontext()
+        return guarded(
+            f"The model, computed otherwise than in plain float32 ({', '.join(asked)}),", "leave that setting out"
+        )
 
     def _autocast(self, images: Tensor) -> torch.autocast:
         return torch.autocast(images.device.type, torch.bfloat16, enabled=self.computes_lower)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -13,6 +16,7 @@ from torch import Tensor, nn
 
 from s3ta.errors import UserError
 from s3ta.files import read_json, readable_errors, sha256, write_atomic, write_json
+from s3ta.guard import guarded
 from s3ta.models.config import ModelConfig
 from s3ta.models.factory import build_model
 from s3ta.models.resnet import ResNet
@@ -119,12 +123,41 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> N
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Identifies the weights by content, whatever the file they came from: numbers of any kind, whole or shared."""
-    parts = [part for key, value in sorted(model.state_dict().items()) for part in (key.encode(), _content(value))]
-    return sha256(*parts)
+    """Identifies the weights by content, whatever the file they came from: numbers of any kind, whole, shared, sparse, packed.
+
+    Raises ForeignError where the model does not give them."""
+    with guarded(f"state_dict() of {type(getattr(model, 'net', model)).__name__}"):
+        state = model.state_dict()
+        return sha256(*(part for key, value in sorted(state.items()) for part in (key.encode(), content(value))))
 
 
-def _content(value: Tensor) -> bytes:
+def content(value: object) -> bytes:
+    """What a tensor, or anything else that a state dict may hold, is made of, as bytes."""
+    if isinstance(value, Tensor):
+        parts = _parts(value.detach())
+        return _memory(value) if parts is None else b"".join(content(part) for part in parts)
+    if isinstance(value, Mapping):
+        return b"".join(content(part) for key in sorted(value, key=str) for part in (str(key), value[key]))
+    if isinstance(value, (list, tuple)):
+        return b"".join(content(part) for part in value)
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value)).encode()
+
+
+def _parts(value: Tensor) -> tuple[Any, ...] | None:
+    """What describes a tensor that is no plain block of memory; None where it is one."""
+    if value.is_quantized:
+        if value.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+            return value.int_repr(), value.q_scale(), value.q_zero_point()
+        return value.int_repr(), value.q_per_channel_scales(), value.q_per_channel_zero_points()
+    if value.layout == torch.sparse_coo:
+        whole = value.coalesce()
+        return tuple(value.shape), whole.indices(), whole.values()
+    if value.layout == torch.strided:
+        return None
+    return (value.to_dense(),)
+
+
+def _memory(value: Tensor) -> bytes:
     """The bytes of a tensor as they lie in memory; through uint8, because numpy does not know every kind of number."""
     flat = value.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().tobytes()

@@ -29,6 +29,7 @@ from s3ta.evaluate import (
 from s3ta.exact import exact_arithmetic
 from s3ta.explain import KEPT, gallery
 from s3ta.files import part_use, read_arrays, read_json, sha256, sole_use, write_arrays
+from s3ta.guard import guarded
 from s3ta.models import card_of, device_of
 from s3ta.progress import Reporter, console, progress
 from s3ta.ranks import Ranks, own_device, ranks
@@ -75,7 +76,9 @@ def evaluate_model(
         if rank.count > 1 and shard is not None:
             raise UserError("Under torchrun each process is a shard already: leave --shard out.")
         shard = shard or Shard(rank.rank + 1, rank.count)
-        model = subject.model.to(own_device(device_at(place)))
+        device = own_device(device_at(place))
+        with guarded(f"Moving {subject.card.name} to {device}"):
+            model = subject.model.to(device)
         measured = bring_together(subject, suite, wanted, settings, place, model)
         folder = out or default_ledger(subject, suite, wanted)
         if images is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from torch.utils.flop_counter import FlopCounterMode
 
 from s3ta.attacks import LoopConfig, frozen, random_state
@@ -30,6 +30,9 @@ from s3ta.workflow.examples import Measured
 UNREADABLE = "unreadable images"
 _LINT_OPERATIONS = 1e11
 """Of one pass over all its images: some 20 passes of them take a CPU core half a minute."""
+_PER_CLASS, _ORDER_SHARE, _FEWEST_FOR_ORDER = 4, 50, 32
+"""By how many examples of a class the order of labels is judged where there are many classes; at most a fiftieth of the suite's
+passes goes into it, but 32 images always."""
 _FEWEST_LINTED, _MOST_LINTED, _FEWEST_PROBED, _MOST_PROBED = 8, 256, 16, 32
 
 
@@ -57,21 +60,74 @@ def look_over(measured: Measured, suite: Suite, folder: Path, *, strict: bool) -
 
 
 def _linted(measured: Measured, suite: Suite) -> list[Finding]:
+    """The lint by images that are measured and, where these are few, by others of the data; only the first can stop a run."""
     model, dataset, positions, settings, _ = measured
     with exact_arithmetic(settings.num_threads):
         count = min(_num_linted(model, dataset, positions), len(dataset.ids))
         known = set(positions)
-        more = [place for place in choose_examples(dataset, None, settings.seed) if place not in known]
+        others = [place for place in choose_examples(dataset, None, settings.seed) if place not in known]
+        for_order = _for_order(dataset, [*positions, *others], count, suite, len(positions))
         try:
-            batch = fetch(dataset, [*positions, *more][:count])
+            found = _asked(measured, [*positions, *others][:count], for_order)
         except UserError:  # one that is not measured, and cannot be read
-            batch = fetch(dataset, positions[:count])
-        card = card_of(model)
-        found = lint(model, batch.images, batch.labels, data_classes=dataset.classes, num_classes=card.num_classes)
+            others = []
+            found = _asked(measured, positions[:count], [])
+        num_others = max(0, count - len(positions)) if others else 0
+        if num_others and any(one.severity == "error" for one in found):
+            theirs = {one.kind: one for one in found}
+            found = [
+                _of_others(theirs[one.kind], num_others)
+                if one.severity != "error" == theirs[one.kind].severity
+                else one
+                for one in _asked(measured, positions, for_order)
+            ]
     if total(suite, 1).num_gradients:
         return found
     unasked = {"gradient", "saturated loss"}
     return [_not_asked(one.kind) if one.kind in unasked else one for one in found]
+
+
+def _asked(measured: Measured, positions: Sequence[int], for_order: Sequence[int]) -> list[Finding]:
+    """The lint by these examples. Raises UserError for an image that cannot be read."""
+    model, dataset = measured.model, measured.dataset
+    batch = fetch(dataset, positions)
+    more = fetch(dataset, for_order) if for_order else None
+    return lint(
+        model,
+        batch.images,
+        batch.labels,
+        data_classes=dataset.classes,
+        num_classes=card_of(model).num_classes,
+        ids=batch.ids,
+        for_order=None if more is None else (more.images, more.labels),
+    )
+
+
+def _of_others(finding: Finding, num_others: int) -> Finding:
+    """What only images that are not measured have shown."""
+    sentence = (
+        f"Not of what is measured, but of {num_others} other images of the data looked at beside: {finding.sentence}"
+    )
+    return finding._replace(severity="note", sentence=sentence)
+
+
+def _for_order(
+    dataset: Dataset, candidates: Sequence[int], num_linted: int, suite: Suite, num_measured: int
+) -> list[int]:
+    """Examples by which the order of many classes can be judged: four of a class, or two or three where there are no more; of
+    as many classes as a fiftieth of the suite's passes allows. None where the examples that are looked at anyway suffice."""
+    seen = dataset.labels[list(candidates[:num_linted])]
+    if len(seen) >= _PER_CLASS * len(set(seen.tolist())):
+        return []
+    count = total(suite, num_measured).num_evaluations // _ORDER_SHARE
+    count = min(_MOST_LINTED, max(_FEWEST_FOR_ORDER, count))
+    of_class: dict[int, list[int]] = {}
+    for place in candidates:
+        chosen = of_class.setdefault(int(dataset.labels[place]), [])
+        if len(chosen) < _PER_CLASS:
+            chosen.append(place)
+    places = [place for chosen in of_class.values() if len(chosen) > 1 for place in chosen]
+    return places[:count]
 
 
 def _not_asked(kind: str) -> Finding:
@@ -155,7 +211,8 @@ class _InParts(nn.Module):
         parts = images.split(self._size)
         if not torch.is_grad_enabled():
             return torch.cat([self.model(part) for part in parts])
-        return torch.cat([checkpoint(self.model, part, use_reentrant=False) for part in parts])
+        with set_checkpoint_early_stop(False):  # TorchScript does not let itself be left early
+            return torch.cat([checkpoint(self.model, part, use_reentrant=False) for part in parts])
 
 
 def _in_parts(model: nn.Module, size: int) -> nn.Module:

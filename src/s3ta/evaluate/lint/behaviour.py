@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,6 +25,10 @@ _LOW = {
     if hasattr(torch, name)
 }
 _MOST_NAMES = 5
+_SAME = 1e-6
+"""Of the spread of the logits: no more than the same kernels on the same numbers differ by."""
+_CLEAR = 1.5
+"""Times an equal share: somewhere one class must have as much of the whole."""
 
 
 def answer(probe: Probe) -> Finding:
@@ -65,12 +70,14 @@ def answer(probe: Probe) -> Finding:
     return Finding("answer", "passed", f"Logits of shape (images, {num_classes}).", {"shape": shape})
 
 
-def finite(logits: Tensor) -> Finding:
-    bad = int((~torch.isfinite(logits)).any(dim=1).sum())
-    evidence = {"images": len(logits), "not_finite": bad}
+def finite(logits: Tensor, ids: list[str]) -> Finding:
+    rows = (~torch.isfinite(logits)).any(dim=1).nonzero().flatten().tolist()
+    bad = len(rows)
+    evidence: dict[str, Any] = {"images": len(logits), "not_finite": bad}
     if not bad:
         return Finding("finite", "passed", "All logits are finite.", evidence)
-    sentence = f"The logits of {bad} of {len(logits)} images are NaN or infinite."
+    evidence["ids"] = [ids[row] for row in rows[:_MOST_NAMES]]
+    sentence = f"The logits of {bad} of {len(logits)} images are NaN or infinite, the first of them {ids[rows[0]]}."
     advice = "Check the weights (--weights) and the input range, and look for a division by zero or an overflow."
     return Finding("finite", "error", sentence, evidence, advice)
 
@@ -101,13 +108,24 @@ def mode(training: list[str], as_handed: Tensor | None, logits: Tensor | None, s
     return Finding("train mode", "warning", sentence, evidence, advice)
 
 
-def own_state(held: list[Held]) -> Finding:
-    """Parameters or buffers that forward passes in eval mode changed."""
+def own_state(held: list[Held], asked_later: Callable[[], tuple[Tensor, Tensor] | None]) -> Finding:
+    """Parameters or buffers that forward passes in eval mode changed, and whether answers hang on them.
+
+    Args:
+      held: what there was before.
+      asked_later: answers to the same images now, and once more after other images; None: it gave none."""
     changed = [one.name for one in held if one.is_changed]
-    evidence = {"changed": len(changed), "names": changed[:_MOST_NAMES]}
+    evidence: dict[str, Any] = {"changed": len(changed), "names": changed[:_MOST_NAMES]}
     if not changed:
         return Finding("own state", "passed", "A forward pass leaves parameters and buffers alone.", evidence)
-    sentence = f"A forward pass changes the model itself: {_some(changed)}. Its answers depend on what it saw before."
+    later = asked_later()
+    sentence = f"A forward pass changes the model itself: {_some(changed)}."
+    if later is not None:
+        evidence["difference"] = number(difference(*later))
+        if difference(*later) < _SAME:
+            sentence += " After other images it answers the same as before."
+            return Finding("own state", "note", sentence, evidence)
+    sentence += " Its answers depend on what it saw before."
     advice = "Take the update out of forward, or make it happen in training mode only."
     return Finding("own state", "warning", sentence, evidence, advice)
 
@@ -219,8 +237,7 @@ def probabilities(logits: Tensor) -> Finding:
     low, high = float(logits.min()), float(logits.max())
     spread = float((sums - sums.mean()).abs().max())
     evidence = {"low": number(low), "high": number(high), "mean_sum": number(float(sums.mean()))}
-    is_varied = differ(logits, logits[:1].expand_as(logits))  # equal answers have equal sums, whatever they are
-    is_share = is_varied and low >= 0 and spread < _NEAR * float(sums.mean())
+    is_share = low >= 0 and spread < _NEAR * float(sums.mean()) and _are_shares(logits, float(sums.mean()), spread)
     if is_share or (low >= 0 and high <= 1 and high > low):
         what = f"shares that sum to {float(sums.mean()):.4g}" if is_share else "all between 0 and 1"
         sentence = f"The answers are {what}: probabilities, not logits. Losses of logits then have weak gradients."
@@ -233,6 +250,18 @@ def probabilities(logits: Tensor) -> Finding:
         sentence = "The answers are logarithms of probabilities: for every loss here as good as logits."
         return Finding("probabilities", "note", sentence, evidence)
     return Finding("probabilities", "passed", "The answers are no probabilities.", evidence)
+
+
+def _are_shares(logits: Tensor, total: float, spread: float) -> bool:
+    """Whether answers of nearly equal sums are parts of a whole, and not logits beside a large common offset: those move far
+    less than the whole, and their sums as much as they do."""
+    if not differ(logits, logits[:1].expand_as(logits)):  # equal answers have equal sums, whatever they are
+        return False
+    is_one = abs(total - 1) < _NEAR
+    moves = float((logits.amax(dim=0) - logits.amin(dim=0)).max())
+    return spread < max(_NEAR * moves, 1e-5 * total) and (
+        is_one or float(logits.max()) > _CLEAR * total / logits.shape[1]
+    )
 
 
 def constant_answers(logits: Tensor, labels: Tensor) -> Finding:

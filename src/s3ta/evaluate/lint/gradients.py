@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from s3ta.attacks import wrong_margin
+from s3ta.attacks import random_state, wrong_margin
 from s3ta.evaluate.lint.probe import ModelError, Probe, guarded, number
 from s3ta.records import Finding
 
@@ -20,6 +20,11 @@ _FLAT = 1e-4
 _RADIUS = 16 / 255
 _UNDERFLOW = 1e-30
 _MANY_ZEROS = 0.75
+_NO_GRAPH = "The logits have no graph to the image (no_grad, detach, or numbers taken out of torch)."
+
+
+Quantity: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Logits (n, Y) and labels (n,) -> a number per image."""
 
 
 class Slopes(NamedTuple):
@@ -31,28 +36,42 @@ class Slopes(NamedTuple):
 
 
 def slopes(probe: Probe) -> Slopes | str:
-    """Both gradients, from one forward pass; in place of them, what is wrong. Raises ModelError where the model raises."""
+    """Both gradients, each from a forward pass of its own (compiled networks give up a graph's memory at its first use); in
+    place of them, what is wrong. Raises ModelError where the model raises."""
     parts = []
     labels = probe.labels.to(probe.images.device)
     for images, wanted in zip(probe.images.split(_AT_ONCE), labels.split(_AT_ONCE), strict=True):
-        with torch.enable_grad():
-            leaf = images.clone().requires_grad_(True)
-            logits = probe.raw(leaf.clone())
-            if not logits.requires_grad:
-                return "The logits have no graph to the image (no_grad, detach, or numbers taken out of torch)."
-            margin = wrong_margin(logits.float(), wanted)
-            values = cross_entropy(logits.float(), wanted, reduction="sum"), margin.sum()
-            found = guarded(partial(_both, values, leaf))
-        reached = [gradient for gradient in found if gradient is not None]
-        if len(reached) < len(found):
-            return "The logits have a graph, but it does not reach the image."
-        parts.append([*(gradient.float().flatten(1).cpu() for gradient in reached), margin.detach().cpu()])
+        margins, by_loss = _slope(probe, images, wanted, _loss)
+        _, by_margin = _slope(probe, images, wanted, wrong_margin)
+        if isinstance(by_loss, str) or isinstance(by_margin, str):
+            return by_loss if isinstance(by_loss, str) else str(by_margin)
+        parts.append([by_loss, by_margin, margins])
     return Slopes(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def _both(values: tuple[Tensor, Tensor], leaf: Tensor) -> list[Tensor | None]:
-    """None where there is no way from the value to the leaf."""
-    return [torch.autograd.grad(value, leaf, retain_graph=True, allow_unused=True)[0] for value in values]
+def _slope(probe: Probe, images: Tensor, labels: Tensor, quantity: Quantity) -> tuple[Tensor, Tensor | str]:
+    """Margins (n,) and the gradient of a quantity (n, pixels), on the CPU; in place of it, why there is none."""
+    with torch.enable_grad(), random_state(0):  # a random model draws the same for both quantities
+        leaf = images.clone().requires_grad_(True)
+        logits = probe.raw(leaf.clone())
+        margins = wrong_margin(logits.detach().float(), labels).cpu()
+        if not logits.requires_grad:
+            return margins, _quantised(probe.model) or _NO_GRAPH
+        value = quantity(logits.float(), labels).sum()
+        (gradient,) = guarded(lambda: torch.autograd.grad(value, leaf, allow_unused=True))
+    if gradient is None:
+        return margins, _quantised(probe.model) or "The logits have a graph, but it does not reach the image."
+    return margins, gradient.float().flatten(1).cpu()
+
+
+def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return cross_entropy(logits, labels, reduction="none")
+
+
+def _quantised(model: nn.Module) -> str | None:
+    """Why a quantised network has no gradient; None of any other."""
+    kinds = sorted({type(m).__name__ for m in model.modules() if "quantized" in type(m).__module__})
+    return f"The network is quantised ({', '.join(kinds[:3])}): its arithmetic has no backward pass." if kinds else None
 
 
 def gradients(probe: Probe) -> list[Finding]:
@@ -65,17 +84,19 @@ def gradients(probe: Probe) -> list[Finding]:
         return [Finding("gradient", "error", f"Asked for a gradient, the model {error}.", {}, advice), unknown]
     if isinstance(found, str):
         advice = "Take no_grad, detach and numpy out of forward, or choose attacks without gradients (spsa, square)."
+        if "quantised" in found:
+            advice = "Measure the network before it was quantised, or choose attacks without gradients (spsa, square)."
         return [Finding("gradient", "error", found, {}, advice), unknown]
-    first = _gradient(found)
+    first = _gradient(found, probe.ids)
     return [first, unknown if first.severity == "error" else _saturated(found)]
 
 
-def _gradient(found: Slopes) -> Finding:
+def _gradient(found: Slopes, ids: list[str]) -> Finding:
     count = len(found.margin)
-    bad = int((~torch.isfinite(torch.cat([found.loss, found.margin], dim=1))).any(dim=1).sum())
-    if bad:
+    rows = (~torch.isfinite(torch.cat([found.loss, found.margin], dim=1))).any(dim=1).nonzero().flatten().tolist()
+    if bad := len(rows):
         advice = "Look for sqrt, log, norm or division at zero in the model, where the backward pass is infinite."
-        sentence = f"The gradient of {bad} of {count} images is NaN or infinite."
+        sentence = f"The gradient of {bad} of {count} images is NaN or infinite, the first of them {ids[rows[0]]}."
         return Finding("gradient", "error", sentence, {"not_finite": bad, "images": count}, advice)
     dead = float((found.margin == 0).all(dim=1).float().mean())
     reach = _RADIUS * found.margin.abs().sum(dim=1) / found.margins.abs().clamp_min(1e-30)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,11 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from s3ta.models import device_of
+from s3ta.guard import original, plain_generators, reason, where
+from s3ta.models import content, device_of
 
 _AT_ONCE = 32
 _LEAST_DIFFERENCE = 1e-3
 """Of the spread of the logits: kernels for other batch shapes stay well below it in float32."""
+_LEAST_SPREAD = 2e-3
+"""Of the largest logit: a smaller spread, as beside a large common offset, is not worth the last bits of float32."""
 
 T = TypeVar("T")
 
@@ -43,9 +45,19 @@ class Held(NamedTuple):
 class Probe:
     """The model and the examples that it is asked about; images and labels on its device, answers on the CPU."""
 
-    def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, num_classes: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        ids: Sequence[str] | None = None,
+        for_order: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         device, self.num_classes = device_of(model), num_classes
         self.model, self.images, self.labels = model, images.to(device), labels.cpu()
+        self.ids = [str(i) for i in range(len(images))] if ids is None else list(ids)
+        self.for_order = for_order
 
     def raw(self, images: Tensor) -> Any:
         """Whatever the model answers. Raises ModelError where it raises."""
@@ -56,7 +68,7 @@ class Probe:
         answers = []
         with torch.no_grad():
             for part in images.split(at_once):
-                answer = self.raw(part.clone())
+                answer = self.raw(part.to(self.images.device, copy=True))
                 if not isinstance(answer, Tensor) or answer.shape != (len(part), self.num_classes):
                     said = f"{len(part)} images" if len(part) > 1 else "it"
                     raise ModelError(f"answers {said} with {shape_of(answer)}")
@@ -68,9 +80,9 @@ def guarded(call: Callable[[], T]) -> T:
     """What `call` gives; ModelError with the text where it raises anything."""
     try:
         return call()
-    except Exception as error:  # anybody's model may raise anything
-        text = " ".join(str(error).split())
-        raise ModelError(f"raises {type(error).__name__}: {text[:300]}") from error
+    except (Exception, SystemExit) as caught:  # noqa: BLE001 - anybody's model may raise anything
+        error = original(caught)
+        raise ModelError(f"raises {reason(error)}{where(error)}") from error
 
 
 def shape_of(answer: object) -> str:
@@ -84,7 +96,7 @@ def difference(one: Tensor, other: Tensor) -> float:
     """The largest difference of two answers to the same images, in units of the spread of the logits; 0 to infinity."""
     if one.shape != other.shape or not torch.isfinite(other).all():
         return float("inf")
-    spread = max(float(one.std(dim=1).mean()), 1e-6 * float(one.abs().max()), 1e-30)
+    spread = max(float(one.std(dim=1).mean()), _LEAST_SPREAD * float(one.abs().max()), 1e-30)
     return float((one - other).abs().max()) / spread
 
 
@@ -110,15 +122,13 @@ def as_found(model: nn.Module) -> Iterator[list[Held]]:
         for key, tensor in place.items()
         if tensor is not None and not is_lazy(tensor)
     ]
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        yield held
-    finally:
-        restore(held)
-        for module, training in modes:
-            module.training = training
-        random.setstate(python)
-        np.random.set_state(numpy)
+    with plain_generators():
+        try:
+            yield held
+        finally:
+            restore(held)
+            for module, training in modes:
+                module.training = training
 
 
 def restore(held: list[Held]) -> None:
@@ -131,4 +141,8 @@ def restore(held: list[Held]) -> None:
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.equal(torch.nan_to_num(one.detach()), torch.nan_to_num(other))
+    if one.shape != other.shape:
+        return False
+    if one.layout != torch.strided or one.is_quantized:
+        return content(one) == content(other)
+    return torch.equal(torch.nan_to_num(one.detach()), torch.nan_to_num(other))

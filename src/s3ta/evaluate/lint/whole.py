@@ -39,12 +39,20 @@ KINDS = (
 
 
 def lint(
-    model: nn.Module, images: Tensor, labels: Tensor, *, data_classes: Sequence[str], num_classes: int
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    data_classes: Sequence[str],
+    num_classes: int,
+    ids: Sequence[str] | None = None,
+    for_order: tuple[Tensor, Tensor] | None = None,
 ) -> list[Finding]:
     """What is wrong with how a model answers, before an attack is spent on it.
 
-    About 17 forward passes over the images and one with two backward passes. The model is asked in eval mode and left as it
-    was found, as are all generators of random numbers; torch's begin here from 0. Hold `exact_arithmetic` around it.
+    About 15 forward passes over the images, two of them with a backward pass, and more where something is found. The model is
+    asked in eval mode and left as it was found, as are all generators of random numbers; those that everybody shares begin
+    here from 0. Hold `exact_arithmetic` around it.
 
     Args:
       model: images -> logits, on its device; a `Classifier` says more of itself.
@@ -52,6 +60,9 @@ def lint(
       labels: (n,), int64.
       data_classes: names of the data's classes, in the order of the labels.
       num_classes: how many logits there must be.
+      ids: what the images are called; None: their places.
+      for_order: more images and labels, two or more of each class that is among them: by these the order of the labels is
+        judged, one forward pass each, where `images` hold too few of each class.
     Returns:
       One finding per name in `KINDS`, in that order, whatever the model does.
     Raises:
@@ -63,7 +74,7 @@ def lint(
         )
     found: dict[str, Finding] = {}
     with as_found(model) as held, random_state(0):
-        probe = Probe(model, images, labels, num_classes)
+        probe = Probe(model, images, labels, num_classes, ids, for_order)
         training = [name for name, module in model.named_modules() if module.training]
         handed = _first_asked(probe) if training else None
         restore(held)
@@ -84,6 +95,7 @@ def _findings(
     """As far as the model lets itself be asked."""
     yield behaviour.recurrent(probe.model)
     first = behaviour.answer(probe)
+    restore(held)  # asked from the same state as before, so that only the mode differs
     logits = _first_asked(probe) if first.severity == "passed" else None
     if first.severity == "passed" and logits is None:
         sentence = "The model answered a few images, and gave no usable answer to all of them."
@@ -94,8 +106,8 @@ def _findings(
     yield behaviour.mode(training, handed, logits if is_finite else None, still)
     if logits is None:
         return
-    yield behaviour.own_state(held)
-    yield behaviour.finite(logits)
+    yield behaviour.own_state(held, lambda: _around_others(probe))
+    yield behaviour.finite(logits, probe.ids)
     yield from _safely("input writes", lambda: [behaviour.input_writes(probe)])
     if is_finite:
         yield from _of_finite(probe, logits, data_classes)
@@ -124,6 +136,17 @@ def _first_asked(probe: Probe) -> Tensor | None:
     """Logits; a random model draws the same whatever was drawn before, so that only its mode makes a difference."""
     with random_state(1):
         return _asked(probe)
+
+
+def _around_others(probe: Probe) -> tuple[Tensor, Tensor] | None:
+    """Answers to the same images before and after black ones; None where it gives none."""
+    before = _first_asked(probe)
+    try:
+        probe.ask(torch.zeros_like(probe.images))
+    except ModelError:
+        return None
+    after = _first_asked(probe)
+    return None if before is None or after is None else (before, after)
 
 
 def _asked(probe: Probe) -> Tensor | None:

@@ -1,0 +1,70 @@
+"""The numbers that a foreign network computes with: float32 where it can, its own where it cannot; and torch's defaults, which
+its code may change for everybody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from s3ta.guard import guarded
+
+
+class _Slot(NamedTuple):
+    """A parameter or buffer that is no float32, and the numbers it held."""
+
+    holder: dict[str, Any]
+    key: str
+    tensor: Tensor
+    numbers: Tensor
+
+
+def cast_to_float32(net: nn.Module, answers: Callable[[], bool]) -> tuple[str, ...]:
+    """Cast a network to float32 in place. Where it does not answer then, and did before (it casts its input itself), it gets
+    its own numbers back.
+
+    Args:
+      net: any network.
+      answers: whether it answers float32 images.
+    Returns:
+      What was done, for the record: nothing where it is float32 already.
+    Raises ForeignError where it cannot be cast."""
+    slots = [
+        _Slot(holder, key, tensor, tensor.data)
+        for module in net.modules()
+        for holder in (module._parameters, module._buffers)
+        for key, tensor in holder.items()
+        if tensor is not None and tensor.is_floating_point() and tensor.dtype != torch.float32
+    ]
+    if not slots:
+        return ()
+    kinds = " and ".join(sorted({str(slot.numbers.dtype).removeprefix("torch.") for slot in slots}))
+    with guarded(f"{type(net).__name__}.float()"):
+        net.float()
+    if answers():
+        return (f"Weights were cast from {kinds} to float32.",)
+    for slot in slots:
+        if isinstance(slot.tensor, nn.Parameter):
+            slot.tensor.data = slot.numbers
+        slot.holder[slot.key] = slot.tensor
+    if answers():
+        return (f"Weights stay {kinds}, for the network fails in float32; its answers are taken as float32.",)
+    with guarded(f"{type(net).__name__}.float()"):
+        net.float()
+    return (f"Weights were cast from {kinds} to float32.",)
+
+
+@contextmanager
+def defaults_kept() -> Iterator[None]:
+    """Torch's default type, default device and whether gradients are on, as they were afterwards."""
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    with torch.set_grad_enabled(torch.is_grad_enabled()):
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
+            if torch.get_default_device() != device:
+                torch.set_default_device(device)

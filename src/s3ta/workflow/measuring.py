@@ -40,6 +40,8 @@ from s3ta.workflow.subject import Subject
 from s3ta.workflow.trust import check_afterwards, look_over
 
 GALLERY_FILE, IDS_FILE, TARGETS_FILE = "gallery.npz", "examples.txt", "targets.csv"
+SAID_BY_THE_LINT = "The model (seems to answer with probabilities|answers in)"
+"""Warnings of the attacks, as a pattern."""
 
 
 def evaluate_model(
@@ -123,7 +125,7 @@ def _run(
         )
     with report as tell, warnings.catch_warnings():
         if checks:  # the lint has said it
-            warnings.filterwarnings("ignore", "The model seems to answer with probabilities", UserWarning)
+            warnings.filterwarnings("ignore", SAID_BY_THE_LINT, UserWarning)
         fill(model, dataset, suite, ledger, positions, settings, tell, images, shard)
     return ledger
 
@@ -174,7 +176,7 @@ def _finish(measured: Measured, suite: Suite, ledger: Ledger, *, checks: bool) -
             write_arrays(folder / GALLERY_FILE, gallery(model, dataset, kept, settings.micro_batch))
     if checks:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The model seems to answer with probabilities", UserWarning)
+            warnings.filterwarnings("ignore", SAID_BY_THE_LINT, UserWarning)
             check_afterwards(measured, suite, ledger)
 
 

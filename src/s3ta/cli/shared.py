@@ -95,7 +95,7 @@ def print_table(table: Any) -> None:
 
     shown = Table(box=None, pad_edge=False)
     for i, header in enumerate(table.headers):  # a narrow terminal breaks headers, never numbers
-        shown.add_column(header, min_width=max(len(row[i]) for row in table.rows))
+        shown.add_column(header, min_width=max((len(row[i]) for row in table.rows), default=0))
     for row in table.rows:
         shown.add_row(*(cell.replace("[", r"\[") for cell in row))
     out_console.print(shown)

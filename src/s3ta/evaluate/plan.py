@@ -78,12 +78,20 @@ class Stage(NamedTuple):
         return self.attack.name if self.attack else CLEAN
 
     @property
+    def read_outs(self) -> tuple[int, ...]:
+        """The numbers of attack steps after which the model is asked for its verdict, rising; 0 for clean images."""
+        if self.attack is None:
+            return (0,)
+        config = self.attack.attack
+        return tuple(sorted({*config.read_outs, config.num_attack_steps}))
+
+    @property
     def cost(self) -> Evaluations:
-        """Evaluations of one example, the verdict's forward passes included."""
+        """Evaluations of one example, the verdict's forward pass at each read-out included."""
         if self.attack is None or isinstance(self.attack.attack, TransferConfig):
             return Evaluations(0, 1)
         spent = evaluations(self.attack.attack)
-        return Evaluations(spent.num_gradients, spent.num_forwards + 1)
+        return Evaluations(spent.num_gradients, spent.num_forwards + len(self.read_outs))
 
 
 class Piece(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,6 +42,8 @@ class Settings(NamedTuple):
     ahead. None: the micro-batch. Changes no record of ours, so it identifies nothing."""
     targets: Mapping[str, int] | None = None
     """Targets by example id, given instead of drawn."""
+    examples: Literal["drawn", "listed"] = "drawn"
+    """How the examples were chosen: said beside the number, and no part of what identifies it."""
 
 
 @dataclass(frozen=True)

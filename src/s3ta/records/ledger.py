@@ -35,6 +35,8 @@ INFORMATIVE = "informative"
 """The manifest's key whose content (versions, hardware) may differ between sessions and is never compared."""
 
 _HASH_KEY, _MANIFEST_KEY = b"s3ta.content", b"s3ta.manifest"
+_PROSE = "suite.description"
+"""In other words it is the same measurement: what is run say the settings."""
 _COSTS = ["num_gradients", "num_forwards"]
 
 
@@ -80,7 +82,8 @@ class Ledger:
                     f"{folder} holds chunks but no manifest.json, so what they measure is unknown: use another folder."
                 )
             return
-        differences = list(manifest_differences(_read_manifest(folder), manifest))
+        there = _read_manifest(folder)
+        differences = [one for one in manifest_differences(there, manifest) if one[0] != _PROSE]
         if differences:
             raise UserError(
                 f"{folder} already holds another evaluation: "

@@ -48,6 +48,8 @@ class Score(NamedTuple):
     """Forward evaluations likewise, those of the gradients among them."""
     num_cut: int = 0
     """Correct examples that a budget kept from being attacked to the end: top-1 is then an upper bound."""
+    num_cut_misses: int = 0
+    """Examples not on target that it kept so: success is then a lower bound."""
 
     @property
     def top1(self) -> float:
@@ -267,4 +269,5 @@ def _count(outcome: Outcome, clean: Outcome | None) -> Score:
         mean_gradients=float(outcome.num_gradients.mean()),
         mean_forwards=float(outcome.num_forwards.mean()),
         num_cut=int((outcome.cut & outcome.correct).sum()),
+        num_cut_misses=int((outcome.cut & ~outcome.hit).sum()) if outcome.targeted else 0,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,7 +33,7 @@ from s3ta.files import part_use, read_arrays, read_json, sha256, sole_use, write
 from s3ta.models import card_of, device_of
 from s3ta.progress import Reporter, console, progress
 from s3ta.ranks import Ranks, own_device, ranks
-from s3ta.records import Ledger
+from s3ta.records import Ledger, implausible_settings
 from s3ta.workflow.choosing import refuse_misfits
 from s3ta.workflow.examples import Examples, Measured, bring_together
 from s3ta.workflow.place import Place, device_at, minutes
@@ -76,6 +77,8 @@ def evaluate_model(
         if rank.count > 1 and shard is not None:
             raise UserError("Under torchrun each process is a shard already: leave --shard out.")
         shard = shard or Shard(rank.rank + 1, rank.count)
+        if wanted.ids is not None and images is None:
+            settings = settings._replace(examples="listed")
         model = subject.model.to(own_device(device_at(place)))
         measured = bring_together(subject, suite, wanted, settings, place, model)
         folder = out or default_ledger(subject, suite, wanted)
@@ -109,6 +112,8 @@ def _run(
     refuse_misfits(suite, card_of(model))
     told = manifest(model, dataset, suite, positions, settings, device_of(model))
     Ledger.check(folder, told)
+    if checks:
+        _warn_of_settings(told, strict=strict, aloud=rank.is_first)
     refuse_other_answers(folder, told)
     problem = _problem(measured, suite, folder, strict=strict) if checks and rank.is_first else None
     if not rank.agree(problem is None):  # before anything is written, so that a mended model is no other evaluation
@@ -128,6 +133,15 @@ def _run(
             warnings.filterwarnings("ignore", SAID_BY_THE_LINT, UserWarning)
         fill(model, dataset, suite, ledger, positions, settings, tell, images, shard)
     return ledger
+
+
+def _warn_of_settings(told: dict[str, Any], *, strict: bool, aloud: bool) -> None:
+    """Attacks that cannot do what their radius says, before they are run. Raises UserError for them if strict."""
+    warned = [one for one in implausible_settings(told) if one.severity == "warning"]
+    if strict and warned:
+        raise UserError(f"Not evaluated: {' '.join(one.told for one in warned)}")
+    for one in warned if aloud else ():
+        console.print(f"warning: {one.kind}: {one.told}", markup=False, soft_wrap=True)
 
 
 def _problem(measured: Measured, suite: Suite, folder: Path, *, strict: bool) -> UserError | None:

@@ -108,3 +108,13 @@ def test_every_line_of_the_log_says_where_the_time_went(tmp_path):
         steps = 2 if each is not told[-1] else 1
         assert each["images_per_second"] == pytest.approx(4 * steps / total, rel=0.1)
     assert not any("speed" in line for line in lines if line["kind"] == "validation")
+
+
+@pytest.mark.parametrize("peak", [1.0, 1e3, 1e6])
+def test_utilization_is_never_above_the_whole(monkeypatch, peak):
+    """The peak may have been timed on a busy machine, and kernels may need fewer operations than are counted."""
+    monkeypatch.setattr(speed, "measured_peak", lambda device, precision: peak)
+    time, clock = Time(monkeypatch), Clock(recipe("resnet"), CPU)
+    time.spend(clock, attack=1, update=1)
+    clock.count(0, 4, 8)
+    assert clock.read("float32")["utilization"] == 1

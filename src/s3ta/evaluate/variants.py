@@ -91,15 +91,19 @@ def _rebuilt(suite: Suite, assignments: list[str], at_radius: Callable[[float], 
     """The suite at the last radius that is given. Above 1 it is built at 1 and stretched: for a norm that allows it, which
     another setting may bring."""
     text = [text for text in assignments if text.partition("=")[0] == "attack.radius"][-1]
-    euclidean = ["attack.norm=l2"] if suite.attacks and _has(suite.attacks[0], "attack.norm") else []
-    radius = override(suite.attacks[0], [*euclidean, text]).attack.radius if suite.attacks else 0.0
+    tried: Any = override(suite.attacks[0], ["attack.norm=l2", text]).attack
+    radius = tried.radius
     built = at_radius(min(radius, 1.0))
     if radius <= 1:
         return built
     stretched = tuple(_stretched(named, radius) for named in built.attacks)
-    if "attack.norm=l2" not in assignments and any(named.attack.norm == "linf" for named in stretched):
-        override(next(named for named in suite.attacks if named.attack.norm == "linf"), [text])  # complains
+    if "attack.norm=l2" not in assignments and any(_norm(named) == "linf" for named in stretched):
+        override(next(named for named in suite.attacks if _norm(named) == "linf"), [text])  # complains
     return built.model_copy(update={"attacks": stretched})
+
+
+def _norm(named: NamedAttack) -> str:
+    return getattr(named.attack, "norm", "")
 
 
 def _stretched(named: NamedAttack, factor: float) -> NamedAttack:

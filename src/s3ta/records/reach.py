@@ -64,7 +64,7 @@ def _short_steps(name: str, attack: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("short steps", "warning", sentence, evidence, "Give more steps or a larger attack.step_size.")
 
 
-def _length_of_rates(rates: Sequence[Sequence[float]], steps: int) -> float:
+def _length_of_rates(rates: Sequence[Any], steps: int) -> float:
     """How far a pixel goes whose gradient never turns: an Adam step is about as long as its rate."""
     since = [*(int(first) for first, _ in rates), steps]
     lengths = (rate * max(0, min(since[place + 1], steps) - since[place]) for place, (_, rate) in enumerate(rates))

@@ -182,7 +182,7 @@ def test_a_chunk_that_differs_in_counts_of_passes_alone_is_left_alone(ledger):
     """Verdicts on the way were not counted once; the records of such a ledger stay, and go on."""
     before = ledger.chunk_path(0).read_bytes()
     counted = chunk(0)
-    counted["num_forwards"] = counted["num_forwards"] + 2
+    counted["num_forwards"] = [number + 2 for number in counted["num_forwards"]]
     ledger.write_chunk(0, counted)
     assert ledger.chunk_path(0).read_bytes() == before
     with pytest.raises(UserError, match="already holds other records"):

@@ -402,3 +402,24 @@ def test_config_stands_beside_the_others():
     ):
         with pytest.raises(ValidationError):
             AutoAttackConfig(**wrong)
+
+
+@EVERY_PART
+@BOTH_NORMS
+def test_images_in_another_memory_order_are_attacked_alike(part, norm, radius):
+    """Channels-last images and models: the package takes views, which such tensors do not have (C8)."""
+    net, config = _net(), _config(part, norm, radius)
+    clean, labels = _batch(net)
+    plain = auto_attack(net, clean, labels, config=config, seed=3)
+    ordered = clean.to(memory_format=torch.channels_last)
+    assert torch.equal(auto_attack(net, ordered, labels, config=config, seed=3).final, plain.final)
+    turned = lambda images: net(images.contiguous(memory_format=torch.channels_last))  # noqa: E731
+    found = auto_attack(turned, clean.transpose(2, 3).contiguous().transpose(2, 3), labels, config=config, seed=3)
+    assert found.final.shape == clean.shape
+
+
+def test_inference_mode_is_named_as_what_it_is():
+    net = _net()
+    clean, labels = _batch(net)
+    with torch.inference_mode(), pytest.raises(UserError, match="inference_mode"):
+        auto_attack(net, clean, labels, config=_config("apgd-ce"), seed=3)

@@ -308,3 +308,55 @@ def test_starts_of_no_examples_are_not_asked_for():
         draw_start(ATTACKS["targeted"], 0, [], pictures(3)[:0])
     none = torch.empty(0, dtype=torch.int64)
     assert _refusal(clean=pictures(3)[:0], labels=none, targets=none) == "There are no images to attack."
+
+
+# --- numbers that are nearly right ------------------------------------------------------------------------------------
+
+
+def test_pixels_a_rounding_beyond_the_box_are_let_pass():
+    clean = pictures(3, dtype=torch.float32).clamp(0.1, 0.9)
+    clean[0, 0, 0, :2] = torch.tensor([1.0000001, -1e-7])
+    final = _run(clean=clean, model=Linear(5, dtype=torch.float32)).final
+    assert final.min() >= 0
+    assert final.max() <= 1
+
+
+@pytest.mark.parametrize(("value", "told"), [(1.00001, "1.00001001"), (-2e-6, "-1.99999999e-06"), (1.5, "1.5")])
+def test_pixels_beyond_the_box_are_named_with_their_digits(value, told):
+    clean = pictures(3, dtype=torch.float32).clamp(0.1, 0.9)
+    clean[0, 0, 0, 0] = value
+    assert told in _refusal(clean=clean)
+
+
+@pytest.mark.parametrize("attack", ["targeted", "l2", "eot", "adam"])
+def test_inference_mode_is_named_as_what_it_is(attack):
+    with torch.inference_mode():
+        assert "Inside `torch.inference_mode()` there are no gradients" in _refusal(attack)
+
+
+def test_inference_mode_is_no_obstacle_without_gradients():
+    with torch.inference_mode():
+        _run("spsa")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_of_16_bits_is_attacked_in_float32_with_a_warning(dtype):
+    """Small steps would be lost in iterates of 16 bits: with 1/10 of 8/255 each, bfloat16 pixels near 1 never move."""
+    model, clean = Linear(5, dtype=torch.float32), pictures(3, dtype=torch.float32).clamp(0.6, 0.9)
+    clean = clean.to(dtype)
+    config = PGDConfig(objective="untargeted", radius=8 / 255, step_size=0.8 / 255, random_start_prob=0.0)
+    given = {"config": config, "draw": Draw(0, tuple(names(3)))}
+    full = run_attack(model, clean.float(), LABELS, **given).final
+    with pytest.warns(UserWarning, match=r"answers in (b?float16), which has too few digits"):
+        half = run_attack(model.to(dtype), clean, LABELS, **given).final
+    assert half.dtype == dtype
+    moved = (half.float() - clean.float()).abs()
+    assert moved.mean() > 0.9 * (full - clean.float()).abs().mean()
+    assert moved.max() < 8 / 255 + 1 / 256, "the ball, but for rounding"
+
+
+def test_a_model_that_casts_up_itself_is_no_alarm():
+    model, clean = Linear(5, dtype=torch.float32), pictures(3, dtype=torch.float32).clamp(0.6, 0.9).half()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _run(model=lambda images: model(images.float()), clean=clean)

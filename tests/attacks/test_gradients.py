@@ -91,7 +91,8 @@ def test_correlation_and_signs_follow_the_law(num_directions):
 
 
 def test_the_estimate_is_the_mean_over_its_probes():
-    """Written out: (f(x + dv) - f(x - dv)) / (2d) v, mean over the v that the model was shown."""
+    """Written out: the difference of the function over the difference of the pixel, mean over the pairs that the model was
+    shown: (f(x + dv) - f(x - dv)) / (2d) v where the box cuts nothing."""
     seen = []
 
     def model(images):
@@ -105,15 +106,81 @@ def test_the_estimate_is_the_mean_over_its_probes():
         plus, minus = batch.view(2, -1, *clean.shape).unbind()
         for up, down in zip(plus, minus, strict=True):
             difference = up.flatten(1).pow(3).sum(1) - down.flatten(1).pow(3).sum(1)
-            expected += (difference / 0.25).view(-1, 1, 1, 1) * ((up - down) / 0.25) / 5
+            expected += difference.view(-1, 1, 1, 1) / (up - down) / 5
     torch.testing.assert_close(estimate, expected, rtol=0, atol=1e-12)
     assert [len(batch) for batch in seen] == [8, 8, 4]
+
+
+@pytest.mark.parametrize("delta", [0.01, 0.2, 0.7])
+def test_at_the_box_the_estimate_keeps_slope_1(delta):
+    """A linear function, pixels at and near 0 and 1, where the box cuts one or both probes: the mean is the gradient still."""
+    weight = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    images = torch.linspace(0, 1, 192, dtype=torch.float64).view(1, 3, 8, 8).expand(8, -1, -1, -1)
+    estimate = spsa(_draw(8), 4096, delta, 4096)(_linear(weight), _value, images, 0).gradient.flatten(1)
+    assert torch.isfinite(estimate).all()
+    slopes = (estimate * weight.flatten()).sum(dim=1) / weight.square().sum()
+    assert slopes.mean().item() == pytest.approx(1, abs=0.05)
+    near = (images[0].flatten() < delta / 2) | (
+        images[0].flatten() > 1 - delta / 2
+    )  # each of them, not their sum alone
+    noise = weight.norm() / math.sqrt(4096 * 8) * (4 if delta < 0.5 else 6)
+    assert ((estimate.mean(dim=0) - weight.flatten())[near].abs() < noise).all()
+
+
+def test_images_away_from_the_box_are_estimated_as_before_bit_by_bit():
+    """Also beside an image of which the box cuts a pixel."""
+    weight = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(4))
+    inner = pictures(2, dtype=torch.float32) * 0.9 + 0.05
+    cut = inner.clone()
+    cut[0, 0, 0, 0] = 1.0
+    alone = spsa(_draw(2), 40, 0.01, 8)(_linear(weight), _value, inner, 0).gradient
+    beside = spsa(_draw(2), 40, 0.01, 8)(_linear(weight), _value, cut, 0).gradient
+    assert torch.equal(alone[1], beside[1])
+    assert not torch.equal(alone[0], beside[0])
+
+
+def test_a_model_that_asserts_its_input_range_can_be_attacked_without_gradients():
+    model, clean = Linear(5), pictures(3).round()
+
+    def strict(images):
+        assert images.min() >= 0
+        assert images.max() <= 1
+        return model(images)
+
+    config = PGDConfig(
+        objective="untargeted", radius=0.3, step_size=0.1, num_attack_steps=5, gradient=SPSA(num_directions=64)
+    )
+    attacked = run_attack(strict, clean, LABELS, config=config, draw=_draw(3))
+    before, after = (
+        torch.nn.functional.cross_entropy(model(images), LABELS, reduction="none") for images in (clean, attacked.final)
+    )
+    assert (after > before).all()
+
+
+def test_only_pixels_under_the_mask_are_probed():
+    seen, mask = [], torch.zeros(1, 1, 5, 7, dtype=torch.float64)
+    mask[..., 1:3, 2:4] = 1
+    weight = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+
+    def model(images):
+        seen.append(images)
+        return _linear(weight)(images)
+
+    clean = pictures(3) * 0.8 + 0.1
+    estimate = spsa(_draw(3), 300, 0.01, 600, mask)(model, _value, clean, 0).gradient
+    moved = (torch.cat(seen).view(-1, *clean.shape) - clean).abs()
+    assert (moved * (1 - mask)).max() == 0
+    torch.testing.assert_close(moved[:, :, :, 1:3, 2:4], torch.full_like(moved[:, :, :, 1:3, 2:4], 0.01))
+    assert (estimate * (1 - mask)).abs().max() == 0
+    # 8 pixels in place of 70: the noise is that of 8
+    cosine = torch.nn.functional.cosine_similarity((estimate * mask).flatten(1), (weight * mask).flatten()[None])
+    assert (cosine > 0.95).all()
 
 
 # --- SPSA: where it looks -------------------------------------------------------------------------------------------
 
 
-def test_probes_are_mirrored_around_the_iterate_and_not_cut():
+def test_probes_are_mirrored_around_the_iterate_and_cut_at_the_box():
     """X33: the mean of what the model sees is x, not 2x and not the clean image. Powers of two, so exactly."""
     seen = []
 
@@ -122,19 +189,21 @@ def test_probes_are_mirrored_around_the_iterate_and_not_cut():
         return images.flatten(1).sum(dim=1, keepdim=True)
 
     clean = (pictures(3) * 256).round() / 256
+    clean = clean.clamp(1 / 128, 1 - 1 / 128)
     clean[0, 0, 0, :2] = torch.tensor([0.0, 1.0])
+    inside = (clean > 0) & (clean < 1)
     spsa(_draw(3), 40, 1 / 128, 60)(model, _value, clean, 0)
     directions = []
     for batch in seen:
         assert len(batch) <= 60
         plus, minus = batch.view(2, -1, *clean.shape).unbind()
-        assert torch.equal((plus + minus) / 2, clean.expand_as(plus))
-        assert ((plus - minus).abs() == 1 / 64).all()
-        directions.append((plus - minus) * 64)
+        assert torch.equal(((plus + minus) / 2)[:, inside], clean.expand_as(plus)[:, inside])
+        assert ((plus - minus).abs() == torch.where(inside, 1 / 64, 1 / 128)).all()
+        directions.append((plus - minus).sign())
     directions = torch.cat(directions)
     assert len(directions) == 40
-    assert min(batch.min() for batch in seen) == -1 / 128
-    assert max(batch.max() for batch in seen) == 1 + 1 / 128
+    assert min(batch.min() for batch in seen) == 0
+    assert max(batch.max() for batch in seen) == 1
     flat = directions.flatten(1)
     assert len({tuple(row.tolist()) for row in flat}) == 40
     assert flat.mean().abs() < 4 / math.sqrt(flat.numel())  # as many +1 as -1
@@ -147,7 +216,7 @@ def test_probes_are_mirrored_around_the_iterate_and_not_cut():
 
 def test_the_estimate_follows_the_iterate():
     """X33: on a quadratic a mirrored difference is exact, so the estimate is that of the linear function there."""
-    middle, clean = pictures(2, seed=3), pictures(2)
+    middle, clean = pictures(2, seed=3) * 0.9 + 0.05, pictures(2) * 0.9 + 0.05
     bowl = lambda images: -(images - middle.repeat(len(images) // 2, 1, 1, 1)).square().flatten(1).sum(1, True)  # noqa: E731
     source = spsa(_draw(2), 32, 0.01, 64)
     for x in (clean, clean + 0.25 * (middle - clean), middle):

@@ -299,3 +299,23 @@ def test_l2_starts_are_clean_as_often_as_asked():
     unmodified = (start == clean).flatten(1).all(1).float().mean().item()
     assert abs(unmodified - 0.2) < 3 * math.sqrt(0.16 / 2000)
     _kept(L2(0.3), start, clean)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+@pytest.mark.parametrize("momentum", [0.0, 1.0])
+def test_steps_under_a_mask_are_as_long_as_they_say(share, momentum):
+    """The whole length is spent where pixels may move, along the gradient there: not a share of it (W2)."""
+    model, clean = Linear(2, (2, 16, 16)), torch.full((2, 2, 16, 16), 0.5, dtype=torch.float64)
+    box = BoxRegion(height=share, width=share, row=0.5, column=0.5)
+    config = PGDConfig(
+        objective="untargeted", norm="l2", radius=1.0, step_size=0.1, num_attack_steps=10, mask=box, momentum=momentum,
+        random_start_prob=0.0, read_outs=(1, 2), loss="margin",
+    )  # fmt: skip
+    labels = model(clean).argmax(1)
+    attacked = run_attack(model, clean, labels, config=config, start=clean)
+    lengths = (attacked.images - clean).flatten(2).norm(dim=2)
+    torch.testing.assert_close(lengths, torch.tensor([0.1, 0.2, 1.0], dtype=torch.float64)[:, None].expand(3, 2))
+    mask = threat_of(config, clean, None).mask
+    uphill = (model.weight[1 - labels] - model.weight[labels]) * mask
+    first = (attacked.images[0] - clean).flatten(1)
+    torch.testing.assert_close(first, 0.1 * uphill.flatten(1) / uphill.flatten(1).norm(dim=1, keepdim=True))

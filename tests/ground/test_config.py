@@ -26,7 +26,7 @@ attacks = st.builds(
     PGDConfig,
     objective=st.sampled_from(["targeted", "untargeted"]),
     radius=unit,
-    step_size=unit,
+    step_size=st.floats(1e-6, 1),
     num_attack_steps=counts,
     random_start_prob=unit,
 )

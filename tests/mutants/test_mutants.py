@@ -117,6 +117,24 @@ MUTANTS = {
     "target may equal the label": Mutant(
         "attacks/draws.py", ".integers(1, num_classes)", ".integers(0, num_classes)", DRAWS
     ),
+    "steps under a mask by the whole gradient": Mutant(
+        "attacks/loop.py",
+        "threat.allowed(ascent.gradient)",
+        "ascent.gradient",
+        "tests/attacks/test_threats.py -k as_long",
+    ),
+    "SPSA's cut differences over the whole span": Mutant(
+        "attacks/gradients.py",
+        "return Ascent(slope if factor is None else slope * factor,",
+        "return Ascent(slope,",
+        "tests/attacks/test_gradients.py -k at_the_box",
+    ),
+    "a verdict's noise by those in flight": Mutant(
+        "evaluate/runner.py",
+        "stage.name, stage.restart, whole.ids[0])",
+        "stage.name, stage.restart, real[0])",
+        "tests/evaluate/test_counted.py -k in_flight",
+    ),
     "start noise not projected": Mutant(
         "attacks/threat.py",
         "return self.project(clean + self.radius * noise, clean)",
@@ -278,7 +296,7 @@ MUTANTS = {
     ),
     "a budget that the verdict is not counted in": Mutant(
         "evaluate/plan.py",
-        "return Evaluations(spent.num_gradients, spent.num_forwards + 1)",
+        "return Evaluations(spent.num_gradients, spent.num_forwards + len(self.read_outs))",
         "return Evaluations(spent.num_gradients, spent.num_forwards)",
         f"{BUDGETS} -k nobody",
     ),

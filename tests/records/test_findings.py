@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from s3ta.records import Finding, findings, mcnemar, nested_scores, scores, to_table, wilson
+from s3ta.records.intervals import finite_share
 
 from .hand_made import join, manifest, not_run, rows
 
@@ -313,11 +315,44 @@ def test_a_subset_says_how_far_it_can_be_off():
     data = {"num_examples": 200, "num_available": 10000}
     (told,) = of_kind("subset", [CLEAN, read_out(range(100), 100)], [STEPS], data=data)
     assert told.severity == "note"
-    low, high = wilson(100, 200)
-    assert told.evidence["half_width_pgd"] == pytest.approx((high - low) / 2, abs=1e-6)
-    assert f"{50 * (high - low):.1f} points for 'pgd' (50.0%)" in told.sentence
+    low, high = finite_share(100, 200, 10000)
+    assert told.evidence["interval_pgd"] == pytest.approx([low, high], abs=1e-6)
+    assert f"from {100 * low:.1f}% to {100 * high:.1f}% for 'pgd' (50.0% of these)" in told.sentence
+    assert "if these were drawn at random" in told.sentence, "an old ledger does not say"
     (whole,) = of_kind("subset", [CLEAN], [STEPS], data={"num_examples": 200, "num_available": 200})
     assert whole.severity == "passed"
+
+
+def test_what_chance_can_do_is_never_less_than_the_interval_says():
+    """W1: not half a width, which near 0 and 1 is half of what the far end is away."""
+    for right, total in ((0, 8), (16, 16), (58, 60)):
+        parts = [rows("clean", predicted(range(right), total), [0] * total)]
+        (told,) = of_kind("subset", parts, [], data={"num_examples": total, "num_available": 10**6})
+        low, high = told.evidence["interval_clean"]
+        assert low <= right / total <= high
+        exact = binomtest(right, total).proportion_ci(method="exact")
+        assert (low, high) == pytest.approx((exact.low, exact.high), abs=2e-4), (
+            "of nearly endless examples: Clopper and Pearson"
+        )
+        assert max(high - right / total, right / total - low) > 0.08
+
+
+def test_of_examples_that_nearly_are_all_chance_can_change_little():
+    parts = [rows("clean", predicted(range(970), 990), [0] * 990)]
+    (told,) = of_kind("subset", parts, [], data={"num_examples": 990, "num_available": 1000})
+    low, high = told.evidence["interval_clean"]
+    assert 0.97 <= low < 970 / 990 <= high <= 0.98
+    assert high - low < 0.003
+
+
+@pytest.mark.parametrize(("chosen", "words"), [("drawn", "drawn at random"), ("listed", "those of a given list")])
+def test_a_list_says_nothing_of_chance(chosen, words):
+    parts = [rows("clean", predicted(range(4), 40), [0] * 40)]
+    facts = {"data": {"num_examples": 40, "num_available": 200}, "informative": {"examples": chosen}}
+    (told,) = of_kind("subset", parts, [], **facts)
+    assert words in told.sentence
+    assert ("95%" in told.sentence) == (chosen == "drawn")
+    assert ("interval_clean" in told.evidence) == (chosen == "drawn")
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest, hypergeom
 
 from s3ta.errors import UserError
 from s3ta.records import PairedCounts, mcnemar, pair, paired_difference, to_table, wilson
+from s3ta.records.intervals import finite_share
 
 from .hand_made import join, manifest, rows
 
@@ -166,3 +168,63 @@ def test_two_budgets_are_not_compared():
 def test_an_attack_on_one_side_only_is_not_compared():
     with pytest.raises(UserError, match="only one has records of attack 'targeted-5' at 5 steps"):
         pair(table(A), manifest(), to_table(rows("clean", LABELS, LABELS)), manifest())
+
+
+# --- against independent computations ---------------------------------------------------------------------------------
+
+
+def test_wilson_and_mcnemar_are_those_of_scipy():
+    random = np.random.default_rng(0)
+    for total in (1, 2, 7, 60, 1000, 50_000):
+        for count in {0, 1, total, *random.integers(0, total + 1, 8).tolist()}:
+            theirs = binomtest(count, total).proportion_ci(method="wilson")
+            assert wilson(count, total) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    for only_a, only_b in random.integers(0, 80, (60, 2)).tolist():
+        if only_a + only_b:
+            expected = binomtest(only_a, only_a + only_b).pvalue
+            assert mcnemar(only_a, only_b) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("available", "total"), [(1, 1), (10, 4), (10, 10), (200, 40), (1000, 990), (97, 96)])
+def test_the_share_of_a_finite_whole_is_scipys_hypergeometric_test_turned_round(available, total):
+    """All true counts that a two-sided test at 2 x 2.5% does not refuse, one by one."""
+    for count in {0, 1, total // 3, total - 1, total} & set(range(total + 1)):
+        low, high = finite_share(count, total, available)
+        kept = [
+            k for k in range(count, available - (total - count) + 1)
+            if hypergeom.sf(count - 1, available, k, total) > 0.025 and hypergeom.cdf(count, available, k, total) > 0.025
+        ]  # fmt: skip
+        assert (low, high) == pytest.approx((min(kept) / available, max(kept) / available), abs=1e-12)
+        assert low - 1 / available <= count / total <= high + 1 / available
+
+
+@pytest.mark.parametrize(("available", "total", "right"), [(300, 60, 12), (300, 60, 290), (500, 400, 250), (50, 5, 1)])
+def test_the_share_of_a_finite_whole_is_covered(available, total, right):
+    """Exactly, by summing over all draws: at least 95%."""
+    chances = hypergeom.pmf(np.arange(total + 1), available, right, total)
+    covered = 0.0
+    for count in np.flatnonzero(chances > 0).tolist():
+        low, high = finite_share(count, total, available)
+        covered += chances[count] * (low <= right / available <= high)
+    assert covered >= 0.95
+
+
+@pytest.mark.parametrize("bad", [(-1, 5, 10), (6, 5, 10), (3, 11, 10), (0, 0, 10)])
+def test_what_is_no_share_of_a_finite_whole_is_refused(bad):
+    with pytest.raises(ValueError, match="is not a share"):
+        finite_share(*bad)
+
+
+@pytest.mark.parametrize(
+    ("counts", "winner"),
+    [
+        (PairedCounts(150, 5, 0, 101), 0),  # the interval alone calls a winner: +2.0 points [+0.1, +3.8], but p is 0.0625
+        (PairedCounts(150, 6, 0, 100), 1), (PairedCounts(150, 0, 6, 100), -1), (PairedCounts(100, 30, 30, 96), 0),
+        (PairedCounts(0, 0, 0, 9), 0), (PairedCounts(36, 12, 2, 0), 1), (PairedCounts(150, 4, 0, 102), 0),
+    ],
+)  # fmt: skip
+def test_interval_and_p_together_name_a_winner(counts, winner):
+    assert counts.winner == winner
+    if winner:
+        assert counts.interval.excludes_zero
+        assert counts.p_value < 0.05

@@ -168,3 +168,28 @@ def test_chunks_without_a_manifest_are_not_adopted(ledger):
     (ledger.folder / "manifest.json").unlink()
     with pytest.raises(UserError, match="no manifest"):
         Ledger.open(ledger.folder, manifest())
+
+
+def test_other_words_for_a_suite_are_no_other_measurement(ledger):
+    again = Ledger.open(ledger.folder, manifest(suite__description="the same attacks, told otherwise"))
+    assert again.missing() == [1]
+    assert again.identity == ledger.identity
+    with pytest.raises(UserError, match="cascade"):
+        Ledger.open(ledger.folder, manifest(suite__cascade=True, suite__description="x"))
+
+
+def test_a_chunk_that_differs_in_counts_of_passes_alone_is_left_alone(ledger):
+    """Verdicts on the way were not counted once; the records of such a ledger stay, and go on."""
+    before = ledger.chunk_path(0).read_bytes()
+    counted = chunk(0)
+    counted["num_forwards"] = [number + 2 for number in counted["num_forwards"]]
+    ledger.write_chunk(0, counted)
+    assert ledger.chunk_path(0).read_bytes() == before
+    with pytest.raises(UserError, match="already holds other records"):
+        ledger.write_chunk(0, rows("clean", [1, 2, 2], [1, 2, 2]))
+
+
+def test_a_discarded_chunk_is_missing_again(ledger):
+    ledger.discard_chunk(2)
+    ledger.discard_chunk(1)
+    assert ledger.missing() == [1, 2]

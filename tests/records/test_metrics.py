@@ -219,3 +219,33 @@ def test_top1_and_success_come_in_one_score():
     (score,) = scores(to_table(rows("t", [1, 0, 2], [0, 0, 0], [1, 1, 1])))
     assert {"num_correct", "num_hits", "num_clean_is_target"} <= set(score._fields)
     assert (score.top1, score.success) == (1 / 3, 1 / 3)
+
+
+@pytest.mark.parametrize("starts", [(5, 12), (12, 5), (2, 3), (1, 7)])
+def test_nested_scores_always_include_all_restarts_of_each_attack(starts):
+    """F4: attacks with different numbers of restarts: each shows 1, 10, 100 of its own, and all."""
+    parts = [
+        rows(name, [(i + restart) % 3 for i in LABELS], LABELS, TARGETS, restart=restart)
+        for name, count in zip("ab", starts, strict=True)
+        for restart in range(count)
+    ]
+    told = [(score.attack, score.num_restarts) for score in nested_scores(to_table(join(*parts)))]
+    expected = [(name, n) for name, most in zip("ab", starts, strict=True) for n in sorted({1, min(10, most), most})]
+    assert told == expected
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_an_example_without_its_first_restart_has_not_begun(lost):
+    """Of an evaluation merged without one chunk: its examples do not count, or the restart counts for nobody."""
+    whole = [rows("t", [(i + restart) % 2 for i in LABELS], LABELS, TARGETS, restart=restart) for restart in range(3)]
+    part = rows("t", [(i + lost) % 2 for i in LABELS[3:]], LABELS[3:], TARGETS[3:], restart=lost)
+    part["example_id"] = whole[lost]["example_id"][3:]
+    table = to_table(join(*(part if restart == lost else whole[restart] for restart in range(3))))
+    (found,) = outcomes(table)
+    assert found.num_restarts == (3 if lost == 0 else lost)
+    assert found.example_ids.tolist() == sorted(part["example_id"] if lost == 0 else whole[0]["example_id"])
+    (complete,) = outcomes(to_table(join(*whole)), num_restarts=found.num_restarts)
+    expected = dict(zip(complete.example_ids, complete.correct, strict=True))
+    assert {example: expected[example] for example in found.example_ids} == dict(
+        zip(found.example_ids, found.correct, strict=True)
+    )

@@ -59,9 +59,10 @@ def test_the_terminal_shows_what_each_attack_broke(tmp_path):
     run = make_worst_case(tmp_path / "a", "m", BREAKS, wrong=WRONG)
     table = summary(run / "evaluations" / "worst")
     assert [row[0] for row in table.rows] == ["clean", "then fast", "then slow", "then square"]
-    assert table.headers[4] == "broke"
-    assert [row[4] for row in table.rows] == ["–", "9 of 38", "4 of 29", "1 of 25"]
-    assert [row[5:] for row in table.rows] == [["0", "1"], ["10", "4"], ["17", "6"], ["23", "8"]]
+    assert [row[1] for row in table.rows] == ["–", *["0.1 L-infinity"] * 3]
+    assert table.headers[5] == "broke"
+    assert [row[5] for row in table.rows] == ["–", "9 of 38", "4 of 29", "1 of 25"]
+    assert [row[6:] for row in table.rows] == [["0", "1"], ["10", "4"], ["17", "6"], ["23", "8"]]
     picked = summary_table([read_run(run, "worst")]).pick("Attack", "Top-1", "Gradients", "Other forwards")
     assert picked.rows[2] == ["then slow", "62.5% [47.0, 75.8]", "17", "6"]
 
@@ -90,7 +91,7 @@ def test_two_models_are_compared_at_the_last_stage(tmp_path):
     runs = [make_worst_case(tmp_path / n, n, b, salt=i) for i, (n, b) in enumerate([("a", worse), ("b", better)])]
     page = page_of(tmp_path, *runs)
     assert page.words.count("b is ahead in the worst case over 3 attacks") == 2
-    assert re.search(r"The difference in top-1 is \+50\.0 points \[[^]]*\] in favour of b", page.words)
+    assert re.search(r"The difference in top-1 \(b minus a\) is \+50\.0 points \[[^]]*\] in favour of b", page.words)
     (couple,) = compare(read_runs(runs, "worst"))
     assert [c.attack for c in couple.comparisons] == ["clean", *BREAKS]
     assert couple.comparisons[-1].top1 == (9, 0, 20, 11)
@@ -121,7 +122,7 @@ def test_an_attack_that_the_budget_left_out_wholly_is_no_part_of_the_worst_case(
     assert re.search(r"then slow m not run: it did not fit into the budget then square", page.words)
     assert "Incomplete. The budget left out" in page.words
     assert ("p", {"class": "warning"}) in page.tags
-    assert summary(run / "evaluations" / "worst").rows[2][3:5] == ["at most 75.0% [59.8, 85.8]", "not run"]
+    assert summary(run / "evaluations" / "worst").rows[2][4:6] == ["at most 75.0% [0.0, 85.8]", "not run"]
     assert "then slow" not in attack_figures([loaded])[0].alt
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from s3ta.attacks import sequence, steps
 from s3ta.attacks.auto import AutoAttackConfig, auto_attack
-from s3ta.attacks.checks import check_examples, check_whole, watched
+from s3ta.attacks.checks import LOW_PRECISION, check_examples, check_whole, watched
 from s3ta.attacks.config import SPSA, AdamConfig, Exact, LoopConfig, PGDConfig
 from s3ta.attacks.draws import Draw, start_noise
 from s3ta.attacks.frozen import frozen, random_state, unwrapped
@@ -20,6 +20,7 @@ from s3ta.attacks.gradients import GradientSource, autograd_gradient, expectatio
 from s3ta.attacks.loop import Attacked, perturb
 from s3ta.attacks.objectives import (
     Objective,
+    Outputs,
     OutputsFn,
     difference,
     divergence,
@@ -32,7 +33,7 @@ from s3ta.attacks.regions import region_mask
 from s3ta.attacks.threat import L2, Linf, Threat, whole
 from s3ta.errors import UserError
 from s3ta.streams import stream
-from s3ta.trace import Images, Labels
+from s3ta.trace import Images, Labels, Trace
 
 LoopAttack: TypeAlias = PGDConfig | AdamConfig
 AttackConfig = Annotated[PGDConfig | AdamConfig | AutoAttackConfig, Field(discriminator="kind")]
@@ -50,6 +51,8 @@ def run_attack(
 ) -> Attacked:
     """Run the configured attack once (one restart).
 
+    Images of 16 bits are attacked in float32, cast for the model, and come back in their own type.
+
     Args:
       outputs_fn: images in [0, 1] -> logits or Trace.
       clean, labels: the examples under attack.
@@ -61,8 +64,12 @@ def run_attack(
       UserError: labels or targets that are not among the model's classes, a target that is the label, logits that are not
         (batch, classes) or not finite, no images, images outside [0, 1], or an attack that does not fit the model.
     Warns:
-      UserWarning: the model seems to answer with probabilities, whose gradients are weak."""
+      UserWarning: the model seems to answer with probabilities, whose gradients are weak, or answers in 16 bits."""
     check_examples(clean, labels, targets)
+    asked_in = clean.dtype
+    if asked_in in LOW_PRECISION:
+        clean, start = clean.float(), None if start is None else start.float()
+    clean = clean.clamp(0, 1)  # a rounding beyond is let pass
     if config.eight_bit:
         check_whole(clean)
     if draw is not None and len(draw.ids) != len(clean):
@@ -72,7 +79,9 @@ def run_attack(
     outputs_fn = unwrapped(outputs_fn)
     seed = None if draw is None else int(stream(draw.seed, "model", *draw.names).integers(2**63))
     with frozen(outputs_fn), random_state(seed):
-        checked = watched(outputs_fn, labels, targets if config.objective == "targeted" else None)
+        checked = watched(_asked_in(asked_in, outputs_fn), labels, targets if config.objective == "targeted" else None)
+        if asked_in in LOW_PRECISION:
+            checked = _answering_in_float32(checked)
         threat = threat_of(config, clean, draw)
         if isinstance(config, AutoAttackConfig):
             asked = _rounded(checked, None, clean) if config.eight_bit else checked
@@ -80,8 +89,25 @@ def run_attack(
         else:
             attacked = _run_loop(checked, clean, labels, config, threat, targets, start, draw)
     if config.eight_bit:
-        return attacked._replace(images=torch.stack([threat.eight_bit(images, clean) for images in attacked.images]))
-    return attacked
+        attacked = attacked._replace(
+            images=torch.stack([threat.eight_bit(images, clean) for images in attacked.images])
+        )
+    return attacked if asked_in == clean.dtype else attacked._replace(images=attacked.images.to(asked_in))
+
+
+def _asked_in(dtype: torch.dtype, outputs_fn: OutputsFn) -> OutputsFn:
+    """The model, given images of this type; the callable itself where it is no lower precision."""
+    return (lambda images: outputs_fn(images.to(dtype))) if dtype in LOW_PRECISION else outputs_fn
+
+
+def _answering_in_float32(outputs_fn: OutputsFn) -> OutputsFn:
+    def answered(images: Tensor) -> Outputs:
+        outputs = outputs_fn(images)
+        if isinstance(outputs, Trace):
+            return Trace(outputs.logits.float(), outputs.attention.float())
+        return outputs.float()
+
+    return answered
 
 
 def _run_loop(
@@ -111,7 +137,7 @@ def _run_loop(
         num_attack_steps=config.num_attack_steps,
         start=start,
         read_outs=config.read_outs,
-        gradient=_gradient(config, draw),
+        gradient=_gradient(config, draw, threat.mask),
         keep_best=None if config.keep == "last" else goal or untargeted(labels, "margin"),
     )
     return attacked._replace(num_forwards=attacked.num_forwards + config.looks_first)
@@ -179,10 +205,10 @@ def _step_rule(config: LoopAttack) -> steps.StepRule:
     return steps.with_momentum(rule, config.momentum) if config.momentum else rule
 
 
-def _gradient(config: LoopAttack, draw: Draw | None) -> GradientSource:
+def _gradient(config: LoopAttack, draw: Draw | None, mask: Tensor | None) -> GradientSource:
     source = config.gradient
     if isinstance(source, SPSA):
-        return spsa(_needed(draw), source.num_directions, source.delta, source.micro_batch)
+        return spsa(_needed(draw), source.num_directions, source.delta, source.micro_batch, mask)
     if source.is_plain:
         return autograd_gradient
     named = _needed(draw)

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from s3ta.attacks.checks import NotFiniteError, check_images
+from s3ta.attacks.checks import NotFiniteError, check_images, refuse_inference_mode
 from s3ta.attacks.config import Distance
 from s3ta.attacks.frozen import frozen
 from s3ta.attacks.loop import Attacked
@@ -76,11 +76,13 @@ def auto_attack(
     Raises:
       UserError: no package, too few classes, images outside [0, 1] or not to be tiled (square), logits not finite."""
     check_images(clean)
+    if config.part != "square":
+        refuse_inference_mode()
     threat = (L2 if config.norm == "l2" else Linf)(config.radius)
     keys = [(i.tobytes(), y) for i, y in zip(clean.detach().cpu().numpy(), labels.tolist(), strict=True)]
     firsts = [i for i, key in enumerate(keys) if keys.index(key) == i]
     place = [firsts.index(keys.index(key)) for key in keys]
-    x, y = clean.detach()[firsts].float(), labels[firsts]
+    x, y = clean.detach()[firsts].float().contiguous(), labels[firsts]  # the package takes views
     with frozen(outputs_fn), _random_state_kept(), torch.no_grad():
         model = _Model(outputs_fn, x, y, drops=config.part == "square")
         found = _part(config, model, x, seed)(x.clone(), y)
@@ -196,7 +198,7 @@ class _Answer(torch.autograd.Function):
         with guarded("The model's backward pass", "AutoAttack's square needs none"):
             (gradient,) = torch.autograd.grad(ctx.logits, ctx.rows, grad_outputs[0])
         ctx.model.num_gradients.index_add_(0, ctx.owners, torch.ones_like(ctx.owners))
-        return _finite(gradient, "gradient is"), None, None
+        return _finite(gradient, "gradient is").contiguous(), None, None
 
 
 def _finite(values: Tensor, what: str) -> Tensor:

@@ -13,6 +13,10 @@ from s3ta.trace import Images, Labels, Trace
 
 _NEAR_ONE = 1e-3
 _NEAR_WHOLE = 1e-3
+LOW_PRECISION = (torch.float16, torch.bfloat16)
+"""Too coarse for iterates: next to 1 bfloat16 has no number within half of 1/255."""
+_ROUNDING = 1e-6
+"""Pixels may be beyond 0 or 1 by so much: what a resize or a normalisation taken back leaves in float32."""
 
 
 def check_examples(clean: Tensor, labels: Tensor, targets: Tensor | None) -> None:
@@ -36,16 +40,27 @@ def check_examples(clean: Tensor, labels: Tensor, targets: Tensor | None) -> Non
 
 
 def check_images(images: Tensor) -> None:
-    """Refuse images that are none, not numbers, or not in [0, 1]."""
+    """Refuse images that are none, not numbers, or not in [0, 1] but for rounding (1e-6)."""
     if not len(images):
         raise UserError("There are no images to attack.")
     low, high = images.amin().item(), images.amax().item()
-    if not (low >= 0 and high <= 1):
+    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
         what = (
-            f"values from {low:g} to {high:g}" if low == low and high == high else "values that are not numbers (NaN)"
+            f"values from {low:.9g} to {high:.9g}"
+            if low == low and high == high
+            else "values that are not numbers (NaN)"
         )
         raise UserError(
             f"The images under attack have {what}: give pixels in [0, 1] and put normalisation into the model."
+        )
+
+
+def refuse_inference_mode() -> None:
+    """UserError where no gradient can be computed, whatever the model does."""
+    if torch.is_inference_mode_enabled():
+        raise UserError(
+            "Inside `torch.inference_mode()` there are no gradients: call the attack outside of it, or choose one without "
+            "gradients (spsa)."
         )
 
 
@@ -68,7 +83,7 @@ def watched(outputs_fn: OutputsFn, labels: Labels, targets: Labels | None) -> Ou
       UserError: the answer is not (batch, classes), not finite, without a gradient where one is needed, or has too few
         classes for the labels and targets; a target is the label.
     Warns:
-      UserWarning: the answers look like probabilities. Their logarithm is the remedy."""
+      UserWarning: the answers look like probabilities (their logarithm is the remedy), or have 16 bits."""
     is_known = False
 
     def looked_at(images: Images) -> Outputs:
@@ -78,6 +93,13 @@ def watched(outputs_fn: OutputsFn, labels: Labels, targets: Labels | None) -> Ou
         if not is_known:
             is_known = True
             check_answer(logits.detach(), len(images), labels, targets)
+            if logits.dtype in LOW_PRECISION:
+                warnings.warn(
+                    f"The model answers in {_type(logits)}, which has too few digits for losses and gradients: it may look "
+                    "more robust than it is. Attack it in float32 (`model.float()`).",
+                    UserWarning,
+                    stacklevel=2,
+                )
         if images.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
             raise UserError(
                 "The model's logits have no gradient to the image: remove `no_grad` or `detach` from the model, or "

@@ -171,6 +171,11 @@ class PGDConfig(LoopConfig):
 
     @model_validator(mode="after")
     def _one_run_has_one_schedule(self) -> PGDConfig:
+        if not self.step_size and self.radius and self.num_attack_steps:
+            raise ValueError(
+                f"steps of 0 move nothing in a ball of radius {self.radius:g}: give step_size, or num_attack_steps 0 for "
+                "random starts alone"
+            )
         if self.annealing != "constant" and set(self.read_outs) - {self.num_attack_steps}:
             raise ValueError("an annealed attack ends where its step size does: it has no read-outs on the way")
         return self
@@ -193,6 +198,8 @@ class AdamConfig(LoopConfig):
         since = [step for step, _ in self.learning_rates]
         if not since or since[0] != 0 or sorted(set(since)) != since:
             raise ValueError("learning_rates must begin at step 0 and rise, such as [[0, 0.1], [100, 0.01]]")
+        if self.radius and self.num_attack_steps and not any(rate for _, rate in self.learning_rates):
+            raise ValueError("learning_rates of 0 move nothing: give one above 0")
         return self
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import embedding
 
+from s3ta.attacks.checks import refuse_inference_mode
 from s3ta.attacks.draws import Draw
 from s3ta.attacks.frozen import random_state
 from s3ta.attacks.objectives import Objective, Outputs, OutputsFn
@@ -38,7 +39,10 @@ Transform: TypeAlias = Callable[[Images, int, int], Images]
 
 
 def autograd_gradient(outputs_fn: OutputsFn, objective: Objective, images: Images, step: int = 0) -> Ascent:
-    """The exact gradient. Objectives are summed, so each example's gradient is its own (X11); weights get none (X9)."""
+    """The exact gradient. Objectives are summed, so each example's gradient is its own (X11); weights get none (X9).
+
+    Raises UserError inside `torch.inference_mode()`, which records no gradients."""
+    refuse_inference_mode()
     with torch.enable_grad():
         images = images.detach().requires_grad_(True)
         outputs = outputs_fn(images)
@@ -109,37 +113,60 @@ def straight_through(
     return passed
 
 
-def spsa(draw: Draw, num_directions: int, delta: float, micro_batch: int) -> GradientSource:
+def spsa(draw: Draw, num_directions: int, delta: float, micro_batch: int, mask: Tensor | None = None) -> GradientSource:
     """The gradient estimated from function values alone (E11): mean over i of [f(x + d v_i) - f(x - d v_i)] / (2 d) v_i.
 
     The v_i are mirrored Rademacher probes (+-1 at every pixel and channel) around the current iterate (X33), the same pair
-    of an example whatever its neighbours (X34). Probed images are not cut to [0, 1]. Sums are kept in float32 or better.
+    of an example whatever its neighbours (X34). Sums are kept in float32 or better.
+
+    Probed images are cut to [0, 1], as the model expects them. A pixel nearer to 0 or 1 than d then moves by less than 2 d
+    from one probe of a pair to the other, and its difference is divided by what it moved. So the estimate is that of the
+    slope between the two probes, unbiased where the objective is linear; where it is curved it belongs to their middle, which
+    lies up to d / 2 inside the box.
 
     Args:
       draw: names the probes; each step draws its own.
       num_directions: directions v; each costs two forward passes (the paper's 4,096 read literally: OPEN CHOICE).
       delta: d, in pixels of [0, 1] (OPEN CHOICE: 0.01).
-      micro_batch: images in the model at once, which bounds the memory; one pair of a whole batch at least."""
+      micro_batch: images in the model at once, which bounds the memory; one pair of a whole batch at least.
+      mask: 1 where a pixel may move, as of a threat model; others are not probed and get 0. None: everywhere."""
 
     @torch.no_grad()
     def estimate(outputs_fn: OutputsFn, objective: Objective, images: Images, step: int) -> Ascent:
         count, size = len(images), images[0].numel()
         total = torch.zeros(count, size, device=images.device, dtype=torch.promote_types(images.dtype, torch.float32))
         at_once = max(1, micro_batch // (2 * count))
+        factor = _span_factor(images, delta)
+        movable = None if mask is None else mask.expand_as(images).flatten(1).to(total)
         table = _SIGNS.to(total)
         probes = [_packed_signs(draw, example_id, step, size) for example_id in draw.ids]
         for first in range(0, num_directions, at_once):
             number = min(at_once, num_directions - first)
             packed = torch.stack([probe(number) for probe in probes], dim=1).to(images.device)
             signs = embedding(packed.int(), table).flatten(2)[..., :size]  # (directions, B, pixels)
+            if movable is not None:
+                signs = signs * movable
             probed = torch.empty(2, number, count, size, device=images.device, dtype=images.dtype)
             torch.add(images.flatten(1), signs, alpha=delta, out=probed[0])
             torch.sub(images.flatten(1), signs, alpha=delta, out=probed[1])
+            if factor is not None:
+                probed.clamp_(0, 1)
             values = _values(outputs_fn, objective, probed.view(-1, *images.shape[1:]), count).view(2, number, count)
             total += torch.einsum("db,dbp->bp", ((values[0] - values[1]) / (2 * delta)).to(total), signs)
-        return Ascent((total / num_directions).view_as(images), None, 0, 2 * num_directions)
+        slope = (total / num_directions).view_as(images)
+        return Ascent(slope if factor is None else slope * factor, None, 0, 2 * num_directions)
 
     return estimate
+
+
+def _span_factor(images: Images, delta: float) -> Tensor | None:
+    """2 d over what each pixel moves from one probe of a pair to the other, exactly 1 where the box does not cut it; None where
+    it cuts nothing."""
+    high, low = images + delta, images - delta
+    cut = (high > 1) | (low < 0)
+    if not cut.any():
+        return None
+    return torch.where(cut, 2 * delta / (high.clamp(max=1) - low.clamp(min=0)), 1)
 
 
 _SIGNS = torch.from_numpy(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32) * 2 - 1)

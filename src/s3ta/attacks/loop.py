@@ -95,7 +95,7 @@ def perturb(
             if done in wanted:
                 kept.append(iterate if keep_best is None else best.images)
             if ascent is not None:
-                iterate = threat.project(step_rule(iterate, ascent.gradient, done), clean)
+                iterate = threat.project(step_rule(iterate, threat.allowed(ascent.gradient), done), clean)
     gradients, forwards = torch.tensor(costs).T[:, :, None].expand(2, len(costs), len(clean))
     return Attacked(tuple(sorted(wanted)), torch.stack(kept), gradients, forwards)
 

@@ -25,6 +25,11 @@ class Linf(NamedTuple):
     mask: Tensor | None = None
     """1 where a pixel may move, 0 where not; anything that broadcasts to (B, C, H, W). None: everywhere."""
 
+    def allowed(self, change: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """A change, or a gradient, without what it does to pixels that may not move: what a step rule must see, for one that
+        looks at the whole image would else spend its length there."""
+        return _masked(change, self.mask)
+
     def project(self, images: Images, clean: Images) -> Images:
         """The nearest allowed images: first into the ball, then into the box.
 
@@ -58,6 +63,10 @@ class L2(NamedTuple):
     radius: float
     mask: Tensor | None = None
     """As of `Linf`."""
+
+    def allowed(self, change: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """As of `Linf`."""
+        return _masked(change, self.mask)
 
     def project(self, images: Images, clean: Images) -> Images:
         """The nearest allowed images: exactly, in ball and box together, not one after the other.

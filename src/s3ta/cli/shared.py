@@ -84,8 +84,8 @@ def radius_of(text: str | None) -> float | None:
         value = parse_radius(text)
     except ValueError as error:
         raise UserError(f"--radius: {error}.") from None
-    if not 0 <= value <= 1:
-        raise UserError(f"--radius {text} is not between 0 and 1: pixels are; write 8/255, not 8.")
+    if not 0 <= value < float("inf"):
+        raise UserError(f"--radius {text} is no distance: write 8/255, or for an L2 attack such as 0.5.")
     return value
 
 
@@ -95,7 +95,7 @@ def print_table(table: Any) -> None:
 
     shown = Table(box=None, pad_edge=False)
     for i, header in enumerate(table.headers):  # a narrow terminal breaks headers, never numbers
-        shown.add_column(header, min_width=max(len(row[i]) for row in table.rows))
+        shown.add_column(header, min_width=max((len(row[i]) for row in table.rows), default=0))
     for row in table.rows:
         shown.add_row(*(cell.replace("[", r"\[") for cell in row))
     out_console.print(shown)

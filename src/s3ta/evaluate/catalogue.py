@@ -8,18 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
+from pydantic import ValidationError
+
 from s3ta.attacks import SPSA, AdamConfig, AutoAttackConfig, BoxRegion, PGDConfig, Steering, evaluation_step_size
-from s3ta.errors import unknown_name
+from s3ta.errors import UserError, unknown_name
 
 
 class Situation(NamedTuple):
     """What an attack must know of what it attacks."""
 
     radius: float = 8 / 255
+    """As people say it: of the L-infinity ball, in pixels of [0, 1]."""
     num_glimpses: int | None = None
     """How many glimpses the defender takes; None: it is no sequential model."""
     num_classes: int | None = None
     """How many classes it knows; None: not known yet, and enough for every attack."""
+    is_stated: bool = False
+    """Whether somebody gave the radius: then it is that of every attack, whatever its norm."""
 
 
 Built: TypeAlias = PGDConfig | AdamConfig | AutoAttackConfig
@@ -36,7 +41,9 @@ def pgd_1000(at: Situation) -> Built:
 
 
 def targeted_100(at: Situation) -> Built:
-    """The paper's: random target, signed gradient of its cross-entropy, 100 steps of 1/255, last iterate (E3-E6)."""
+    """The paper's: random target, signed gradient of its cross-entropy, 100 steps of 1/255, last iterate (E3-E6).
+
+    With 10 steps they are of 1.6/255 at 16/255, as in the paper: see `PAPER_STEPS`."""
     return _pgd(at, objective="targeted", step_size=evaluation_step_size(100, at.radius))
 
 
@@ -99,8 +106,9 @@ def multitargeted_100(at: Situation) -> Built:
 
 
 def l2_100(at: Situation) -> Built:
-    """PGD in the L2 ball whose radius is ten times the given one: the steps are a tenth of that."""
-    return _pgd(at, norm="l2", radius=10 * at.radius, step_size=at.radius)
+    """PGD in an L2 ball, 100 steps of a tenth of its radius: the given one, or ten times the usual one of pixels (80/255)."""
+    radius = at.radius if at.is_stated else 10 * at.radius
+    return _pgd(at, norm="l2", radius=radius, step_size=radius / 10 if at.is_stated else at.radius)
 
 
 def local_box_100(at: Situation) -> Built:
@@ -206,13 +214,20 @@ _FUNCTIONS: tuple[Callable[[Situation], Built], ...] = (
     square,
 )
 ATTACKS: dict[str, Callable[[Situation], Built]] = {f.__name__.replace("_", "-"): f for f in _FUNCTIONS}
+PAPER_STEPS = ("targeted-100", "targeted-1000", "spsa-100")
+"""Whose step size is `evaluation_step_size` of their radius and number of steps, also where a setting changes these."""
 
 
 def get_attack(name: str, at: Situation) -> Built:
-    """The attack of that name. Raises UserError, nearest names offered."""
+    """The attack of that name. Raises UserError, nearest names offered, and for a radius that its ball cannot have."""
     if name not in ATTACKS:
         raise unknown_name("attack", name, ATTACKS, "s3ta list attacks")
-    return ATTACKS[name](at)
+    try:
+        return ATTACKS[name](at)
+    except ValidationError:
+        raise UserError(
+            f"--radius {at.radius:g} is not between 0 and 1, but '{name}' moves pixels, which are: write 8/255, not 8."
+        ) from None
 
 
 def _pgd(at: Situation, **settings: Any) -> PGDConfig:

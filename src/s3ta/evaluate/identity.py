@@ -81,6 +81,7 @@ def manifest(
             "hardware": hardware(device),
             "batch_size": settings.batch_size or settings.micro_batch,
             "answers": answers(model),
+            "examples": settings.examples,
             "python": platform.python_version(),
         },
     }

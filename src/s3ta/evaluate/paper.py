@@ -104,7 +104,8 @@ def figure7() -> Suite:
 
 
 def _suite(name: str, description: str, *attacks: NamedAttack, **facts: Any) -> Suite:
-    return Suite(name=name, description=description, attacks=attacks, paper_steps=True, **facts)
+    names = tuple(named.name for named in attacks)
+    return Suite(name=name, description=description, attacks=attacks, paper_steps=names, **facts)
 
 
 def _pgd(

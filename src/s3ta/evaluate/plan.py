@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,6 +42,8 @@ class Settings(NamedTuple):
     ahead. None: the micro-batch. Changes no record of ours, so it identifies nothing."""
     targets: Mapping[str, int] | None = None
     """Targets by example id, given instead of drawn."""
+    examples: Literal["drawn", "listed"] = "drawn"
+    """How the examples were chosen: said beside the number, and no part of what identifies it."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,20 @@ class Stage(NamedTuple):
         return self.attack.name if self.attack else CLEAN
 
     @property
+    def read_outs(self) -> tuple[int, ...]:
+        """The numbers of attack steps after which the model is asked for its verdict, rising; 0 for clean images."""
+        if self.attack is None:
+            return (0,)
+        config = self.attack.attack
+        return tuple(sorted({*config.read_outs, config.num_attack_steps}))
+
+    @property
     def cost(self) -> Evaluations:
-        """Evaluations of one example, the verdict's forward passes included."""
+        """Evaluations of one example, the verdict's forward pass at each read-out included."""
         if self.attack is None or isinstance(self.attack.attack, TransferConfig):
             return Evaluations(0, 1)
         spent = evaluations(self.attack.attack)
-        return Evaluations(spent.num_gradients, spent.num_forwards + 1)
+        return Evaluations(spent.num_gradients, spent.num_forwards + len(self.read_outs))
 
 
 class Piece(NamedTuple):

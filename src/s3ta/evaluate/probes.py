@@ -7,7 +7,7 @@ counts is how they compare, not how strong they are. Images that the model gets 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -196,16 +196,24 @@ def _ask(subject: _Subject, saved: Tensor | None, tell: Callable[[int], None]) -
     tell(done + _NUM_NOISES)
     pgd, late, end = tried["pgd"]
     (large,), (margin,), (blind,) = tried["large"], tried["margin"], tried["spsa"]
+    rising = _still_rising(subject.clean, pgd, late, end)
+    rising = rising._replace(evidence=rising.evidence | _what_broke(subject, end))
     return [
         _larger_radius(subject, large),
         _stronger("random noise", f"the worst of {_NUM_NOISES} images of random signs", _any_broken(noises), pgd),
         _stronger("black box", "a small SPSA, which uses no gradient,", blind.broken, pgd),
         _stronger("margin loss", "PGD of as many steps on the margin", margin.broken, pgd),
         _zero_gradients(subject, end),
-        _still_rising(subject.clean, pgd, late, end),
+        rising,
         _eight_bits(subject, end.images if saved is None else saved, given=saved is not None),
         _linearity(subject, [pgd, end, margin, blind, *noises]),
     ]
+
+
+def _what_broke(subject: _Subject, end: _Tried) -> dict[str, Any]:
+    """By ids, for a comparison with the suite's attacks on the same images (`s3ta.records.reach.weaker_than_checks`)."""
+    broken = [example for example, is_broken in zip(subject.ids, end.broken.tolist(), strict=True) if is_broken]
+    return {"radius": subject.radius, "tried": list(subject.ids), "broken": broken}
 
 
 def _larger_radius(subject: _Subject, large: _Tried) -> Finding:

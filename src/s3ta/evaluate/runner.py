@@ -27,7 +27,7 @@ from s3ta.attacks import (
 from s3ta.data import Batch, Dataset, check_fit, fetch
 from s3ta.evaluate.flight import ahead, alone, padded
 from s3ta.evaluate.identity import manifest
-from s3ta.evaluate.kept import KeptImages, keep, lacks_images
+from s3ta.evaluate.kept import KeptImages, images_path, keep, lacks_images
 from s3ta.evaluate.plan import Piece, Settings, Shard, block_of, own_chunks, pieces, stages, targets_of
 from s3ta.evaluate.search import attacked_fn, searched
 from s3ta.evaluate.standing import Standing
@@ -94,6 +94,13 @@ def fill(
         for stage in stages(suite):
             cut = pieces(stage, positions, settings.micro_batch, standing.left_out(stage), block_of(suite, settings))
             own = [piece for piece in cut if shard.owns(piece.block)]
+            known = {p.chunk: _columns(ledger, p.chunk) for p in own if standing.matters and p.chunk not in missing}
+            for piece in own:
+                if piece.chunk in known and not _is_laid_out(known[piece.chunk], piece, dataset):
+                    # an earlier chunk of the block was lost, and came out otherwise when it was done again
+                    ledger.discard_chunk(piece.chunk)
+                    images_path(ledger.folder, piece.chunk).unlink(missing_ok=True)
+                    missing.add(piece.chunk)
             todo = [p for p in own if p.chunk in missing or lacks_images(p, suite, settings, ledger)]
             loaded = ahead(dataset, [piece.positions for piece in todo], settings.micro_batch, settings.batch_size)
             for piece in own:
@@ -105,8 +112,8 @@ def fill(
                     columns, final = run_piece(model, searcher, dataset, piece, settings, images, next(loaded))
                     ledger.write_chunk(piece.chunk, columns)  # refuses other records than a sound chunk holds
                     keep(ledger, piece, suite, settings, dataset, columns, final)
-                elif standing.matters:
-                    columns = _columns(ledger, piece.chunk)
+                else:
+                    columns = known.get(piece.chunk)
                 if columns is not None:
                     standing.see(columns)
                 done += piece.num_evaluations
@@ -179,8 +186,8 @@ def _run_group(
         outputs_fn = attacked_fn(searcher, config)
         attacked = run_attack(outputs_fn, clean, labels, config=config, targets=targets, draw=draw)
         threat = threat_of(config, clean, draw)
-    # A model that is itself random answers the same whenever it is asked for the same verdict.
-    chance = int(stream(settings.seed, "verdict", stage.name, stage.restart, real[0]).integers(2**63))
+    # A model that is itself random answers the same whenever it is asked for the same verdict, with any number in flight.
+    chance = int(stream(settings.seed, "verdict", stage.name, stage.restart, whole.ids[0]).integers(2**63))
     with random_state(chance):
         parts = [
             records(model, piece, attacked, read_out, clean, labels, targets, threat, real, rows.start)
@@ -193,6 +200,13 @@ def _columns(ledger: Ledger, index: int) -> Columns:
     """A finished chunk's records, as `Standing` wants them."""
     table = ledger.read_chunk(index)
     return {name: table[name].to_pylist() for name in table.column_names}
+
+
+def _is_laid_out(columns: Columns, piece: Piece, dataset: Dataset) -> bool:
+    """Whether a finished chunk holds the examples of the piece, those that run and those that do not."""
+    planned = {dataset.ids[place]: RUN for place in piece.positions}
+    planned |= {dataset.ids[place]: status for place, status in piece.left_out}
+    return dict(zip(columns["example_id"], columns["status"], strict=True)) == planned
 
 
 def _note(piece: Piece, columns: Columns) -> str:

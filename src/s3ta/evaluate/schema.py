@@ -71,9 +71,9 @@ class Suite(Config):
     cascade: bool = False
     """Worst case over all attacks, one after the other: each runs only on what those before it left correct."""
     images_from: ImagesFrom | None = None
-    paper_steps: bool = False
-    """Whether step sizes follow from radius and number of steps by the paper's rule (`s3ta.evaluate.paper.step_size`): then
-    they do so too where a setting changes either, unless it gives the step size itself."""
+    paper_steps: tuple[str, ...] = ()
+    """The attacks whose step sizes follow from radius and number of steps by the paper's rule
+    (`s3ta.attacks.evaluation_step_size`): they do so too where a setting changes either, unless it gives the step size."""
     left_out: tuple[str, ...] = ()
     """Attacks of the suite that do not fit the model (they look at glimpses, and it has none)."""
 

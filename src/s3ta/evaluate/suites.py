@@ -10,7 +10,7 @@ from typing import Any
 from s3ta.attacks import AutoAttackConfig, LoopConfig, PGDConfig
 from s3ta.config import format_radius, from_json
 from s3ta.errors import UserError, unknown_name
-from s3ta.evaluate.catalogue import Situation, get_attack
+from s3ta.evaluate.catalogue import PAPER_STEPS, Situation, get_attack
 from s3ta.evaluate.paper import figure7, table1, table2, table3, table4, table5, table6
 from s3ta.evaluate.schema import BOTH, ImagesFrom, NamedAttack, Objective, Suite, TransferConfig
 from s3ta.files import sha256
@@ -90,9 +90,10 @@ def sequential(at: Situation) -> Suite:
 def local(at: Situation) -> Suite:
     """The same Euclidean budget spent everywhere, on a quarter and on a sixteenth of the image."""
     names = ("annealed-100", "local-box-100", "small-box-100")
-    return _named(
-        "local", "one Euclidean budget, spent everywhere, in a quarter, in a sixteenth of the image", at, names
-    )
+    described = "one Euclidean budget, spent everywhere, in a quarter, in a sixteenth of the image"
+    if 4 * at.radius > 1:
+        described += f" (but pixels move by 1 at most, where the budget would be {4 * at.radius:g} in the sixteenth)"
+    return _named("local", described, at, names)
 
 
 def unmask(at: Situation) -> Suite:
@@ -176,8 +177,12 @@ def suite_of(names: Sequence[str], at: Situation) -> Suite:
     if len(set(names)) < len(names):
         raise UserError(f"An attack is named twice: {', '.join(names)}.")
     attacks = tuple(NamedAttack(name=name, attack=get_attack(name, at)) for name in names)
-    told = Suite(name="+".join(names), description=", ".join(names), attacks=attacks, gallery_attack=names[0])
-    return _fitting(told, at)
+    by_rule = tuple(name for name in names if name in PAPER_STEPS)
+    described = ", ".join(names)
+    suite = Suite(
+        name="+".join(names), description=described, attacks=attacks, gallery_attack=names[0], paper_steps=by_rule
+    )
+    return _fitting(suite, at)
 
 
 def transfer_suite(manifest: dict[str, Any]) -> Suite:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from s3ta.attacks import SPSA, AutoAttackConfig, PGDConfig, evaluation_step_size
@@ -12,6 +13,22 @@ from s3ta.evaluate.schema import NamedAttack, Suite, TransferConfig
 from s3ta.files import sha256
 
 _THREAT = ("attack.radius", "attack.norm", "attack.mask", "attack.eight_bit")
+_STRENGTH = ("radius", "num_attack_steps", "step_size", "num_restarts", "read_outs", "num_directions", "num_targets")
+"""Settings that a suite's description may still speak of after a change, for the change stands behind it."""
+_CLAIMS = {
+    "margin": ("loss",),
+    "dlr": ("loss",),
+    "momentum": ("momentum",),
+    "annealed": ("annealing",),
+    "l2": ("norm",),
+    "box": ("mask",),
+    "glimpse": ("glimpses",),
+    "glimpses": ("glimpses", "num_glimpses"),
+    "steer": ("steering",),
+}
+"""Settings that a word of an attack's name speaks of. The objective's word is replaced; another kind is added."""
+_ONE_RUN = {"radius", "step_size", "num_attack_steps", "read_outs", "objective"}
+"""Attacks that differed in nothing else, and no longer do, are one run."""
 _LONGEST = 24
 
 
@@ -37,52 +54,102 @@ def _tiny_attack(attack: Any) -> Any:
     return attack.model_copy(update=changes)
 
 
-def changed_suite(suite: Suite, assignments: list[str]) -> Suite:
+def changed_suite(suite: Suite, assignments: list[str], at_radius: Callable[[float], Suite] | None = None) -> Suite:
     """The suite with `attack.a=b` settings applied to each of its attacks that has them, under a name that says so.
 
-    Where step sizes follow the paper's rule (`Suite.paper_steps`), they do so at a changed radius or number of steps too:
-    `table1 attack.radius=8/255` takes steps of 1/255, with 10 steps as with 1,000. Attacks that a change of the radius makes
-    the same run once (`table2`). Rates of Adam stay.
+    A changed radius goes to all that hangs on it. A suite that fits any radius is built anew there (`at_radius`), so that its
+    step sizes and the parts of its budget follow. Where step sizes follow the paper's rule (`Suite.paper_steps`), they do so
+    at a changed radius or number of steps too: `table1 attack.radius=8/255` takes steps of 1/255, with 10 steps as with 1,000.
+    Attacks that a change makes the same run once (`table2`, with its two radii). Rates of Adam stay.
 
     Raises UserError for settings that no attack has (nearest names offered), or that one that has them cannot take."""
     if not assignments:
         return suite
-    attacks, without = _overridden(suite, assignments)
-    if suite.paper_steps and "attack.step_size" not in [text.partition("=")[0] for text in assignments]:
-        before = {named.name: named.attack for named in suite.attacks}
-        attacks = tuple(_ruled(before.get(named.name), named) for named in attacks)
-    attacks, same = _once(suite, attacks)
-    without += same
-    kept = tuple(named for named in suite.attacks if named.name not in without)
-    told = f"{suite.description}; changed: {', '.join(text.removeprefix('attack.') for text in assignments)}"
-    changes = {"attacks": kept, "left_out": (*suite.left_out, *without), "description": told}
+    names = [text.partition("=")[0] for text in assignments]
+    if at_radius is not None and "attack.radius" in names:
+        suite = _rebuilt(suite, assignments, at_radius)
+        others = [text for text, name in zip(assignments, names, strict=True) if name != "attack.radius"]
+        attacks, without = _overridden(suite, others)
+    else:
+        attacks, without = _overridden(suite, assignments)
+    kept = [named for named in suite.attacks if named.name not in without]
+    if "attack.step_size" not in names:
+        pairs = zip(kept, attacks, strict=True)
+        attacks = tuple(_ruled(was, now) if was.name in suite.paper_steps else now for was, now in pairs)
+    kept, attacks, same = _once(kept, attacks)
+    described = suite.description
+    if any(name.rpartition(".")[2] not in _STRENGTH for name in names):
+        described = f"the attacks of '{suite.name}'"
+    described += f"; changed: {', '.join(text.removeprefix('attack.') for text in assignments)}"
+    changes = {"attacks": tuple(kept), "left_out": (*suite.left_out, *without, *same), "description": described}
     suite = suite.model_copy(update=changes)
     short = "+".join(_short(text.removeprefix("attack.")) for text in assignments)
     return from_json(Suite, to_json(_variant(suite, f"{suite.name}+{short}", attacks)), "suite")
 
 
-def _ruled(before: Any, named: NamedAttack) -> NamedAttack:
+def _rebuilt(suite: Suite, assignments: list[str], at_radius: Callable[[float], Suite]) -> Suite:
+    """The suite at the last radius that is given. Above 1 it is built at 1 and stretched: for a norm that allows it, which
+    another setting may bring."""
+    text = [text for text in assignments if text.partition("=")[0] == "attack.radius"][-1]
+    tried: Any = override(suite.attacks[0], ["attack.norm=l2", text]).attack
+    radius = tried.radius
+    built = at_radius(min(radius, 1.0))
+    if radius <= 1:
+        return built
+    stretched = tuple(_stretched(named, radius) for named in built.attacks)
+    if "attack.norm=l2" not in assignments and any(_norm(named) == "linf" for named in stretched):
+        override(next(named for named in suite.attacks if _norm(named) == "linf"), [text])  # complains
+    return built.model_copy(update={"attacks": stretched})
+
+
+def _norm(named: NamedAttack) -> str:
+    return getattr(named.attack, "norm", "")
+
+
+def _stretched(named: NamedAttack, factor: float) -> NamedAttack:
+    """All distances of the attack times the factor."""
+    lengths = {name: factor * getattr(named.attack, name, 0.0) for name in ("radius", "step_size")}
+    changes = {name: length for name, length in lengths.items() if hasattr(named.attack, name)}
+    return named.model_copy(update={"attack": named.attack.model_copy(update=changes)})
+
+
+def _ruled(was: NamedAttack, now: NamedAttack) -> NamedAttack:
     """The attack with the step size that the paper's rule gives, if its radius or number of steps became another."""
-    attack = named.attack
+    attack, before = now.attack, was.attack
     if not isinstance(attack, PGDConfig) or not isinstance(before, PGDConfig) or attack.norm != "linf":
-        return named
+        return now
     if (attack.radius, attack.num_attack_steps) == (before.radius, before.num_attack_steps):
-        return named
+        return now
     size = evaluation_step_size(attack.num_attack_steps, attack.radius)
-    return named.model_copy(update={"attack": attack.model_copy(update={"step_size": size})})
+    return now.model_copy(update={"attack": attack.model_copy(update={"step_size": size})})
 
 
-def _once(suite: Suite, attacks: tuple[NamedAttack, ...]) -> tuple[tuple[NamedAttack, ...], list[str]]:
-    """The attacks without those that differed from one before them in the radius alone, and no longer do; their names."""
-    before = {named.name: named.attack.model_dump() for named in suite.attacks}
+def _once(
+    before: list[NamedAttack], attacks: tuple[NamedAttack, ...]
+) -> tuple[list[NamedAttack], tuple[NamedAttack, ...], list[str]]:
+    """The attacks without those that a change made the same as one before them: both as they were, as they are, and the
+    names of those left out. Where only read-outs differ, the one that stays has those of both."""
+    kept: list[tuple[NamedAttack, NamedAttack]] = []
+    same = list[str]()
+    for was, now in zip(before, attacks, strict=True):
+        place = next((i for i, (other, known) in enumerate(kept) if _is_one_run(other, was, known, now)), None)
+        if place is None:
+            kept.append((was, now))
+            continue
+        other, known = kept[place]
+        read_outs = tuple(sorted({*known.attack.read_outs, *now.attack.read_outs}))
+        if read_outs:
+            known = known.model_copy(update={"attack": known.attack.model_copy(update={"read_outs": read_outs})})
+        kept[place] = other, known
+        same.append(was.name)
+    return [was for was, _ in kept], tuple(now for _, now in kept), same
 
-    def merged(a: NamedAttack, b: NamedAttack) -> bool:
-        was_a, was_b = before.get(a.name, {}), before.get(b.name, {})
-        apart = {key for key in {*was_a, *was_b} if was_a.get(key) != was_b.get(key)}
-        return a.attack == b.attack and "radius" in apart and apart <= {"radius", "step_size"}
 
-    same = [b.name for i, b in enumerate(attacks) if any(merged(a, b) for a in attacks[:i])]
-    return tuple(named for named in attacks if named.name not in same), same
+def _is_one_run(was_a: NamedAttack, was_b: NamedAttack, a: NamedAttack, b: NamedAttack) -> bool:
+    before_a, before_b, now_a, now_b = (named.attack.model_dump() for named in (was_a, was_b, a, b))
+    apart = {key for key in {*before_a, *before_b} if before_a.get(key) != before_b.get(key)}
+    still = {key for key in {*now_a, *now_b} if now_a.get(key) != now_b.get(key)}
+    return bool(apart) and apart <= _ONE_RUN and still <= {"read_outs"} and bool(apart - still)
 
 
 def _short(assignment: str) -> str:
@@ -119,10 +186,20 @@ def _overridden(suite: Suite, assignments: list[str]) -> tuple[tuple[NamedAttack
 
 
 def _told_apart(before: NamedAttack, after: NamedAttack) -> NamedAttack:
-    """An attack that became one of another kind says so in its name."""
+    """An attack that is no longer what its name says gets a name that does: of another kind, with another objective, or
+    with another value of a setting that a word of its name speaks of."""
     kinds = [(a.attack.kind, getattr(getattr(a.attack, "gradient", None), "kind", "")) for a in (before, after)]
     new = [kind for old, kind in zip(*kinds, strict=True) if old != kind]
-    return after.model_copy(update={"name": "+".join([after.name, *new])}) if new else after
+    name, objective = after.name, str(after.attack.objective)
+    if before.attack.objective != objective:
+        words = [objective if word == before.attack.objective else word for word in name.split("-")]
+        name, new = ("-".join(words), new) if objective in words else (name, [*new, objective])
+    spoken_of = {setting for word in name.partition("+")[0].split("-") for setting in _CLAIMS.get(word, ())}
+    for setting in sorted(spoken_of):
+        was, now = (getattr(named.attack, setting, None) for named in (before, after))
+        if was != now:
+            new.append(now if isinstance(now, str) else _short(f"{setting}={now}") if now else f"no_{setting}")
+    return after.model_copy(update={"name": "+".join([name, *new])}) if (name, new) != (after.name, []) else after
 
 
 def _has(named: NamedAttack, path: str) -> bool:
@@ -145,6 +222,8 @@ def _variant(suite: Suite, name: str, attacks: tuple[NamedAttack, ...]) -> Suite
     if len(set(names)) < len(names):
         names = [named.name for named in attacks]
     follow = {before.name: new for before, new in zip(suite.attacks, names, strict=True)}
+    by_rule = tuple(follow[name] for name in suite.paper_steps if name in follow)
     renamed = tuple(named.model_copy(update={"name": new}) for named, new in zip(attacks, names, strict=True))
     shown = follow.get(suite.gallery_attack) if suite.gallery_attack else None
-    return suite.model_copy(update={"name": name, "attacks": renamed, "gallery_attack": shown})
+    changes = {"name": name, "attacks": renamed, "gallery_attack": shown, "paper_steps": by_rule}
+    return suite.model_copy(update=changes)

@@ -39,6 +39,7 @@ def records(
     """One record per real example at one read-out: float32 eager classification of the image itself.
 
     Args:
+      read_out: which one, counted from 0.
       ids: of the real examples.
       first: the row where they begin; all others hold copies."""
     images, count = attacked.images[read_out], len(ids)
@@ -75,7 +76,7 @@ def records(
         "hit": real((prediction == aim) & (aim >= 0)),
         "distance": real(threat.distance(images, clean)) if threat else np.zeros(count, np.float32),
         "num_gradients": real(attacked.num_gradients[read_out]),
-        "num_forwards": real(attacked.num_forwards[read_out]) + 1,
+        "num_forwards": real(attacked.num_forwards[read_out]) + read_out + 1,  # a verdict at each read-out up to here
         "status": np.full(count, RUN),
     }
 
@@ -93,7 +94,6 @@ def left_out_records(
     aim = torch.full_like(labels, NO_TARGET)
     if config.objective == "targeted":
         aim = targets_of(settings, ids, labels, num_classes)
-    read_outs = sorted({*config.read_outs, config.num_attack_steps})
     kinds = {"prediction": np.int64, "correct": np.bool_, "hit": np.bool_}
     unknown = {name: np.ma.masked_array(np.zeros(count, kinds.get(name, np.float32)), mask=True) for name in MEASURED}
     return [
@@ -109,7 +109,7 @@ def left_out_records(
             "num_forwards": np.zeros(count, np.int64),
             "status": np.array(status),
         }
-        for steps in read_outs
+        for steps in piece.stage.read_outs
     ]
 
 

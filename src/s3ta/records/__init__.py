@@ -34,6 +34,7 @@ from s3ta.records.intervals import (
 )
 from s3ta.records.ledger import FORMAT, Ledger, is_cascade, is_trial, manifest_differences
 from s3ta.records.metrics import Outcome, Score, nested_scores, outcomes, scores
+from s3ta.records.reach import implausible_settings
 from s3ta.records.schema import BUDGET, CLEAN, NO_TARGET, RUN, SCHEMA, SETTLED, content_hash, to_table
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "content_hash",
     "findings",
     "flips",
+    "implausible_settings",
     "is_cascade",
     "is_trial",
     "manifest_differences",

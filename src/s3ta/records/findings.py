@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from s3ta.records import soundness, strength
+from s3ta.records import reach, soundness, strength
 from s3ta.records.finding import SEVERITIES, Finding
 from s3ta.records.intervals import mcnemar
 from s3ta.records.ledger import is_cascade, is_trial
@@ -24,10 +25,10 @@ _SQUARE_SHARE = 0.002
 """AutoAttack's own rule: Square breaking more than this share of all examples, after the attacks with gradients."""
 
 
-def findings(table: pa.Table, manifest: dict[str, Any]) -> list[Finding]:
+def findings(table: pa.Table, manifest: dict[str, Any], probes: Sequence[Finding] = ()) -> list[Finding]:
     """Everything that the records show, worst first; also what was checked and found in order, and what could not be.
 
-    Errors as of `outcomes`."""
+    `probes`: what small experiments on the model found, whose images the suite is compared on. Errors as of `outcomes`."""
     cascade = is_cascade(manifest)
     reduced, settings = outcomes(table, cascade=cascade), strength.settings_of(manifest)
     last = {outcome.attack: outcome for outcome in reduced}
@@ -40,7 +41,9 @@ def findings(table: pa.Table, manifest: dict[str, Any]) -> list[Finding]:
         *(_masked_in_cascade if cascade else _masked)(
             last, {attack["name"]: attack for attack in manifest["suite"]["attacks"]}
         ),
-        *_short_steps(manifest),
+        *reach.implausible_settings(manifest),
+        *reach.ball_used(table, manifest),
+        *reach.weaker_than_checks(reduced, manifest, probes),
         *strength.converged(reduced),
         *strength.more_steps_help(reduced, settings),
         *strength.restarts_matter(table, settings, num_examples),
@@ -220,22 +223,3 @@ def _trial(manifest: dict[str, Any]) -> list[Finding]:
         return []
     sentence = "This was a trial run (--tiny): its numbers mean nothing."
     return [Finding("trial", "warning", sentence, {"suite": name}, "Evaluate again without --tiny.")]
-
-
-def _short_steps(manifest: dict[str, Any]) -> list[Finding]:
-    """Attacks that cannot get from one side of their ball to the middle: a model looks robust against them."""
-    found = []
-    for attack in manifest["suite"]["attacks"]:
-        size, steps, radius = attack.get("step_size"), attack.get("num_attack_steps"), attack.get("radius")
-        if attack.get("kind") != "pgd" or not size or steps is None or not radius:
-            continue
-        reach = size * steps * (1 if attack.get("annealing", "constant") == "constant" else 0.5)
-        if reach < 0.999 * radius:
-            sentence = (
-                f"'{attack['name']}' is too short for its ball: {steps} steps go {reach:.3g} in all, and the radius is "
-                f"{radius:.3g}."
-            )
-            evidence = {"attack": attack["name"], "num_attack_steps": steps, "reach": reach, "radius": radius}
-            advice = "Give more steps or a larger attack.step_size."
-            found.append(Finding("short steps", "warning", sentence, evidence, advice))
-    return found

@@ -11,6 +11,7 @@ conditional test.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -20,6 +21,9 @@ import pyarrow as pa
 from s3ta.errors import UserError
 from s3ta.records.ledger import is_cascade, manifest_differences
 from s3ta.records.metrics import Outcome, outcomes
+
+SIGNIFICANT = 0.05
+"""Exact p-values below it are called so."""
 
 
 class Interval(NamedTuple):
@@ -60,6 +64,14 @@ class PairedCounts(NamedTuple):
         """Exact McNemar, two-sided."""
         return mcnemar(self.only_a, self.only_b)
 
+    @property
+    def winner(self) -> int:
+        """1: clearly truer for a; -1: for b; 0: undecided. The one rule for all that is called different: the 95% interval
+        excludes 0 and the exact p is below 0.05. Where examples that differ are few the two may disagree; then nobody wins."""
+        if self.p_value >= SIGNIFICANT or not self.interval.excludes_zero:
+            return 0
+        return 1 if self.difference > 0 else -1
+
 
 class Comparison(NamedTuple):
     """Two models under the same attack, targets and starts, at one read-out."""
@@ -84,6 +96,33 @@ def wilson(count: int, total: int, confidence: float = 0.95) -> Interval:
     half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
     # at the ends the bound is the observed proportion itself; rounding would leave it 1e-17 off
     return Interval(0.0 if count == 0 else centre - half, 1.0 if count == total else centre + half)
+
+
+def finite_share(count: int, total: int, available: int, confidence: float = 0.95) -> Interval:
+    """The share of all `available` examples of which `count` out of `total`, drawn without replacement, are so: the exact
+    (hypergeometric) interval, which knows what was drawn and is a point where that was all.
+
+    Raises:
+      ValueError: `total` is not in 1..available, `count` is not in 0..total, or `confidence` is not in (0, 1)."""
+    if not 0 <= count <= total <= available or total < 1 or not 0 < confidence < 1:
+        raise ValueError(f"{count} of {total} of {available} is not a share")
+    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, available + 1)))])  # of factorials
+
+    def tail(true_count: int, first: int, last: int) -> float:
+        """The chance to draw from `first` to `last` where so many of all are so."""
+        x = np.arange(max(first, total - (available - true_count), 0), min(last, true_count, total) + 1)
+        ways = _log_choose(logs, true_count, x) + _log_choose(logs, available - true_count, total - x)
+        return float(np.exp(ways - _log_choose(logs, available, total)).sum())
+
+    alpha = (1 - confidence) / 2
+    lowest, highest = count, available - (total - count)
+    low = bisect_left(range(lowest, highest), True, key=lambda k: tail(k, count, total) > alpha)
+    high = bisect_left(range(lowest + 1, highest + 1), True, key=lambda k: tail(k, 0, count) <= alpha)
+    return Interval((lowest + low) / available, (lowest + high) / available)
+
+
+def _log_choose(logs: np.ndarray, n: Any, k: Any) -> Any:
+    return logs[n] - logs[k] - logs[n - k]
 
 
 def paired_difference(counts: PairedCounts, confidence: float = 0.95) -> Interval:

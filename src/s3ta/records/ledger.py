@@ -35,6 +35,9 @@ INFORMATIVE = "informative"
 """The manifest's key whose content (versions, hardware) may differ between sessions and is never compared."""
 
 _HASH_KEY, _MANIFEST_KEY = b"s3ta.content", b"s3ta.manifest"
+_PROSE = "suite.description"
+"""In other words it is the same measurement: what is run say the settings."""
+_COSTS = ["num_gradients", "num_forwards"]
 
 
 class ForeignChunkError(UserError):
@@ -79,7 +82,8 @@ class Ledger:
                     f"{folder} holds chunks but no manifest.json, so what they measure is unknown: use another folder."
                 )
             return
-        differences = list(manifest_differences(_read_manifest(folder), manifest))
+        there = _read_manifest(folder)
+        differences = [one for one in manifest_differences(there, manifest) if one[0] != _PROSE]
         if differences:
             raise UserError(
                 f"{folder} already holds another evaluation: "
@@ -122,9 +126,13 @@ class Ledger:
             index for index in sorted(range(self.num_chunks) if among is None else among) if not self._is_sound(index)
         ]
 
+    def discard_chunk(self, index: int) -> None:
+        """Take a chunk away that was laid out for other examples than the measurement now asks of it; absent is fine."""
+        self.chunk_path(index).unlink(missing_ok=True)
+
     def write_chunk(self, index: int, columns: Mapping[str, Any] | pa.Table) -> None:
         """Write one chunk, whole or not at all. A damaged one is replaced; a sound one with the same records is left
-        alone.
+        alone, whatever the counts of passes (which once left out verdicts on the way).
 
         Args:
           index: 0 up to `num_chunks - 1`.
@@ -138,7 +146,7 @@ class Ledger:
         table = to_table(columns)
         path, digest = self.chunk_path(index), content_hash(table, str(index), self.identity)
         if self._is_sound(index):
-            if content_hash(self.read_chunk(index), str(index), self.identity) != digest:
+            if not self.read_chunk(index).drop_columns(_COSTS).equals(table.drop_columns(_COSTS)):
                 raise UserError(f"{path} already holds other records; finished chunks are never overwritten.")
             return
         buffer = io.BytesIO()

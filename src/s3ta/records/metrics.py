@@ -48,6 +48,8 @@ class Score(NamedTuple):
     """Forward evaluations likewise, those of the gradients among them."""
     num_cut: int = 0
     """Correct examples that a budget kept from being attacked to the end: top-1 is then an upper bound."""
+    num_cut_misses: int = 0
+    """Examples not on target that it kept so: success is then a lower bound."""
 
     @property
     def top1(self) -> float:
@@ -97,13 +99,13 @@ def outcomes(table: pa.Table, *, num_restarts: int | None = None, cascade: bool 
 
     Args:
       table: records as of `Ledger.table`.
-      num_restarts: only the first so many restarts (restart < num_restarts); None takes all. Attacks with fewer keep
-        theirs.
+      num_restarts: only the first so many restarts (restart < num_restarts); None takes all that every example has, from
+        the first on without a gap. Attacks with fewer keep theirs.
       cascade: whether the suite was one (manifest: `suite.cascade`).
 
     Raises:
-      UserError: an example's label or target changes between restarts (protocol E9, X15), an example is recorded
-        twice, or lacks a restart before its last."""
+      UserError: an example's label or target changes between restarts (protocol E9, X15), or an example is recorded
+        twice."""
     if num_restarts is not None and num_restarts < 1:
         raise ValueError(f"num_restarts is {num_restarts}, not at least 1")
     attack = table["attack"].combine_chunks().dictionary_encode()
@@ -121,9 +123,14 @@ def outcomes(table: pa.Table, *, num_restarts: int | None = None, cascade: bool 
         of_attack = columns["attack"] == code
         for num_steps in np.unique(columns["num_attack_steps"][of_attack]):
             rows = np.flatnonzero(of_attack & (columns["num_attack_steps"] == num_steps))
-            common = _common_restarts(columns["restart"][rows], columns["example"][rows])
+            restarts, examples = columns["restart"][rows], columns["example"][rows]
+            leading = _leading_restarts(restarts, examples, len(ids))
+            begun = leading[examples] > 0  # of an evaluation that lacks a chunk, some have only later restarts
+            if not begun.any():
+                continue
+            common = int(leading[examples[begun]].min())
             limit = common if num_restarts is None else min(num_restarts, common)
-            rows = rows[columns["restart"][rows] < limit]
+            rows = rows[begun & (restarts < limit)]
             found.append(
                 _reduce(names[code], int(num_steps), {name: values[rows] for name, values in columns.items()}, ids)
             )
@@ -140,26 +147,35 @@ def scores(table: pa.Table, *, num_restarts: int | None = None, cascade: bool = 
 def nested_scores(table: pa.Table, counts: Sequence[int] = (1, 10, 100)) -> list[Score]:
     """Scores over the first 1, 10, 100 restarts of the same run (the paper's table 5), as far as there are so many.
 
-    The counts are nested: more restarts can only lower top-1 and raise success. The number run is always included."""
+    The counts are nested: more restarts can only lower top-1 and raise success. The number run is always included, of each
+    attack its own."""
     available = int(table["restart"].to_numpy().max()) + 1
     wanted = sorted({count for count in counts if count < available} | {available})
-    nested = [score for count in wanted for score in scores(table, num_restarts=count) if score.num_restarts == count]
-    return sorted(
-        nested, key=lambda score: (score.attack != CLEAN, score.attack, score.num_attack_steps, score.num_restarts)
-    )
+    nested = {
+        (score.attack != CLEAN, score.attack, score.num_attack_steps, score.num_restarts): score
+        for count in wanted
+        for score in scores(table, num_restarts=count)
+    }
+    return [nested[key] for key in sorted(nested)]
 
 
 def _together(found: Sequence[Outcome]) -> list[Outcome]:
-    """The outcomes of a cascade: each with everything before it."""
+    """The outcomes of a cascade: each with everything before it, on the examples that are recorded in all of it.
+
+    It ends where nothing is known of an attack before: then examples have left that none of the recorded attacks broke."""
     total: list[Outcome] = []
     for outcome in found:
         if not total:
+            if outcome.attack != CLEAN:
+                break
             total.append(outcome)
             continue
         before = total[-1]
-        place = np.searchsorted(
-            before.example_ids, outcome.example_ids
-        )  # an unfinished attack has met only some of them
+        outcome = _of_examples(outcome, np.isin(outcome.example_ids, before.example_ids))
+        place = np.searchsorted(before.example_ids, outcome.example_ids)  # all of them are there
+        unexplained = before.correct[place] & ~outcome.measured & ~outcome.cut
+        if unexplained.any() or not len(place):
+            break
         correct = before.correct[place] & (outcome.correct | ~outcome.measured)
         total.append(
             replace(
@@ -176,11 +192,18 @@ def _together(found: Sequence[Outcome]) -> list[Outcome]:
     return total
 
 
-def _common_restarts(restarts: np.ndarray, examples: np.ndarray) -> int:
-    """How many restarts every recorded example has: of an unfinished evaluation, the last one is often only begun."""
-    last = np.full(int(examples.max()) + 1, -1)
-    np.maximum.at(last, examples, restarts)
-    return int(last[last >= 0].min()) + 1
+def _of_examples(outcome: Outcome, kept: np.ndarray) -> Outcome:
+    """The outcome of some examples only; `kept` says which."""
+    arrays = {name: values[kept] for name, values in vars(outcome).items() if isinstance(values, np.ndarray)}
+    return replace(outcome, **arrays)
+
+
+def _leading_restarts(restarts: np.ndarray, examples: np.ndarray, num_examples: int) -> np.ndarray:
+    """How many restarts of each example are recorded without a gap from the first on: of an unfinished evaluation, the last
+    one is often only begun."""
+    there = np.zeros((num_examples, int(restarts.max()) + 1), bool)
+    there[examples, restarts] = True
+    return np.logical_and.accumulate(there, axis=1).sum(axis=1)
 
 
 def _reduce(attack: str, num_steps: int, rows: dict[str, np.ndarray], ids: np.ndarray) -> Outcome:
@@ -246,4 +269,5 @@ def _count(outcome: Outcome, clean: Outcome | None) -> Score:
         mean_gradients=float(outcome.num_gradients.mean()),
         mean_forwards=float(outcome.num_forwards.mean()),
         num_cut=int((outcome.cut & outcome.correct).sum()),
+        num_cut_misses=int((outcome.cut & ~outcome.hit).sum()) if outcome.targeted else 0,
     )

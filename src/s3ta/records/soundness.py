@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from s3ta.config import format_radius
 from s3ta.records.finding import Finding
-from s3ta.records.intervals import wilson
+from s3ta.records.intervals import finite_share, wilson
+from s3ta.records.ledger import INFORMATIVE
 from s3ta.records.metrics import Outcome
 from s3ta.records.schema import CLEAN, filled
 from s3ta.records.strength import Settings
@@ -22,6 +23,8 @@ _TOLERANCE = 1e-5
 _PIXEL_TOLERANCE = 1e-6
 """At least: float32 pixels near 1 are no finer than 6e-8, and a radius may be small."""
 
+DRAWN, LISTED = "drawn", "listed"
+"""How the examples of an evaluation were chosen, as a manifest tells it (`informative.examples`)."""
 _LITTLE = 0.1
 """Of the way from guessing to perfect."""
 
@@ -93,7 +96,8 @@ def above_chance(reduced: list[Outcome], manifest: dict[str, Any]) -> list[Findi
 
 
 def subset_of_all(reduced: list[Outcome], manifest: dict[str, Any]) -> list[Finding]:
-    """How far numbers on some of the examples can be off those on all of them."""
+    """How far numbers on some of the examples can be off those on all of them: where they were drawn, for of a list nobody
+    knows how it was made."""
     data = manifest.get("data", {})
     used, available = data.get("num_examples"), data.get("num_available")
     if not used or not available:
@@ -102,19 +106,27 @@ def subset_of_all(reduced: list[Outcome], manifest: dict[str, Any]) -> list[Find
     evidence: dict[str, Any] = {"num_examples": used, "num_available": available}
     if used >= available:
         return [Finding("subset", "passed", f"All {available:,} examples of the split were used.", evidence)]
+    chosen = manifest.get(INFORMATIVE, {}).get("examples")
+    part = f"{used:,} of {available:,} examples were used"
+    if chosen == LISTED:
+        sentence = f"{part}, those of a given list: what the others would give does not follow from them."
+        advice = "Name the list beside the number, and compare only with numbers on the same examples."
+        return [Finding("subset", "note", sentence, evidence | {"examples": LISTED}, advice)]
     measured = {outcome.attack: outcome for outcome in reduced}.values()
     lowest = min(measured, key=lambda outcome: outcome.correct.mean(), default=None)
     told = []
     for outcome in measured:
         if outcome.attack == CLEAN or outcome is lowest:
-            interval = wilson(int(outcome.correct.sum()), len(outcome.correct))
-            told.append(
-                f"{50 * (interval.high - interval.low):.1f} points for '{outcome.attack}' ({100 * outcome.correct.mean():.1f}%)"
+            share = outcome.correct.mean()
+            low, high = finite_share(
+                int(outcome.correct.sum()), len(outcome.correct), max(available, len(outcome.correct))
             )
-            evidence[f"half_width_{outcome.attack}"] = round((interval.high - interval.low) / 2, 6)
-    sentence = (
-        f"{used:,} of {available:,} examples were used. By chance alone top-1 may be off by up to "
-        f"{' and '.join(told)} (95%)."
-    )
+            told.append(
+                f"from {100 * low:.1f}% to {100 * high:.1f}% for '{outcome.attack}' ({100 * share:.1f}% of these)"
+            )
+            evidence[f"interval_{outcome.attack}"] = [round(low, 6), round(high, 6)]
+    drawn = ", drawn at random" if chosen else ""
+    condition = "" if chosen else ", if these were drawn at random"
+    sentence = f"{part}{drawn}. Top-1 on all {available:,} may be {' and '.join(told)} (95%{condition})."
     advice = "Quote the interval, and compare only with numbers on the same examples."
     return [Finding("subset", "note", sentence, evidence, advice)]

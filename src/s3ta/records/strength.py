@@ -109,7 +109,7 @@ def converged(reduced: list[Outcome]) -> list[Finding]:
             "num_examples": counts.total,
         }
         between = f"{_points(counts.difference)} (95% interval {100 * low:.1f} to {100 * high:.1f})"
-        if low > 0 and counts.difference > _CONSIDERABLE:
+        if counts.winner == 1 and counts.difference > _CONSIDERABLE:
             sentence = f"'{name}' has not converged: {steps} its top-1 still falls by {between}."
             advice = (
                 "More attack steps would lower it further: give more, or say the number of steps beside the number."

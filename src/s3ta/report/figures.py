@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from s3ta.records import CLEAN, Comparison, Score, wilson
+from s3ta.records import CLEAN, Comparison, Score
 from s3ta.report.drawing import (
     DASHES,
     MARKERS,
@@ -25,7 +25,7 @@ from s3ta.report.drawing import (
 from s3ta.report.pairs import PairOfRuns
 from s3ta.report.runs import Run
 from s3ta.report.stages import attack_order, cascading, stages
-from s3ta.report.tables import measures, p_text, points
+from s3ta.report.tables import bounds, measures, p_text, points
 from s3ta.report.words import identity_text, threat_text
 
 
@@ -125,9 +125,9 @@ def _rows_figure(
         y = np.array([row for row, _ in found])
         counts = [(_count(score, success=success), score.num_examples) for _, score in found]
         x = np.array([100 * count / total for count, total in counts])
-        bounds = 100 * np.array([wilson(count, total) for count, total in counts]).T
+        ends = 100 * np.array([bounds(score, success=success) for _, score in found]).T
         look: dict[str, Any] = style(index) | ({} if connect else {"linestyle": "none"})
-        axes.errorbar(x, y, xerr=np.abs(bounds - x), **look, capsize=2.5, label=run.label)
+        axes.errorbar(x, y, xerr=np.abs(ends - x), **look, capsize=2.5, label=run.label)
         cut = [place for place, (_, score) in enumerate(found) if score.num_cut and not success]
         hollow: dict[str, Any] = {"markerfacecolor": PAGE, "markeredgewidth": 1.6, "zorder": 3, "linestyle": "none"}
         axes.plot(x[cut], y[cut], color=look["color"], marker=look["marker"], markersize=6, **hollow)
@@ -163,9 +163,9 @@ def _strength(runs: Sequence[Run], panel: Panel, *, success: bool) -> FigureSvg:
         x = np.array([place[score.num_attack_steps] for score in line])
         counts = [(_count(score, success=success), score.num_examples) for score in line]
         y = np.array([100 * count / total for count, total in counts])
-        bounds = 100 * np.array([wilson(count, total) for count, total in counts])
-        axes.fill_between(x, bounds[:, 0], bounds[:, 1], color=colour(index), alpha=0.16, linewidth=0)
-        axes.errorbar(x, y, yerr=np.abs(bounds.T - y), **style(index), capsize=2.5, label=run.label)
+        ends = 100 * np.array([bounds(score, success=success) for score in line])
+        axes.fill_between(x, ends[:, 0], ends[:, 1], color=colour(index), alpha=0.16, linewidth=0)
+        axes.errorbar(x, y, yerr=np.abs(ends.T - y), **style(index), capsize=2.5, label=run.label)
         told = ", ".join(f"{value:.1f}% at {s.num_attack_steps or 'clean'}" for value, s in zip(y, line, strict=True))
         described.append(f"{run.label}: {told}")
     shown = _thinned(
@@ -206,7 +206,7 @@ def forest_figure(compared: PairOfRuns) -> FigureSvg:
         middle = 100 * counts.difference
         tint, marker = (colour(3), "s") if measure == "success" else (colour(2), "o")
         axes.plot([low, high], [row, row], color=tint, linewidth=2.2, solid_capstyle="butt")
-        filled = tint if counts.interval.excludes_zero else "none"
+        filled = tint if counts.winner else "none"
         axes.plot(
             [middle],
             [row],

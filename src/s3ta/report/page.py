@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from s3ta.errors import UserError
 from s3ta.files import write_atomic
-from s3ta.records import CLEAN, Interval, Score, nested_scores, wilson
+from s3ta.records import CLEAN, Interval, Score, nested_scores
 from s3ta.report import facts, figures, gallery, tables
 from s3ta.report.calibration import calibration_section
 from s3ta.report.drawing import NUM_COLOURS, FigureSvg
@@ -179,7 +179,7 @@ def _groups(runs: Sequence[Run]) -> list[AttackGroup]:
 
 
 def _row(run: Run, colour: int, score: Score, stage: Stage | None) -> ScoreRow:
-    top1, success = _cell(score.num_correct, score), _cell(score.num_hits, score)
+    top1, success = _cell(score.num_correct, score), _cell(score.num_hits, score, success=True)
     assert top1 is not None
     broken = ""
     if stage is not None:
@@ -191,10 +191,10 @@ def _row(run: Run, colour: int, score: Score, stage: Stage | None) -> ScoreRow:
     return ScoreRow(run.label, tint, score.num_examples, top1, bool(score.num_cut), success, broken, cost)
 
 
-def _cell(count: int | None, score: Score) -> RateCell | None:
+def _cell(count: int | None, score: Score, *, success: bool = False) -> RateCell | None:
     if count is None:
         return None
-    return RateCell(count / score.num_examples, wilson(count, score.num_examples))
+    return RateCell(count / score.num_examples, tables.bounds(score, success=success))
 
 
 def _restarts(runs: Sequence[Run]) -> tables.Table | None:
@@ -206,8 +206,7 @@ def _restarts(runs: Sequence[Run]) -> tables.Table | None:
         repeated = {score.attack for score in run.scores if score.num_restarts > 1}
         for score in nested_scores(run.table):
             if score.attack in repeated and score.num_attack_steps == run_last(run, score.attack):
-                total = score.num_examples
-                rates = [tables.rate(score.num_correct, total), tables.rate(score.num_hits, total)]
+                rates = [tables.top1_text(score), tables.success_text(score)]
                 rows.append([run.label, score.attack, str(score.num_restarts), *rates])
     return tables.Table(
         ["Model", "Attack", "Starts", "Right after all (95% interval)", "Hit by any (95% interval)"], rows

@@ -19,7 +19,7 @@ from s3ta.files import write_atomic
 from s3ta.records import CLEAN, Score, is_trial, nested_scores
 from s3ta.report.pairs import refuse_unlike
 from s3ta.report.runs import Run, clean_score, read_runs
-from s3ta.report.tables import Table, latex_text, rate, table_text, top1_text
+from s3ta.report.tables import Table, latex_text, success_text, table_text, top1_text
 from s3ta.report.words import threat_text
 
 NOTHING = "–"
@@ -350,7 +350,7 @@ def _cell(score: Score | None, num_examples: int | None) -> str:
         return NOTHING
     told = top1_text(score)
     if score.num_hits is not None:
-        told += f" / {rate(score.num_hits, score.num_examples)}"
+        told += f" / {success_text(score)}"
     return told if score.num_examples == num_examples else f"{told} (n = {score.num_examples:,})"
 
 

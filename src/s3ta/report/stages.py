@@ -37,14 +37,15 @@ def stages(table: pa.Table) -> list[Stage]:
     found: list[Stage] = []
     reduced = outcomes(table, cascade=True)
     names, statuses = (np.array(table[column].to_pylist(), dtype=object) for column in ("attack", "status"))
+    num_examples = len(table["example_id"].unique())
     ran = set(names[statuses == RUN])
     for index, (outcome, score) in enumerate(zip(reduced, scores(table, cascade=True), strict=True)):
         num_left = score.num_examples
         if index:
             before = reduced[index - 1]
-            num_left = int(before.correct[np.searchsorted(before.example_ids, outcome.example_ids)].sum())
+            num_left = int(before.correct[np.isin(before.example_ids, outcome.example_ids)].sum())
         did_run = outcome.attack in ran or not num_left
-        whole = score.num_examples == len(reduced[0].example_ids)
+        whole = score.num_examples == num_examples
         found.append(Stage(score, num_left, num_left - score.num_correct, did_run, whole))
     return found
 

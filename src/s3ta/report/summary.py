@@ -10,20 +10,24 @@ from s3ta.files import write_atomic, write_json
 from s3ta.records import CLEAN, Finding, Ledger, Score, is_cascade, scores
 from s3ta.report.runs import read_runs
 from s3ta.report.stages import Stage, stages
-from s3ta.report.tables import Table, cost_texts, full_table, rate, read_out_table, table_text, top1_text
+from s3ta.report.tables import Table, cost_texts, full_table, read_out_table, success_text, table_text, top1_text
 from s3ta.report.trust import TOLD, Trust, read_trust
+from s3ta.report.words import ball_text
 
 
 def summary(folder: Path) -> Table:
-    """Every read-out of a ledger: top-1 and attack success, each with its 95% interval (X36), and what an image cost.
+    """Every read-out of a ledger: the ball, top-1 and attack success, each with its 95% interval (X36), and what an image cost.
 
     Of a cascade the worst case over all attacks so far, and how many images each attack broke of those left. Raises
     UserError where the folder holds no records."""
     ledger = Ledger.read(folder)
     table = ledger.table()
+    attacks = {attack["name"]: attack for attack in ledger.manifest["suite"]["attacks"]}
+    balls = {name: ball_text(settings) for name, settings in attacks.items()}
     if is_cascade(ledger.manifest):
         headers = [
             "attack",
+            "radius",
             "steps",
             "n",
             "right after all so far (95% interval)",
@@ -31,15 +35,24 @@ def summary(folder: Path) -> Table:
             "gradients",
             "other forwards",
         ]
-        return Table(headers, [_row(stage.name, stage.score, _broken(stage)) for stage in stages(table)])
-    headers = ["attack", "steps", "n", "top-1 (95% interval)", "success (95% interval)", "gradients", "other forwards"]
-    rows = [_row(score.attack, score, rate(score.num_hits, score.num_examples)) for score in scores(table)]
-    return Table(headers, rows)
+        return Table(headers, [_row(stage.name, balls, stage.score, _broken(stage)) for stage in stages(table)])
+    headers = [
+        "attack",
+        "radius",
+        "steps",
+        "n",
+        "top-1 (95% interval)",
+        "success (95% interval)",
+        "gradients",
+        "other forwards",
+    ]
+    return Table(headers, [_row(score.attack, balls, score, success_text(score)) for score in scores(table)])
 
 
-def _row(name: str, score: Score, middle: str) -> list[str]:
+def _row(name: str, balls: dict[str, str], score: Score, middle: str) -> list[str]:
     num_steps, num_examples = f"{score.num_attack_steps:,}", f"{score.num_examples:,}"
-    return [name, num_steps, num_examples, top1_text(score), middle, *cost_texts(score)]
+    ball = balls.get(score.attack, "–")
+    return [name, ball, num_steps, num_examples, top1_text(score), middle, *cost_texts(score)]
 
 
 def _broken(stage: Stage) -> str:

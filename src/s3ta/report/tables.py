@@ -75,7 +75,7 @@ def latex_text(text: str) -> str:
 
 
 def _is_numbers(column: Sequence[str]) -> bool:
-    return all(re.match(r"([+−-]?[\d.]|–$|at most |< )", cell) for cell in column)
+    return all(re.match(r"([+−-]?[\d.]|–$|at most |at least |< )", cell) for cell in column)
 
 
 _LATEX = {
@@ -125,9 +125,25 @@ def p_text(p_value: float) -> str:
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
+def bounds(score: Score, *, success: bool = False) -> Interval:
+    """The 95% interval of top-1, or of success. Where a budget left something out, it covers all that this might have done:
+    from that of nobody left right to that of what was seen, and likewise for the target."""
+    seen, might = (score.num_hits or 0, score.num_cut_misses) if success else (score.num_correct, -score.num_cut)
+    one, other = (wilson(seen + more, score.num_examples) for more in (0, might))
+    return Interval(min(one.low, other.low), max(one.high, other.high))
+
+
 def top1_text(score: Score) -> str:
     """Top-1 with its interval; `at most` where a budget kept attacks from images that are still right."""
-    return f"{'at most ' if score.num_cut else ''}{rate(score.num_correct, score.num_examples)}"
+    return f"{'at most ' if score.num_cut else ''}{percent(score.top1)} {percent_interval(bounds(score))}"
+
+
+def success_text(score: Score) -> str:
+    """Success with its interval, `at least` where a budget kept attacks from images; a dash where there is no target."""
+    if score.success is None:
+        return "–"
+    at_least = "at least " if score.num_cut_misses else ""
+    return f"{at_least}{percent(score.success)} {percent_interval(bounds(score, success=True))}"
 
 
 def cost_texts(score: Score) -> tuple[str, str]:
@@ -148,7 +164,7 @@ def summary_table(runs: Sequence[Run]) -> Table:
             attack_text(run.attacks.get(score.attack), score.attack, score.num_attack_steps, score.num_restarts),
             f"{score.num_examples:,}",
             top1_text(score),
-            rate(score.num_hits, score.num_examples),
+            success_text(score),
             *cost_texts(score),
         ]
         for run in runs
@@ -168,7 +184,7 @@ def read_out_table(runs: Sequence[Run]) -> Table:
             f"{score.num_restarts:,}",
             f"{score.num_examples:,}",
             top1_text(score),
-            rate(score.num_hits, score.num_examples),
+            success_text(score),
         ]
         for run in runs
         for score in run.scores
@@ -205,8 +221,7 @@ def full_table(runs: Sequence[Run]) -> Table:
     for run in runs:
         for score in run.scores:
             counts = [score.attack, score.num_attack_steps, score.num_restarts, score.num_examples]
-            cells: list[Any] = [run.label, *counts, *_numbers(score.num_correct, score.num_examples)]
-            cells += _numbers(score.num_hits, score.num_examples)
+            cells: list[Any] = [run.label, *counts, *_numbers(score), *_numbers(score, success=True)]
             cells += [
                 "" if score.num_clean_is_target is None else score.num_clean_is_target,
                 f"{score.max_distance:.6g}",
@@ -255,5 +270,8 @@ def measures(comparison: Comparison) -> list[tuple[str, PairedCounts]]:
     return both if comparison.success is None else [*both, ("success", comparison.success)]
 
 
-def _numbers(count: int | None, total: int) -> list[Any]:
-    return ["", "", "", ""] if count is None else [count, *(f"{x:.6f}" for x in (count / total, *wilson(count, total)))]
+def _numbers(score: Score, *, success: bool = False) -> list[Any]:
+    count = score.num_hits if success else score.num_correct
+    if count is None:
+        return ["", "", "", ""]
+    return [count, *(f"{x:.6f}" for x in (count / score.num_examples, *bounds(score, success=success)))]

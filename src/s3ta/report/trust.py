@@ -91,7 +91,7 @@ def read_trust(folder: Path, table: pa.Table, manifest: dict[str, Any]) -> Trust
     lint, probes = (
         None if stored.get(source) is None else _parsed(stored[source], path, source) for source in ("lint", "probes")
     )
-    return Trust(lint, probes, findings(table, manifest))
+    return Trust(lint, probes, findings(table, manifest, probes or ()))
 
 
 def checks(trusts: Sequence[tuple[str, Trust]]) -> Checks:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from s3ta.records import PairedCounts, Score, wilson
+from s3ta.records import PairedCounts, Score
 from s3ta.report.calibration import headline, headline_title, is_natural
 from s3ta.report.pairs import PairOfRuns
 from s3ta.report.runs import Run, clean_score
 from s3ta.report.stages import cascading, last_stage, num_attacks
-from s3ta.report.tables import percent, percent_interval, points, points_interval
+from s3ta.report.tables import p_text, percent, points, points_interval, success_text, top1_text
 from s3ta.report.words import attack_text, identity_text, made_with, norm_of, number
 
 WORST = "worst case"
@@ -148,17 +148,17 @@ def _title(runs: Sequence[Run], outcome: dict[str, str | None]) -> str:
 def _judge(runs: Sequence[Run], compared: Sequence[PairOfRuns], judged: Judged) -> tuple[str | None, str]:
     """The winner under one attack, or None, and the sentence that says so.
 
-    The leader by top-1 wins if every paired 95% interval against the others excludes zero, if its own number is no upper
-    bound, and, under a targeted attack, if no other model is hit clearly less often."""
+    The leader by top-1 wins if it differs from each of the others by `PairedCounts.winner` (interval and exact p), if its own
+    number is no upper bound, and, under a targeted attack, if no other model is hit clearly less often."""
     best = max(judged.scores, key=lambda score: score.top1)
     place = judged.scores.index(best)
     leader, others = runs[place], [run for index, run in enumerate(runs) if index != place]
     attack = (best.attack, best.num_attack_steps)
     top1 = {run.label: _counts(compared, leader, run, attack, success=False) for run in others}
-    open_to = [run for run in others if not top1[run.label].interval.low > 0]
+    open_to = [run for run in others if top1[run.label].winner < 1]
     targeted = best.num_hits is not None
     success = {run.label: _counts(compared, leader, run, attack, success=True) for run in others} if targeted else {}
-    against = [run for run in others if run.label in success and success[run.label].interval.low > 0]
+    against = [run for run in others if run.label in success and success[run.label].winner == 1]
     sentence = f"{_shares(runs, judged)} {_difference(leader, others, open_to, top1, 'top-1')}"
     if targeted:
         sentence += f" {_success_sentence(leader, others, success)}"
@@ -178,24 +178,34 @@ def _difference(
 ) -> str:
     if len(others) == 1:
         only = counts[others[0].label]
-        told = f"The difference in {measure} is {points(only.difference)} points {points_interval(only.interval)}"
-        return told + (": the interval contains 0, undecided." if open_to else f" in favour of {leader.label}.")
+        told = f"The difference in {measure} ({leader.label} minus {others[0].label}) is {_difference_text(only)}"
+        return told + (f": {_undecided(only)}, undecided." if open_to else f" in favour of {leader.label}.")
     if not open_to:
-        return f"{leader.label} leads each of the others by a difference whose interval excludes 0."
+        return f"{leader.label} leads each of the others by a difference whose interval excludes 0, with an exact p below 0.05."
     return f"{leader.label} has the highest {measure}, but undecided against {_listed(run.label for run in open_to)}."
+
+
+def _difference_text(counts: PairedCounts) -> str:
+    return f"{points(counts.difference)} points {points_interval(counts.interval)}"
+
+
+def _undecided(counts: PairedCounts) -> str:
+    """Why nobody wins."""
+    if not counts.interval.excludes_zero:
+        return "the interval contains 0"
+    return f"of {counts.only_a + counts.only_b} images that differ the exact McNemar p is {p_text(counts.p_value)}"
 
 
 def _success_sentence(leader: Run, others: Sequence[Run], success: dict[str, PairedCounts]) -> str:
     parts = []
     for run in others:
         counts = success[run.label]
-        if not counts.interval.excludes_zero:
-            told = "undecided, the interval contains 0"
+        if not counts.winner:
+            told = f"undecided, {_undecided(counts)}"
         else:
-            told = f"{leader.label if counts.difference < 0 else run.label} is clearly hit less often"
+            told = f"{leader.label if counts.winner < 0 else run.label} is clearly hit less often"
         parts.append(
-            f"in attack success the difference ({leader.label} minus {run.label}) is "
-            f"{points(counts.difference)} points {points_interval(counts.interval)} ({told})"
+            f"in attack success the difference ({leader.label} minus {run.label}) is {_difference_text(counts)} ({told})"
         )
     sentence = "; ".join(parts)
     return f"{sentence[0].upper()}{sentence[1:]}."
@@ -206,11 +216,10 @@ def _shares(runs: Sequence[Run], judged: Judged) -> str:
     parts = []
     for run, found in zip(runs, judged.scores, strict=True):
         is_first = not parts
-        text = f"{run.label} {'is right ' if is_first else ''}on {_top1(found)}"
+        text = f"{run.label} {'is right ' if is_first else ''}on {top1_text(found)}"
         if found.num_hits is not None:
-            hit = percent_interval(wilson(found.num_hits, found.num_examples))
             gives = "and gives the attacker's answer on" if is_first else "and"
-            text += f" {gives} {percent(found.num_hits / found.num_examples)} {hit}"
+            text += f" {gives} {success_text(found)}"
         if judged.objective == WORST and not _alike([num_attacks(run) for run in runs]):
             text += f" after {number(num_attacks(run), 'attack')}"
         parts.append(text)
@@ -242,7 +251,7 @@ def _lower(runs: Sequence[Run], judged: Judged) -> list[str]:
     for run, score in zip(runs, judged.scores, strict=True):
         lowest = _lowest(run, score)
         if lowest is not score:
-            told.append(f"{lowest.attack} leaves {run.label} only {_top1(lowest)}")
+            told.append(f"{lowest.attack} leaves {run.label} only {top1_text(lowest)}")
     return [f"Other attacks with the same means do more: {'; '.join(told)}."] if told else []
 
 
@@ -264,11 +273,6 @@ def _is_rival(settings: dict[str, Any] | None, other: dict[str, Any]) -> bool:
         return False
     same_aim = settings.get("objective") == other.get("objective")
     return same_aim and _kind_of_threat(settings) == _kind_of_threat(other) and _radius(settings) <= _radius(other)
-
-
-def _top1(score: Score) -> str:
-    at_most = "at most " if score.num_cut else ""
-    return f"{at_most}{percent(score.top1)} {percent_interval(wilson(score.num_correct, score.num_examples))}"
 
 
 def _transferred(runs: Sequence[Run]) -> str:

@@ -45,6 +45,16 @@ def threat_text(settings: Settings) -> str:
     return ", ".join(_threat(made_with(settings)))
 
 
+def ball_text(settings: Settings | None) -> str:
+    """The ball in short, radius and norm: `8/255 L-infinity`, `0.5 L2`, `0.2 L-infinity, masked`; a dash where the settings do
+    not say."""
+    inner = made_with(settings or {})
+    if not _is_number(inner.get("radius")):
+        return "–"
+    masked = ", masked" if inner.get("mask") else ""
+    return f"{format_radius(inner['radius'])} {NORMS.get(norm_of(inner), norm_of(inner))}{masked}"
+
+
 def made_with(settings: Settings) -> Settings:
     """The settings that the images were made with: of a transfer those of the attack on the other model."""
     inner = settings.get("attack")

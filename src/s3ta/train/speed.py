@@ -48,11 +48,14 @@ class Clock:
 
     def read(self, precision: str) -> dict[str, float]:
         """`images_per_second` (of all processes), seconds in each phase, and `utilization`: convolutions and matrix products
-        done here, over what this device does in large matrix products of that precision in that time. Then begins anew."""
+        done here, over what this device does in large matrix products of that precision in that time. Then begins anew.
+
+        At most 1: where training does more a second than those did (they were timed on a busy machine, or a convolution
+        needs fewer operations than counted), it is itself the most that was seen."""
         total = sum(self._seconds.values()) or 1e-9
         told = {"images_per_second": round(self._images / total, 2)}
         told |= {name: round(seconds, 3) for name, seconds in self._seconds.items()}
-        told["utilization"] = round(self._operations / total / measured_peak(self._device, precision), 4)
+        told["utilization"] = round(min(1.0, self._operations / total / measured_peak(self._device, precision)), 4)
         self._seconds, self._images, self._operations = dict.fromkeys(PHASES, 0.0), 0, 0.0
         return told
 

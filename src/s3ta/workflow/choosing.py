@@ -22,6 +22,7 @@ from s3ta.evaluate import (
     transfer_suite,
 )
 from s3ta.models import Card
+from s3ta.records.ledger import INFORMATIVE
 from s3ta.workflow.subject import Subject
 
 
@@ -40,19 +41,22 @@ def choose_suite(
     Raises UserError for a name that is unknown, and for a radius where the suite states its own."""
     card = subject.card
     found = radius if radius is not None else _usual_radius(subject, name)
-    at = Situation(found, card.num_glimpses, card.num_classes)
-    if attacks:
-        if name is not None:
-            raise UserError("Give either --suite or --attack, not both.")
-        suite = suite_of(attacks, at)
-    else:
+    at = Situation(found, card.num_glimpses, card.num_classes, is_stated=radius is not None)
+    if attacks and name is not None:
+        raise UserError("Give either --suite or --attack, not both.")
+    if not attacks:
         name = name or (subject.recipe.suite if subject.recipe else "quick")
         if name in SUITES and radius is not None:
             raise UserError(
                 f"Suite '{name}' states its own radius: change it with attack.radius=... instead of --radius."
             )
-        suite = get_suite(name, at)
-    suite = changed_suite(tiny_suite(suite) if is_tiny else suite, overrides)
+
+    def built(at: Situation) -> Suite:
+        suite = suite_of(attacks, at) if attacks else get_suite(str(name), at)
+        return tiny_suite(suite) if is_tiny else suite
+
+    at_radius = None if name in SUITES else lambda radius: built(at._replace(radius=radius, is_stated=True))
+    suite = changed_suite(built(at), overrides, at_radius)
     refuse_misfits(suite, card)
     return suite
 
@@ -79,5 +83,7 @@ def _usual_radius(subject: Subject, name: str | None) -> float:
 def transferred(folder: Path, settings: Settings) -> tuple[KeptImages, Suite, Settings]:
     """The images of another model's evaluation, with the suite and settings to score them by."""
     images = KeptImages(folder)
-    settings = settings._replace(seed=images.manifest["seed"], targets=images.targets or None)
+    told = images.manifest
+    chosen = "listed" if told.get(INFORMATIVE, {}).get("examples") == "listed" else "drawn"
+    settings = settings._replace(seed=told["seed"], targets=images.targets or None, examples=chosen)
     return images, transfer_suite(images.manifest), settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,7 +34,7 @@ from s3ta.guard import guarded
 from s3ta.models import card_of, device_of
 from s3ta.progress import Reporter, console, progress
 from s3ta.ranks import Ranks, own_device, ranks
-from s3ta.records import Ledger
+from s3ta.records import Ledger, implausible_settings
 from s3ta.workflow.choosing import refuse_misfits
 from s3ta.workflow.examples import Examples, Measured, bring_together
 from s3ta.workflow.place import Place, device_at, minutes
@@ -42,6 +43,8 @@ from s3ta.workflow.subject import Subject
 from s3ta.workflow.trust import check_afterwards, look_over
 
 GALLERY_FILE, IDS_FILE, TARGETS_FILE = "gallery.npz", "examples.txt", "targets.csv"
+SAID_BY_THE_LINT = "The model (seems to answer with probabilities|answers in)"
+"""Warnings of the attacks, as a pattern."""
 
 
 def evaluate_model(
@@ -76,6 +79,8 @@ def evaluate_model(
         if rank.count > 1 and shard is not None:
             raise UserError("Under torchrun each process is a shard already: leave --shard out.")
         shard = shard or Shard(rank.rank + 1, rank.count)
+        if wanted.ids is not None and images is None:
+            settings = settings._replace(examples="listed")
         device = own_device(device_at(place))
         with guarded(f"Moving {subject.card.name} to {device}"):
             model = subject.model.to(device)
@@ -111,6 +116,8 @@ def _run(
     refuse_misfits(suite, card_of(model))
     told = manifest(model, dataset, suite, positions, settings, device_of(model))
     Ledger.check(folder, told)
+    if checks:
+        _warn_of_settings(told, strict=strict, aloud=rank.is_first)
     refuse_other_answers(folder, told)
     refuse_other_files(folder, measured)
     told["informative"] |= {"files": files_in_manifest(measured)}
@@ -130,9 +137,18 @@ def _run(
         )
     with report as tell, warnings.catch_warnings():
         if checks:  # the lint has said it
-            warnings.filterwarnings("ignore", "The model seems to answer with probabilities", UserWarning)
+            warnings.filterwarnings("ignore", SAID_BY_THE_LINT, UserWarning)
         fill(model, dataset, suite, ledger, positions, settings, tell, images, shard)
     return ledger
+
+
+def _warn_of_settings(told: dict[str, Any], *, strict: bool, aloud: bool) -> None:
+    """Attacks that cannot do what their radius says, before they are run. Raises UserError for them if strict."""
+    warned = [one for one in implausible_settings(told) if one.severity == "warning"]
+    if strict and warned:
+        raise UserError(f"Not evaluated: {' '.join(one.told for one in warned)}")
+    for one in warned if aloud else ():
+        console.print(f"warning: {one.kind}: {one.told}", markup=False, soft_wrap=True)
 
 
 def _problem(measured: Measured, suite: Suite, folder: Path, *, strict: bool) -> UserError | None:
@@ -181,7 +197,7 @@ def _finish(measured: Measured, suite: Suite, ledger: Ledger, *, checks: bool) -
             write_arrays(folder / GALLERY_FILE, gallery(model, dataset, kept, settings.micro_batch))
     if checks:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The model seems to answer with probabilities", UserWarning)
+            warnings.filterwarnings("ignore", SAID_BY_THE_LINT, UserWarning)
             check_afterwards(measured, suite, ledger)
 
 

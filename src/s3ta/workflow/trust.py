@@ -181,7 +181,8 @@ def check_afterwards(measured: Measured, suite: Suite, ledger: Ledger) -> None:
                 report=report,
             )
         told["probes"] = [one._asdict() for one in found]
-    told["records"] = [one._asdict() for one in findings(table, ledger.manifest)]
+    probed = [Finding(**one) for one in told.get("probes") or []]
+    told["records"] = [one._asdict() for one in findings(table, ledger.manifest, probed)]
     _write(ledger.folder, told)
 
 

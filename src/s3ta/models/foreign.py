@@ -22,6 +22,7 @@ from s3ta.models import weights as state
 from s3ta.models.card import Card, Classifier, card_of, device_of, with_outputs
 from s3ta.models.libraries import Known, from_timm, from_torchvision, reason, seeded
 from s3ta.models.pretrained import from_pretrained
+from s3ta.models.reading import split_key
 from s3ta.models.resnet import ResNet
 from s3ta.models.s3ta import S3TA
 
@@ -232,7 +233,7 @@ def _wrapped(known: Known, source: str, opening: Opening) -> Classifier:
 
 
 def _stem(weights: str) -> str:
-    path, key = state.split_key(weights)
+    path, key = split_key(weights)
     return path.stem if key is None else f"{path.stem}-{key}"
 
 

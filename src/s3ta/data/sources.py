@@ -125,7 +125,7 @@ class FolderDataset:
     def __init__(self, config: DataConfig, split: str, folder: Path, classes: Sequence[str], base: Path) -> None:
         """Classes are folders in `folder`; ids are paths from `base`."""
         self._how = config.preprocessing or DEFAULT
-        size = _size_of_files(config, self._how)
+        size = size_of_files(config, self._how)
         self.source, self.split, self.classes = config.source, split, classes
         self._folder, self._skip = base, config.on_unreadable == "skip"
         self._augment: Augment = config.augment
@@ -336,7 +336,7 @@ def _class_folders(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _size_of_files(config: DataConfig, how: Preprocessing) -> int:
+def size_of_files(config: DataConfig, how: Preprocessing) -> int:
     """Height and width that files get. Raises UserError where none is known, or two."""
     size = config.image_size or how.image_size
     if size is None:

@@ -81,6 +81,7 @@ def manifest(
             "batch_size": settings.batch_size or settings.micro_batch,
             "answers": answers(model),
             "python": platform.python_version(),
+            "origins": dict(settings.origins or {}),
         },
     }
 

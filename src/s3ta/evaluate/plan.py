@@ -42,6 +42,8 @@ class Settings(NamedTuple):
     ahead. None: the micro-batch. Changes no record of ours, so it identifies nothing."""
     targets: Mapping[str, int] | None = None
     """Targets by example id, given instead of drawn."""
+    origins: Mapping[str, str] | None = None
+    """Where the preparation of images comes from, in words, for the manifest; it only informs."""
 
 
 @dataclass(frozen=True)

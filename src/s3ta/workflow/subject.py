@@ -10,7 +10,16 @@ from torch import nn
 
 from s3ta.data import DataConfig, locate, open_dataset
 from s3ta.errors import UserError
-from s3ta.models import Card, Opening, card_of, find_weights, is_foreign, open_model, read_config
+from s3ta.models import (
+    Card,
+    Opening,
+    card_of,
+    find_weights,
+    is_foreign,
+    open_model,
+    read_config,
+    refuse_file_of_code,
+)
 from s3ta.progress import console
 from s3ta.train import TrainConfig, read_recipe, run_of
 from s3ta.workflow.place import Place
@@ -50,16 +59,18 @@ def open_subject(
         takes, where nobody did.
     Raises UserError as `s3ta.models.open_model`, and where `opening` says of one of our models what its folder knows better."""
     opening = opening or Opening()
+    refuse_file_of_code(source)
     if is_foreign(source):
         if not source.startswith(("timm:", "torchvision:")) and data is not None:
             opening = _sized(opening, data, split, place or Place())
         model = open_model(source, opening)
-        for note in card_of(model).config.get("notes", []):
-            console.print(f"note: {note}", markup=False, soft_wrap=True)
-        return Subject(source, model, card_of(model).classes, None, Path("runs") / _short(source, opening))
+        card = card_of(model)
+        for sentence in [*(f"note: {note}" for note in card.config.get("notes", [])), *card.origins.remarks]:
+            console.print(sentence, markup=False, soft_wrap=True)
+        return Subject(source, model, card.classes, None, Path("runs") / _short(source, opening))
     _, saved = read_config(find_weights(source))
     asked = opening._replace(class_names=None)._asdict()
-    said = [name.replace("_", "-") for name, value in asked.items() if value is not None]
+    said = [name.replace("_", "-") for name, value in asked.items() if value not in (None, ())]
     if said:
         raise UserError(f"{source} is a model of ours, which knows its own --{said[0]}: leave that out.")
     classes = opening.class_names or saved

@@ -45,7 +45,7 @@ SYNONYMS = {
         "niter",
     ),
     "num_restarts": ("restarts", "n_restarts", "nb_restarts", "random_restarts"),
-    "objective": ("loss", "loss_fn", "targeted"),
+    "objective": ("targeted",),
     "norm": ("p", "ord", "lp", "threat_model"),
     "num_train_steps": ("epochs", "max_steps", "total_steps"),
     "learning_rate": ("lr", "base_lr"),

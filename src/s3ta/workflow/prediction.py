@@ -68,7 +68,7 @@ def prepared_images(subject: Subject, images: list[Path], preprocessing: Preproc
     config, origins = prepared(subject, DataConfig(source="folder:images", preprocessing=preprocessing), card)
     how = config.preprocessing or DEFAULT
     size = size_of_files(config, how)
+    files = [load_image(path, size, card.in_channels, how) for path in images]
     line = preparation_line(described(how, size), card.config, origins)
     console.print(line, markup=False, soft_wrap=True)
-    files = [load_image(path, size, card.in_channels, how) for path in images]
     return as_images(torch.stack([torch.from_numpy(pixels) for pixels in files]))

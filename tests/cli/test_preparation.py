@@ -370,6 +370,10 @@ def test_a_folder_of_the_hub_brings_its_preparation(
     assert card.config["weights"] == "file hub/model.safetensors"
     assert (card.view == View(128, "bilinear")) is (style == "timm")
     assert card.origins.normalisation == "stored with the weights"
+    advice = (
+        "write timm:test_resnet --weights hub" if style == "timm" else "ResNetForImageClassification, of transformers"
+    )
+    refused(s3ta("predict", "hub", "x.png"), advice)
 
 
 # --- words --------------------------------------------------------------------------------------------------------

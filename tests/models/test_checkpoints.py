@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import contextlib
 import datetime
 import enum
 import io
@@ -173,10 +174,12 @@ def test_weights_that_are_numpy_arrays(there, tmp_path, protocol):
 
 
 @PROTOCOLS
-def test_a_whole_network_gives_its_weights_and_runs_none_of_its_code(tmp_path, protocol, absent):
+@FORMATS
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
+def test_a_whole_network_gives_its_weights_and_runs_none_of_its_code(tmp_path, protocol, archive, absent):
     there = absent.Net(seed=1)
     there.register_buffer("passing", torch.zeros(3), persistent=False)
-    path = saved({"model": there, "ema": None}, tmp_path / "x.pt", protocol)
+    path = saved({"model": there, "ema": None}, tmp_path / "x.pt", protocol, archive)
     del sys.modules["gone_lightning"]
     net, found = loaded(path)
     assert same(net, there)
@@ -279,6 +282,27 @@ def test_a_file_cut_anywhere_is_damaged_and_nothing_else(there, tmp_path, protoc
                 UserError, match=r"is damaged, or not a file of weights|zip archive that torch\.save did not"
             ):
                 loaded(path)
+
+
+@PROTOCOLS
+def test_any_damage_to_the_pickle_is_one_sentence(there, tmp_path, protocol):
+    """Bytes of the old format changed, taken out or put in: read or refused, never another error."""
+    content = {
+        "net": there.state_dict(),
+        "args": argparse.Namespace(a={1, 2}, b=np.arange(3)),
+        "when": datetime.date.max,
+    }
+    whole = saved(content, tmp_path / "x.pt", protocol, archive=False).read_bytes()
+    random = np.random.default_rng(protocol)
+    before = set(sys.modules)
+    for _ in range(25):
+        damaged = bytearray(whole)
+        for place in random.integers(0, 2000, 2):
+            damaged[place : place + random.integers(0, 2)] = random.bytes(random.integers(0, 2))
+        (tmp_path / "x.pt").write_bytes(damaged)
+        with contextlib.suppress(UserError):
+            loaded(tmp_path / "x.pt")
+    assert not any(name.startswith(("gone", "tests.models.test_checkp")) for name in set(sys.modules) - before)
 
 
 def test_tensors_cannot_reach_beyond_their_storage(tmp_path):

@@ -156,7 +156,7 @@ class Reader:
             self._stack[-1][key] = value
 
     def _name(self, module: str, name: str) -> None:
-        if not (isinstance(module, str) and isinstance(name, str)):
+        if not (isinstance(module, str) and isinstance(name, str) and f"{module}{name}".isprintable()):
             raise TypeError("a name is no text")
         module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
         self._names[f"{module}.{name}"] = None

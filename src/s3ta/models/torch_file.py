@@ -81,16 +81,18 @@ def _read_stream(file: BinaryIO) -> Stored:
         raise ValueError(f"it begins with {magic!r}")
     for _ in range(2):  # version and machine
         Reader(file, no_tensors).read()
-    start, storages = file.tell(), {}
+    start, storages = file.tell(), dict[str, _Storage]()
 
-    def remembered(pid: Any) -> _Storage:
-        storages[str(pid[2])] = _storage_of(pid)
-        return storages[str(pid[2])]
+    def remembered(pid: Any) -> Any:
+        storage = _storage_of(pid)
+        if isinstance(storage, _Storage):
+            storages[storage.key] = storage
+        return storage
 
     Reader(file, remembered).read()
     numbers: dict[str, bytearray] = {}
     for key in Reader(file, no_tensors).read().value:
-        storage = storages[str(key)]
+        storage: _Storage = storages[str(key)]
         (count,) = struct.unpack("<q", file.read(8))
         if storage.dtype is None or count != storage.num_values:
             raise ValueError("a tensor is cut short")
@@ -105,7 +107,10 @@ def _read_stream(file: BinaryIO) -> Stored:
     return _read_pickle(file, content)
 
 
-def _storage_of(pid: Any) -> _Storage:
+def _storage_of(pid: Any) -> Any:
+    """The storage that an id names; of a network's class, which the old format keeps so with its source, the name."""
+    if pid[0] == "module" and isinstance(pid[1], Name):
+        return pid[1]
     kind, named, key, _, count = pid[:5]
     if kind not in ("storage", b"storage") or (len(pid) > 5 and pid[5] is not None):
         raise ValueError("a storage is described in a way that is not read")

@@ -10,6 +10,7 @@ from torch import nn
 
 from s3ta.data import DataConfig, locate, open_dataset
 from s3ta.errors import UserError
+from s3ta.files import read_json
 from s3ta.models import (
     Card,
     Opening,
@@ -68,6 +69,7 @@ def open_subject(
         for sentence in [*(f"note: {note}" for note in card.config.get("notes", [])), *card.origins.remarks]:
             console.print(sentence, markup=False, soft_wrap=True)
         return Subject(source, model, card.classes, None, Path("runs") / _short(source, opening))
+    _refuse_folder_of_others(Path(source))
     _, saved = read_config(find_weights(source))
     asked = opening._replace(class_names=None)._asdict()
     said = [name.replace("_", "-") for name, value in asked.items() if value not in (None, ())]
@@ -78,6 +80,21 @@ def open_subject(
     recipe = None if run is None else read_recipe(run)
     folder = Path(source) if Path(source).is_dir() else Path("runs") / source.replace("/", "--")
     return Subject(source, open_model(source), None if classes is None else tuple(classes), recipe, folder)
+
+
+def _refuse_folder_of_others(folder: Path) -> None:
+    """UserError where a folder holds a network of timm or transformers, with what to write instead."""
+    path = folder / "config.json"
+    config = read_json(path) if path.is_file() else None
+    if not isinstance(config, dict) or "format" in config:
+        return
+    if isinstance(name := config.get("architecture"), str):
+        raise UserError(f"{folder} holds weights of timm's {name}: write timm:{name} --weights {folder}.")
+    if isinstance(names := config.get("architectures"), list) and names:
+        raise UserError(
+            f"{folder} holds weights of {names[0]}, of transformers: write a factory that builds the network and answers with "
+            f"its logits, and give --weights {folder}."
+        )
 
 
 def _sized(opening: Opening, data: DataConfig, split: str, place: Place) -> Opening:

@@ -5,6 +5,7 @@ import collections
 import contextlib
 import datetime
 import enum
+import functools
 import io
 import json
 import os
@@ -113,6 +114,7 @@ def test_10t_10l_10n_objects_beside_the_weights_are_not_loaded_and_do_not_matter
         "curve": np.arange(3.0),
         "columns": np.asfortranarray(np.arange(6, dtype=">i4").reshape(2, 3)),
         "when": datetime.datetime(2020, 1, 2, tzinfo=datetime.UTC),
+        "more": [range(3), functools.partial(max, 1), np.random.default_rng(0), torch.get_rng_state()],
         "callbacks": {absent.Settings: {"best": 1}},
         "counts": [
             collections.Counter("aab"),

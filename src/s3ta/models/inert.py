@@ -89,11 +89,11 @@ _PLAIN: dict[str, Callable[..., Any]] = {
 _PATHS = ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
 _PLAIN |= {f"{module}.{name}": _path for module in ("pathlib", "pathlib._local") for name in _PATHS}
 _RECORDED = (
-    *(f"builtins.{name}" for name in ("bytearray", "complex", "slice", "range")),
+    *(f"builtins.{name}" for name in ("bytearray", "complex", "slice", "range", "xrange")),
     *(f"datetime.{name}" for name in ("datetime", "date", "time", "timedelta", "timezone")),
     *("decimal.Decimal", "fractions.Fraction", "uuid.UUID", "zoneinfo.ZoneInfo", "zoneinfo.ZoneInfo._unpickle"),
     *(f"{core}.multiarray.{name}" for core in ("numpy.core", "numpy._core") for name in ("scalar", "_reconstruct")),
-    *("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer"),
+    *("functools.partial", "numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer"),
     *("numpy.dtype", "torch.device", "torch.serialization._get_layout", "copyreg._reconstructor", "operator.getitem"),
 )
 """Calls that make plain data; they are kept as records."""
@@ -171,7 +171,7 @@ class Reader:
             made = self._calls[name](*arguments)
         elif name in _PLAIN:
             made = _PLAIN[name](*arguments)
-        elif name in _RECORDED:
+        elif name in _RECORDED or name.startswith("numpy.random."):
             made = Instance(_class_of(name, arguments), arguments)
         else:  # also of what another such call would have given
             made = Unknown(name or getattr(function, "name", type(function).__name__), (function, *arguments))

@@ -30,6 +30,28 @@ class Config(BaseModel):
         return self.model_dump(mode="json")
 
 
+SYNONYMS = {
+    "radius": ("eps", "epsilon", "max_norm", "bound"),
+    "step_size": ("alpha", "eps_iter", "eps_step", "stepsize", "step_length", "rel_stepsize"),
+    "num_attack_steps": (
+        "steps",
+        "iters",
+        "iterations",
+        "num_steps",
+        "n_iter",
+        "nb_iter",
+        "num_iter",
+        "max_iter",
+        "niter",
+    ),
+    "num_restarts": ("restarts", "n_restarts", "nb_restarts", "random_restarts"),
+    "objective": ("targeted",),
+    "norm": ("p", "ord", "lp", "threat_model"),
+    "num_train_steps": ("epochs", "max_steps", "total_steps"),
+    "learning_rate": ("lr", "base_lr"),
+}
+"""What other libraries call our settings: where one of these is asked for, ours is named."""
+
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
@@ -105,6 +127,9 @@ def _assign(tree: dict[str, Any], path: str, text: str) -> None:
             if not isinstance(node, dict):
                 raise UserError(f"Unknown setting '{path}': {prefix} is one value and has no parts.")
             known = node.keys()
+            if (ours := next((one for one in known if name.lower() in SYNONYMS.get(one, ())), None)) is not None:
+                setting = f"{prefix}.{ours}" if prefix else ours
+                raise UserError(f"Unknown setting '{path}'. Here it is called {setting}.")
             raise unknown_name(
                 "setting", path, [f"{prefix}.{key}" if prefix else key for key in known], "s3ta show RECIPE"
             )

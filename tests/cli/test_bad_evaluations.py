@@ -279,10 +279,10 @@ def test_lists_that_do_not_fit(
         (("--shard", "3/2"), "--shard 3/2 is no part such as 1/4"),
         (("--shard", "x"), "--shard x is no part such as 1/4"),
         (("--shard", "1/2/3"), "--shard 1/2/3 is no part"),
-        (("--mean", "0.4,0.5"), "mean has 2 numbers, but the images have 3 channels"),
+        (("--mean", "0.4,0.5", "--std", "1"), "mean has 2 numbers, but the images have 3 channels"),
         (("--mean", "0.4,x,0.5"), "--mean 0.4,x,0.5 is not a row of numbers"),
-        (("--mean", "nan"), "every number must be finite"),
-        (("--std", "0.2,0,0.2"), "every number must be above 0"),
+        (("--mean", "nan", "--std", "1"), "every number must be finite"),
+        (("--mean", "0", "--std", "0.2,0,0.2"), "every number must be above 0"),
         (("--num-classes", "4"), "answers with 3 numbers for an image, not 4"),
         (("--channel-order", "rbg"), "Did you mean rgb or bgr"),
         (("--match-classes", "both"), "Known: data, model"),
@@ -443,7 +443,7 @@ def test_another_question_is_not_answered_into_the_same_folder(finished: tuple[t
     before = contents(out)
     for more, told in (
         (("--seed", "1"), "seed is 0 there and 1 now"),
-        (("--mean", "0.5"), "model.config.mean is null there"),
+        (("--mean", "0.5", "--std", "1"), "model.config.mean is null there"),
         (("--channel-order", "bgr"), 'model.config.channel_order is "rgb" there and "bgr" now'),
         (("--micro-batch", "3"), "micro_batch is 4 there and 3 now"),
         (("--limit", "8"), "num_examples is 12 there and 8 now"),

@@ -171,7 +171,7 @@ def test_timm_with_bgr_and_a_normalisation_of_ones_own():
         ),
         (
             "test_resnet",
-            Opening(weights="random", mean=(0.1, 0.2)),
+            Opening(weights="random", mean=(0.1, 0.2), std=(1.0,)),
             "mean has 2 numbers, but the images have 3 channels",
         ),
         ("test_resnet", Opening(weights="random", class_names=("a",)), "There are 1 class names for 1000 classes"),

@@ -8,6 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
+from s3ta.cli.opening import (
+    ChannelOrder,
+    ClassNames,
+    IgnoreKeys,
+    ImageSize,
+    InChannels,
+    Mean,
+    NumClasses,
+    PreprocessingName,
+    Std,
+    Weights,
+    opening_of,
+    preprocessing_of,
+)
 from s3ta.cli.shared import (
     DataRoot,
     Device,
@@ -15,14 +29,15 @@ from s3ta.cli.shared import (
     Tiny,
     app,
     err_console,
+    one_of,
     out_console,
     plain_errors,
     print_table,
     radius_of,
 )
-from s3ta.errors import UserError, unknown_name
+from s3ta.errors import UserError
 
-ATTACKS, MODEL, DATA, RUN = "What is measured", "A model that is not one of ours", "Examples", "How it runs"
+ATTACKS, DATA, RUN = "What is measured", "Examples", "How it runs"
 
 
 @app.command(
@@ -88,32 +103,15 @@ def evaluate(
             rich_help_panel=ATTACKS,
         ),
     ] = False,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="pretrained, random, or a file (.safetensors, .pt).  \\[default: pretrained; a factory's own]",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    num_classes: Annotated[
-        int | None, typer.Option(min=2, help="How many outputs it has.", rich_help_panel=MODEL)
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(min=1, help="Height and width of its images.", rich_help_panel=MODEL)
-    ] = None,
-    mean: Annotated[
-        str | None,
-        typer.Option(help="Subtracted from pixels of \\[0, 1], such as 0.485,0.456,0.406.", rich_help_panel=MODEL),
-    ] = None,
-    std: Annotated[str | None, typer.Option(help="Divides after that.", rich_help_panel=MODEL)] = None,
-    channel_order: Annotated[
-        str | None,
-        typer.Option(help="rgb or bgr: the order that it wants.  \\[default: rgb]", rich_help_panel=MODEL),
-    ] = None,
-    class_names: Annotated[
-        Path | None,
-        typer.Option(help="File with the names of its classes, in order, one per line.", rich_help_panel=MODEL),
-    ] = None,
+    weights: Weights = None,
+    ignore_keys: IgnoreKeys = None,
+    num_classes: NumClasses = None,
+    image_size: ImageSize = None,
+    in_channels: InChannels = None,
+    mean: Mean = None,
+    std: Std = None,
+    channel_order: ChannelOrder = None,
+    class_names: ClassNames = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -149,14 +147,7 @@ def evaluate(
             help="CSV file with a target for each example; each evaluation writes its own.", rich_help_panel=DATA
         ),
     ] = None,
-    preprocessing: Annotated[
-        str | None,
-        typer.Option(
-            help="How image files become squares: default, fd, Res256Crop224, BicubicRes256Crop224, Res224, Crop288.  "
-            "\\[default: the model's]",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
+    preprocessing: PreprocessingName = None,
     match_classes: Annotated[
         str | None,
         typer.Option(
@@ -236,16 +227,23 @@ def evaluate(
 
     Start it as torchrun -m s3ta evaluate ... to divide the examples among processes."""
     from s3ta.evaluate import Settings
-    from s3ta.models import Manner, Opening
+    from s3ta.models import Manner
     from s3ta.records import Ledger
     from s3ta.report import calibration_table, findings_of, read_run, summary
-    from s3ta.workflow import Examples, Place, choose_suite, evaluate_model, open_subject, transferred
+    from s3ta.workflow import (
+        Examples,
+        Place,
+        choose_suite,
+        evaluate_model,
+        open_subject,
+        transferred,
+    )
 
     settings = Settings(
         seed=seed,
         micro_batch=micro_batch,
         num_threads=threads or os.cpu_count() or 1,
-        search=Manner(_one_of("arithmetic", search, ("float32", "bfloat16")), compiled, channels_last),
+        search=Manner(one_of("arithmetic", search, ("float32", "bfloat16")), compiled, channels_last),
         exhaustive=exhaustive,
         budget=budget,
         keep_images=keep_images,
@@ -265,17 +263,11 @@ def evaluate(
         num_examples=num_examples,
         ids=ids if images is None else images.ids,
         targets=targets,
-        match_classes=None if match_classes is None else _one_of("--match-classes", match_classes, ("data", "model")),
-        skip_unreadable=_one_of("--on-unreadable", on_unreadable, ("stop", "skip")) == "skip",
+        match_classes=None if match_classes is None else one_of("--match-classes", match_classes, ("data", "model")),
+        skip_unreadable=one_of("--on-unreadable", on_unreadable, ("stop", "skip")) == "skip",
     )
-    opening = Opening(
-        weights=weights,
-        num_classes=num_classes,
-        image_size=image_size,
-        mean=_numbers("--mean", mean),
-        std=_numbers("--std", std),
-        channel_order=None if channel_order is None else _one_of("--channel-order", channel_order, ("rgb", "bgr")),
-        class_names=None if class_names is None else _lines(class_names),
+    opening = opening_of(
+        weights, ignore_keys, num_classes, image_size, in_channels, mean, std, channel_order, class_names
     )
     place = Place(data_root, device, download)
     subject = open_subject(model, opening, wanted.data, split, place)
@@ -291,6 +283,7 @@ def evaluate(
     missing = len(Ledger.read(folder).missing())
     if missing:
         out_console.print(f"Not finished: {missing} chunks are missing. What is there so far:", markup=False)
+    _say_preparation(folder)
     if chosen.attacks:
         print_table(summary(folder))
     else:  # natural images: how sure the model is matters as much as how often it is right
@@ -328,42 +321,27 @@ def export(
         out_console.print(f"Written: {path}", markup=False)
 
 
-def _one_of(what: str, text: str, allowed: tuple[str, ...]) -> Any:
-    if text not in allowed:
-        raise unknown_name(what, text, list(allowed))
-    return text
+def _say_preparation(folder: Path) -> None:
+    """How images and pixels are prepared, and who says so: the line above the table."""
+    from s3ta.files import read_json
+    from s3ta.workflow import preparation_line
+
+    manifest = read_json(folder / "manifest.json")
+    how, origins = manifest["data"].get("preprocessing"), manifest["informative"].get("origins") or {}
+    if how is not None:
+        out_console.print(preparation_line(how, manifest["model"]["config"], origins), markup=False)
 
 
 def _data(source: str | None, preprocessing: str | None, num_validation: int | None) -> Any:
     """The data that a person names; None: the recipe's."""
-    from s3ta.data import DataConfig, get_preprocessing
+    from s3ta.data import DataConfig
 
     if source is None:
         for option, value in (("--preprocessing", preprocessing), ("--num-validation", num_validation)):
             if value is not None:
                 raise UserError(f"{option} goes with --data: a recipe says how its own data are treated.")
         return None
-    how = None if preprocessing is None else get_preprocessing(preprocessing)
-    return DataConfig(source=source, preprocessing=how, num_validation=num_validation)
-
-
-def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise UserError(f"{option} {text} is not a row of numbers such as 0.485,0.456,0.406.") from None
-
-
-def _lines(path: Path) -> tuple[str, ...]:
-    from s3ta.files import readable_errors
-
-    try:
-        with readable_errors(path):
-            return tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
-    except (FileNotFoundError, UnicodeDecodeError):
-        raise UserError(f"{path} is missing, or no text with one class name per line.") from None
+    return DataConfig(source=source, preprocessing=preprocessing_of(preprocessing), num_validation=num_validation)
 
 
 def _shard(text: str | None) -> Any:

@@ -7,6 +7,20 @@ from typing import Annotated
 
 import typer
 
+from s3ta.cli.opening import (
+    ChannelOrder,
+    ClassNames,
+    IgnoreKeys,
+    ImageSize,
+    InChannels,
+    Mean,
+    NumClasses,
+    PreprocessingName,
+    Std,
+    Weights,
+    opening_of,
+    preprocessing_of,
+)
 from s3ta.cli.shared import Device, app, out_console, plain_errors, say_report
 from s3ta.errors import UserError, unknown_name
 
@@ -49,19 +63,39 @@ def report(
 
 
 @app.command(
-    epilog="Examples:\n\ns3ta predict runs/demo/s3ta_4 digit.png\n\ns3ta predict owner/model cat.jpg dog.jpg --top 3"
+    epilog="Examples:\n\ns3ta predict runs/demo/s3ta_4 digit.png\n\ns3ta predict owner/model cat.jpg dog.jpg --top 3\n\n"
+    "s3ta predict my_models:make cat.jpg --weights best.pt --image-size 32 --mean 0.5 --std 0.25"
 )
 @plain_errors
 def predict(
-    model: Annotated[str, typer.Argument(help="Run folder, model folder, Hub id, timm:NAME, torchvision:NAME.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Run folder, model folder, Hub id, timm:NAME, torchvision:NAME, or package.module:factory."
+        ),
+    ],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes to print.")] = 5,
+    weights: Weights = None,
+    ignore_keys: IgnoreKeys = None,
+    num_classes: NumClasses = None,
+    image_size: ImageSize = None,
+    in_channels: InChannels = None,
+    mean: Mean = None,
+    std: Std = None,
+    channel_order: ChannelOrder = None,
+    class_names: ClassNames = None,
+    preprocessing: PreprocessingName = None,
     device: Device = "auto",
 ) -> None:
-    """Print the likeliest classes of images, with probabilities."""
+    """Print the likeliest classes of images, with probabilities; images are prepared as `s3ta evaluate` prepares them."""
     from s3ta import workflow
 
-    for answer in workflow.predict(model, images, top, workflow.Place(device=device)):
+    opening = opening_of(
+        weights, ignore_keys, num_classes, image_size, in_channels, mean, std, channel_order, class_names
+    )
+    place = workflow.Place(device=device)
+    for answer in workflow.predict(model, images, top, place, opening, preprocessing_of(preprocessing)):
         out_console.print(f"{answer.image}", markup=False)
         for name, probability in zip(answer.classes, answer.probabilities, strict=True):
             out_console.print(f"  {probability:6.1%}  {name}", markup=False)

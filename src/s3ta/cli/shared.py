@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from s3ta import __version__
-from s3ta.errors import UserError
+from s3ta.errors import UserError, unknown_name
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,7 +41,7 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            command(*args, **{name: _at_home(value) for name, value in kwargs.items()})
         except UserError as error:
             err_console.print(f"s3ta: {error}", markup=False)
             raise typer.Exit(2) from None
@@ -54,6 +54,13 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(0) from None
 
     return wrapped
+
+
+def _at_home(value: Any) -> Any:
+    """Paths that begin with `~`, which a shell leaves as they are between quotes, in the home folder."""
+    if isinstance(value, list):
+        return [_at_home(one) for one in value]
+    return value.expanduser() if isinstance(value, Path) else value
 
 
 def _version(asked: bool) -> bool:
@@ -72,6 +79,13 @@ def _root(
     """Train, attack, measure and explain robust image classifiers.
 
     Begin with [bold]s3ta demo[/bold]: it trains a small S3TA and its rival, attacks both, and writes a report."""
+
+
+def one_of(what: str, text: str, allowed: tuple[str, ...]) -> Any:
+    """The text, where it is allowed. Raises UserError where it is not, with the nearest names."""
+    if text not in allowed:
+        raise unknown_name(what, text, list(allowed))
+    return text
 
 
 def radius_of(text: str | None) -> float | None:

@@ -27,7 +27,7 @@ class FolderDataset:
     def __init__(self, config: DataConfig, split: str, base: Path, part: Part) -> None:
         """Ids are paths from `base`, such as val/CLASS/FILE, so that an id names one picture over all splits."""
         self._how = config.preprocessing or DEFAULT
-        size = _size_of_files(config, self._how)
+        size = size_of_files(config, self._how)
         self.source, self.split, self.classes = printable(config.source), split, part.classes
         self.left_out, self.note = part.left_out, part.note
         self.facts: dict[int, FileFacts] = {}
@@ -87,7 +87,7 @@ class FolderDataset:
 def open_folder(config: DataConfig, split: str, base: Path) -> Dataset:
     """The train or test part of a data folder. Raises UserError as `layout.part_of`, and for sizes that do not fit."""
     refuse_no_folder(base)
-    _size_of_files(config, config.preprocessing or DEFAULT)
+    size_of_files(config, config.preprocessing or DEFAULT)
     return FolderDataset(config, split, base, part_of(base, split))
 
 
@@ -139,7 +139,7 @@ def _are(names: Sequence[str]) -> str:
     return " is" if len(names) == 1 else "s are"
 
 
-def _size_of_files(config: DataConfig, how: Preprocessing) -> int:
+def size_of_files(config: DataConfig, how: Preprocessing) -> int:
     """Height and width that files get. Raises UserError where none is known, or two."""
     size = config.image_size or how.image_size
     if size is None:

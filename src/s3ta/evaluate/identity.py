@@ -83,6 +83,7 @@ def manifest(
             "answers": answers(model),
             "examples": settings.examples,
             "python": platform.python_version(),
+            "origins": dict(settings.origins or {}),
         },
     }
 

@@ -44,6 +44,8 @@ class Settings(NamedTuple):
     """Targets by example id, given instead of drawn."""
     examples: Literal["drawn", "listed"] = "drawn"
     """How the examples were chosen: said beside the number, and no part of what identifies it."""
+    origins: Mapping[str, str] | None = None
+    """Where the preparation of images comes from, in words, for the manifest; it only informs."""
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 Knows nothing of attacks, data or training. Read `s3ta.models.s3ta` first.
 """
 
-from s3ta.models.card import Card, Classifier, View, card_of, device_of, with_outputs
+from s3ta.models.card import UNKNOWN, Card, Classifier, Origins, View, card_of, device_of, with_outputs
 from s3ta.models.config import ModelConfig, ResNetConfig, S3TAConfig, VisionConfig, default_stem
 from s3ta.models.cost import Cost, count
 from s3ta.models.factory import build_model, create_model, list_models, model_config, num_parameters
-from s3ta.models.foreign import Opening, is_foreign, open_model
+from s3ta.models.foreign import Opening, is_foreign, open_model, refuse_file_of_code
 from s3ta.models.manner import InManner, Manner
 from s3ta.models.pretrained import (
     content,
@@ -24,6 +24,7 @@ from s3ta.models.s3ta import S3TA
 
 __all__ = [
     "S3TA",
+    "UNKNOWN",
     "Card",
     "Classifier",
     "Cost",
@@ -31,6 +32,7 @@ __all__ = [
     "Manner",
     "ModelConfig",
     "Opening",
+    "Origins",
     "ResNet",
     "ResNetConfig",
     "S3TAConfig",
@@ -53,6 +55,7 @@ __all__ = [
     "open_model",
     "read_config",
     "read_tensors",
+    "refuse_file_of_code",
     "save_pretrained",
     "weights_hash",
     "with_outputs",

@@ -27,8 +27,22 @@ class View(NamedTuple):
     interpolation: Literal["bicubic", "bilinear"]
 
 
+UNKNOWN = "the default, for nothing says otherwise"
+
+
+class Origins(NamedTuple):
+    """Where normalisation and preparation come from, in words, and what a person should know of it. It informs only."""
+
+    normalisation: str = "the model's own"
+    """given, stored with the weights, the library's, ..., or `UNKNOWN`."""
+    preparation: str = "the model's"
+    """Of its `view`."""
+    remarks: tuple[str, ...] = ()
+    """Sentences that begin with `note:` or `warning:`."""
+
+
 class Card(NamedTuple):
-    """What an evaluation must know of a classifier; all of it but `classes` and `view` is part of its identity."""
+    """What an evaluation must know of a classifier; `classes`, `view` and `origins` are no part of its identity."""
 
     name: str
     num_classes: int
@@ -42,6 +56,7 @@ class Card(NamedTuple):
     classes: tuple[str, ...] | None = None
     """Names of the outputs, in order, where they are known."""
     view: View | None = None
+    origins: Origins = Origins()
 
 
 class Classifier(nn.Module):
@@ -207,6 +222,7 @@ def with_outputs(model: nn.Module, outputs: Sequence[int]) -> Classifier:
         view=card.view,
         config=card.config,
     )
+    chosen.card = chosen.card._replace(origins=card.origins)
     return chosen.to(device_of(model)).train(model.training)
 
 

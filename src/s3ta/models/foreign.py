@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -22,7 +22,9 @@ from s3ta.models import weights as state
 from s3ta.models.card import Card, Classifier, card_of, device_of, with_outputs
 from s3ta.models.casting import cast_to_float32, defaults_kept
 from s3ta.models.libraries import Known, from_timm, from_torchvision, seeded
+from s3ta.models.normalisation import chosen, origins, refuse_half, same_numbers
 from s3ta.models.pretrained import from_pretrained
+from s3ta.models.reading import split_key
 from s3ta.models.resnet import ResNet
 from s3ta.models.s3ta import S3TA
 
@@ -39,7 +41,7 @@ class Opening(NamedTuple):
     """What a person may say about a network that does not say it itself; None: as the library or the factory has it."""
 
     weights: str | None = None
-    """`pretrained`, `random` (seed 0), or a file, `FILE#KEY` where it holds several; None: pretrained, or a factory's."""
+    """`pretrained`, `random` (seed 0), a file or folder, `FILE#KEY` where it holds several; None: pretrained, a factory's."""
     num_classes: int | None = None
     """How many numbers the network answers for one image."""
     image_size: int | None = None
@@ -54,6 +56,8 @@ class Opening(NamedTuple):
     """Of all the network's outputs, in order."""
     outputs: tuple[int, ...] | None = None
     """Which outputs are used, in this order."""
+    ignored: tuple[str, ...] = ()
+    """Patterns of what is left out of the file of weights, such as `criterion.*`."""
 
 
 def is_foreign(source: str) -> bool:
@@ -70,6 +74,22 @@ def is_foreign(source: str) -> bool:
     return re.fullmatch(rf"(?![A-Za-z]:){_WORD}:{_WORD}", source) is not None
 
 
+def refuse_file_of_code(source: str) -> None:
+    """UserError where a factory is named by its file, such as `nets/small.py:make`, with the name to write instead."""
+    named = re.fullmatch(rf"(.+)\.py:({_WORD})", source)
+    if named is None or Path(source).exists():
+        return
+    path = Path(named[1]).expanduser()
+    inside = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    parts = [part for part in inside.parts if part != "."]
+    if inside.is_absolute() or ".." in parts:
+        parts = parts[-1:]
+        first = f"go to the folder {path.parent} and "
+    else:
+        first = ""
+    raise UserError(f"A factory is named by its module, not by its file: {first}write {'.'.join(parts)}:{named[2]}.")
+
+
 def open_model(source: str | Path, opening: Opening | None = None) -> S3TA | ResNet | Classifier:
     """A classifier in eval mode, on the CPU unless a factory put it elsewhere.
 
@@ -83,6 +103,9 @@ def open_model(source: str | Path, opening: Opening | None = None) -> S3TA | Res
         value = getattr(opening, what)
         if value is not None and value < 1:
             raise UserError(f"{what} is {value}: it must be 1 or more.")
+    if opening.ignored and opening.weights in (None, "pretrained", "random"):
+        raise UserError("--ignore-keys leaves something out of a file of weights: give one with --weights FILE.")
+    refuse_file_of_code(text)
     if not is_foreign(text):
         if not Path(text).exists() and "/" not in text:
             raise UserError(
@@ -94,14 +117,15 @@ def open_model(source: str | Path, opening: Opening | None = None) -> S3TA | Res
     if library in ("timm", "torchvision"):
         build = from_timm if library == "timm" else from_torchvision
         pretrained = opening.weights in (None, "pretrained")
-        known = build(name, pretrained, opening.num_classes, opening.image_size, opening.in_channels)
+        file = None if opening.weights in (None, "pretrained", "random") else split_key(opening.weights)[0]
+        known = build(name, pretrained, opening.num_classes, opening.image_size, opening.in_channels, file)
         return _wrapped(known, text, opening)
     with _here_importable():  # the forward pass that `_wrapped` makes may still import something
         made = _call(text, _factory(text))
         set_mode(made, mode=False)
         _refuse_meta(made, text)
         if isinstance(made, (S3TA, ResNet)) or isinstance(attribute(made, "card"), Card):
-            model = _filled(made, text, opening.weights)
+            model = _filled(made, text, opening.weights, opening.ignored)
             card = card_of(model)
             answers = _num_outputs(model, card.in_channels, card.image_size, text)
             if answers != card.num_classes:
@@ -219,12 +243,13 @@ def _wrapped(known: Known, source: str, opening: Opening) -> Classifier:
     config: dict[str, Any] = {"source": source, "weights": known.weights, "library": known.library}
     name, notes, stored = known.name, list(known.notes), state.Found(None, None, {})
     if opening.weights not in (None, "pretrained", "random"):
-        stored = state.fill(known.net, opening.weights, in_channels, known.unused)
+        stored = state.fill(known.net, opening.weights, in_channels, known.unused, opening.ignored)
         config |= stored.config
         notes += stored.config["notes"]
         name = f"{name}@{_stem(opening.weights)}"
-    mean = _normalisation("mean", opening.mean, stored.mean, known.mean, in_channels, source)
-    std = _normalisation("std", opening.std, stored.std, known.std, in_channels, source)
+    refuse_half(opening.mean, opening.std, stored)
+    mean = chosen("mean", opening.mean, stored.mean, known.mean, in_channels, source)
+    std = chosen("std", opening.std, stored.std, known.std, in_channels, source)
     set_mode(known.net, mode=False)
     num_outputs = _num_outputs(known.net, in_channels, image_size, source)
     if opening.num_classes not in (None, num_outputs):
@@ -245,43 +270,14 @@ def _wrapped(known: Known, source: str, opening: Opening) -> Classifier:
         view=known.view,
         config={**config, "notes": notes},
     ).to(device_of(known.net))
+    given = opening.mean is not None and opening.std is not None
+    classifier.card = classifier.card._replace(origins=origins(known, given=given, stored=stored.mean is not None))
     return (classifier if opening.outputs is None else with_outputs(classifier, opening.outputs)).eval()
 
 
 def _stem(weights: str) -> str:
-    path, key = state.split_key(weights)
+    path, key = split_key(weights)
     return path.stem if key is None else f"{path.stem}-{key}"
-
-
-def _normalisation(
-    what: str,
-    said: tuple[float, ...] | None,
-    stored: tuple[float, ...] | None,
-    usual: tuple[float, ...] | None,
-    in_channels: int,
-    source: str,
-) -> tuple[float, ...] | None:
-    """What was said, unless the weights say otherwise; else what is stored with the weights; else the library's."""
-    if said is not None and stored is not None and not _same(said, stored):
-        raise UserError(
-            f"The weights for {source} are stored with {what} {_numbers(stored)}, but the {what} given is {_numbers(said)}: "
-            "give the same, or remove it from the file."
-        )
-    values = said if said is not None else stored if stored is not None else usual
-    if said is None and values is not None and len(values) not in (1, in_channels):
-        raise UserError(f"{source} has a {what} for {len(values)} channels: say --mean and --std for {in_channels}.")
-    return values
-
-
-def _same(one: Sequence[float], two: Sequence[float]) -> bool:
-    """Equal to the digits that people write."""
-    length = max(len(one), len(two))
-    pairs = zip(*(values * (length if len(values) == 1 else 1) for values in (list(one), list(two))), strict=False)
-    return min(len(one), len(two)) in (1, length) and all(abs(a - b) < 1e-3 for a, b in pairs)
-
-
-def _numbers(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:.4g}" for value in values)
 
 
 def _num_outputs(net: nn.Module, in_channels: int, image_size: int, source: str) -> int:
@@ -307,7 +303,7 @@ def _num_outputs(net: nn.Module, in_channels: int, image_size: int, source: str)
     return answer.shape[1]
 
 
-def _filled(model: nn.Module, source: str, weights: str | None) -> nn.Module:
+def _filled(model: nn.Module, source: str, weights: str | None, ignored: tuple[str, ...]) -> nn.Module:
     """A model that says itself what it is, with the weights of a file in place of a factory's."""
     card = card_of(model)
     if isinstance(model, Classifier):
@@ -315,10 +311,11 @@ def _filled(model: nn.Module, source: str, weights: str | None) -> nn.Module:
     if weights is None:
         return model
     _check_file(weights, source)
-    found = state.fill(model.net if isinstance(model, Classifier) else model, weights, card.in_channels)
+    inner = model.net if isinstance(model, Classifier) else model
+    found = state.fill(inner, weights, card.in_channels, ignored=ignored)
     if isinstance(model, Classifier):
         for what, stored in (("mean", found.mean), ("std", found.std)):
-            _normalisation(what, tuple(model.card.config[what] or (float(what == "std"),)), stored, None, 0, source)
+            chosen(what, tuple(model.card.config[what] or (float(what == "std"),)), stored, None, 0, source)
         config = {**model.card.config, **found.config}
         model.card = model.card._replace(name=f"{card.name}@{_stem(weights)}", config=config)
     elif found.mean is not None or found.std is not None:
@@ -333,7 +330,7 @@ def _said(model: Any, source: str, opening: Opening) -> S3TA | ResNet | Classifi
     settings |= {what: getattr(card, what) for what in ("num_classes", "image_size", "in_channels")}
     for what in ("weights", *settings):
         said, own = getattr(opening, what), settings.get(what)
-        same = _same(said, own) if isinstance(said, tuple) and isinstance(own, list) else said == own
+        same = same_numbers(said, own) if isinstance(said, tuple) and isinstance(own, list) else said == own
         if said is not None and not same:
             raise UserError(
                 f"{source} says itself what it is{'' if own is None else f' ({what}: {own})'}: "

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 from s3ta.errors import UserError, unknown_name
 from s3ta.guard import plain_generators, reason
 from s3ta.models.card import View
+from s3ta.models.reading import settings_beside
 
 _IMAGE_SIZE = {"vit": "image_size", "maxvit": "input_size"}
 """torchvision's families that are built for one image size, and the name of that setting."""
@@ -36,12 +38,21 @@ class Known(NamedTuple):
     view: View | None = None
     unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """What was derived of a file of weights, or not known: sentences that begin with `note:` or `warning:`."""
 
 
 def from_timm(
-    name: str, pretrained: bool, num_classes: int | None, image_size: int | None, in_channels: int | None
+    name: str,
+    pretrained: bool,
+    num_classes: int | None,
+    image_size: int | None,
+    in_channels: int | None,
+    file: Path | None = None,
 ) -> Known:
     """NAME[.TAG] of timm, or `hf-hub:owner/name`, built under seed 0 and perhaps fetched; None: as the library has it.
+
+    `file` will fill it: its own name, or what lies beside it, may tell of which tag it is.
 
     Raises UserError for a name or tag that it does not have, and for weights that cannot be had here."""
     import timm
@@ -62,9 +73,10 @@ def from_timm(
     settings: dict[str, Any] = {"in_chans": in_channels, "img_size": image_size if fixed else None}
     if not pretrained:
         settings["num_classes"] = num_classes
+    tag, settings["pretrained_cfg"], remarks = _timm_preparation(name, file)
     settings = {key: value for key, value in settings.items() if value is not None}
     with _fetching(source), seeded():
-        net = timm.create_model(name, pretrained=pretrained, **settings)
+        net = timm.create_model(f"{name}.{tag}" if tag else name, pretrained=pretrained, **settings)
     data = resolve_model_data_config(net)
     size = data["input_size"][1]
     tag = getattr(net, "pretrained_cfg", {}).get("tag")
@@ -81,6 +93,45 @@ def from_timm(
         tuple(data["std"]),
         view,
         notes=notes,
+        remarks=remarks,
+    )
+
+
+def _timm_preparation(name: str, file: Path | None) -> tuple[str, dict[str, Any] | None, tuple[str, ...]]:
+    """The tag that a file of weights shows by its name, or the settings that lie beside it, and a remark."""
+    from timm.models import get_pretrained_cfg, list_pretrained
+
+    if file is None or "." in name or name.startswith("hf-hub:"):
+        return "", None, ()
+    beside = settings_beside(file).get("pretrained_cfg")
+    if isinstance(beside, dict):
+        return "", beside, (f"note: {file.parent.name}/config.json says how images are prepared; that is done.",)
+    default, ways = get_pretrained_cfg(name), {}
+    for known in list_pretrained(f"{name}.*"):
+        tag, config = known.partition(".")[2], get_pretrained_cfg(known)
+        if config is None:
+            continue
+        if str(config.url).rpartition("/")[2] == file.name:
+            return tag, None, (_derived(file, "timm", tag),)
+        way = f"{config.input_size[1]} px, crop {config.crop_pct:g}, {config.interpolation}, mean {config.mean[0]:.3g}"
+        ways[way] = tag if default is not None and tag == default.tag else ways.get(way, tag)
+    return "", None, _ambiguous(file, f"timm:{name}", ways, (default and default.tag) or "")
+
+
+def _derived(file: Path, library: str, tag: str) -> str:
+    return f"note: by its name, {file.name} holds the weights that {library} calls {tag}: images are prepared as for these."
+
+
+def _ambiguous(file: Path, source: str, ways: dict[str, str], used: str) -> tuple[str, ...]:
+    """A remark where a library prepares images in several ways for weights of one network; nothing where it has one."""
+    if len(ways) < 2:
+        return ()
+    way = next((way for way, tag in ways.items() if tag == used), "its defaults")
+    others = [f"{source}.{tag} ({way})" for way, tag in ways.items() if tag != used]
+    more = f", or one of {len(others) - 2} others" if len(others) > 2 else ""
+    return (
+        f"note: {file.name} does not say how its images were prepared. This is done as for {source}.{used} ({way}); name "
+        f"another instead of {source} if it is one: {', '.join(others[:2])}{more}; or give --preprocessing, --mean, --std.",
     )
 
 
@@ -121,9 +172,16 @@ def _timm_view(data: dict[str, Any], image_size: int) -> tuple[View | None, tupl
 
 
 def from_torchvision(
-    name: str, pretrained: bool, num_classes: int | None, image_size: int | None, in_channels: int | None
+    name: str,
+    pretrained: bool,
+    num_classes: int | None,
+    image_size: int | None,
+    in_channels: int | None,
+    file: Path | None = None,
 ) -> Known:
     """NAME[.TAG] of torchvision, built under seed 0 and perhaps fetched; None: as the library has it.
+
+    `file` will fill it: its own name may tell of which tag it is.
 
     Raises UserError for a name or tag that it does not have, and for weights that cannot be had here."""
     import torchvision
@@ -139,6 +197,9 @@ def from_torchvision(
     entries = cast(Any, models.get_model_weights(base))
     if tag and tag not in entries.__members__:
         raise unknown_name(f"weights of torchvision's {base}:", tag, entries.__members__)
+    remarks: tuple[str, ...] = ()
+    if file is not None and not tag:
+        tag, remarks = _torchvision_preparation(base, entries, file)
     entry = entries[tag or "DEFAULT"]
     if in_channels not in (None, 3):
         raise UserError(f"{source} takes images of 3 channels, not {in_channels}: torchvision builds no other.")
@@ -170,7 +231,26 @@ def from_torchvision(
         View(resize * image_size // size, prepared.interpolation.value),
         _AIDS if base in _AIDED else (),
         notes,
+        remarks,
     )
+
+
+def _torchvision_preparation(base: str, entries: Any, file: Path) -> tuple[str, tuple[str, ...]]:
+    """The tag that a file of weights shows by its name, and a remark on what it leaves open."""
+    ways = {}
+    for tag, entry in entries.__members__.items():
+        if entry.url.rpartition("/")[2] == file.name:
+            return tag, (_derived(file, "torchvision", tag),)
+        how = entry.transforms()
+        way = f"shorter side to {how.resize_size[0]}, cut {how.crop_size[0]} px, {how.interpolation.value}"
+        ways[way] = tag if entry is entries.DEFAULT else ways.get(way, tag)
+    if base in _AIDED:
+        return "", (
+            f"warning: {file.name} does not say whether its network transforms its input, as torchvision's own weights of "
+            f"{base} want it; it is measured without, as if it was trained from scratch. Where it comes from torchvision's "
+            f"weights, name them: torchvision:{base}.{entries.DEFAULT.name}.",
+        )
+    return "", _ambiguous(file, f"torchvision:{base}", ways, entries.DEFAULT.name)
 
 
 def _version(library: Any) -> str:

@@ -6,6 +6,7 @@ from s3ta.workflow.export import export
 from s3ta.workflow.measuring import default_ledger, evaluate_model, is_evaluated
 from s3ta.workflow.place import Place
 from s3ta.workflow.prediction import Answer, predict
+from s3ta.workflow.preparation import preparation_line
 from s3ta.workflow.subject import Subject, open_subject, recipe_data
 from s3ta.workflow.training import train_run
 
@@ -21,6 +22,7 @@ __all__ = [
     "is_evaluated",
     "open_subject",
     "predict",
+    "preparation_line",
     "recipe_data",
     "train_run",
     "transferred",

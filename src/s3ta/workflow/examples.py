@@ -28,13 +28,13 @@ from s3ta.data import (
     transparency_note,
     unreadable,
     unreadable_error,
-    with_view,
 )
 from s3ta.errors import UserError
 from s3ta.evaluate import Settings, Suite, choose_examples
 from s3ta.models import Card, card_of, with_outputs
 from s3ta.progress import console, progress
 from s3ta.workflow.place import Place
+from s3ta.workflow.preparation import prepared
 from s3ta.workflow.subject import Subject, recipe_data
 
 
@@ -74,7 +74,8 @@ def bring_together(
     """Open the data as the model wants them, match classes, choose examples, read targets.
 
     Raises UserError for everything that does not fit; nothing has been written by then."""
-    dataset = _opened(subject, wanted, place, card_of(model))
+    dataset, origins = _opened(subject, wanted, place, card_of(model))
+    settings = settings._replace(origins=origins)
     say("note", listing_line(dataset))
     model, dataset = _matched(subject, model, dataset, wanted.match_classes)
     positions = _chosen(dataset, suite, wanted, settings.seed)
@@ -92,14 +93,12 @@ def say(severity: Literal["note", "warning"], sentence: str) -> None:
         console.print(f"{severity}: {sentence}", markup=False, soft_wrap=True)
 
 
-def _opened(subject: Subject, wanted: Examples, place: Place, card: Card) -> Dataset:
+def _opened(subject: Subject, wanted: Examples, place: Place, card: Card) -> tuple[Dataset, dict[str, str]]:
+    """The data as the model wants them, and where their preparation comes from."""
     config = wanted.data or recipe_data(subject)
     located = locate(config.source, place.data_root)
-    channels = 1 if card.in_channels == 1 else 3
-    config = config.model_copy(update={"source": located.source, "image_size": card.image_size, "channels": channels})
-    if card.view is not None:
-        config = with_view(config, card.image_size, *card.view)
-    return open_dataset(config, wanted.split, located.root, place.download)
+    config, origins = prepared(subject, config.model_copy(update={"source": located.source}), card)
+    return open_dataset(config, wanted.split, located.root, place.download), origins
 
 
 def _matched(

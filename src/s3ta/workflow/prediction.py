@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
 
-from s3ta.data import has_transparency, load_image, preprocessing_of_view, transparency_note
-from s3ta.models import device_of
+from s3ta.data import DataConfig, has_transparency, load_image, transparency_note
+from s3ta.data.dataset import as_images
+from s3ta.data.folders import size_of_files
+from s3ta.data.preprocessing import DEFAULT, Preprocessing, described
+from s3ta.exact import exact_arithmetic
+from s3ta.models import Opening, device_of
+from s3ta.progress import console
+from s3ta.trace import Images
 from s3ta.workflow.examples import say
 from s3ta.workflow.place import Place, device_at
-from s3ta.workflow.subject import open_subject
+from s3ta.workflow.preparation import preparation_line, prepared
+from s3ta.workflow.subject import Subject, open_subject
 
 
 class Answer(NamedTuple):
@@ -23,22 +30,47 @@ class Answer(NamedTuple):
     probabilities: list[float]
 
 
-def predict(source: str, images: list[Path], top: int, place: Place) -> list[Answer]:
-    """The likeliest classes of image files. Raises UserError for a file that is missing or no image."""
-    subject = open_subject(source)
-    model, card = subject.model.to(device_at(place)), subject.card
-    names = subject.classes or [str(i) for i in range(card.num_classes)]
-    how = [] if card.view is None else [preprocessing_of_view(*card.view, card.image_size)]
+def predict(
+    source: str,
+    images: list[Path],
+    top: int,
+    place: Place,
+    opening: Opening | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> list[Answer]:
+    """The likeliest classes of image files, prepared as `evaluate_model` prepares them.
+
+    Args:
+      source: the model.
+      images: files.
+      top: how many classes to tell.
+      place: where.
+      opening: what a person says of a foreign model.
+      preprocessing: how files become pixels; None: as the model wants it, where that is known.
+    Raises UserError as `open_subject`, and for a file that is missing or no image."""
+    subject = open_subject(source, opening)
+    names = subject.classes or [str(i) for i in range(subject.card.num_classes)]
     say("warning", transparency_note([str(path) for path in images if has_transparency(path)], len(images)))
+    pixels = prepared_images(subject, images, preprocessing)
+    model = subject.model.to(device_at(place))
     answers = []
-    for path in images:
-        pixels = torch.from_numpy(load_image(path, card.image_size, card.in_channels, *how)).float().div(255)
-        probabilities = _probabilities(model, pixels.to(device_of(model)))
+    for path, image in zip(images, pixels, strict=True):
+        with torch.no_grad(), exact_arithmetic(os.cpu_count() or 1):
+            probabilities = model(image[None].to(device_of(model)))[0].softmax(dim=0)
         order = probabilities.argsort(descending=True)[:top].tolist()
         answers.append(Answer(path, [names[i] for i in order], [probabilities[i].item() for i in order]))
     return answers
 
 
-@torch.no_grad()
-def _probabilities(model: nn.Module, image: torch.Tensor) -> torch.Tensor:
-    return model(image[None])[0].softmax(dim=0)
+def prepared_images(subject: Subject, images: list[Path], preprocessing: Preprocessing | None = None) -> Images:
+    """The files as the model takes them, (B, C, H, W) in [0, 1]; how that is done is told.
+
+    Raises UserError for a file that is missing or no image, and for a preprocessing that does not fit the model."""
+    card = subject.card
+    config, origins = prepared(subject, DataConfig(source="folder:images", preprocessing=preprocessing), card)
+    how = config.preprocessing or DEFAULT
+    size = size_of_files(config, how)
+    files = [load_image(path, size, card.in_channels, how) for path in images]
+    line = preparation_line(described(how, size), card.config, origins)
+    console.print(line, markup=False, soft_wrap=True)
+    return as_images(torch.stack([torch.from_numpy(pixels) for pixels in files]))

@@ -10,7 +10,17 @@ from torch import nn
 
 from s3ta.data import DataConfig, locate, open_dataset
 from s3ta.errors import UserError
-from s3ta.models import Card, Opening, card_of, find_weights, is_foreign, open_model, read_config
+from s3ta.files import read_json
+from s3ta.models import (
+    Card,
+    Opening,
+    card_of,
+    find_weights,
+    is_foreign,
+    open_model,
+    read_config,
+    refuse_file_of_code,
+)
 from s3ta.progress import console
 from s3ta.train import TrainConfig, read_recipe, run_of
 from s3ta.workflow.place import Place
@@ -50,16 +60,19 @@ def open_subject(
         takes, where nobody did.
     Raises UserError as `s3ta.models.open_model`, and where `opening` says of one of our models what its folder knows better."""
     opening = opening or Opening()
+    refuse_file_of_code(source)
     if is_foreign(source):
         if not source.startswith(("timm:", "torchvision:")) and data is not None:
             opening = _sized(opening, data, split, place or Place())
         model = open_model(source, opening)
-        for note in card_of(model).config.get("notes", []):
-            console.print(f"note: {note}", markup=False, soft_wrap=True)
-        return Subject(source, model, card_of(model).classes, None, Path("runs") / _short(source, opening))
+        card = card_of(model)
+        for sentence in [*(f"note: {note}" for note in card.config.get("notes", [])), *card.origins.remarks]:
+            console.print(sentence, markup=False, soft_wrap=True)
+        return Subject(source, model, card.classes, None, Path("runs") / _short(source, opening))
+    _refuse_folder_of_others(Path(source))
     _, saved = read_config(find_weights(source))
     asked = opening._replace(class_names=None)._asdict()
-    said = [name.replace("_", "-") for name, value in asked.items() if value is not None]
+    said = [name.replace("_", "-") for name, value in asked.items() if value not in (None, ())]
     if said:
         raise UserError(f"{source} is a model of ours, which knows its own --{said[0]}: leave that out.")
     classes = opening.class_names or saved
@@ -67,6 +80,21 @@ def open_subject(
     recipe = None if run is None else read_recipe(run)
     folder = Path(source) if Path(source).is_dir() else Path("runs") / source.replace("/", "--")
     return Subject(source, open_model(source), None if classes is None else tuple(classes), recipe, folder)
+
+
+def _refuse_folder_of_others(folder: Path) -> None:
+    """UserError where a folder holds a network of timm or transformers, with what to write instead."""
+    path = folder / "config.json"
+    config = read_json(path) if path.is_file() else None
+    if not isinstance(config, dict) or "format" in config:
+        return
+    if isinstance(name := config.get("architecture"), str):
+        raise UserError(f"{folder} holds weights of timm's {name}: write timm:{name} --weights {folder}.")
+    if isinstance(names := config.get("architectures"), list) and names:
+        raise UserError(
+            f"{folder} holds weights of {names[0]}, of transformers: write a factory that builds the network and answers with "
+            f"its logits, and give --weights {folder}."
+        )
 
 
 def _sized(opening: Opening, data: DataConfig, split: str, place: Place) -> Opening:

@@ -1,0 +1,173 @@
+"""Which state dict of a file is meant: by the usual names of entries, else the only one that fits the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+from torch import Tensor
+
+from s3ta.errors import UserError
+from s3ta.models.inert import Instance, walk
+from s3ta.models.torch_file import tensor_of_array
+
+CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "unaveraged_model_state_dict")
+"""Keys of a file under which people keep the weights, the first that is there being taken."""
+AVERAGED = ("model_ema", "ema", "ema_model", "state_dict_ema", "ema_state_dict", "model_ema_state_dict")
+"""Keys of the running average of the weights: taken where there is nothing else, or where it is named."""
+MOST_ENTRIES = 1000
+"""That are looked into: a file may lead in circles."""
+_OPTIMIZERS = ("optim", "exp_avg", "momentum")
+
+State: TypeAlias = dict[str, Tensor]
+
+
+class Chosen(NamedTuple):
+    """The weights that were taken."""
+
+    name: str
+    """The path of their entry, empty for the file itself."""
+    state: State
+    others: list[str]
+    """Paths of other weights under known names."""
+    notes: list[str]
+
+
+def choose_state(content: Any, key: str | None, file: str, fits: Callable[[State], bool]) -> Chosen:
+    """The state dict that is named, or stands under usual names, or else alone fits the network.
+
+    Args:
+      content: of the file.
+      key: the path of an entry, as a person named it; None: choose.
+      file: its name, for sentences.
+      fits: whether the network could be filled with these weights.
+    Raises:
+      UserError: no weights there, or several that fit; the sentence says what there is."""
+    if key is not None:
+        return _named(content, key, file)
+    known = _known_states(content) or _known_states(content, mixed=True)
+    if known:
+        averaged = [path for path in known if set(path.split(".")) & set(AVERAGED)]
+        first, *others = [path for path in known if path not in averaged] + averaged
+        return Chosen(first, known[first], others, _notes(content, first, file))
+    anywhere = _all_states(content)
+    fitting = {path: state for path, state in anywhere.items() if fits(state)}
+    if len(fitting) == 1:
+        name, state = next(iter(fitting.items()))
+        return Chosen(name, state, [], [f"The only weights in {file} that fit the network are those under '{name}'."])
+    if fitting:
+        raise UserError(
+            f"{file} holds several weights that fit the network ({', '.join(fitting)}): name one, as "
+            f"{file}#{next(iter(fitting))}."
+        )
+    if strange := _unusual(content):
+        raise UserError(f"{file} holds {strange}: give the weights as they were before, in float32.")
+    seen = f" (weights lie under {', '.join(list(anywhere)[:4])}, and do not fit the network)" if anywhere else ""
+    raise UserError(
+        f"{file} holds no weights under a known key ({', '.join(CONTAINERS)}) but {_listed(content)}: "
+        f"name one as {file}#KEY{seen}."
+    )
+
+
+def _named(content: Any, key: str, file: str) -> Chosen:
+    part: Any = content
+    for name in [key] if isinstance(content, dict) and key in content else key.split("."):
+        part = _entry(part, name)
+    if (state := _state_of(part) or _state_of(part, mixed=True)) is None:
+        raise UserError(f"{file} has no weights under '{key}': it holds {_listed(content)}.")
+    return Chosen(key, state, [], [])
+
+
+def _entry(part: Any, name: str) -> Any:
+    if isinstance(part, dict):
+        return next((value for key, value in part.items() if str(key) == name), None)
+    return part[int(name)] if isinstance(part, (list, tuple)) and name.isdigit() and int(name) < len(part) else None
+
+
+def _state_of(value: Any, *, mixed: bool = False) -> State | None:
+    """The tensors by name where it is a state dict or a whole network that was pickled; else None.
+
+    `mixed`: single numbers and words may stand among them, such as an epoch."""
+    if isinstance(value, Instance) and isinstance(value.state, dict) and "_modules" in value.state:
+        return _state_of_module(value) or None
+    if not isinstance(value, dict) or not value:
+        return None
+    parts = {str(key): tensor_of_array(part) for key, part in value.items()}
+    tensors = {key: part for key, part in parts.items() if isinstance(part, Tensor)}
+    others = [part for key, part in parts.items() if key not in tensors]
+    return tensors if tensors and (not others or (mixed and all(map(_is_plain, others)))) else None
+
+
+def _is_plain(value: Any) -> bool:
+    scalar = isinstance(value, Instance) and value.name.endswith(".scalar")
+    return scalar or value is None or isinstance(value, (bool, int, float, str))
+
+
+def _state_of_module(module: Any, start: str = "") -> State:
+    """What `state_dict()` of a pickled network would hold, by its records alone; no code of it is there to be run."""
+    state: State = {}
+    settings = module.state if isinstance(module, Instance) and isinstance(module.state, dict) else {}
+    hidden = settings.get("_non_persistent_buffers_set") or ()
+    for kind in ("_parameters", "_buffers"):
+        for name, value in (settings.get(kind) or {}).items():
+            if isinstance(value, Tensor) and not (kind == "_buffers" and name in hidden):
+                state[f"{start}{name}"] = value
+    for name, part in (settings.get("_modules") or {}).items():
+        state |= _state_of_module(part, f"{start}{name}.")
+    return state
+
+
+def _notes(content: Any, path: str, file: str) -> list[str]:
+    part = content
+    for name in path.split(".") if path else ():
+        part = _entry(part, name)
+    if isinstance(part, Instance) and part.state is not None:
+        return [f"{file} holds a whole network ({part.name}): its weights were read, and none of its code."]
+    words = [f"'{key}'" for key, value in part.items() if _is_plain(value)] if isinstance(part, dict) else []
+    return [f"{', '.join(words[:4])} in {file} are no tensors, and were left out."] if words else []
+
+
+def _unusual(content: Any) -> str | None:
+    """What other than ordinary tensors the file holds, in words."""
+    for path, value in walk(content):
+        kind = value.name if isinstance(value, Instance) else ""
+        if getattr(value, "is_quantized", False) or "qtensor" in kind or any("_packed_params" in name for name in path):
+            return f"a quantised network ('{'.'.join(path)}')"
+        if kind.startswith("a "):
+            return f"{kind} ('{'.'.join(path)}')"
+    return None
+
+
+def _known_states(content: Any, *, mixed: bool = False) -> dict[str, State]:
+    """Every state dict that only known keys lead to, by its path, in the order of preference."""
+    found: dict[str, State] = {}
+    waiting = [("", content)]
+    for _ in range(MOST_ENTRIES):
+        if not waiting:
+            break
+        path, value = waiting.pop()
+        if (state := _state_of(value, mixed=mixed)) is not None:
+            found[path] = state
+        elif isinstance(value, dict):
+            inside = [(f"{path}.{key}" if path else key, value[key]) for key in CONTAINERS + AVERAGED if key in value]
+            waiting += reversed(inside)
+    return found
+
+
+def _all_states(content: Any) -> dict[str, State]:
+    """Every state dict by its path, but those of optimizers."""
+    states = {".".join(path): _state_of(value) for path, value in walk(content)}
+    return {
+        path: state
+        for path, state in states.items()
+        if state is not None and not any(word in path.lower() for word in _OPTIMIZERS)
+    }
+
+
+def _listed(content: Any) -> str:
+    if isinstance(content, Instance):
+        return f"one {content.name}"
+    if not isinstance(content, dict):
+        return f"one {type(content).__name__}"
+    shown = ", ".join(f"'{key}'" for key in list(content)[:6])
+    return f"{shown or 'nothing'}{f' and {len(content) - 6} more' if len(content) > 6 else ''}"

@@ -1,0 +1,59 @@
+"""Which normalisation a foreign network gets, and where it comes from: given, stored with the weights, or the library's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from s3ta.errors import UserError
+from s3ta.models.card import UNKNOWN, Origins
+from s3ta.models.libraries import Known
+from s3ta.models.weights import Found
+
+
+def refuse_half(mean: tuple[float, ...] | None, std: tuple[float, ...] | None, stored: Found) -> None:
+    """UserError where a mean is given without a deviation, or the other way round, and the file has no other half."""
+    if mean is not None and std is None and stored.std is None:
+        raise UserError("--mean is given without --std: give both; --std 1 where nothing is divided.")
+    if std is not None and mean is None and stored.mean is None:
+        raise UserError("--std is given without --mean: give both; --mean 0 where nothing is subtracted.")
+
+
+def chosen(
+    what: str,
+    given: tuple[float, ...] | None,
+    stored: tuple[float, ...] | None,
+    usual: tuple[float, ...] | None,
+    in_channels: int,
+    source: str,
+) -> tuple[float, ...] | None:
+    """What is given, unless the weights say otherwise; else what is stored with the weights; else the library's.
+
+    Raises UserError for a contradiction, and for a row of the wrong length that nobody gave."""
+    if given is not None and stored is not None and not same_numbers(given, stored):
+        raise UserError(
+            f"The weights for {source} are stored with {what} {_numbers(stored)}, but the {what} given is {_numbers(given)}: "
+            "give the same, or remove it from the file."
+        )
+    values = given if given is not None else stored if stored is not None else usual
+    if given is None and values is not None and len(values) not in (1, in_channels):
+        raise UserError(f"{source} has a {what} for {len(values)} channels: say --mean and --std for {in_channels}.")
+    return values
+
+
+def same_numbers(one: Sequence[float], two: Sequence[float]) -> bool:
+    """Equal to the digits that people write."""
+    length = max(len(one), len(two))
+    pairs = zip(*(values * (length if len(values) == 1 else 1) for values in (list(one), list(two))), strict=False)
+    return min(len(one), len(two)) in (1, length) and all(abs(a - b) < 1e-3 for a, b in pairs)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
+
+
+def origins(known: Known, *, given: bool, stored: bool) -> Origins:
+    """Where normalisation and preparation of a foreign network come from."""
+    library = next(iter(known.library), "")
+    usual = f"{library}'s" if known.mean is not None else UNKNOWN
+    normalisation = "given" if given else "stored with the weights" if stored else usual
+    return Origins(normalisation, UNKNOWN if known.view is None else f"{library}'s", known.remarks)

@@ -1,0 +1,273 @@
+"""What a file of weights holds, whatever its suffix says: safetensors, shards, a Hub folder, or what `torch.save` wrote.
+
+Nothing of the file is run. What cannot be read is refused as what it is.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import warnings
+import zipfile
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from s3ta.errors import UserError
+from s3ta.files import read_json
+from s3ta.models.inert import ForbiddenError, Stored, walk
+from s3ta.models.pretrained import read_tensors
+from s3ta.models.torch_file import read_inert
+
+INDEX = ".index.json"
+IN_FOLDERS = (
+    "model.safetensors",
+    f"model.safetensors{INDEX}",
+    "diffusion_pytorch_model.safetensors",
+    "pytorch_model.bin",
+    f"pytorch_model.bin{INDEX}",
+)
+"""Names of weights in a folder of the Hub, the first that is there being taken."""
+_FOREIGN = (
+    (rb"\x89HDF", "an HDF5 file, such as Keras writes"),
+    (rb"GGUF", "a GGUF file"),
+    (rb"\x93NUMPY", "a NumPy array"),
+    (rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!", "compressed: unpack it"),
+    (rb"\x08[\x03-\x0d]\x12", "an ONNX file"),
+    (rb"(?s).{257}ustar", "a tar archive: unpack it; if an old torch wrote it, load it there and save it again"),
+)
+"""How files of other kinds begin."""
+
+
+class Content(NamedTuple):
+    """What a file holds: tensors by name, perhaps within other mappings, and sentences for people."""
+
+    value: Any
+    notes: list[str]
+
+
+def split_key(weights: str) -> tuple[Path, str | None]:
+    """`FILE` or `FILE#KEY` -> the file and the container; of a folder, the file of weights that is in it.
+
+    Raises UserError where there is no such file."""
+    path, key = Path(weights).expanduser(), None
+    if not path.exists() and "#" in weights:
+        path, key = Path(weights.rpartition("#")[0]).expanduser(), weights.rpartition("#")[2]
+    if path.is_file():
+        return path, key
+    inside = next((path / name for name in IN_FOLDERS if (path / name).is_file()), None)
+    if inside is not None:
+        return inside, key
+    what = f"is a folder without {IN_FOLDERS[0]}" if path.is_dir() else "does not exist"
+    raise UserError(
+        f"{path} {what}. Weights are a file (safetensors, or a state dict of torch.save), a folder of the Hub, pretrained, "
+        "or random."
+    )
+
+
+def label_of(path: Path) -> str:
+    """The file as results name it: where its own name says nothing, with that of its folder."""
+    return f"{path.parent.name}/{path.name}" if path.name in IN_FOLDERS else path.name
+
+
+def settings_beside(path: Path) -> dict[str, Any]:
+    """What `config.json` says beside weights in a folder of the Hub, with what `preprocessor_config.json` adds."""
+    settings: dict[str, Any] = {}
+    if path.name in IN_FOLDERS:
+        for file in (path.parent / "config.json", path.parent / "preprocessor_config.json"):
+            content = read_json(file) if file.is_file() else None
+            settings |= content if isinstance(content, dict) else {}
+    return settings
+
+
+def normalisation_beside(path: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Mean and deviation, for pixels in [0, 1], that a folder of the Hub states for its weights (timm, transformers)."""
+    settings = settings_beside(path)
+    stated = settings.get("pretrained_cfg")
+    pairs = [(stated.get("mean"), stated.get("std"))] if isinstance(stated, dict) else []
+    if settings.get("do_normalize", True):
+        pairs.append((settings.get("image_mean"), settings.get("image_std")))
+    for pair in pairs:
+        if all(isinstance(row, list) and row and all(isinstance(one, (int, float)) for one in row) for row in pair):
+            mean, std = (tuple(map(float, row or ())) for row in pair)
+            return mean, std
+    return None, None
+
+
+def read_state(path: Path, ignored: tuple[str, ...] = ()) -> Content:
+    """What a file of weights holds, without the entries that the patterns name. Runs nothing of the file.
+
+    Args:
+      path: a file, also an index of shards.
+      ignored: patterns such as `criterion.*` of names of entries or of weights; what lies inside goes with them.
+    Raises:
+      UserError: a file that is none of weights, damaged, or asks to run code; a pattern that nothing fits."""
+    if path.name.endswith(INDEX):
+        stored = Stored(_read_shards(path), [], [])
+    elif _is_safetensors(path, _head(path)):
+        stored = Stored(read_tensors(path), [], [])
+    else:
+        stored = _read_torch(path)
+    value, left_out = _without(stored.value, ignored, label_of(path))
+    harmless = {id(one) for part in left_out for _, one in walk(part)}
+    if asked := [one for one in stored.unknown if id(one) not in harmless]:
+        where = next((" in " + repr(steps[0]) for steps, one in walk(value) if one is asked[0] and steps), "")
+        entry = where.partition("'")[2].rstrip("'")
+        advice = f", or leave that out with --ignore-keys '{entry}'" if entry else ""
+        raise UserError(
+            f"{path} holds more than tensors ({asked[0].name}{where}), and to read that is to run what the file asks for, so "
+            f"it is not done here: where you trust it, save only its state_dict(), with torch.save or as safetensors{advice}."
+        )
+    return Content(value, _notes(stored.names, label_of(path)))
+
+
+def _notes(names: list[str], file: str) -> list[str]:
+    objects = [name for name in names if not name.startswith(("torch.", "collections.", "_codecs.", "builtins."))]
+    if not objects:
+        return []
+    more = f" and {len(objects) - 3} more" if len(objects) > 3 else ""
+    return [f"{file} also holds Python objects ({', '.join(objects[:3])}{more}), of which nothing was loaded."]
+
+
+def _without(value: Any, patterns: tuple[str, ...], file: str) -> tuple[Any, list[Any]]:
+    """The value without what the patterns name, and what was left out."""
+    left_out: list[Any] = []
+    used: set[str] = set()
+    seen: set[int] = set()
+
+    def prune(part: Any, path: tuple[str, ...]) -> None:
+        if id(part) in seen or not isinstance(part, dict):
+            return
+        seen.add(id(part))
+        for key in list(part):
+            steps = (*path, str(key))
+            fitting = [pattern for pattern in patterns if any(_fits(name, pattern) for name in _names(steps))]
+            used.update(fitting)
+            if fitting:
+                left_out.append(part.pop(key))
+            else:
+                prune(part[key], steps)
+
+    if patterns:
+        prune(value, ())
+    for pattern in patterns:
+        if pattern not in used:
+            raise UserError(f"--ignore-keys '{pattern}' fits nothing in {file}: leave it out, or name what is there.")
+    return value, left_out
+
+
+def _names(steps: tuple[str, ...]) -> Iterator[str]:
+    return (".".join(steps[start:]) for start in range(len(steps)))
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
+
+
+# --- files of one kind --------------------------------------------------------------------------------------------
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes. Raises UserError where they show that these are no weights."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+    text = head.lstrip().lower()
+    if not text:
+        raise UserError(f"{path} is empty: fetch it again.")
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")) or (text.startswith(b"<") and b"<html" in text):
+        raise UserError(f"{path} is a web page, not weights: fetch the file itself, by hand if need be.")
+    if text.startswith(b"version https://git-lfs"):
+        raise UserError(f"{path} is a Git LFS pointer, not weights: run `git lfs pull` where it came from.")
+    return head
+
+
+def _is_safetensors(path: Path, head: bytes) -> bool:
+    """By content: eight bytes of length, then as much JSON. What is called so and is nothing else counts, too."""
+    if len(head) > 8 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] <= path.stat().st_size - 8:
+        return True
+    return path.suffix.lower() == ".safetensors" and not head.startswith((b"PK", b"\x80"))
+
+
+def _read_torch(path: Path) -> Stored:
+    if zipfile.is_zipfile(path):
+        _refuse_other_archives(path)
+    try:
+        with warnings.catch_warnings():
+            # of pickle protocols: either the file is read whole, or by our own reader below
+            warnings.simplefilter("ignore", UserWarning)
+            return Stored(torch.load(path, map_location="cpu", weights_only=True), [], [])
+    except Exception:  # noqa: BLE001 - torch raises many kinds for a file that it does not read
+        try:
+            return read_inert(path)
+        except ForbiddenError as error:
+            raise UserError(
+                f"{path} asks to run {error}, which no file of weights has a reason to: nothing of it was run; do not use it."
+            ) from None
+        except Exception:  # noqa: BLE001 - whatever a damaged file makes of zipfile, struct and torch
+            raise _unreadable(path) from None
+
+
+def _refuse_other_archives(path: Path) -> None:
+    """UserError for a zip archive that is sound and holds no weights."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.rpartition("/")[2] for name in archive.namelist()]
+    except (zipfile.BadZipFile, OSError):
+        return
+    if "constants.pkl" in names:
+        raise UserError(f"{path} is a TorchScript program, not weights: save its state_dict() instead.")
+    if any(name.endswith(("serialized_exported_program.json", "archive_format")) for name in names):
+        raise UserError(f"{path} is an exported program of torch.export, not weights: save its state_dict() instead.")
+    if "data.pkl" not in names:
+        shown = ", ".join(names[:3]) or "nothing"
+        raise UserError(
+            f"{path} is a zip archive that torch.save did not write (it holds {shown}): give a file of weights."
+        )
+
+
+def _unreadable(path: Path) -> UserError:
+    with path.open("rb") as file:
+        head = file.read(300)
+    if kind := next((kind for start, kind in _FOREIGN if re.match(start, head)), None):
+        return UserError(f"{path} is {kind}. Safetensors and state dicts of torch.save are read.")
+    return UserError(
+        f"{path} is damaged, or not a file of weights: safetensors and state dicts of torch.save are read."
+    )
+
+
+# --- several files ------------------------------------------------------------------------------------------------
+
+
+def _read_shards(index: Path) -> dict[str, Any]:
+    """All tensors of the files that an index lists, each of which lies beside it."""
+    listed = read_json(index)
+    files = listed.get("weight_map") if isinstance(listed, dict) else None
+    if not isinstance(files, dict) or not files or not all(isinstance(name, str) for name in files.values()):
+        raise UserError(f"{index} is no index of shards: it has no weight_map from names to files.")
+    names = sorted(set(files.values()))
+    for name in names:
+        if name in ("", ".", "..") or any(sign in name for sign in "/\\:\0"):
+            raise UserError(f"{index} names '{name}', which does not lie beside it: such an index is not followed.")
+    if missing := [name for name in names if not (index.parent / name).is_file()]:
+        raise UserError(
+            f"{index} names {len(names)} files, of which {len(missing)} are missing, first {missing[0]}: fetch them, too."
+        )
+    tensors: dict[str, Any] = {}
+    for name in names:
+        part = read_state(index.parent / name).value
+        if not isinstance(part, dict):
+            raise UserError(f"{index.parent / name} holds no tensors by name: it is no shard.")
+        if twice := sorted(tensors.keys() & part.keys()):
+            raise UserError(f"{name} holds '{twice[0]}', and so does another file of {index.name}: keep one of them.")
+        tensors |= part
+    if lacking := sorted(files.keys() - tensors.keys()):
+        raise UserError(
+            f"{index} says that {files[lacking[0]]} holds '{lacking[0]}', which is not there: fetch it again."
+        )
+    return tensors

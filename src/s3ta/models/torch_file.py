@@ -1,0 +1,171 @@
+"""Files of `torch.save` whose pickle `torch.load(weights_only=True)` does not take: other protocols, other objects.
+
+Tensors are made of the bytes that lie in the file; everything else stays inert (`s3ta.models.inert`).
+"""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from s3ta.models.inert import Instance, Name, Reader, Stored
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_STORAGES = {
+    "Float": torch.float32,
+    "Double": torch.float64,
+    "Half": torch.float16,
+    "BFloat16": torch.bfloat16,
+    "Long": torch.int64,
+    "Int": torch.int32,
+    "Short": torch.int16,
+    "Char": torch.int8,
+    "Byte": torch.uint8,
+    "Bool": torch.bool,
+    "ComplexFloat": torch.complex64,
+    "ComplexDouble": torch.complex128,
+}
+
+
+class _Storage(NamedTuple):
+    """Where the numbers of a tensor lie; `dtype` None: bytes, and the tensor says which numbers they are."""
+
+    key: str
+    dtype: torch.dtype | None
+    num_values: int
+
+
+def read_inert(path: Path) -> Stored:
+    """What a file of `torch.save` holds: tensors, plain values, and records of everything else.
+
+    Raises ForbiddenError (`s3ta.models.inert`), and ValueError, LookupError, TypeError, AttributeError, OSError,
+    RuntimeError, EOFError, RecursionError, struct.error or zipfile.BadZipFile for a damaged file."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return _read_archive(archive)
+    with path.open("rb") as file:
+        return _read_stream(file)
+
+
+def _read_archive(archive: zipfile.ZipFile) -> Stored:
+    names = archive.namelist()
+    listing = next(name for name in names if name == "data.pkl" or name.endswith("/data.pkl"))
+    root = listing.removesuffix("data.pkl")
+    if f"{root}byteorder" in names and archive.read(f"{root}byteorder").strip() != b"little":
+        raise ValueError("its numbers are stored with the highest byte first")
+    cache: dict[str, bytearray] = {}
+
+    def content(storage: _Storage, size: int) -> bytearray:
+        if storage.key not in cache:
+            entry = archive.getinfo(f"{root}data/{storage.key}")
+            if entry.file_size != size:
+                raise ValueError("a tensor is cut short")
+            cache[storage.key] = bytearray(archive.read(entry))
+        return cache[storage.key]
+
+    with archive.open(listing) as stream:
+        return _read_pickle(stream, content)
+
+
+def _read_stream(file: BinaryIO) -> Stored:
+    """The format before the archives: pickles one after another, then the numbers of every storage in a row."""
+    no_tensors: Callable[[Any], Any] = _storage_of
+    if (magic := Reader(file, no_tensors).read().value) != _MAGIC:
+        raise ValueError(f"it begins with {magic!r}")
+    for _ in range(2):  # version and machine
+        Reader(file, no_tensors).read()
+    start, storages = file.tell(), dict[str, _Storage]()
+
+    def remembered(pid: Any) -> Any:
+        storage = _storage_of(pid)
+        if isinstance(storage, _Storage):
+            storages[storage.key] = storage
+        return storage
+
+    Reader(file, remembered).read()
+    numbers: dict[str, bytearray] = {}
+    for key in Reader(file, no_tensors).read().value:
+        storage: _Storage = storages[str(key)]
+        (count,) = struct.unpack("<q", file.read(8))
+        if storage.dtype is None or count != storage.num_values:
+            raise ValueError("a tensor is cut short")
+        numbers[storage.key] = bytearray(file.read(count * storage.dtype.itemsize))
+    file.seek(start)
+
+    def content(storage: _Storage, size: int) -> bytearray:
+        if len(numbers[storage.key]) != size:
+            raise ValueError("a tensor is cut short")
+        return numbers[storage.key]
+
+    return _read_pickle(file, content)
+
+
+def _storage_of(pid: Any) -> Any:
+    """The storage that an id names; of a network's class, which the old format keeps so with its source, the name."""
+    if pid[0] == "module" and isinstance(pid[1], Name):
+        return pid[1]
+    kind, named, key, _, count = pid[:5]
+    if kind not in ("storage", b"storage") or (len(pid) > 5 and pid[5] is not None):
+        raise ValueError("a storage is described in a way that is not read")
+    short = named.full.rpartition(".")[2].removesuffix("Storage")
+    return _Storage(str(key), None if short == "Untyped" else _STORAGES[short], count)
+
+
+def _read_pickle(stream: Any, content: Callable[[_Storage, int], bytearray]) -> Stored:
+    def tensor(
+        storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *more: Any
+    ) -> Tensor | Instance:
+        named = next((word.full for word in more if isinstance(word, Name)), "")
+        dtype = storage.dtype or getattr(torch, named.removeprefix("torch."), None)
+        if not isinstance(dtype, torch.dtype):
+            return Instance(named)
+        num_bytes = storage.num_values * (1 if storage.dtype is None else dtype.itemsize)
+        data = content(storage, num_bytes)
+        flat = torch.frombuffer(data, dtype=dtype) if data else torch.zeros(0, dtype=dtype)
+        return flat.as_strided(tuple(size), tuple(stride), offset)
+
+    def of_type(function: Name, _kind: Name, arguments: tuple[Any, ...], _state: Any) -> Any:
+        return calls[function.full](*arguments)
+
+    def first(value: Any, *_: Any) -> Any:
+        return value
+
+    def recorded(name: str) -> Callable[..., Instance]:
+        return lambda *arguments: Instance(name, arguments)
+
+    calls: dict[str, Callable[..., Any]] = {
+        f"torch._utils._rebuild_{kind}": recorded(f"a {kind.replace('_', ' ')}")
+        for kind in ("sparse_tensor", "qtensor", "meta_tensor_no_storage", "nested_tensor", "wrapper_subclass")
+    }
+    calls |= {f"torch._utils._rebuild_{name}": tensor for name in ("tensor", "tensor_v2", "tensor_v3")}
+    calls |= {f"torch._utils._rebuild_{name}": first for name in ("parameter", "parameter_with_state")}
+    calls["torch._tensor._rebuild_from_type_v2"] = of_type
+    return Reader(stream, _storage_of, calls).read()
+
+
+def tensor_of_array(value: Any) -> Any:
+    """A stored NumPy array of numbers as a tensor; anything else as it is."""
+    if not isinstance(value, Instance):
+        return value
+    try:
+        if value.name == "numpy.ndarray":
+            stored: Any = value.state
+            _, shape, kind, columns_first, data = stored
+        elif value.name.endswith(".numeric._frombuffer"):  # since protocol 5
+            data, kind, shape, order = value.arguments
+            columns_first = order == "F"
+        else:
+            return value
+        ends = kind.state[1] if isinstance(kind.state, tuple) else "="
+        array = np.frombuffer(data, np.dtype(kind.arguments[0]).newbyteorder(">" if ends == ">" else "<"))
+        array = array.reshape(shape, order="F" if columns_first else "C")
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=True))
+    except (ValueError, TypeError, AttributeError, LookupError):
+        return value

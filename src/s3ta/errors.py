@@ -16,3 +16,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str], see: str = "") -> U
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else f" Known: {', '.join(known[:8])}."
     return UserError(f"Unknown {kind} '{name}'.{hint}{f' See `{see}`.' if see else ''}")
+
+
+def reason_of(error: BaseException) -> str:
+    """Why something failed, for the end of a sentence: a sentence of ours as it is, of anything else its kind and text."""
+    text = " ".join(str(error).split())[:300]
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".rstrip(": ")

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from s3ta import __version__
+from s3ta.console import plain_console
 from s3ta.errors import UserError
 
 app = typer.Typer(
@@ -22,14 +22,20 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out_console = Console(highlight=False, soft_wrap=True)
-err_console = Console(stderr=True, highlight=False, soft_wrap=True)
+out_console = plain_console()
+err_console = plain_console(stderr=True)
 
 DataRoot = Annotated[
     Path, typer.Option(envvar="S3TA_DATA_ROOT", help="Folder that holds torchvision:, folder: and npz: data.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Download = Annotated[bool, typer.Option("--download", help="Let torchvision fetch data that are missing.")]
+ReturnMemory = Annotated[
+    bool,
+    typer.Option(
+        "--return-memory", help="Give freed CPU memory back to the system after each pass; slower, and less is held."
+    ),
+]
 Tiny = Annotated[
     bool, typer.Option("--tiny", help="Shrink everything to seconds; for trying out, the numbers mean nothing.")
 ]
@@ -97,7 +103,7 @@ def print_table(table: Any) -> None:
     for i, header in enumerate(table.headers):  # a narrow terminal breaks headers, never numbers
         shown.add_column(header, min_width=max(len(row[i]) for row in table.rows))
     for row in table.rows:
-        shown.add_row(*(cell.replace("[", r"\[") for cell in row))
+        shown.add_row(*row)
     out_console.print(shown)
 
 

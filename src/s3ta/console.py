@@ -1,0 +1,84 @@
+"""What is printed: plain text on any terminal. Names of files and classes are never markup, and no encoding stops a run."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import sys
+import unicodedata
+
+from rich.console import Console
+
+_PLAIN = str.maketrans(
+    {
+        **dict.fromkeys("‐‑‒–—―−", "-"),
+        **dict.fromkeys("‘’‚‛′", "'"),
+        **dict.fromkeys("“”„‟″", '"'),
+        **dict.fromkeys("•·∙⋅", "*"),
+        "…": "...",
+        "→": "->",
+        "←": "<-",
+        "↔": "<->",
+        "↑": "^",
+        "↓": "v",
+        "×": "x",
+        "÷": "/",
+        "±": "+-",
+        "≤": "<=",
+        "≥": ">=",
+        "≠": "!=",
+        "≈": "~",
+        "∞": "inf",
+        "√": "sqrt",
+        "∈": "in",
+        "‖": "||",
+        "«": "<<",
+        "»": ">>",
+    }
+)
+"""What stands for a sign that an encoding lacks. Rich itself draws boxes and bars from ASCII where it must."""
+_ERRORS = "s3ta-plain"
+
+
+def plain_console(*, stderr: bool = False) -> Console:
+    """A console that prints text as it is: no markup, no emoji for `:fish:`, no colours guessed into numbers."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def speak_plainly() -> None:
+    """From now on the standard streams of this process can print every text, whatever their encoding: a dash becomes a
+    hyphen, `≤` becomes `<=`; of a name, a letter that is lacking, or a byte that is no letter, is written as an escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_ERRORS)
+
+
+def plain(text: str, encoding: str) -> str:
+    """The text in signs that the encoding has."""
+    return "".join(_plain_sign(sign, encoding) for sign in text)
+
+
+def _plain_sign(sign: str, encoding: str) -> str:
+    spaced = " " if unicodedata.category(sign) == "Zs" else sign.translate(_PLAIN)
+    try:
+        spaced.encode(encoding)
+    except UnicodeEncodeError:
+        return _escaped(sign)
+    return spaced
+
+
+def _escaped(sign: str) -> str:
+    """`\\xe9`; of a byte of a file name that is no letter, which Python holds as half of a sign, the byte."""
+    number = ord(sign)
+    return (
+        f"\\x{number - 0xDC00:02x}" if 0xDC80 <= number <= 0xDCFF else sign.encode("ascii", "backslashreplace").decode()
+    )
+
+
+def _replaced(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return plain(error.object[error.start : error.end], error.encoding), error.end
+
+
+codecs.register_error(_ERRORS, _replaced)

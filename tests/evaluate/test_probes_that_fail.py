@@ -54,7 +54,8 @@ def test_a_model_that_asserts_its_range_is_probed_in_full(contrast):
     images = ((pictures()[0] - 0.5) * contrast + 0.5).clamp(0, 1)  # many pixels lie on the border
     assert list(asked(Strict(), images)) == KINDS
     assert asked(Strict(), images) == asked(Templates(), images)
-    assert "unchecked" not in asked(Strict(), images).values()
+    open_kinds = {kind for kind, severity in asked(Strict(), images).items() if severity == "unchecked"}
+    assert open_kinds <= {"eight bits"}, "where no image is adversarial, none can be saved"
 
 
 def test_a_model_that_overflows_at_a_large_radius_leaves_that_question_open_and_no_other():

@@ -12,15 +12,17 @@ from s3ta.cli.shared import (
     DataRoot,
     Device,
     Download,
+    ReturnMemory,
     Tiny,
     app,
     err_console,
     out_console,
     plain_errors,
-    print_table,
+    print_evaluation,
     radius_of,
 )
 from s3ta.errors import UserError, unknown_name
+from s3ta.memory import keep_memory
 
 ATTACKS, MODEL, DATA, RUN = "What is measured", "A model that is not one of ours", "Examples", "How it runs"
 
@@ -218,10 +220,20 @@ def evaluate(
             rich_help_panel=RUN,
         ),
     ] = True,
+    full_checks: Annotated[
+        bool,
+        typer.Option(
+            "--full-checks",
+            help="Let the checks afterwards cost what they need, 344 passes on each of up to 32 images; by default at most a "
+            "fifth of the attacks' passes.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop where the model looks wrong.", rich_help_panel=RUN)
     ] = False,
     device: Device = "auto",
+    return_memory: ReturnMemory = False,
     tiny: Tiny = False,
 ) -> None:
     """Attack any classifier and record what happened to every example. Stop it at any moment; the same command goes on.
@@ -230,10 +242,14 @@ def evaluate(
     from s3ta.data import DataConfig
     from s3ta.evaluate import Settings
     from s3ta.models import Manner, Opening
-    from s3ta.records import Ledger
-    from s3ta.report import calibration_table, findings_of, read_run, summary
+    from s3ta.progress import waiting
+    from s3ta.report import findings_of
     from s3ta.workflow import Examples, Place, choose_suite, evaluate_model, open_subject, transferred
 
+    if full_checks and not checks:
+        raise UserError("--full-checks asks for what --no-checks leaves out: choose one of them.")
+    if not return_memory:
+        keep_memory()
     settings = Settings(
         seed=seed,
         micro_batch=micro_batch,
@@ -273,24 +289,25 @@ def evaluate(
         class_names=None if class_names is None else _lines(class_names),
     )
     place = Place(data_root, device, download)
-    subject = open_subject(model, opening, wanted.data, split, place)
+    with waiting(f"opening {model}"):
+        subject = open_subject(model, opening, wanted.data, split, place)
     if chosen is None:
         chosen = choose_suite(subject, suite, attack or [], radius_of(radius), tiny, overrides or [])
     folder = evaluate_model(
-        subject, chosen, wanted, out, settings, place, images, _shard(shard), checks=checks, strict=strict
+        subject,
+        chosen,
+        wanted,
+        out,
+        settings,
+        place,
+        images,
+        _shard(shard),
+        checks="full" if full_checks else "some" if checks else "none",
+        strict=strict,
+        show=lambda measured: print_evaluation(measured, chosen.name, natural=not chosen.attacks),
     )
-    if folder is None:
-        return  # another process of torchrun speaks
-    if not any(folder.glob("chunk-*.parquet")):
-        return  # an empty part, before the others
-    missing = len(Ledger.read(folder).missing())
-    if missing:
-        out_console.print(f"Not finished: {missing} chunks are missing. What is there so far:", markup=False)
-    if chosen.attacks:
-        print_table(summary(folder))
-    else:  # natural images: how sure the model is matters as much as how often it is right
-        print_table(calibration_table([read_run(folder, chosen.name)]))
-        out_console.print("Calibration takes 100 images, its published form 200; a dash: fewer.", markup=False)
+    if folder is None or not any(folder.glob("chunk-*.parquet")):
+        return  # another process of torchrun speaks; an empty part, before the others
     for finding in findings_of(folder):
         err_console.print(f"{finding.severity}: {finding.told}", markup=False)
     out_console.print(f"Records: {folder}", markup=False)

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from s3ta.cli.shared import Device, app, out_console, plain_errors, say_report
+from s3ta.cli.shared import Device, ReturnMemory, app, out_console, plain_errors, say_report
 from s3ta.errors import UserError, unknown_name
+from s3ta.memory import keep_memory
+from s3ta.progress import waiting
 
 
 @app.command(
@@ -41,7 +43,8 @@ def report(
     from s3ta.report import build_report, write_findings, write_paper_table, write_table
 
     chosen = suite or _common_suite(runs)
-    page = build_report(runs, chosen, out)
+    with waiting("drawing the page"):
+        page = build_report(runs, chosen, out)
     for path, write in ((table, write_table), (paper, write_paper_table), (findings, write_findings)):
         if path is not None:
             write(runs, chosen, path)
@@ -57,11 +60,16 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes to print.")] = 5,
     device: Device = "auto",
+    return_memory: ReturnMemory = False,
 ) -> None:
     """Print the likeliest classes of images, with probabilities."""
     from s3ta import workflow
 
-    for answer in workflow.predict(model, images, top, workflow.Place(device=device)):
+    if not return_memory:
+        keep_memory()
+    with waiting(f"asking {model}"):
+        answers = workflow.predict(model, images, top, workflow.Place(device=device))
+    for answer in answers:
         out_console.print(f"{answer.image}", markup=False)
         for name, probability in zip(answer.classes, answer.probabilities, strict=True):
             out_console.print(f"  {probability:6.1%}  {name}", markup=False)

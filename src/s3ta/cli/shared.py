@@ -107,6 +107,22 @@ def print_table(table: Any) -> None:
     out_console.print(shown)
 
 
+def print_evaluation(folder: Path, suite: str, *, natural: bool) -> None:
+    """The table, as far as there are records."""
+    from s3ta.records import Ledger
+    from s3ta.report import calibration_table, read_run, summary
+
+    if not any(folder.glob("chunk-*.parquet")):
+        return
+    if missing := len(Ledger.read(folder).missing()):
+        out_console.print(f"Not finished: {missing} chunks are missing. What is there so far:")
+    if natural:  # how sure the model is matters as much as how often it is right
+        print_table(calibration_table([read_run(folder, suite)]))
+        out_console.print("Calibration takes 100 images, its published form 200; a dash: fewer.")
+    else:
+        print_table(summary(folder))
+
+
 def say_report(page: Path) -> None:
     """Where the page is."""
     out_console.print(f"Report: {page.resolve()}", markup=False)

@@ -11,6 +11,7 @@ from s3ta.cli.shared import (
     DataRoot,
     Device,
     Download,
+    ReturnMemory,
     Tiny,
     app,
     err_console,
@@ -19,6 +20,7 @@ from s3ta.cli.shared import (
     print_table,
     say_report,
 )
+from s3ta.memory import keep_memory
 
 BatchSize = Annotated[
     int | None,
@@ -63,6 +65,7 @@ def train(
         bool, typer.Option("--tensorboard", help="Write the learning curve for TensorBoard too, in RUN/tensorboard.")
     ] = False,
     batch_size: BatchSize = None,
+    return_memory: ReturnMemory = False,
     tiny: Tiny = False,
 ) -> None:
     """Train a recipe. Stop it at any moment; the same command goes on where it was, to the same weights.
@@ -70,6 +73,8 @@ def train(
     Under torchrun the processes share every batch, one GPU each."""
     from s3ta.workflow import Place, train_run
 
+    if not return_memory:
+        keep_memory()
     config = _resolved(recipe, overrides or [], tiny, batch_size)
     folder = out or Path("runs") / config.name.replace("/", "-")
     trained = train_run(config, folder, Place(data_root, device, download), tensorboard=tensorboard)

@@ -21,6 +21,7 @@ from s3ta.evaluate.lint import as_found
 from s3ta.evaluate.plan import Settings, block_of, num_chunks
 from s3ta.evaluate.schema import Suite
 from s3ta.files import read_json, sha256
+from s3ta.memory import allocator
 from s3ta.models import card_of, device_of, num_parameters, weights_hash
 from s3ta.records import FORMAT
 from s3ta.records.ledger import INFORMATIVE
@@ -80,6 +81,7 @@ def manifest(
             "hardware": hardware(device),
             "batch_size": settings.batch_size or settings.micro_batch,
             "answers": answers(model),
+            "memory": allocator().sentence,
             "python": platform.python_version(),
         },
     }

@@ -36,7 +36,7 @@ from s3ta.progress import Reporter, console, progress, waiting
 from s3ta.ranks import Ranks, own_device, ranks
 from s3ta.records import Ledger
 from s3ta.workflow.announcing import Upcoming, announcement, num_own
-from s3ta.workflow.checking import check_afterwards, planned_probing
+from s3ta.workflow.checking import check_afterwards, planned_probing, radius_of
 from s3ta.workflow.choosing import refuse_misfits
 from s3ta.workflow.examples import Examples, Measured, bring_together
 from s3ta.workflow.place import Place, device_at
@@ -265,11 +265,12 @@ def default_ledger(subject: Subject, suite: Suite, wanted: Examples) -> Path:
 
 
 def is_evaluated(folder: Path, suite: Suite) -> bool:
-    """Whether this suite's ledger is complete there, with its gallery."""
+    """Whether this suite's ledger is complete there, with its gallery and its checks."""
     path = folder / "manifest.json"
     if not path.is_file() or next(folder.glob("chunk-*.parquet"), None) is None:
         return False
     if read_json(path).get("suite") != suite_identity(suite):
         raise UserError(f"{folder} holds an evaluation with other attacks: choose another folder with --out.")
     drawn = suite.gallery_attack is None or (folder / GALLERY_FILE).is_file()
-    return drawn and Ledger.read(folder).complete
+    checked = radius_of(suite) is None or "probes" in read_found(folder)
+    return drawn and checked and Ledger.read(folder).complete

@@ -53,32 +53,20 @@ def speak_plainly() -> None:
             stream.reconfigure(errors=_ERRORS)
 
 
-def plain(text: str, encoding: str) -> str:
-    """The text in signs that the encoding has."""
-    return "".join(_plain_sign(sign, encoding) for sign in text)
-
-
-def _plain_sign(sign: str, encoding: str) -> str:
-    spaced = " " if unicodedata.category(sign) == "Zs" else sign.translate(_PLAIN)
-    try:
-        spaced.encode(encoding)
-    except UnicodeEncodeError:
-        return _escaped(sign)
-    return spaced
-
-
-def _escaped(sign: str) -> str:
-    """`\\xe9`; of a byte of a file name that is no letter, which Python holds as half of a sign, the byte."""
+def _instead(sign: str) -> str:
+    """ASCII for a sign that an encoding lacks: what it looks like, or an escape such as `\\xe9`; of a byte of a file name that
+    is no letter, which Python holds as half of a sign, the byte."""
+    shown = " " if unicodedata.category(sign) == "Zs" else sign.translate(_PLAIN)
     number = ord(sign)
-    return (
-        f"\\x{number - 0xDC00:02x}" if 0xDC80 <= number <= 0xDCFF else sign.encode("ascii", "backslashreplace").decode()
-    )
+    if 0xDC80 <= number <= 0xDCFF:
+        return f"\\x{number - 0xDC00:02x}"
+    return shown if shown.isascii() else sign.encode("ascii", "backslashreplace").decode()
 
 
 def _replaced(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return plain(error.object[error.start : error.end], error.encoding), error.end
+    return "".join(map(_instead, error.object[error.start : error.end])), error.end
 
 
 codecs.register_error(_ERRORS, _replaced)

@@ -13,6 +13,7 @@ from s3ta.workflow.examples import Measured
 from s3ta.workflow.place import minutes
 from s3ta.workflow.trust import LINT_GRADIENTS, LINT_PASSES
 
+_MOMENT = 10.0
 _SLOWER = 1.1
 """So many times float32's seconds are more than a busy machine's."""
 
@@ -90,11 +91,11 @@ def seconds(suite: Suite, num_examples: int, settings: Settings, upcoming: Upcom
 
 
 def _parts(times: Seconds) -> str:
-    """How the time is divided, where the attacks are not about all of it."""
-    if sum(times) < 1.1 * times.attacks:
+    """How a time of more than seconds is divided, where the attacks are not about all of it."""
+    if sum(times) < max(_MOMENT, 1.1 * times.attacks):
         return ""
     named = zip(("a look at the model", "attacks", "checks afterwards"), times, strict=True)
-    return " (" + ", ".join(f"{name} {minutes(time)}" for name, time in named if time) + ")"
+    return ": " + ", ".join(f"{name} {minutes(time)}" for name, time in named if time)
 
 
 def _about_the_search(settings: Settings, measured_pace: Pace) -> list[str]:

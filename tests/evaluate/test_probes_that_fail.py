@@ -23,8 +23,8 @@ class NaNFarAway(Templates):
     """Overflows where pixels are far from what it knows."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        grey = (images - 0.5).abs().amax(dim=(1, 2, 3)) < 0.05
-        return super().forward(images) + torch.where(grey, torch.nan, 0.0)[:, None]
+        far = (images - 0.5).abs().amax(dim=(1, 2, 3)) > 0.45
+        return super().forward(images) + torch.where(far, torch.nan, 0.0)[:, None]
 
 
 class RaisesAt(Templates):

@@ -15,6 +15,7 @@ from s3ta.cli.shared import (
     ReturnMemory,
     Tiny,
     app,
+    before_the_first_pass,
     err_console,
     out_console,
     plain_errors,
@@ -22,7 +23,6 @@ from s3ta.cli.shared import (
     radius_of,
 )
 from s3ta.errors import UserError, unknown_name
-from s3ta.memory import keep_memory
 
 ATTACKS, MODEL, DATA, RUN = "What is measured", "A model that is not one of ours", "Examples", "How it runs"
 
@@ -239,6 +239,9 @@ def evaluate(
     """Attack any classifier and record what happened to every example. Stop it at any moment; the same command goes on.
 
     Start it as torchrun -m s3ta evaluate ... to divide the examples among processes."""
+    if full_checks and not checks:
+        raise UserError("--full-checks asks for what --no-checks leaves out: choose one of them.")
+    before_the_first_pass(return_memory=return_memory)
     from s3ta.data import DataConfig
     from s3ta.evaluate import Settings
     from s3ta.models import Manner, Opening
@@ -246,10 +249,6 @@ def evaluate(
     from s3ta.report import findings_of
     from s3ta.workflow import Examples, Place, choose_suite, evaluate_model, open_subject, transferred
 
-    if full_checks and not checks:
-        raise UserError("--full-checks asks for what --no-checks leaves out: choose one of them.")
-    if not return_memory:
-        keep_memory()
     settings = Settings(
         seed=seed,
         micro_batch=micro_batch,

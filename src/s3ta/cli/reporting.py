@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from s3ta.cli.shared import Device, ReturnMemory, app, out_console, plain_errors, say_report
+from s3ta.cli.shared import Device, ReturnMemory, app, before_the_first_pass, out_console, plain_errors, say_report
 from s3ta.errors import UserError, unknown_name
-from s3ta.memory import keep_memory
 from s3ta.progress import waiting
 
 
@@ -63,10 +62,9 @@ def predict(
     return_memory: ReturnMemory = False,
 ) -> None:
     """Print the likeliest classes of images, with probabilities."""
+    before_the_first_pass(return_memory=return_memory)
     from s3ta import workflow
 
-    if not return_memory:
-        keep_memory()
     with waiting(f"asking {model}"):
         answers = workflow.predict(model, images, top, workflow.Place(device=device))
     for answer in answers:

@@ -14,6 +14,8 @@ import typer
 from s3ta import __version__
 from s3ta.console import plain_console
 from s3ta.errors import UserError
+from s3ta.memory import keep_memory
+from s3ta.progress import waiting
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -78,6 +80,14 @@ def _root(
     """Train, attack, measure and explain robust image classifiers.
 
     Begin with [bold]s3ta demo[/bold]: it trains a small S3TA and its rival, attacks both, and writes a report."""
+
+
+def before_the_first_pass(*, return_memory: bool) -> None:
+    """Freed memory is kept unless asked otherwise; torch is loaded, with a line where that takes long."""
+    if not return_memory:
+        keep_memory()
+    with waiting("loading the libraries"):
+        import torch  # noqa: F401
 
 
 def radius_of(text: str | None) -> float | None:

@@ -14,13 +14,13 @@ from s3ta.cli.shared import (
     ReturnMemory,
     Tiny,
     app,
+    before_the_first_pass,
     err_console,
     out_console,
     plain_errors,
     print_table,
     say_report,
 )
-from s3ta.memory import keep_memory
 
 BatchSize = Annotated[
     int | None,
@@ -71,10 +71,9 @@ def train(
     """Train a recipe. Stop it at any moment; the same command goes on where it was, to the same weights.
 
     Under torchrun the processes share every batch, one GPU each."""
+    before_the_first_pass(return_memory=return_memory)
     from s3ta.workflow import Place, train_run
 
-    if not return_memory:
-        keep_memory()
     config = _resolved(recipe, overrides or [], tiny, batch_size)
     folder = out or Path("runs") / config.name.replace("/", "-")
     trained = train_run(config, folder, Place(data_root, device, download), tensorboard=tensorboard)

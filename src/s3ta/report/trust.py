@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from s3ta.errors import UserError
+from s3ta.errors import UserError, reason_of
 from s3ta.files import read_json
 from s3ta.records import SEVERITIES, TRUST_FILE, Finding, findings
 
@@ -91,7 +91,17 @@ def read_trust(folder: Path, table: pa.Table, manifest: dict[str, Any]) -> Trust
     lint, probes = (
         None if stored.get(source) is None else _parsed(stored[source], path, source) for source in ("lint", "probes")
     )
-    return Trust(lint, probes, findings(table, manifest))
+    return Trust(lint, probes, _of_records(table, manifest))
+
+
+def _of_records(table: pa.Table, manifest: dict[str, Any]) -> list[Finding]:
+    """What the records show; where looking at them fails, that: a number is shown all the same."""
+    try:
+        return findings(table, manifest)
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001 - no check costs a result
+        return [Finding("records", "unchecked", f"The records could not be checked: {reason_of(error)}.")]
 
 
 def checks(trusts: Sequence[tuple[str, Trust]]) -> Checks:

@@ -176,7 +176,8 @@ def _announce(measured: Measured, suite: Suite, folder: Path, shard: Shard, miss
     probes = None
     if checks != "none" and shard.is_all:
         probes = planned_probing(measured, suite, read_found(folder), full=checks == "full")
-    linted = num_linted(measured) if checks != "none" and is_lint_due(folder) else 0
+    with waiting("looking at how large the model is"):
+        linted = num_linted(measured) if checks != "none" and is_lint_due(folder) else 0
     upcoming = Upcoming(missing, linted, Evaluations(0, 0) if probes is None else probes.cost)
     try:
         told = announcement(measured, suite, shard, upcoming)

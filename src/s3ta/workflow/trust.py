@@ -40,7 +40,8 @@ def look_over(measured: Measured, suite: Suite, folder: Path, *, strict: bool) -
     Raises UserError where the model cannot be measured as it is, and for warnings if strict."""
     told = read_found(folder)
     if is_lint_due(folder):
-        told["lint"] = [one._asdict() for one in [*_linted(measured, suite), *_left_out(measured)]]
+        with waiting("looking the model over before it is measured"):
+            told["lint"] = [one._asdict() for one in [*_linted(measured, suite), *_left_out(measured)]]
     serious = [Finding(**one) for one in told["lint"] if one["severity"] in ("error", "warning")]
     fatal = [one.told for one in serious if one.severity == "error" or (strict and one.kind != UNREADABLE)]
     if fatal:
@@ -67,8 +68,7 @@ def _linted(measured: Measured, suite: Suite) -> list[Finding]:
         except UserError:  # one that is not measured, and cannot be read
             batch = fetch(dataset, positions[:count])
         card = card_of(model)
-        with waiting(f"looking the model over, on {len(batch.ids)} images"):
-            found = lint(model, batch.images, batch.labels, data_classes=dataset.classes, num_classes=card.num_classes)
+        found = lint(model, batch.images, batch.labels, data_classes=dataset.classes, num_classes=card.num_classes)
     if total(suite, 1).num_gradients:
         return found
     unasked = {"gradient", "saturated loss"}

@@ -8,6 +8,8 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from s3ta import console as module
 from s3ta import progress
@@ -82,6 +84,13 @@ def test_what_an_encoding_lacks_is_written_in_what_it_has(encoding, text, shown)
     stream.write(text)
     stream.flush()
     assert stream.buffer.getvalue().decode(encoding) == shown
+
+
+@given(
+    st.text(st.characters(exclude_categories=())), st.sampled_from(["ascii", "cp437", "shift_jis", "utf-8", "koi8-r"])
+)
+def test_no_text_is_beyond_any_encoding(text, encoding):
+    assert text.encode(encoding, "s3ta-plain").decode(encoding) is not None
 
 
 def test_a_byte_that_cannot_be_read_is_still_an_error():

@@ -59,7 +59,8 @@ def child(name: str, steps: int, batch: int, *, keep: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         random = np.random.default_rng(0)
         pixels = random.integers(0, 256, (batch, size, size, 3), np.uint8)
-        np.savez(Path(folder) / "test.npz", images=pixels, labels=np.arange(batch) % 10, classes=np.array([str(i) for i in range(10)]))
+        arrays = {"images": pixels, "labels": np.arange(batch) % 10, "classes": np.array([str(i) for i in range(10)])}
+        np.savez(Path(folder) / "test.npz", allow_pickle=False, **arrays)
         dataset = open_dataset(DataConfig(source="npz:."), "test", Path(folder))
         before = resource.getrusage(resource.RUSAGE_SELF)
         settings, out = Settings(micro_batch=batch, num_threads=1, num_kept=0), Path(folder) / "out"

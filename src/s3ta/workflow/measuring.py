@@ -141,7 +141,8 @@ def _run(
     own = own_chunks(suite, len(positions), settings, shard)
     missing = set(Ledger(folder, told).missing(own))
     if rank.is_first:
-        _announce(measured, suite, folder, shard, missing, checks)
+        finishes = shard.is_all or rank.count > 1
+        _announce(measured, suite, folder, shard, missing, checks, finishes=finishes)
     problem = _problem(measured, suite, folder, strict=strict) if checks != "none" and rank.is_first else None
     if not rank.agree(problem is None):  # before anything is written, so that a mended model is no other evaluation
         raise problem or UserError("The first process says why the model was not measured.")
@@ -170,11 +171,20 @@ def _identified(measured: Measured, suite: Suite, folder: Path) -> dict[str, Any
     return told
 
 
-def _announce(measured: Measured, suite: Suite, folder: Path, shard: Shard, missing: set[int], checks: Checks) -> None:
+def _announce(
+    measured: Measured,
+    suite: Suite,
+    folder: Path,
+    shard: Shard,
+    missing: set[int],
+    checks: Checks,
+    *,
+    finishes: bool,
+) -> None:
     """Says what will be done, and how long it takes; nothing of the time where the model cannot even be timed, for then the
-    look at it says why."""
+    look at it says why. `finishes`: whether nothing is left to others, so that checks follow."""
     probes = None
-    if checks != "none" and shard.is_all:
+    if checks != "none" and finishes:
         probes = planned_probing(measured, suite, read_found(folder), full=checks == "full")
     with waiting("looking at how large the model is"):
         linted = num_linted(measured) if checks != "none" and is_lint_due(folder) else 0

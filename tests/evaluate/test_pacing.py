@@ -8,7 +8,7 @@ import torch
 from s3ta.errors import UserError
 from s3ta.evaluate import pacing
 from s3ta.models import Manner
-from tests.evaluate.small import SETTINGS, small_model, some_digits
+from tests.evaluate.small import SETTINGS, some_digits
 
 
 @pytest.fixture
@@ -43,11 +43,11 @@ class _Timed(torch.nn.Module):
 
     def __init__(self, clock: list[float]) -> None:
         super().__init__()
-        self.inside, self.clock = [small_model()], clock
+        self.inside, self.clock = torch.nn.Linear(3600, 10), clock
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         self.clock[0] += 0.01 * (8 if torch.is_autocast_enabled("cpu") else 1) * (3 if images.requires_grad else 1)
-        return self.inside[0](images)
+        return self.inside(images.flatten(1))
 
     def __deepcopy__(self, memo: dict) -> _Timed:
         return _Timed(self.clock)

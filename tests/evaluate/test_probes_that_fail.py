@@ -49,12 +49,12 @@ def asked(model: torch.nn.Module, images: torch.Tensor | None = None) -> dict[st
     return {finding.kind: finding.severity for finding in found}
 
 
-@pytest.mark.parametrize("contrast", [1.0, 3.0])
-def test_a_model_that_asserts_its_range_is_probed_in_full(contrast):
-    images = ((pictures()[0] - 0.5) * contrast + 0.5).clamp(0, 1)  # many pixels lie on the border
-    assert list(asked(Strict(), images)) == KINDS
-    assert asked(Strict(), images) == asked(Templates(), images)
-    open_kinds = {kind for kind, severity in asked(Strict(), images).items() if severity == "unchecked"}
+def test_a_model_that_asserts_its_range_is_probed_in_full():
+    images = ((pictures()[0] - 0.5) * 3 + 0.5).clamp(0, 1)  # many pixels lie on the border
+    strict = asked(Strict(), images)
+    assert list(strict) == KINDS
+    assert strict == asked(Templates(), images)
+    open_kinds = {kind for kind, severity in strict.items() if severity == "unchecked"}
     assert open_kinds <= {"eight bits"}, "where no image is adversarial, none can be saved"
 
 

@@ -67,7 +67,7 @@ def main() -> None:
     for size in SIZES:
         with tempfile.TemporaryDirectory() as folder:
             out = evaluate_model(
-                subject, suite, wanted, Path(folder) / "x", settings._replace(batch_size=size), place, checks=False
+                subject, suite, wanted, Path(folder) / "x", settings._replace(batch_size=size), place, checks="none"
             )
             assert out is not None
             tables[size] = Ledger.read(out).table()

@@ -37,7 +37,7 @@ def run(given: argparse.Namespace, count: int, steps: int) -> None:
     settings = Settings(micro_batch=32, num_threads=1)
     with tempfile.TemporaryDirectory() as folder:
         evaluate_model(
-            open_subject(given.model), suite_of(steps), wanted, Path(folder) / "x", settings, place, checks=False
+            open_subject(given.model), suite_of(steps), wanted, Path(folder) / "x", settings, place, checks="none"
         )
 
 

@@ -56,7 +56,7 @@ def main() -> None:
     for suite, apart in zip(suites(given.radius, given.restarts, given.long), alone, strict=True):
         with tempfile.TemporaryDirectory() as folder:
             out = evaluate_model(
-                open_subject(given.model), suite, wanted, Path(folder) / "x", settings, place, checks=False
+                open_subject(given.model), suite, wanted, Path(folder) / "x", settings, place, checks="none"
             )
             assert out is not None
             table = Ledger.read(out).table()

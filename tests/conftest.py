@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from s3ta import progress
+
+progress._PATIENCE = 3600.0  # a busy machine's lines about long waits would stand between those that a test expects
 torch.set_num_threads(1)  # two threads on two busy cores are many times slower than one
 os.environ["OMP_NUM_THREADS"] = "1"  # for the programs that tests start
 

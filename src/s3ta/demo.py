@@ -7,6 +7,7 @@ progress is read from the files that the children write.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,20 +16,46 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any, NamedTuple
 
 from rich.progress import Progress, TaskID
 
 from s3ta.errors import UserError
-from s3ta.evaluate import get_suite, tiny_suite
+from s3ta.evaluate import Suite, get_suite, stages, tiny_suite
 from s3ta.files import in_use, make_folder, read_json, read_lines, readable_errors
 from s3ta.progress import LineReporter, bars, console
 from s3ta.recipes import get_recipe, tiny
+from s3ta.records import is_trial
 from s3ta.report import Table, build_report, read_runs, summary_table
 from s3ta.train import is_claimed, is_finished
 from s3ta.workflow import is_evaluated
+from s3ta.workflow.checking import probing
+from s3ta.workflow.trust import read_found
 
 RECIPES = ("digits/s3ta_4", "digits/resnetv2_mini_dense")
 SUITE = "digits"
+
+
+class Passes(NamedTuple):
+    """Forward and backward passes of an evaluation."""
+
+    of_chunks: list[int]
+    """Of each chunk of the ledger, in order."""
+    of_checks: int
+    """Of the experiments afterwards, at most."""
+
+    @property
+    def total(self) -> int:
+        return sum(self.of_chunks) + self.of_checks
+
+    @classmethod
+    def of(cls, suite: Suite, manifest: dict[str, Any]) -> Passes:
+        """Of the evaluation with this manifest, if no example leaves early."""
+        count, size = manifest["data"]["num_examples"], manifest["micro_batch"]
+        sizes = [min(size, count - begin) for begin in range(0, count, size)]
+        chunks = [stage.cost.total * examples for stage in stages(suite) for examples in sizes]
+        probed = None if is_trial(suite.name) else probing(sum(chunks), count, size, full=False)
+        return cls(chunks, 0 if probed is None else probed.cost.total)
 
 
 class Contender:
@@ -41,7 +68,7 @@ class Contender:
         config, suite = get_recipe(recipe), get_suite(SUITE)
         self.config = tiny(config) if is_tiny else config
         self.num_steps = self.config.schedule.num_train_steps
-        self.num_chunks: int | None = None
+        self._passes: Passes | None = None
         self.suite = tiny_suite(suite) if is_tiny else suite
         self.ledger = self.folder / "evaluations" / self.suite.name
         self.child: subprocess.Popen[bytes] | None = None
@@ -70,7 +97,7 @@ class Contender:
                     f"The process for {self.recipe} was killed by signal {-code} (is the memory full?). "
                     "Run the same command again to go on."
                 )
-            if code > 0:
+            if code > 0 or not self._stage_is_done():
                 raise UserError(f"{self.recipe} failed; the end of {self.log} says: {self._last_words()}")
         if in_use(self.folder) or in_use(self.ledger):
             return  # a child of an earlier demo, whose parent was killed, is still at it
@@ -112,23 +139,39 @@ class Contender:
             self.child.kill()
 
     def standing(self) -> tuple[str, int, int | None, str]:
-        """What is going on: (activity, done, total or None if not known yet, note)."""
+        """What is going on: (activity, done, total or None if not known yet, note).
+
+        Attacks and the checks that follow them are counted in passes, for chunks differ: one of clean images is a pass per
+        image, one of a long attack hundreds."""
         lines = read_lines(self.folder / "train.jsonl")
         steps = max((line["step"] for line in lines), default=0)
         if steps < self.num_steps:
             note = f"accuracy {lines[-1]['accuracy']:.0%}" if lines and "accuracy" in lines[-1] else ""
             return "training", steps, self.num_steps, note
-        total = self._read_num_chunks()
-        return "attacking", len(list(self.ledger.glob("chunk-*.parquet"))), total, ""
-
-    def _read_num_chunks(self) -> int | None:
         path = self.ledger / "manifest.json"
-        if self.num_chunks is None and path.is_file():
-            self.num_chunks = read_json(path)["num_chunks"]
-        return self.num_chunks
+        if self._passes is None and path.is_file():
+            self._passes = Passes.of(self.suite, read_json(path))
+        if self._passes is None:
+            return "attacking", 0, None, ""
+        there = {int(chunk.stem.partition("-")[2]) for chunk in self.ledger.glob("chunk-*.parquet")}
+        done = sum(cost for chunk, cost in enumerate(self._passes.of_chunks) if chunk in there)
+        if len(there) < len(self._passes.of_chunks):
+            return "attacking", done, self._passes.total, ""
+        return "attacking", done + self._checked(), self._passes.total, "checks"
+
+    def _checked(self) -> int:
+        """Passes of the checks so far, as the child says in its log."""
+        assert self._passes is not None
+        if self.done or "probes" in read_found(self.ledger):
+            return self._passes.of_checks
+        told = re.findall(r"^checks of the evaluation.*: (\d+)/\d+", self._log_text(), re.MULTILINE)
+        return min(int(told[-1]), self._passes.of_checks) if told else 0
+
+    def _log_text(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.is_file() else ""
 
     def _last_words(self) -> str:
-        words = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        words = [line for line in self._log_text().splitlines() if line.strip()]
         return words[-1].removeprefix("s3ta: ") if words else "nothing"
 
 

@@ -40,9 +40,13 @@ _DENIED = {
 }
 
 
+class UnwritableError(UserError):
+    """A file or folder cannot be written: the disk is full or read-only, or permission is denied."""
+
+
 @contextmanager
 def readable_errors(path: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into a UserError that names the file; other errors pass."""
+    """Turn a full or read-only disk into an UnwritableError that names the file; other errors pass."""
     try:
         yield
     except OSError as error:
@@ -50,7 +54,7 @@ def readable_errors(path: Path) -> Iterator[None]:
         if reason is None:
             raise
         advice = "Free some space" if error.errno in _FULL else "Choose a folder that you may write to"
-        raise UserError(
+        raise UnwritableError(
             f"Cannot write {path}: {reason}. {advice} and run the same command again; what was finished is kept."
         ) from None
 

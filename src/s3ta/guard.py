@@ -56,8 +56,11 @@ def original(error: BaseException) -> BaseException:
 
 
 def reason(error: BaseException) -> str:
-    """The kind of an error and the beginning of its message, on one line; of a TorchScript traceback its end."""
+    """The kind of an error and the beginning of its message, on one line; of a TorchScript traceback its end; of an error of
+    ours the sentence."""
     message = str(error)
+    if isinstance(error, UserError):
+        return message.rstrip(".")
     if "TorchScript" in message:
         message = message.strip().rpartition("\n")[2].removeprefix(f"{type(error).__name__}: ")
     return f"{type(error).__name__}: {' '.join(message.split())[:_MOST_WORDS]}".rstrip(": .")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,7 +19,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-console = Console(stderr=True, highlight=False)
+from s3ta.console import plain_console
+
+console = plain_console(stderr=True)
+_PATIENCE, _AGAIN = 4.0, 60.0
+"""Seconds after which a piece of work without a bar is named, and is named again."""
+_speakers: list[object] = []
+"""Who tells what is going on, outermost first; only the last one speaks."""
 
 
 @runtime_checkable
@@ -31,13 +38,13 @@ class Reporter(Protocol):
 def bars() -> Progress:
     """The package's one style of progress bar."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(elapsed_when_finished=False),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=console,
     )
 
@@ -45,12 +52,50 @@ def bars() -> Progress:
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Reporter]:
     """A reporter for one piece of work. Its first report says what an earlier, interrupted run had done."""
-    if console.is_terminal:
-        with bars() as display:
-            task: TaskID = display.add_task(description, total=total, note="")
-            yield _BarReporter(display, task)
-    else:
-        yield LineReporter(description, total)
+    with _speaking():
+        if console.is_terminal:
+            with bars() as display:
+                task: TaskID = display.add_task(description, total=total, note="")
+                yield _BarReporter(display, task)
+        else:
+            yield LineReporter(description, total)
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """For a piece of work that cannot be counted: if it takes more than a few seconds, a line says what is going on, and
+    further ones, now and then, that it still is. Within it, bars and inner pieces of work speak for themselves."""
+    over, began, has_spoken = threading.Event(), time.monotonic(), threading.Event()
+
+    def tell(me: object) -> None:
+        patience = _PATIENCE
+        while not over.wait(patience):
+            if _speakers[-1:] == [me]:
+                console.print(
+                    f"{what} ..." + (f" {time.monotonic() - began:.0f} s so far" if has_spoken.is_set() else "")
+                )
+                has_spoken.set()
+            patience = _AGAIN
+
+    with _speaking() as me:
+        if os.environ.get("RANK", "0") == "0":  # of the processes of torchrun one speaks
+            threading.Thread(target=tell, args=(me,), daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
+    if has_spoken.is_set():
+        console.print(f"{what}: {time.monotonic() - began:.0f} s")
+
+
+@contextmanager
+def _speaking() -> Iterator[object]:
+    me = object()
+    _speakers.append(me)
+    try:
+        yield me
+    finally:
+        _speakers.remove(me)
 
 
 class _BarReporter:
@@ -83,4 +128,4 @@ class LineReporter:
         left = ""
         if done > 0 and completed < self.total:
             left = f", about {elapsed / done * (self.total - completed):.0f} s left"
-        console.print(f"{self.description}: {completed}/{self.total}{left} {note}".rstrip(), soft_wrap=True)
+        console.print(f"{self.description}: {completed}/{self.total}{left} {note}".rstrip())

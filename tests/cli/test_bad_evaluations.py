@@ -94,7 +94,7 @@ def test_a_mistake_is_told_before_the_run_and_kept(source: str, words: tuple[str
     shown = done("evaluate", f"{source}:reversed_labels", *SHORT, *words, "--out", "out/evaluations/quick")
     told = "warning: label order: The answers seem to follow the labels in another order"
     assert told in shown.stderr
-    assert shown.stderr.index(told) < shown.stderr.index("gradient and")
+    assert shown.stderr.index(told) < shown.stderr.index(", passes: 0/")
     lint = lint_of(tmp_path / "out" / "evaluations" / "quick")
     assert lint["label order"] == "warning"
     assert lint["randomness"] == "passed"
@@ -103,7 +103,7 @@ def test_a_mistake_is_told_before_the_run_and_kept(source: str, words: tuple[str
     assert {one["kind"]: one["severity"] for one in run["lint"]} == lint
     assert "labels in another order" in (tmp_path / "page.html").read_text()
     honest = done("evaluate", f"{source}:make", *SHORT, *words, "--strict", "--out", "honest")
-    assert "warning" not in honest.stderr.split("gradient and")[0]
+    assert "warning" not in honest.stderr.split(", passes: 0/")[0]
     assert set(lint_of(tmp_path / "honest").values()) <= {"passed", "note", "unchecked"}
 
 
@@ -151,7 +151,8 @@ def test_masked_gradients_are_seen_by_the_checks_afterwards(
     source: str, words: tuple[str, ...], tmp_path: Path
 ) -> None:
     """Saturated: PGD leaves everything right, where half of the pictures can be broken."""
-    shown = done("evaluate", f"{source}:saturated", "--suite", "quick", *words, "--micro-batch", "12", "--out", "out")
+    whole = ("--suite", "quick", *words, "--micro-batch", "12", "--full-checks", "--out")
+    shown = done("evaluate", f"{source}:saturated", *whole, "out")
     free = rows(tmp_path / "out", attack="untargeted-20", num_attack_steps=20)
     assert all(row["correct"] for row in free)
     probes = {one["kind"]: one for one in json.loads((tmp_path / "out" / "trust.json").read_text())["probes"]}
@@ -159,7 +160,7 @@ def test_masked_gradients_are_seen_by_the_checks_afterwards(
     assert probes["zero gradients"]["evidence"]["num_zero"] == 12
     assert probes["larger radius"]["severity"] == "warning"
     assert "The input gradient of the cross-entropy is exactly zero for 12 of 12 clean images" in shown.stderr
-    done("evaluate", f"{source}:make", "--suite", "quick", *words, "--micro-batch", "12", "--out", "honest")
+    done("evaluate", f"{source}:make", *whole, "honest")
     probes = json.loads((tmp_path / "honest" / "trust.json").read_text())["probes"]
     assert {one["severity"] for one in probes} <= {"passed", "note"}
 

@@ -73,7 +73,18 @@ def test_the_verbs_and_options_are_those_that_people_have_learned() -> None:
     found = {name: sorted(p.name for p in command.params) for name, command in get_command(app).commands.items()}
     assert found == {
         "demo": ["out", "tiny"],
-        "train": ["batch_size", "data_root", "device", "download", "out", "overrides", "recipe", "tensorboard", "tiny"],
+        "train": [
+            "batch_size",
+            "data_root",
+            "device",
+            "download",
+            "out",
+            "overrides",
+            "recipe",
+            "return_memory",
+            "tensorboard",
+            "tiny",
+        ],
         "show": ["batch_size", "fields", "gpus", "hardware", "overrides", "recipe", "utilization"],
         "evaluate": [
             "attack",
@@ -89,6 +100,7 @@ def test_the_verbs_and_options_are_those_that_people_have_learned() -> None:
             "device",
             "download",
             "exhaustive",
+            "full_checks",
             "ids",
             "ignore_keys",
             "image_size",
@@ -106,6 +118,7 @@ def test_the_verbs_and_options_are_those_that_people_have_learned() -> None:
             "overrides",
             "preprocessing",
             "radius",
+            "return_memory",
             "search",
             "seed",
             "shard",
@@ -133,6 +146,7 @@ def test_the_verbs_and_options_are_those_that_people_have_learned() -> None:
             "model",
             "num_classes",
             "preprocessing",
+            "return_memory",
             "std",
             "top",
             "weights",

@@ -11,7 +11,8 @@ from torch import nn
 
 from s3ta.attacks import Linf
 from s3ta.errors import UserError
-from s3ta.evaluate.probes import _still_rising, _Tried, num_evaluations, probe
+from s3ta.evaluate.probes import num_evaluations, probe
+from s3ta.evaluate.questions import Tried, still_rising
 from s3ta.records import Finding
 from tests.evaluate.toys import RADIUS, Templates, blobs, quantised, rippled
 
@@ -227,8 +228,8 @@ def test_misfitting_ids_and_images_are_refused():
 def test_a_loss_that_rises_to_the_end_is_told(losses, severity):
     """4 % of the rise in the last tenth of the steps; 2 %; no rise at all."""
     nothing = torch.zeros(5)
-    tried = [_Tried(nothing, nothing, torch.full((5,), loss), nothing.bool(), nothing) for loss in losses]
-    told = _still_rising(*tried)
+    tried = [Tried(nothing, nothing, torch.full((5,), loss), nothing.bool(), nothing) for loss in losses]
+    told = still_rising(*tried)
     assert told.severity == severity
     if severity != "warning":
         assert told.evidence["share_of_last_tenth"] == pytest.approx((losses[3] - losses[2]) / (losses[3] - losses[0]))

@@ -1,6 +1,7 @@
 """Progress where there is no terminal: few lines, with an estimate that a resumed run does not spoil."""
 
 import re
+import time
 
 import pytest
 
@@ -67,3 +68,39 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     assert "work" in shown
     assert "10/10" in shown
     assert "loss 0.5" in shown
+
+
+def test_a_long_wait_is_named_and_a_short_one_is_not(capsys, monkeypatch):
+    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    monkeypatch.setattr(module, "_AGAIN", 0.05)
+    with module.waiting("hashing [bold] :fish:"):
+        pass
+    assert _lines(capsys) == []
+    with module.waiting("hashing [bold] :fish:"):
+        time.sleep(0.3)
+    lines = _lines(capsys)
+    assert lines[0] == "hashing [bold] :fish: ..."
+    assert lines[1] == "hashing [bold] :fish: ... 0 s so far"
+    assert lines[-1] == "hashing [bold] :fish:: 0 s"
+
+
+def test_a_wait_is_silent_while_something_inside_it_speaks_and_in_other_processes(capsys, monkeypatch):
+    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    with module.waiting("all"), progress("work", 1) as report:
+        report(0)
+        time.sleep(0.15)
+        report(1)
+    assert _lines(capsys) == ["work: 0/1", "work: 1/1"]
+    monkeypatch.setenv("RANK", "1")
+    with module.waiting("all"):
+        time.sleep(0.15)
+    assert _lines(capsys) == []
+
+
+def test_a_wait_that_fails_ends_its_telling(capsys, monkeypatch):
+    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    with pytest.raises(ValueError, match="lost"), module.waiting("all"):
+        raise ValueError("lost")
+    time.sleep(0.15)
+    assert _lines(capsys) == []
+    assert module._speakers == []

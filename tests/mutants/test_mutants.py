@@ -483,6 +483,18 @@ MUTANTS = {
         "labels[right], kept, 2 * radius, seed)",
         "tests/evaluate/test_probes.py -k closed_form",
     ),
+    "probes beyond the box": Mutant(
+        "evaluate/probes.py",
+        "model(images.clamp(0, 1))",
+        "model(images)",
+        "tests/evaluate/test_probes_that_fail.py -k asserts",
+    ),
+    "experiments for a quarter of the passes": Mutant(
+        "workflow/checking.py", "_SHARE = 5", "_SHARE = 4", "tests/cli/test_announcements.py -k fifth"
+    ),
+    "chunks in place of passes": Mutant(
+        "demo.py", "stage.cost.total * examples", "1", "tests/cli/test_announcements.py -k what_is_slow"
+    ),
 }
 
 

@@ -7,10 +7,12 @@ from s3ta.cli import training  # isort: skip
 from s3ta.cli import evaluating  # isort: skip
 from s3ta.cli import reporting  # isort: skip
 from s3ta.cli.shared import app
+from s3ta.console import speak_plainly
 
 __all__ = ["app", "evaluating", "main", "reporting", "training"]
 
 
 def main() -> None:
     """Entry point of the program."""
+    speak_plainly()
     app()

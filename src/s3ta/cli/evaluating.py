@@ -26,13 +26,15 @@ from s3ta.cli.shared import (
     DataRoot,
     Device,
     Download,
+    ReturnMemory,
     Tiny,
     app,
+    before_the_first_pass,
     err_console,
     one_of,
     out_console,
     plain_errors,
-    print_table,
+    print_evaluation,
     radius_of,
 )
 from s3ta.errors import UserError
@@ -217,27 +219,33 @@ def evaluate(
             rich_help_panel=RUN,
         ),
     ] = True,
+    full_checks: Annotated[
+        bool,
+        typer.Option(
+            "--full-checks",
+            help="Let the checks afterwards cost what they need, 344 passes on each of up to 32 images; by default at most a "
+            "fifth of the attacks' passes.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop where the model looks wrong.", rich_help_panel=RUN)
     ] = False,
     device: Device = "auto",
+    return_memory: ReturnMemory = False,
     tiny: Tiny = False,
 ) -> None:
     """Attack any classifier and record what happened to every example. Stop it at any moment; the same command goes on.
 
     Start it as torchrun -m s3ta evaluate ... to divide the examples among processes."""
+    if full_checks and not checks:
+        raise UserError("--full-checks asks for what --no-checks leaves out: choose one of them.")
+    before_the_first_pass(return_memory=return_memory)
     from s3ta.evaluate import Settings
     from s3ta.models import Manner
-    from s3ta.records import Ledger
-    from s3ta.report import calibration_table, findings_of, read_run, summary
-    from s3ta.workflow import (
-        Examples,
-        Place,
-        choose_suite,
-        evaluate_model,
-        open_subject,
-        transferred,
-    )
+    from s3ta.progress import waiting
+    from s3ta.report import findings_of
+    from s3ta.workflow import Examples, Place, choose_suite, evaluate_model, open_subject, transferred
 
     settings = Settings(
         seed=seed,
@@ -270,25 +278,25 @@ def evaluate(
         weights, ignore_keys, num_classes, image_size, in_channels, mean, std, channel_order, class_names
     )
     place = Place(data_root, device, download)
-    subject = open_subject(model, opening, wanted.data, split, place)
+    with waiting(f"opening {model}"):
+        subject = open_subject(model, opening, wanted.data, split, place)
     if chosen is None:
         chosen = choose_suite(subject, suite, attack or [], radius_of(radius), tiny, overrides or [])
     folder = evaluate_model(
-        subject, chosen, wanted, out, settings, place, images, _shard(shard), checks=checks, strict=strict
+        subject,
+        chosen,
+        wanted,
+        out,
+        settings,
+        place,
+        images,
+        _shard(shard),
+        checks="full" if full_checks else "some" if checks else "none",
+        strict=strict,
+        show=lambda measured: print_evaluation(measured, chosen.name, natural=not chosen.attacks),
     )
-    if folder is None:
-        return  # another process of torchrun speaks
-    if not any(folder.glob("chunk-*.parquet")):
-        return  # an empty part, before the others
-    missing = len(Ledger.read(folder).missing())
-    if missing:
-        out_console.print(f"Not finished: {missing} chunks are missing. What is there so far:", markup=False)
-    _say_preparation(folder)
-    if chosen.attacks:
-        print_table(summary(folder))
-    else:  # natural images: how sure the model is matters as much as how often it is right
-        print_table(calibration_table([read_run(folder, chosen.name)]))
-        out_console.print("Calibration takes 100 images, its published form 200; a dash: fewer.", markup=False)
+    if folder is None or not any(folder.glob("chunk-*.parquet")):
+        return  # another process of torchrun speaks; an empty part, before the others
     for finding in findings_of(folder):
         err_console.print(f"{finding.severity}: {finding.told}", markup=False)
     out_console.print(f"Records: {folder}", markup=False)
@@ -319,17 +327,6 @@ def export(
         said[name] = value
     for path in workflow.export(folder, out, workflow.Place(data_root), said):
         out_console.print(f"Written: {path}", markup=False)
-
-
-def _say_preparation(folder: Path) -> None:
-    """How images and pixels are prepared, and who says so: the line above the table."""
-    from s3ta.files import read_json
-    from s3ta.workflow import preparation_line
-
-    manifest = read_json(folder / "manifest.json")
-    how, origins = manifest["data"].get("preprocessing"), manifest["informative"].get("origins") or {}
-    if how is not None:
-        out_console.print(preparation_line(how, manifest["model"]["config"], origins), markup=False)
 
 
 def _data(source: str | None, preprocessing: str | None, num_validation: int | None) -> Any:

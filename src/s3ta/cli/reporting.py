@@ -21,8 +21,9 @@ from s3ta.cli.opening import (
     opening_of,
     preprocessing_of,
 )
-from s3ta.cli.shared import Device, app, out_console, plain_errors, say_report
+from s3ta.cli.shared import Device, ReturnMemory, app, before_the_first_pass, out_console, plain_errors, say_report
 from s3ta.errors import UserError, unknown_name
+from s3ta.progress import waiting
 
 
 @app.command(
@@ -55,7 +56,8 @@ def report(
     from s3ta.report import build_report, write_findings, write_paper_table, write_table
 
     chosen = suite or _common_suite(runs)
-    page = build_report(runs, chosen, out)
+    with waiting("drawing the page"):
+        page = build_report(runs, chosen, out)
     for path, write in ((table, write_table), (paper, write_paper_table), (findings, write_findings)):
         if path is not None:
             write(runs, chosen, path)
@@ -87,15 +89,20 @@ def predict(
     class_names: ClassNames = None,
     preprocessing: PreprocessingName = None,
     device: Device = "auto",
+    return_memory: ReturnMemory = False,
 ) -> None:
     """Print the likeliest classes of images, with probabilities; images are prepared as `s3ta evaluate` prepares them."""
+    before_the_first_pass(return_memory=return_memory)
     from s3ta import workflow
 
     opening = opening_of(
         weights, ignore_keys, num_classes, image_size, in_channels, mean, std, channel_order, class_names
     )
-    place = workflow.Place(device=device)
-    for answer in workflow.predict(model, images, top, place, opening, preprocessing_of(preprocessing)):
+    with waiting(f"asking {model}"):
+        answers = workflow.predict(
+            model, images, top, workflow.Place(device=device), opening, preprocessing_of(preprocessing)
+        )
+    for answer in answers:
         out_console.print(f"{answer.image}", markup=False)
         for name, probability in zip(answer.classes, answer.probabilities, strict=True):
             out_console.print(f"  {probability:6.1%}  {name}", markup=False)

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from s3ta import __version__
+from s3ta.console import plain_console
 from s3ta.errors import UserError, unknown_name
+from s3ta.memory import keep_memory
+from s3ta.progress import waiting
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,14 +24,20 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out_console = Console(highlight=False, soft_wrap=True)
-err_console = Console(stderr=True, highlight=False, soft_wrap=True)
+out_console = plain_console()
+err_console = plain_console(stderr=True)
 
 DataRoot = Annotated[
     Path, typer.Option(envvar="S3TA_DATA_ROOT", help="Folder that holds torchvision:, folder: and npz: data.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Download = Annotated[bool, typer.Option("--download", help="Let torchvision fetch data that are missing.")]
+ReturnMemory = Annotated[
+    bool,
+    typer.Option(
+        "--return-memory", help="Give freed CPU memory back to the system after each pass; slower, and less is held."
+    ),
+]
 Tiny = Annotated[
     bool, typer.Option("--tiny", help="Shrink everything to seconds; for trying out, the numbers mean nothing.")
 ]
@@ -88,6 +96,14 @@ def one_of(what: str, text: str, allowed: tuple[str, ...]) -> Any:
     return text
 
 
+def before_the_first_pass(*, return_memory: bool) -> None:
+    """Freed memory is kept unless asked otherwise; torch is loaded, with a line where that takes long."""
+    if not return_memory:
+        keep_memory()
+    with waiting("loading the libraries"):
+        import torch  # noqa: F401
+
+
 def radius_of(text: str | None) -> float | None:
     """A radius as people write it. Raises UserError where it is none."""
     from s3ta.config import parse_radius
@@ -111,8 +127,36 @@ def print_table(table: Any) -> None:
     for i, header in enumerate(table.headers):  # a narrow terminal breaks headers, never numbers
         shown.add_column(header, min_width=max((len(row[i]) for row in table.rows), default=0))
     for row in table.rows:
-        shown.add_row(*(cell.replace("[", r"\[") for cell in row))
+        shown.add_row(*row)
     out_console.print(shown)
+
+
+def print_evaluation(folder: Path, suite: str, *, natural: bool) -> None:
+    """The table, as far as there are records."""
+    from s3ta.records import Ledger
+    from s3ta.report import calibration_table, read_run, summary
+
+    if not any(folder.glob("chunk-*.parquet")):
+        return
+    if missing := len(Ledger.read(folder).missing()):
+        out_console.print(f"Not finished: {missing} chunks are missing. What is there so far:")
+    _say_preparation(folder)
+    if natural:  # how sure the model is matters as much as how often it is right
+        print_table(calibration_table([read_run(folder, suite)]))
+        out_console.print("Calibration takes 100 images, its published form 200; a dash: fewer.")
+    else:
+        print_table(summary(folder))
+
+
+def _say_preparation(folder: Path) -> None:
+    """How images and pixels are prepared, and who says so: the line above the table."""
+    from s3ta.files import read_json
+    from s3ta.workflow import preparation_line
+
+    manifest = read_json(folder / "manifest.json")
+    how, origins = manifest["data"].get("preprocessing"), manifest["informative"].get("origins") or {}
+    if how is not None:
+        out_console.print(preparation_line(how, manifest["model"]["config"], origins), markup=False)
 
 
 def say_report(page: Path) -> None:

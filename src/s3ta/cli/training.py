@@ -11,8 +11,10 @@ from s3ta.cli.shared import (
     DataRoot,
     Device,
     Download,
+    ReturnMemory,
     Tiny,
     app,
+    before_the_first_pass,
     err_console,
     out_console,
     plain_errors,
@@ -63,11 +65,13 @@ def train(
         bool, typer.Option("--tensorboard", help="Write the learning curve for TensorBoard too, in RUN/tensorboard.")
     ] = False,
     batch_size: BatchSize = None,
+    return_memory: ReturnMemory = False,
     tiny: Tiny = False,
 ) -> None:
     """Train a recipe. Stop it at any moment; the same command goes on where it was, to the same weights.
 
     Under torchrun the processes share every batch, one GPU each."""
+    before_the_first_pass(return_memory=return_memory)
     from s3ta.workflow import Place, train_run
 
     config = _resolved(recipe, overrides or [], tiny, batch_size)

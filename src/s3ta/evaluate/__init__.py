@@ -3,7 +3,7 @@
 from s3ta.evaluate.catalogue import ATTACKS, Situation, get_attack
 from s3ta.evaluate.identity import manifest, refuse_other_answers, suite_identity
 from s3ta.evaluate.kept import KEPT_FILE, ImageStore, KeptImages
-from s3ta.evaluate.pacing import pace
+from s3ta.evaluate.pacing import Pace, pace
 from s3ta.evaluate.plan import (
     Settings,
     Shard,
@@ -38,6 +38,7 @@ __all__ = [
     "ImageStore",
     "KeptImages",
     "NamedAttack",
+    "Pace",
     "Settings",
     "Shard",
     "Situation",

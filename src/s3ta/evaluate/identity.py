@@ -22,6 +22,7 @@ from s3ta.evaluate.plan import Settings, block_of, num_chunks
 from s3ta.evaluate.schema import Suite
 from s3ta.files import read_json, sha256
 from s3ta.guard import guarded
+from s3ta.memory import allocator
 from s3ta.models import card_of, device_of, num_parameters, weights_hash
 from s3ta.records import FORMAT
 from s3ta.records.ledger import INFORMATIVE
@@ -82,6 +83,7 @@ def manifest(
             "batch_size": settings.batch_size or settings.micro_batch,
             "answers": answers(model),
             "examples": settings.examples,
+            "memory": allocator().sentence,
             "python": platform.python_version(),
             "origins": dict(settings.origins or {}),
         },

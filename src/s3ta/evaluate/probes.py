@@ -7,79 +7,49 @@ counts is how they compare, not how strong they are. Images that the model gets 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from s3ta.attacks import (
     SPSA,
-    Draw,
+    Evaluations,
     Linf,
     PGDConfig,
     evaluations,
     frozen,
-    local_linearity,
     run_attack,
     start_noise,
-    tangent,
-    untargeted,
-    wrong_margin,
 )
 from s3ta.attacks.frozen import random_state
-from s3ta.attacks.threat import whole
-from s3ta.config import format_radius
 from s3ta.errors import UserError
+from s3ta.evaluate.questions import (
+    LARGE_RADIUS,
+    NUM_LINEARITY_STEPS,
+    NUM_NOISES,
+    Subject,
+    Tried,
+    UnansweredError,
+    eight_bits,
+    larger_radius,
+    linearity,
+    still_rising,
+    stronger,
+    tried_on,
+    zero_gradients,
+)
 from s3ta.exact import exact_arithmetic
+from s3ta.guard import reason
 from s3ta.models.card import device_of
 from s3ta.progress import Reporter
-from s3ta.records import Finding, mcnemar, wilson
+from s3ta.records import Finding
 from s3ta.streams import stream
 from s3ta.trace import Images, Labels
 
 FEWEST = 8
 """Fewer images than that, classified right, show nothing."""
-_LARGE_RADIUS = 0.5
-_NUM_NOISES = 10
-_NUM_LINEARITY_STEPS = 10
-_LEVEL = 0.01
-_CONSIDERABLE = 0.05
-_MANY_ZEROS = 0.1
-_STILL_RISING = 0.03
-_LITTLE = 0.1
-_MASKED = "Robustness measured with gradients is then too high: trust the lower number, and run --suite unmask."
-
-
-class _Tried(NamedTuple):
-    """Images, and how the model answered them."""
-
-    images: Tensor
-    margin: Tensor
-    """Of each image: the largest wrong logit minus the true one; above 0 where the answer is wrong."""
-    loss: Tensor
-    """Cross-entropy of the true label, nats."""
-    right: Tensor
-    logits: Tensor
-
-    @property
-    def broken(self) -> Tensor:
-        return ~self.right
-
-
-class _Subject(NamedTuple):
-    """The model, and the images on which everything is tried."""
-
-    model: nn.Module
-    clean: _Tried
-    labels: Tensor
-    ids: tuple[str, ...]
-    radius: float
-    seed: int
-
-    def draw(self, number: int = 0) -> Draw:
-        """0: of all attacks, so that two losses start at the same place."""
-        return Draw(self.seed, self.ids, ("probes", number))
 
 
 def probe(
@@ -106,7 +76,8 @@ def probe(
         when they are saved with 8 bits; None: those found here are asked.
       report: told how many of the `num_evaluations` are done.
     Returns:
-      One finding per question; a single one where nothing can be asked, as with fewer than 8 images classified right.
+      One finding per question, `unchecked` where the model raises on what that question needs; a single one where nothing can
+      be asked, as with fewer than 8 images classified right.
     Raises:
       UserError: ids that are not one per image or not different, and as `run_attack`."""
     if len(ids) != len(images) or len(set(ids)) < len(ids):
@@ -126,7 +97,10 @@ def probe(
     tell = report or _nobody
     tell(0)
     with exact_arithmetic(), frozen(model), random_state(_model_seed(seed)):
-        clean = _tried(model, images, labels)
+        try:
+            clean = tried_on(model, images, labels)
+        except Exception as error:  # noqa: BLE001 - whatever a foreign model raises
+            return [unanswered("probes", reason(error))]
         right, num_right = clean.right, int(clean.right.sum())
         if num_right < FEWEST:
             tell(num_evaluations(len(ids)))
@@ -136,20 +110,28 @@ def probe(
             )
             return [Finding("probes", "unchecked", sentence, {"num_right": num_right, "num_examples": len(ids)})]
         kept = tuple(ids[place] for place, is_right in zip(order, right.tolist(), strict=True) if is_right)
-        subject = _Subject(model, _Tried(*(part[right] for part in clean)), labels[right], kept, radius, seed)
+        subject = Subject(model, Tried(*(part[right] for part in clean)), labels[right], kept, radius, seed)
         saved = None if adversarial is None else adversarial[order].to(device)[right]
         found = _ask(subject, saved, lambda passes: tell(passes * len(ids)))
     tell(num_evaluations(len(ids)))
     return found
 
 
+def cost(count: int) -> Evaluations:
+    """Model evaluations of a probe of so many images; fewer where some are not right."""
+    attacks = [evaluations(config) for config in _attacks(0.1).values()]
+    looks = sum(_passes(config) - evaluations(config).total for config in _attacks(0.1).values())
+    gradients = 3 + NUM_LINEARITY_STEPS  # at the clean images by either loss, and at the end of the attack
+    others = 1 + looks + NUM_NOISES + 1 + 2  # clean, linearity's last look, saving
+    return Evaluations(
+        count * (gradients + sum(one.num_gradients for one in attacks)),
+        count * (gradients + sum(one.num_forwards for one in attacks) + others),
+    )
+
+
 def num_evaluations(count: int) -> int:
-    """Model evaluations of a probe of so many images, passes forward plus passes back; fewer where some are not right."""
-    attacks = sum(_passes(config) for config in _attacks(0.1).values())
-    gradients = 2 * 3  # at the clean images by either loss, and at the end of the attack
-    linearity = 2 * _NUM_LINEARITY_STEPS + 1
-    saving = 2
-    return count * (1 + attacks + _NUM_NOISES + gradients + linearity + saving)
+    """Passes forward plus passes back of a probe of so many images."""
+    return cost(count).total
 
 
 def _attacks(radius: float) -> dict[str, PGDConfig]:
@@ -160,8 +142,8 @@ def _attacks(radius: float) -> dict[str, PGDConfig]:
     twenty = PGDConfig(objective="untargeted", radius=radius, step_size=radius / 8, num_attack_steps=20)
     large = PGDConfig(
         objective="untargeted",
-        radius=_LARGE_RADIUS,
-        step_size=_LARGE_RADIUS / 8,
+        radius=LARGE_RADIUS,
+        step_size=LARGE_RADIUS / 8,
         num_attack_steps=20,
         random_start_prob=0.0,  # noise of this size alone would destroy the image
         keep="best",
@@ -185,195 +167,102 @@ def _passes(config: PGDConfig) -> int:
     return evaluations(config).total + len({*config.read_outs, config.num_attack_steps})
 
 
-def _ask(subject: _Subject, saved: Tensor | None, tell: Callable[[int], None]) -> list[Finding]:
-    done, tried = 1, dict[str, list[_Tried]]()
-    for name, config in _attacks(subject.radius).items():
-        found = run_attack(subject.model, subject.clean.images, subject.labels, config=config, draw=subject.draw())
-        tried[name] = [_tried(subject.model, images, subject.labels) for images in found.images]
-        done += _passes(config)
-        tell(done)
-    noises = _noises(subject)
-    tell(done + _NUM_NOISES)
-    pgd, late, end = tried["pgd"]
-    (large,), (margin,), (blind,) = tried["large"], tried["margin"], tried["spsa"]
-    rising = _still_rising(subject.clean, pgd, late, end)
-    rising = rising._replace(evidence=rising.evidence | _what_broke(subject, end))
-    return [
-        _larger_radius(subject, large),
-        _stronger("random noise", f"the worst of {_NUM_NOISES} images of random signs", _any_broken(noises), pgd),
-        _stronger("black box", "a small SPSA, which uses no gradient,", blind.broken, pgd),
-        _stronger("margin loss", "PGD of as many steps on the margin", margin.broken, pgd),
-        _zero_gradients(subject, end),
-        rising,
-        _eight_bits(subject, end.images if saved is None else saved, given=saved is not None),
-        _linearity(subject, [pgd, end, margin, blind, *noises]),
-    ]
+class _Experiments:
+    """What was tried, by name; asking for one that failed raises `UnansweredError` with the reason."""
+
+    def __init__(self, subject: Subject, tell: Callable[[int], None]) -> None:
+        self._tried, self._failed = dict[str, list[Tried]](), dict[str, str]()
+        self._tell, self._done = tell, 1
+        for name, config in _attacks(subject.radius).items():
+            self._try(name, partial(_attacked, subject, config), _passes(config))
+        self._try("noises", partial(_noises, subject), NUM_NOISES)
+
+    def __getitem__(self, name: str) -> list[Tried]:
+        if name in self._failed:
+            raise UnansweredError(self._failed[name])
+        return self._tried[name]
+
+    def _try(self, name: str, experiment: Callable[[], list[Tried]], num_passes: int) -> None:
+        try:
+            self._tried[name] = experiment()
+        except Exception as error:  # noqa: BLE001 - whatever a foreign model raises costs this answer alone
+            self._failed[name] = reason(error)
+        self._done += num_passes
+        self._tell(self._done)
 
 
-def _what_broke(subject: _Subject, end: _Tried) -> dict[str, Any]:
+def _noises(subject: Subject) -> list[Tried]:
+    """Images at the corners of the ball, drawn at random."""
+    clean, threat = subject.clean.images, Linf(subject.radius)
+    shape, found = tuple(clean.shape[1:]), []
+    for number in range(1, NUM_NOISES + 1):
+        draw = subject.draw(number)
+        signs = [torch.from_numpy(start_noise(draw.seed, i, shape, *draw.names)).sign() for i in draw.ids]
+        found.append(tried_on(subject.model, threat.start(clean, torch.stack(signs).to(clean)), subject.labels))
+    return found
+
+
+def _ask(subject: Subject, saved: Tensor | None, tell: Callable[[int], None]) -> list[Finding]:
+    tried = _Experiments(subject, tell)
+    worst_noise = f"the worst of {NUM_NOISES} images of random signs"
+
+    def inside() -> list[Tried]:
+        pgd, _, end = tried["pgd"]
+        return [pgd, end, *tried["margin"], *tried["spsa"], *tried["noises"]]
+
+    def end() -> Tried:
+        return tried["pgd"][2]
+
+    def kept() -> Tensor:
+        return end().images if saved is None else saved
+
+    def rising() -> Finding:
+        finding = still_rising(subject.clean, *tried["pgd"])
+        return finding._replace(evidence=finding.evidence | _what_broke(subject, end()))
+
+    questions: dict[str, Callable[[str], Finding]] = {
+        "larger radius": lambda kind: larger_radius(subject, *tried["large"]),
+        "random noise": lambda kind: stronger(kind, worst_noise, _any_broken(tried["noises"]), tried["pgd"][0]),
+        "black box": lambda kind: stronger(
+            kind, "a small SPSA, which uses no gradient,", tried["spsa"][0].broken, tried["pgd"][0]
+        ),
+        "margin loss": lambda kind: stronger(
+            kind, "PGD of as many steps on the margin", tried["margin"][0].broken, tried["pgd"][0]
+        ),
+        "zero gradients": lambda kind: zero_gradients(subject, end()),
+        "loss still rising": lambda kind: rising(),
+        "eight bits": lambda kind: eight_bits(subject, kept(), given=saved is not None),
+        "local linearity": lambda kind: linearity(subject, inside()),
+    }
+    return [_answered(kind, question) for kind, question in questions.items()]
+
+
+def _what_broke(subject: Subject, end: Tried) -> dict[str, Any]:
     """By ids, for a comparison with the suite's attacks on the same images (`s3ta.records.reach.weaker_than_checks`)."""
     broken = [example for example, is_broken in zip(subject.ids, end.broken.tolist(), strict=True) if is_broken]
     return {"radius": subject.radius, "tried": list(subject.ids), "broken": broken}
 
 
-def _larger_radius(subject: _Subject, large: _Tried) -> Finding:
-    """At radius 0.5 every image can be made plain grey, so nobody does better than guess."""
-    right, total = int(large.right.sum()), len(subject.ids)
-    chance = 1 / large.logits.shape[1]
-    evidence = {"num_right": right, "num_examples": total, "chance": round(chance, 6), "radius": _LARGE_RADIUS}
-    told = (
-        f"at radius {_LARGE_RADIUS}, where every image can be made plain grey, 20 PGD steps leave {right} of {total} images "
-        f"right; chance is {100 * chance:.3g}%."
-    )
-    if wilson(right, total, 0.98).low > max(chance, _CONSIDERABLE):
-        return Finding("larger radius", "warning", f"The attack fails where it cannot fail: {told}", evidence, _MASKED)
-    return Finding("larger radius", "passed", f"A large radius breaks the model, as it must: {told}", evidence)
+def _answered(kind: str, question: Callable[[str], Finding]) -> Finding:
+    """The answer; where the model raises instead, `unchecked` with the reason."""
+    try:
+        return question(kind)
+    except Exception as error:  # noqa: BLE001 - as above
+        return unanswered(kind, reason(error))
 
 
-def _noises(subject: _Subject) -> list[_Tried]:
-    """Images at the corners of the ball, drawn at random."""
-    clean, threat = subject.clean.images, Linf(subject.radius)
-    shape, found = tuple(clean.shape[1:]), []
-    for number in range(1, _NUM_NOISES + 1):
-        draw = subject.draw(number)
-        signs = [torch.from_numpy(start_noise(draw.seed, i, shape, *draw.names)).sign() for i in draw.ids]
-        found.append(_tried(subject.model, threat.start(clean, torch.stack(signs).to(clean)), subject.labels))
-    return found
+def unanswered(kind: str, why: str) -> Finding:
+    """That a check could not be made, for this reason: the number stands, only this is not known of it."""
+    return Finding(kind, "unchecked", f"The check could not be made: {why.rstrip('.')}.", {"raised": True})
 
 
-def _stronger(kind: str, what: str, broken: Tensor, pgd: _Tried) -> Finding:
-    """Whether something that should not be stronger than PGD on the cross-entropy is clearly so; exact McNemar."""
-    only_this, only_pgd = int((broken & pgd.right).sum()), int((~broken & pgd.broken).sum())
-    total, p_value = len(broken), mcnemar(only_this, only_pgd)
-    evidence = {
-        "broken": int(broken.sum()),
-        "broken_by_pgd": int(pgd.broken.sum()),
-        "only_this_breaks": only_this,
-        "only_pgd_breaks": only_pgd,
-        "num_examples": total,
-        "p_value": p_value,
-    }
-    told = (
-        f"{what} breaks {int(broken.sum())} of {total} images, PGD of 20 steps on the cross-entropy {int(pgd.broken.sum())} "
-        f"(alone {only_this} and {only_pgd}, exact McNemar p {p_value:.2g})."
-    )
-    if only_this - only_pgd > _CONSIDERABLE * total and p_value < _LEVEL:
-        return Finding(kind, "warning", f"Gradients seem to be masked: {told}", evidence, _MASKED)
-    return Finding(kind, "passed", f"No sign of masked gradients: {told}", evidence)
+def _attacked(subject: Subject, config: PGDConfig) -> list[Tried]:
+    """Images at each read-out."""
+    found = run_attack(subject.model, subject.clean.images, subject.labels, config=config, draw=subject.draw())
+    return [tried_on(subject.model, images, subject.labels) for images in found.images]
 
 
-def _zero_gradients(subject: _Subject, end: _Tried) -> Finding:
-    """The share of images whose gradient is exactly zero at every pixel (X37)."""
-    objective = untargeted(subject.labels)
-    zero = [
-        int((tangent(subject.model, images, objective).gradient == 0).flatten(1).all(dim=1).sum())
-        for images in (subject.clean.images, end.images)
-    ]
-    total = len(subject.ids)
-    evidence = {"num_zero": zero[0], "num_zero_at_the_end": zero[1], "num_examples": total}
-    told = (
-        f"The input gradient of the cross-entropy is exactly zero for {zero[0]} of {total} clean images, and for {zero[1]} "
-        "where PGD ends."
-    )
-    severity = "warning" if max(zero) > _MANY_ZEROS * total else "note" if max(zero) else "passed"
-    advice = {
-        "warning": f"Sign PGD stands still there: attack the margin (attack.loss=margin). {_MASKED}",
-        "note": "Sign PGD stands still on these: attack the margin too (attack.loss=margin).",
-    }
-    return Finding("zero gradients", severity, told, evidence, advice.get(severity, ""))
-
-
-def _still_rising(clean: _Tried, pgd: _Tried, late: _Tried, end: _Tried) -> Finding:
-    """How much of the whole rise of the loss falls into the last tenth of the steps."""
-    at_start, at_20, at_36, at_40 = (float(tried.loss.double().mean()) for tried in (clean, pgd, late, end))
-    total, risen = len(clean.loss), int((end.loss > clean.loss).sum())
-    evidence = {
-        "mean_loss": {"0": at_start, "20": at_20, "36": at_36, "40": at_40},
-        "num_right": {"20": int(pgd.right.sum()), "40": int(end.right.sum())},
-        "num_risen": risen,
-        "num_examples": total,
-    }
-    if 2 * risen < total:
-        sentence = f"40 PGD steps raise the loss of only {risen} of {total} images: the attack gets nowhere."
-        return Finding("loss still rising", "warning", sentence, evidence, _MASKED)
-    share = (at_40 - at_36) / (at_40 - at_start) if at_40 > at_start else 0.0
-    evidence["share_of_last_tenth"] = share
-    told = (
-        f"of the rise of the mean loss from {at_start:.3g} to {at_40:.3g} nats over 40 PGD steps, {100 * share:.1f}% fall into "
-        f"the last tenth; {evidence['num_right']['20']} of {total} images are right after 20 steps, "
-        f"{evidence['num_right']['40']} after 40."
-    )
-    if share > _STILL_RISING:
-        advice = "More attack steps find more: give 100 or more before the number is called robustness."
-        return Finding("loss still rising", "note", f"The loss still rises at the last steps: {told}", evidence, advice)
-    return Finding("loss still rising", "passed", f"The loss has about stopped to rise: {told}", evidence)
-
-
-def _eight_bits(subject: _Subject, images: Tensor, *, given: bool) -> Finding:
-    """How many adversarial images are still adversarial when every pixel is rounded to a whole 255th."""
-    broken = _tried(subject.model, images, subject.labels).broken
-    rounded = _tried(subject.model, whole(images), subject.labels).broken
-    number, left = int(broken.sum()), int((broken & rounded).sum())
-    of_what = "of the evaluation" if given else "of 40 PGD steps"
-    evidence = {"num_adversarial": number, "num_surviving": left, "given": given}
-    if not number:
-        sentence = f"Whether adversarial images survive 8 bits is not known: no image {of_what} is adversarial."
-        return Finding("eight bits", "unchecked", sentence, evidence)
-    told = f"{left} of {number} adversarial images {of_what} are still adversarial when rounded to whole 255ths."
-    if 2 * left < number:
-        advice = "Saved as PNG files most are harmless: attack with attack.eight_bit=true, and look for rounding in the model."
-        return Finding("eight bits", "warning", f"Only {told}", evidence, advice)
-    severity = "passed" if left == number else "note"
-    advice = "" if left == number else "Where images must be files, attack with attack.eight_bit=true."
-    return Finding("eight bits", severity, told, evidence, advice)
-
-
-def _linearity(subject: _Subject, inside: list[_Tried]) -> Finding:
-    """Does the gradient at the clean image predict how the margin rises towards the worst image found? (C3)
-
-    Of the margin, not of the cross-entropy, whose gradient is tiny wherever an honest model is sure."""
-    objective = untargeted(subject.labels, "margin")
-    at = tangent(subject.model, subject.clean.images, objective)
-    found = local_linearity(
-        subject.model,
-        at,
-        objective,
-        radius=subject.radius,
-        draw=subject.draw(_NUM_NOISES + 1),
-        num_attack_steps=_NUM_LINEARITY_STEPS,
-    )
-    margins = torch.stack([tried.margin for tried in inside])
-    worst = torch.stack([tried.images for tried in inside])[margins.argmax(dim=0), torch.arange(len(subject.ids))]
-    rise, predicted = margins.amax(dim=0) - subject.clean.margin, at.predicted(worst)
-    useless = (rise > 0) & (predicted < _LITTLE * rise)
-    total, gamma, mean_rise = len(subject.ids), float(found.gamma.double().mean()), float(rise.double().mean())
-    evidence = {
-        "gamma": gamma,
-        "mean_rise": mean_rise,
-        "mean_predicted": float(predicted.double().mean()),
-        "num_useless": int(useless.sum()),
-        "num_wrong_sign": int(((rise > 0) & (predicted <= 0)).sum()),
-        "num_examples": total,
-        "radius": subject.radius,
-    }
-    relative = f", {gamma / mean_rise:.2g} times the rise that attacks found" if mean_rise > 0 else ""
-    told = (
-        f"within {format_radius(subject.radius)} the margin leaves its tangent plane by {gamma:.3g} on average{relative}; for "
-        f"{int(useless.sum())} of {total} images the gradient predicts less than a tenth of that rise, or a fall."
-    )
-    if 2 * int(useless.sum()) > total:
-        return Finding("local linearity", "warning", f"The gradient does not show the way: {told}", evidence, _MASKED)
-    return Finding("local linearity", "passed", f"The gradient shows the way: {told}", evidence)
-
-
-@torch.no_grad()
-def _tried(model: nn.Module, images: Tensor, labels: Tensor) -> _Tried:
-    logits = model(images).float()
-    loss = cross_entropy(logits, labels, reduction="none")
-    return _Tried(images, wrong_margin(logits, labels), loss, logits.argmax(dim=1) == labels, logits)
-
-
-def _any_broken(tried: list[_Tried]) -> Tensor:
+def _any_broken(tried: list[Tried]) -> Tensor:
     return torch.stack([one.broken for one in tried]).any(dim=0)
 
 

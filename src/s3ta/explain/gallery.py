@@ -48,11 +48,16 @@ def look(model: nn.Module, images: torch.Tensor, micro_batch: int = 0) -> dict[s
     with frozen(model), random_state(0), torch.no_grad():
         unroll = getattr(model, "unroll", None)
         if unroll is None:
-            return {"probabilities": model(images)[:count].float().softmax(dim=-1).cpu().numpy()}
+            return {"probabilities": _array(model(images)[:count].float().softmax(dim=-1))}
         logits, attention = unroll(images)
-    probabilities = logits[:, :count].float().softmax(dim=-1).cpu().numpy()
+    probabilities = _array(logits[:, :count].float().softmax(dim=-1))
     return {
         "probabilities": probabilities[-1],
         "glimpse_probabilities": probabilities,
-        "attention": attention[:, :count].float().cpu().numpy(),
+        "attention": _array(attention[:, :count]),
     }
+
+
+def _array(values: torch.Tensor) -> np.ndarray:
+    """In float32: NumPy has no bfloat16."""
+    return values.float().cpu().numpy()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 
+from s3ta.attacks import Evaluations
 from s3ta.data import Dataset, write_ids, write_targets
 from s3ta.errors import UserError
 from s3ta.evaluate import (
@@ -20,28 +23,29 @@ from s3ta.evaluate import (
     fill,
     manifest,
     own_chunks,
-    pace,
     refuse_other_answers,
-    stages,
     suite_identity,
     targets_of,
     total,
 )
 from s3ta.exact import exact_arithmetic
 from s3ta.explain import KEPT, gallery
-from s3ta.files import part_use, read_arrays, read_json, sha256, sole_use, write_arrays
-from s3ta.guard import guarded
+from s3ta.files import UnwritableError, part_use, read_arrays, read_json, sha256, sole_use, write_arrays
+from s3ta.guard import guarded, reason
 from s3ta.models import card_of, device_of
-from s3ta.progress import Reporter, console, progress
+from s3ta.progress import Reporter, console, progress, waiting
 from s3ta.ranks import Ranks, own_device, ranks
 from s3ta.records import Ledger, implausible_settings
+from s3ta.workflow.announcing import Upcoming, announcement, num_own
+from s3ta.workflow.checking import check_afterwards, planned_probing, radius_of
 from s3ta.workflow.choosing import refuse_misfits
 from s3ta.workflow.examples import Examples, Measured, bring_together
-from s3ta.workflow.place import Place, device_at, minutes
+from s3ta.workflow.place import Place, device_at
 from s3ta.workflow.source_files import files_in_manifest, keep_files, refuse_other_files
 from s3ta.workflow.subject import Subject
-from s3ta.workflow.trust import check_afterwards, look_over
+from s3ta.workflow.trust import is_lint_due, look_over, num_linted, read_found
 
+Checks = Literal["none", "some", "full"]
 GALLERY_FILE, IDS_FILE, TARGETS_FILE = "gallery.npz", "examples.txt", "targets.csv"
 SAID_BY_THE_LINT = "The model (seems to answer with probabilities|answers in)"
 """Warnings of the attacks, as a pattern."""
@@ -57,8 +61,9 @@ def evaluate_model(
     images: KeptImages | None = None,
     shard: Shard | None = None,
     *,
-    checks: bool = True,
+    checks: Checks = "some",
     strict: bool = False,
+    show: Callable[[Path], None] | None = None,
 ) -> Path | None:
     """Run what is missing of a suite on a model; once all is there, draw the gallery and check the evaluation.
 
@@ -71,10 +76,14 @@ def evaluate_model(
       place: where.
       images: for a suite of transfers, whose.
       shard: the part to do here; others are done elsewhere, in the same folder or in one whose chunks are copied into it.
-      checks: whether the model is looked over before and the evaluation checked afterwards.
+      checks: `none`; `some`: the model is looked over before, and the evaluation checked afterwards for at most a fifth of the
+        attacks' passes; `full`: for as many as that takes.
       strict: whether a warning about the model ends the run.
+      show: called with the folder as soon as the attacks are done: what comes after costs no result.
     Returns:
-      The ledger's folder; None in those processes of `torchrun` that have nothing to say."""
+      The ledger's folder; None in those processes of `torchrun` that have nothing to say.
+
+    A finished evaluation in a folder that cannot be written is shown as it is."""
     with ranks() as rank:
         if rank.count > 1 and shard is not None:
             raise UserError("Under torchrun each process is a shard already: leave --shard out.")
@@ -84,16 +93,39 @@ def evaluate_model(
         device = own_device(device_at(place))
         with guarded(f"Moving {subject.card.name} to {device}"):
             model = subject.model.to(device)
-        measured = bring_together(subject, suite, wanted, settings, place, model)
+        with waiting("reading which images there are"):
+            measured = bring_together(subject, suite, wanted, settings, place, model)
         folder = out or default_ledger(subject, suite, wanted)
         if images is not None:
             _refuse_other_data(images, measured.dataset, measured.positions)
-        with _held(folder, shard):
+        with ExitStack() as held:
+            try:
+                held.enter_context(_held(folder, shard))
+            except UnwritableError:
+                if not _is_there(measured, suite, folder):
+                    raise
+                _show_unchanged(folder, rank, show)
+                return folder if rank.is_first else None
             ledger = _run(measured, suite, folder, images, shard, rank, checks=checks, strict=strict)
             rank.wait()
             if rank.is_first:
-                _finish(measured, suite, ledger, checks=checks)
+                if show is not None:
+                    show(folder)
+                _finish(measured, suite, ledger, checks)
         return folder if rank.is_first else None
+
+
+def _is_there(measured: Measured, suite: Suite, folder: Path) -> bool:
+    """Whether the folder holds this evaluation, finished."""
+    told = _identified(measured, suite, folder)
+    return (folder / "manifest.json").is_file() and not Ledger(folder, told).missing()
+
+
+def _show_unchanged(folder: Path, rank: Ranks, show: Callable[[Path], None] | None) -> None:
+    if rank.is_first:
+        console.print(f"note: {folder} cannot be written: everything is there already, and nothing is added.")
+        if show is not None:
+            show(folder)
 
 
 def _held(folder: Path, shard: Shard) -> AbstractContextManager[None]:
@@ -108,35 +140,32 @@ def _run(
     shard: Shard,
     rank: Ranks,
     *,
-    checks: bool,
+    checks: Checks,
     strict: bool,
 ) -> Ledger:
     """What is missing of the shard's part."""
     model, dataset, positions, settings, _ = measured
-    refuse_misfits(suite, card_of(model))
-    told = manifest(model, dataset, suite, positions, settings, device_of(model))
-    Ledger.check(folder, told)
-    if checks:
+    told = _identified(measured, suite, folder)
+    if checks != "none":
         _warn_of_settings(told, strict=strict, aloud=rank.is_first)
-    refuse_other_answers(folder, told)
-    refuse_other_files(folder, measured)
-    told["informative"] |= {"files": files_in_manifest(measured)}
-    problem = _problem(measured, suite, folder, strict=strict) if checks and rank.is_first else None
+    own = own_chunks(suite, len(positions), settings, shard)
+    missing = set(Ledger(folder, told).missing(own))
+    if rank.is_first:
+        finishes = shard.is_all or rank.count > 1
+        _announce(measured, suite, folder, shard, missing, checks, finishes=finishes)
+    problem = _problem(measured, suite, folder, strict=strict) if checks != "none" and rank.is_first else None
     if not rank.agree(problem is None):  # before anything is written, so that a mended model is no other evaluation
         raise problem or UserError("The first process says why the model was not measured.")
     ledger = Ledger.open(folder, told)
-    own = own_chunks(suite, len(positions), settings, shard)
-    missing = set(ledger.missing(own))
     report: AbstractContextManager[Reporter] = nullcontext(_silent)
     if rank.is_first:
         _write_questions(measured, suite, folder)
         keep_files(folder, measured)
-        console.print(_announcement(measured, suite, shard, missing), soft_wrap=True, markup=False)
         report = progress(
-            f"{card_of(model).name} {suite.name}, passes", total(suite, _num_own(measured, own)).num_evaluations
+            f"{card_of(model).name} {suite.name}, passes", total(suite, num_own(measured, own)).num_evaluations
         )
     with report as tell, warnings.catch_warnings():
-        if checks:  # the lint has said it
+        if checks != "none":  # the lint has said it
             warnings.filterwarnings("ignore", SAID_BY_THE_LINT, UserWarning)
         fill(model, dataset, suite, ledger, positions, settings, tell, images, shard)
     return ledger
@@ -149,6 +178,46 @@ def _warn_of_settings(told: dict[str, Any], *, strict: bool, aloud: bool) -> Non
         raise UserError(f"Not evaluated: {' '.join(one.told for one in warned)}")
     for one in warned if aloud else ():
         console.print(f"warning: {one.kind}: {one.told}", markup=False, soft_wrap=True)
+
+
+def _identified(measured: Measured, suite: Suite, folder: Path) -> dict[str, Any]:
+    """The manifest. Raises UserError where the folder holds another measurement, or the suite does not fit the model."""
+    model, dataset, positions, settings, _ = measured
+    refuse_misfits(suite, card_of(model))
+    with waiting("identifying the model by its weights"):
+        told = manifest(model, dataset, suite, positions, settings, device_of(model))
+    Ledger.check(folder, told)
+    refuse_other_answers(folder, told)
+    refuse_other_files(folder, measured)
+    told["informative"] |= {"files": files_in_manifest(measured)}
+    return told
+
+
+def _announce(
+    measured: Measured,
+    suite: Suite,
+    folder: Path,
+    shard: Shard,
+    missing: set[int],
+    checks: Checks,
+    *,
+    finishes: bool,
+) -> None:
+    """Says what will be done, and how long it takes; nothing of the time where the model cannot even be timed, for then the
+    look at it says why. `finishes`: whether nothing is left to others, so that checks follow."""
+    probes = None
+    if checks != "none" and finishes:
+        probes = planned_probing(measured, suite, read_found(folder), full=checks == "full")
+    with waiting("looking at how large the model is"):
+        linted = num_linted(measured) if checks != "none" and is_lint_due(folder) else 0
+    upcoming = Upcoming(missing, linted, Evaluations(0, 0) if probes is None else probes.cost)
+    try:
+        told = announcement(measured, suite, shard, upcoming)
+    except Exception:
+        if checks == "none":
+            raise
+        return
+    console.print(told)
 
 
 def _problem(measured: Measured, suite: Suite, folder: Path, *, strict: bool) -> UserError | None:
@@ -164,13 +233,6 @@ def _silent(completed: int, note: str = "") -> None:
     """The progress of a process that does not speak."""
 
 
-def _num_own(measured: Measured, own: list[int]) -> int:
-    """How many examples these chunks hold, each counted once."""
-    size, count = measured.settings.micro_batch, len(measured.positions)
-    all_chunks = -(-count // size)
-    return sum(min(size, count - chunk * size) for chunk in own if chunk < all_chunks)
-
-
 def _write_questions(measured: Measured, suite: Suite, folder: Path) -> None:
     """The ids of the examples, in order, and their targets: what another evaluation must be asked to be comparable."""
     model, dataset, positions, settings, _ = measured
@@ -184,52 +246,40 @@ def _write_questions(measured: Measured, suite: Suite, folder: Path) -> None:
         write_targets(folder / TARGETS_FILE, ids, labels, aims.numpy(), dataset.classes)
 
 
-def _finish(measured: Measured, suite: Suite, ledger: Ledger, *, checks: bool) -> None:
-    """The gallery and the checks, once nothing is missing any more."""
-    model, dataset, _, settings, _ = measured
-    folder = ledger.folder
+def _finish(measured: Measured, suite: Suite, ledger: Ledger, checks: Checks) -> None:
+    """The gallery and the checks, once nothing is missing any more. Whatever fails here costs no result."""
     if missing := len(ledger.missing()):
         console.print(f"{missing} of {ledger.num_chunks} chunks are still missing: the rest is done elsewhere.")
         return
-    if (folder / KEPT_FILE).is_file():
-        kept = read_arrays(folder / KEPT_FILE, KEPT)
-        with exact_arithmetic(settings.num_threads):
-            write_arrays(folder / GALLERY_FILE, gallery(model, dataset, kept, settings.micro_batch))
-    if checks:
+    try:
+        _draw_gallery(measured, ledger.folder)
+    except Exception as error:  # noqa: BLE001 - pictures cost no result, whatever a foreign model raises
+        console.print(f"warning: the pictures for the report could not be drawn: {reason(error)}")
+    if checks != "none":
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", SAID_BY_THE_LINT, UserWarning)
-            check_afterwards(measured, suite, ledger)
+            check_afterwards(measured, suite, ledger, full=checks == "full")
 
 
-def _announcement(measured: Measured, suite: Suite, shard: Shard, missing: set[int]) -> str:
-    """What will be done, and how long what is missing takes here at most."""
-    model, dataset, positions, settings, _ = measured
-    count, all_chunks = len(positions), -(-len(positions) // settings.micro_batch)
-    own = own_chunks(suite, count, settings, shard)
-    work = total(suite, _num_own(measured, own))
-    if not own:
-        return f"Part {shard.index} of {shard.count} is empty: there are fewer blocks of examples than parts."
-    part = "" if shard.is_all else f", part {shard.index} of {shard.count}"
-    told = f"{card_of(model).name}, suite {suite.name}: {_num_own(measured, own)} examples{part}"
-    if not missing:
-        return f"{told}; everything is there already."
-    gradient, forward = pace(model, dataset, positions[0], settings, gradients=work.num_gradients > 0)
-    seconds = 0.0
-    for stage in stages(suite):
-        chunks = len(missing & set(range(stage.number * all_chunks, (stage.number + 1) * all_chunks)))
-        others = stage.cost.num_forwards - stage.cost.num_gradients
-        seconds += chunks * (gradient * stage.cost.num_gradients + forward * others)
-    lines = [
-        f"{told}, at most {work.num_gradients:,} gradient and {work.num_forwards - work.num_gradients:,} other forward "
-        f"evaluations, about {minutes(seconds)} here for what is not there yet, if none can be saved"
-    ]
-    if settings.budget is not None:
-        lines.append(f"Budget: {settings.budget:,} passes per example, so at most {count * settings.budget:,} in all.")
-        dear = [s.name for s in stages(suite) if s.restart == 0 and s.cost.total > settings.budget]
-        lines += [f"Beyond the budget, whatever the others cost: {', '.join(dear)}."] if dear else []
-    if suite.left_out:
-        lines.append(f"Left out, for they do not fit the model or a changed setting: {', '.join(suite.left_out)}.")
-    return "\n".join(lines)
+def _draw_gallery(measured: Measured, folder: Path) -> None:
+    """Draws the first examples before and after an attack, where that is not done."""
+    if not (folder / KEPT_FILE).is_file():
+        return
+    kept = read_arrays(folder / KEPT_FILE, KEPT)
+    if _is_drawn(folder, kept):
+        return
+    with waiting("drawing the pictures for the report"), exact_arithmetic(measured.settings.num_threads):
+        drawn = gallery(measured.model, measured.dataset, kept, measured.settings.micro_batch)
+        write_arrays(folder / GALLERY_FILE, drawn)
+
+
+def _is_drawn(folder: Path, kept: dict[str, np.ndarray]) -> bool:
+    """Whether the gallery is of these images, and whole."""
+    try:
+        drawn = read_arrays(folder / GALLERY_FILE, (*KEPT, "clean", "probabilities_clean", "probabilities_adversarial"))
+    except UserError:
+        return False
+    return all(np.array_equal(drawn[name], values) for name, values in kept.items())
 
 
 def _refuse_other_data(images: KeptImages, dataset: Dataset, positions: list[int]) -> None:
@@ -248,11 +298,12 @@ def default_ledger(subject: Subject, suite: Suite, wanted: Examples) -> Path:
 
 
 def is_evaluated(folder: Path, suite: Suite) -> bool:
-    """Whether this suite's ledger is complete there, with its gallery."""
+    """Whether this suite's ledger is complete there, with its gallery and its checks."""
     path = folder / "manifest.json"
     if not path.is_file() or next(folder.glob("chunk-*.parquet"), None) is None:
         return False
     if read_json(path).get("suite") != suite_identity(suite):
         raise UserError(f"{folder} holds an evaluation with other attacks: choose another folder with --out.")
     drawn = suite.gallery_attack is None or (folder / GALLERY_FILE).is_file()
-    return drawn and Ledger.read(folder).complete
+    checked = radius_of(suite) is None or "probes" in read_found(folder)
+    return drawn and checked and Ledger.read(folder).complete

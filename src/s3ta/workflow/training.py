@@ -23,7 +23,7 @@ from s3ta.data import (
 from s3ta.errors import UserError
 from s3ta.files import check_space, sole_use, write_json
 from s3ta.models import count, num_parameters
-from s3ta.progress import console, progress
+from s3ta.progress import console, progress, waiting
 from s3ta.ranks import Ranks, own_device, ranks
 from s3ta.train import (
     SILENT,
@@ -83,7 +83,8 @@ def train_run(recipe: TrainConfig, out: Path, place: Place, *, tensorboard: bool
 def _train_run(recipe: TrainConfig, out: Path, place: Place, rank: Ranks, *, tensorboard: bool) -> bool:
     ready = error = None
     try:
-        ready = _ready(recipe, out, place, rank)
+        with waiting("opening the data"):
+            ready = _ready(recipe, out, place, rank)
     except UserError as found:
         error = found
     rank.together(error)
@@ -118,7 +119,8 @@ def _begin(held: ExitStack, ready: _Ready, out: Path, rank: Ranks, *, tensorboar
     except UserError:
         rank.agree(False)
         raise
-    seconds = _training_seconds(recipe, ready.data, ready.device) / rank.count
+    with waiting("measuring how long a pass takes here"):
+        seconds = _training_seconds(recipe, ready.data, ready.device) / rank.count
     among = f" on {rank.count} processes" if rank.count > 1 else ""
     console.print(
         f"{recipe.name}: {recipe.schedule.num_train_steps} training steps, about {minutes(seconds)} here{among} from the first "

@@ -1,39 +1,35 @@
-"""Can the number be trusted? A lint of the model before it is measured, small experiments afterwards; both kept as JSON."""
+"""Can the number be trusted? A lint of the model before it is measured; what was found is kept as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
-from torch import nn
-from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from torch.utils.flop_counter import FlopCounterMode
 
-from s3ta.attacks import LoopConfig, frozen, random_state
-from s3ta.data import Batch, Dataset, fetch
+from s3ta.attacks import frozen, random_state
+from s3ta.data import Dataset, fetch
 from s3ta.errors import UserError
-from s3ta.evaluate import Settings, Suite, TransferConfig, choose_examples, total
+from s3ta.evaluate import Suite, choose_examples, total
 from s3ta.evaluate.lint import as_found, lint
-from s3ta.evaluate.probes import num_evaluations, probe
 from s3ta.exact import exact_arithmetic
 from s3ta.files import read_json, write_json
 from s3ta.models import card_of, device_of
-from s3ta.progress import Reporter, console, progress
-from s3ta.records import CLEAN, TRUST_FILE, Finding, Ledger, findings, is_trial
-from s3ta.trace import Images, Logits
+from s3ta.progress import console, waiting
+from s3ta.records import TRUST_FILE, Finding
 from s3ta.workflow.examples import Measured
 
 UNREADABLE = "unreadable images"
+LINT_PASSES, LINT_GRADIENTS = 17, 2
+"""Of the lint, on each of its images: passes forward, and two of them with their way back."""
 _LINT_OPERATIONS = 1e11
 """Of one pass over all its images: some 20 passes of them take a CPU core half a minute."""
 _PER_CLASS, _ORDER_SHARE, _FEWEST_FOR_ORDER = 4, 50, 32
 """By how many examples of a class the order of labels is judged where there are many classes; at most a fiftieth of the suite's
 passes goes into it, but 32 images always."""
-_FEWEST_LINTED, _MOST_LINTED, _FEWEST_PROBED, _MOST_PROBED = 8, 256, 16, 32
+_FEWEST_LINTED, _MOST_LINTED = 8, 256
 
 
 def look_over(measured: Measured, suite: Suite, folder: Path, *, strict: bool) -> None:
@@ -46,24 +42,30 @@ def look_over(measured: Measured, suite: Suite, folder: Path, *, strict: bool) -
       suite: what will be run; a model without gradients is no obstacle to attacks that use none.
       strict: whether a warning ends the run.
     Raises UserError where the model cannot be measured as it is, and for warnings if strict."""
-    told = _read(folder)
-    if "lint" not in told or next(folder.glob("chunk-*.parquet"), None) is None:
-        told["lint"] = [one._asdict() for one in [*_linted(measured, suite), *_left_out(measured)]]
+    told = read_found(folder)
+    if is_lint_due(folder):
+        with waiting("looking the model over before it is measured"):
+            told["lint"] = [one._asdict() for one in [*_linted(measured, suite), *_left_out(measured)]]
     serious = [Finding(**one) for one in told["lint"] if one["severity"] in ("error", "warning")]
     fatal = [one.told for one in serious if one.severity == "error" or (strict and one.kind != UNREADABLE)]
     if fatal:
         raise UserError(f"{card_of(measured.model).name} was not measured: {' '.join(fatal)}")
-    _write(folder, told)
+    write_found(folder, told)
     for one in serious:
         if one.kind != UNREADABLE:  # told when they were read
             console.print(f"{one.severity}: {one.kind}: {one.told}", markup=False, soft_wrap=True)
 
 
+def is_lint_due(folder: Path) -> bool:
+    """Whether the model is asked: what was found before the first records stands."""
+    return "lint" not in read_found(folder) or next(folder.glob("chunk-*.parquet"), None) is None
+
+
 def _linted(measured: Measured, suite: Suite) -> list[Finding]:
     """The lint by images that are measured and, where these are few, by others of the data; only the first can stop a run."""
-    model, dataset, positions, settings, _ = measured
+    dataset, positions, settings = measured.dataset, measured.positions, measured.settings
     with exact_arithmetic(settings.num_threads):
-        count = min(_num_linted(model, dataset, positions), len(dataset.ids))
+        count = num_linted(measured)
         known = set(positions)
         others = [place for place in choose_examples(dataset, None, settings.seed) if place not in known]
         for_order = _for_order(dataset, [*positions, *others], count, suite, len(positions))
@@ -77,14 +79,14 @@ def _linted(measured: Measured, suite: Suite) -> list[Finding]:
             theirs = {one.kind: one for one in found}
             found = [
                 _of_others(theirs[one.kind], num_others)
-                if one.severity != "error" == theirs[one.kind].severity
+                if theirs[one.kind].severity == "error" != one.severity
                 else one
                 for one in _asked(measured, positions, for_order)
             ]
     if total(suite, 1).num_gradients:
         return found
     unasked = {"gradient", "saturated loss"}
-    return [_not_asked(one.kind) if one.kind in unasked else one for one in found]
+    return [not_asked(one.kind) if one.kind in unasked else one for one in found]
 
 
 def _asked(measured: Measured, positions: Sequence[int], for_order: Sequence[int]) -> list[Finding]:
@@ -130,7 +132,8 @@ def _for_order(
     return places[:count]
 
 
-def _not_asked(kind: str) -> Finding:
+def not_asked(kind: str) -> Finding:
+    """For a suite without gradients."""
     return Finding(kind, "unchecked", "No attack of the suite uses a gradient.")
 
 
@@ -145,94 +148,39 @@ def _left_out(measured: Measured) -> list[Finding]:
     return [Finding(UNREADABLE, "warning", sentence, {"ids": lost, "num_chosen": whole}, advice)]
 
 
-def _num_linted(model: nn.Module, dataset: Dataset, positions: Sequence[int]) -> int:
+def num_linted(measured: Measured) -> int:
     """So many images that the lint takes about half a minute: 256 of a small model, 8 of the largest; counted in operations,
     not by the clock, so that the same model is always looked at alike."""
+    model, dataset, positions, _, _ = measured
     image = fetch(dataset, positions[:1]).images.to(device_of(model))
     with as_found(model), frozen(model), random_state(0), torch.no_grad():
         try:
             with FlopCounterMode(display=False) as counter:
                 model(image)
         except Exception:  # noqa: BLE001 - whatever a foreign model raises is the lint's to tell
-            return _FEWEST_LINTED
+            return min(_FEWEST_LINTED, len(dataset.ids))
     budget = _LINT_OPERATIONS * (1 if image.device.type == "cpu" else 100)
-    return int(min(_MOST_LINTED, max(_FEWEST_LINTED, budget / max(1, counter.get_total_flops()))))
+    count = int(min(_MOST_LINTED, max(_FEWEST_LINTED, budget / max(1, counter.get_total_flops()))))
+    return min(count, len(dataset.ids))
 
 
-def check_afterwards(measured: Measured, suite: Suite, ledger: Ledger) -> None:
-    """Experiments on a few examples, and what the records say; kept beside the ledger. Nothing is done twice."""
-    model, dataset, positions, settings, _ = measured
-    told, table = _read(ledger.folder), ledger.table()
-    radius = _radius(suite)
-    if "probes" not in told and not total(suite, 1).num_gradients:
-        told["probes"] = [_not_asked("probes")._asdict()]
-    if "probes" not in told and is_trial(suite.name):
-        told["probes"] = [Finding("probes", "unchecked", "A trial run is not probed.")._asdict()]
-    if "probes" not in told and radius:
-        batch = _probed(dataset, table, positions, settings)
-        with exact_arithmetic(settings.num_threads), _progress(len(batch.ids)) as report:
-            found = probe(
-                _in_parts(model, settings.micro_batch),
-                batch.images,
-                batch.labels,
-                batch.ids,
-                radius=radius,
-                seed=settings.seed,
-                report=report,
-            )
-        told["probes"] = [one._asdict() for one in found]
-    probed = [Finding(**one) for one in told.get("probes") or []]
-    told["records"] = [one._asdict() for one in findings(table, ledger.manifest, probed)]
-    _write(ledger.folder, told)
+def read_found(folder: Path) -> dict[str, Any]:
+    """What was found so far, by source: `lint`, `probes`, `records`. A file that is damaged says nothing, and is replaced."""
+    try:
+        stored = read_json(folder / TRUST_FILE)
+    except (UserError, OSError):  # absent, damaged, not to be read
+        return {}
+    return (
+        {source: listed for source, listed in stored.items() if _is_sound(listed)} if isinstance(stored, dict) else {}
+    )
 
 
-def _progress(count: int) -> AbstractContextManager[Reporter]:
-    return progress(f"checks of the evaluation on {count} examples", num_evaluations(count))
+def _is_sound(listed: Any) -> bool:
+    needed, known = {"kind", "severity", "sentence"}, set(Finding._fields)
+    return isinstance(listed, list) and all(isinstance(one, dict) and needed <= set(one) <= known for one in listed)
 
 
-def _probed(dataset: Dataset, table: pa.Table, positions: Sequence[int], settings: Settings) -> Batch:
-    """The first examples that the model gets right, no more than it has met together; then others, if it gets few."""
-    right = {
-        row["example_id"]
-        for row in table.select(["example_id", "attack", "correct"]).to_pylist()
-        if row["attack"] == CLEAN and row["correct"]
-    }
-    ordered = sorted(positions, key=lambda place: dataset.ids[place] not in right)  # stable
-    return fetch(dataset, ordered[: max(_FEWEST_PROBED, min(_MOST_PROBED, settings.micro_batch))])
-
-
-class _InParts(nn.Module):
-    """The model, given no more images at once than it has met, also on the way back."""
-
-    def __init__(self, model: nn.Module, size: int) -> None:
-        super().__init__()
-        self.model, self._size = model, size
-
-    def forward(self, images: Images) -> Logits:
-        parts = images.split(self._size)
-        if not torch.is_grad_enabled():
-            return torch.cat([self.model(part) for part in parts])
-        with set_checkpoint_early_stop(False):  # TorchScript does not let itself be left early
-            return torch.cat([checkpoint(self.model, part, use_reentrant=False) for part in parts])
-
-
-def _in_parts(model: nn.Module, size: int) -> nn.Module:
-    return model if size >= _MOST_PROBED else _InParts(model, size)
-
-
-def _radius(suite: Suite) -> float | None:
-    """That of the first attack in the L-infinity ball; None where there is none."""
-    for named in suite.attacks:
-        attack: Any = named.attack.attack if isinstance(named.attack, TransferConfig) else named.attack
-        if attack.norm == "linf" and attack.radius and (not isinstance(attack, LoopConfig) or attack.mask is None):
-            return attack.radius
-    return None
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    return read_json(folder / TRUST_FILE) if (folder / TRUST_FILE).is_file() else {}
-
-
-def _write(folder: Path, told: dict[str, Any]) -> None:
-    if _read(folder) != told:
-        write_json(folder / TRUST_FILE, told)
+def write_found(folder: Path, found: dict[str, Any]) -> None:
+    """Keeps what was found. Raises UserError where the folder cannot be written."""
+    if read_found(folder) != found:
+        write_json(folder / TRUST_FILE, found)

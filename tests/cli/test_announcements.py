@@ -1,0 +1,161 @@
+"""What is announced is all that follows: the look at the model, the attacks, and the checks within their fifth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from s3ta import demo
+from s3ta.attacks import Evaluations
+from s3ta.data import ClutteredDigits
+from s3ta.demo import Contender, Passes
+from s3ta.evaluate import Pace, Settings, get_suite, stages, total
+from s3ta.evaluate.probes import cost, num_evaluations
+from s3ta.models import Manner
+from s3ta.workflow import announcing
+from s3ta.workflow.announcing import Upcoming, seconds
+from s3ta.workflow.checking import planned_probing, probing
+from s3ta.workflow.examples import Measured
+from tests.evaluate.small import small_model
+
+QUICK = get_suite("quick")
+SETTINGS = Settings(micro_batch=50, num_threads=1)
+NOTHING = Evaluations(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("num_passes", "num_examples", "micro_batch", "full", "num_images", "wanted"),
+    [
+        (81_200, 400, 50, False, 32, 32),  # the demo
+        (768, 16, 50, False, 0, 16),
+        (5 * 344 * 8, 500, 50, False, 8, 32),
+        (5 * 344 * 8 - 1, 500, 50, False, 7, 32),
+        (5 * 344 * 8 - 1, 500, 50, True, 32, 32),
+        (10**9, 500, 4, False, 16, 16),
+        (10**9, 500, 20, False, 20, 20),
+        (10**9, 5, 50, False, 5, 5),
+    ],
+)
+def test_experiments_cost_at_most_a_fifth(num_passes, num_examples, micro_batch, full, num_images, wanted):
+    plan = probing(num_passes, num_examples, micro_batch, full=full)
+    assert plan == (num_images, wanted)
+    assert plan.is_enough == (num_images >= min(8, wanted))
+    assert plan.cost == (cost(num_images) if plan.is_enough else NOTHING)
+    if not full:
+        assert 5 * plan.cost.total <= num_passes
+    assert num_evaluations(1) == 344
+
+
+def test_the_time_is_that_of_everything_that_follows():
+    """A gradient of 50 images takes 5 s, a forward pass 2 s; 120 examples in three micro-batches."""
+    at = Pace(5.0, 2.0, 5.0)
+    everything = set(range(3 * len(stages(QUICK))))
+    work = total(QUICK, 1)
+    attacks = 3 * (5 * work.num_gradients + 2 * (work.num_forwards - work.num_gradients))
+    times = seconds(QUICK, 120, SETTINGS, Upcoming(everything, 0, NOTHING), at)
+    assert times == pytest.approx((0, attacks, 0))
+    times = seconds(QUICK, 120, SETTINGS, Upcoming(everything, 100, Evaluations(30, 80)), at)
+    assert times.lint == pytest.approx(100 / 50 * (15 * 2 + 2 * 5))
+    assert times.checks == pytest.approx((30 * 5 + 50 * 2) / 50)
+    assert seconds(QUICK, 120, SETTINGS, Upcoming(set(), 0, NOTHING), at) == (0, 0, 0)
+
+
+def test_checks_take_float32_gradients_however_attacks_are_searched():
+    upcoming = Upcoming({3}, 0, Evaluations(50, 50))
+    slow = seconds(QUICK, 50, SETTINGS._replace(search=Manner("bfloat16")), upcoming, Pace(40.0, 2.0, 5.0))
+    assert slow.checks == pytest.approx(5)
+
+
+def _announced(monkeypatch, upcoming: Upcoming, at: Pace, settings: Settings = SETTINGS) -> str:
+    monkeypatch.setattr(announcing, "pace", lambda *given, **more: at)
+    measured = Measured(small_model(), ClutteredDigits("test"), list(range(100)), settings, [])
+    return announcing.announcement(measured, QUICK, announcing.Shard(), upcoming)
+
+
+EVERYTHING = set(range(2 * len(stages(QUICK))))
+
+
+def test_a_short_run_with_long_checks_is_announced_with_them(monkeypatch):
+    told = _announced(monkeypatch, Upcoming(EVERYTHING, 256, cost(32)), Pace(1.0, 0.5, 1.0))
+    assert "about 4 min here" in told
+    assert ": a look at the model 49 s, attacks 83 s, checks afterwards" in told
+    assert "everything is there already, and the checks take about" in _announced(
+        monkeypatch, Upcoming(set(), 0, cost(32)), Pace(1.0, 0.5, 1.0)
+    )
+    assert _announced(monkeypatch, Upcoming(set(), 0, NOTHING), Pace(1, 1, 1)).endswith("everything is there already.")
+
+
+@pytest.mark.parametrize(
+    ("at", "is_told"), [(Pace(8.0, 0.5, 1.0), True), (Pace(0.5, 0.5, 1.0), False), (Pace(1.05, 0.5, 1.0), False)]
+)
+def test_bfloat16_is_told_where_it_is_slower(monkeypatch, at, is_told):
+    settings = SETTINGS._replace(search=Manner("bfloat16"))
+    told = _announced(monkeypatch, Upcoming(EVERYTHING, 0, NOTHING), at, settings)
+    assert ("times as long here as in float32" in told) == is_told
+    if is_told:
+        assert "takes 8.0 times as long" in told
+    assert "float32: leave" not in _announced(monkeypatch, Upcoming(EVERYTHING, 0, NOTHING), at)
+
+
+def test_compiling_is_told_where_it_comes(monkeypatch):
+    compiled = SETTINGS._replace(search=Manner("float32", compiled=True))
+    told = _announced(monkeypatch, Upcoming(EVERYTHING, 0, NOTHING), Pace(1, 1, 1), compiled)
+    assert "Compiling the model" in told
+
+
+def test_planned_checks_are_those_that_are_due():
+    measured = Measured(small_model(), ClutteredDigits("test"), list(range(500)), SETTINGS, [])
+    open_ones = {"probes": [{"kind": "probes", "evidence": {"num_wanted": 32}}]}
+    raised = {"probes": [{"kind": "black box", "evidence": {"raised": True}}, {"kind": "x"}]}
+    made = {"probes": [{"kind": "black box", "severity": "passed", "evidence": {"broken": 3}}]}
+    at_most = planned_probing(measured, QUICK, {}, full=False)
+    assert at_most == (24, 32)
+    assert 5 * 24 * 344 <= total(QUICK, 500).num_evaluations < 5 * 25 * 344
+    for found in (open_ones, raised):
+        assert planned_probing(measured, QUICK, found, full=False) is None
+        assert planned_probing(measured, QUICK, found, full=True) == (32, 32)
+    assert planned_probing(measured, QUICK, made, full=True) is None
+    assert planned_probing(measured, get_suite("table3"), {}, full=True) is None, "no gradient to probe"
+
+
+# --- the demo -----------------------------------------------------------------------------------------------------
+
+
+def test_the_demo_counts_what_is_slow_and_the_checks_too(tmp_path: Path):
+    """What was there when all but the checks was done used to be called everything but 4 seconds."""
+    contender = Contender(demo.RECIPES[0], tmp_path, is_tiny=False)
+    contender.ledger.mkdir(parents=True)
+    (contender.folder / "train.jsonl").write_text(json.dumps({"step": contender.num_steps}) + "\n")
+    assert contender.standing()[:3] == ("attacking", 0, None)
+    (contender.ledger / "manifest.json").write_text(json.dumps({"data": {"num_examples": 400}, "micro_batch": 50}))
+    passes = Passes.of(contender.suite, json.loads((contender.ledger / "manifest.json").read_text()))
+    attacks = total(contender.suite, 400).num_evaluations
+    assert sum(passes.of_chunks) == attacks
+    assert passes.of_checks == num_evaluations(32)
+    assert contender.standing() == ("attacking", 0, attacks + num_evaluations(32), "")
+    for chunk in range(8):  # the clean images
+        (contender.ledger / f"chunk-{chunk:05d}.parquet").touch()
+    assert contender.standing()[1] == 400
+    for chunk in range(8, len(passes.of_chunks)):
+        (contender.ledger / f"chunk-{chunk:05d}.parquet").touch()
+    assert contender.standing() == ("attacking", attacks, passes.total, "checks")
+    contender.log.write_text(
+        "checks of the evaluation on 32 examples, passes: 4000/11008, about 9 s left\nwarning: x\n"
+    )
+    assert contender.standing()[1] == attacks + 4000
+    (contender.ledger / "trust.json").write_text(json.dumps({"probes": []}))
+    assert contender.standing()[1] == passes.total
+
+
+def test_a_demo_whose_part_ends_without_its_result_says_so(tmp_path: Path):
+    class Idle:
+        def poll(self) -> int:
+            return 0
+
+    contender = Contender(demo.RECIPES[0], tmp_path, is_tiny=True)
+    contender.log.write_text("warning: the pictures could not be drawn: TypeError\n")
+    contender.child, contender.stage = Idle(), "train"  # type: ignore[assignment]
+    with pytest.raises(demo.UserError, match="pictures could not be drawn"):
+        contender.advance()

@@ -1,0 +1,75 @@
+"""How long a pass takes is measured for a moment, also of a model so slow that one pass is that moment."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from s3ta.errors import UserError
+from s3ta.evaluate import pacing
+from s3ta.models import Manner
+from tests.evaluate.small import SETTINGS, some_digits
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass only when told to."""
+    now = [0.0]
+    monkeypatch.setattr(pacing.time, "perf_counter", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize(
+    ("takes", "seconds", "calls"),
+    [
+        ([0.5, 0.2, 0.3], 0.2, 3),  # the first warms up
+        ([0.1, 0.3, 0.2], 0.2, 3),
+        ([9.0, 8.0, 7.0], 9.0, 1),
+        ([1.0, 0.9, 0.1], 0.9, 2),
+    ],
+)
+def test_a_slow_pass_is_timed_once_and_a_quick_one_thrice(clock, takes, seconds, calls):
+    left = list(takes)
+
+    def work() -> None:
+        clock[0] += left.pop(0)
+
+    assert pacing._seconds(work) == pytest.approx(seconds)
+    assert len(takes) - len(left) == calls
+
+
+class _Timed(torch.nn.Module):
+    """Lets time pass: more of it inside autocast, and for a gradient."""
+
+    def __init__(self, clock: list[float]) -> None:
+        super().__init__()
+        self.inside, self.clock = torch.nn.Linear(3600, 10), clock
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.clock[0] += 0.01 * (8 if torch.is_autocast_enabled("cpu") else 1) * (3 if images.requires_grad else 1)
+        return self.inside(images.flatten(1))
+
+    def __deepcopy__(self, memo: dict) -> _Timed:
+        return _Timed(self.clock)
+
+
+def _pace(clock, *, precision="float32", gradients=True):
+    model = _Timed(clock)
+    settings = SETTINGS._replace(search=Manner(precision))
+    return pacing.pace(model, some_digits(3), 0, settings, gradients=gradients)
+
+
+def test_gradients_are_timed_in_the_arithmetic_of_the_search_and_in_float32(clock):
+    assert _pace(clock) == pytest.approx((0.03, 0.01, 0.03))
+    assert _pace(clock, precision="bfloat16") == pytest.approx((0.24, 0.01, 0.03))
+    assert _pace(clock, precision="bfloat16", gradients=False) == pytest.approx((0, 0.01, 0))
+
+
+def test_a_model_without_gradients_is_refused_where_they_are_needed():
+    class Cut(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.detach().flatten(1)[:, :10]
+
+    with pytest.raises(UserError, match="no gradient to the image"):
+        pacing.pace(Cut(), some_digits(3), 0, SETTINGS, gradients=True)
+    assert pacing.pace(Cut(), some_digits(3), 0, SETTINGS, gradients=False).gradient == 0

@@ -20,6 +20,8 @@ from s3ta.models import Classifier
 from s3ta.records import Finding, mcnemar, wilson
 
 _LEVEL, _LEAST_GAIN = 0.01, 0.1
+_SAME_LOSS = 1e-4
+"""Far above float32's rounding of a mean of losses, far below what one example moves."""
 _FEWEST = 8
 """Fewer examples cannot reach the level, whatever they say."""
 _PER_CLASS = 4
@@ -92,8 +94,7 @@ def _contest(probe: Probe, logits: Tensor) -> dict[str, Finding]:
     followed = _followed(logits, labels)
     if followed is not None:
         rivals.append(followed)
-    better = [rival for rival in rivals if _is_better(rival, right, loss, labels)]
-    better.sort(key=lambda rival: (-int(rival.right.sum()), rival.loss))
+    better = _best_first([rival for rival in rivals if _is_better(rival, right, loss, labels)])
     evidence: dict[str, Any] = {"images": len(labels), "right": int(right.sum()), "loss": number(loss)}
     found = {}
     for kind in KINDS:
@@ -113,6 +114,18 @@ def _contest(probe: Probe, logits: Tensor) -> dict[str, Finding]:
         else:
             found[kind] = Finding(kind, "passed", "No alternative is answered better.", seen)
     return found
+
+
+def _best_first(better: list[Rival]) -> list[Rival]:
+    """Most right, then lowest loss. Losses that differ by rounding alone are equal, or the processor would choose between two
+    explanations of the same answers: then the one that was tried first stands first."""
+    ranked = sorted(better, key=lambda rival: (-int(rival.right.sum()), rival.loss))
+    if ranked:
+        most, lowest = int(ranked[0].right.sum()), ranked[0].loss
+        tied = [r for r in better if int(r.right.sum()) == most and r.loss <= lowest + _SAME_LOSS * (1 + lowest)]
+        ranked.remove(tied[0])
+        ranked.insert(0, tied[0])
+    return ranked
 
 
 def _warning(better: list[Rival], right: Tensor, evidence: dict[str, Any]) -> Finding:

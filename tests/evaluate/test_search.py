@@ -17,6 +17,7 @@ from s3ta.files import read_arrays
 from s3ta.models import Manner, weights_hash
 from tests.evaluate.small import ignore, rows
 from tests.evaluate.toys import SETTINGS, answered_as_by, blobs, random_resnet, random_s3ta
+from tests.reference.bfloat16 import check_input_gradients
 
 BFLOAT16, CHANNELS_LAST, COMPILED = (
     Manner(precision="bfloat16"),
@@ -32,23 +33,9 @@ def batch(count: int = 32):
     return fetch(data, range(count))[1:3]
 
 
-UNIT = 2.0**-8
-"""Of the last of bfloat16's eight significant bits, beside a number."""
-
-
 def check_gradients(model, searcher, images, labels) -> None:
-    """X10: more than 95 % of the signs are the same, and hardly a pixel more has a gradient of exactly zero.
-
-    A pixel's gradient is a sum. Where a processor without instructions for bfloat16 keeps the sum in bfloat16, terms that
-    nearly cancel leave zero: at most where float32 has less than a unit of the last place of the image's typical gradient.
-    Where it keeps the sum in float32, none does. Lost gradients (underflow) are zeros at pixels of any size, and many more."""
     exact = autograd_gradient(model, untargeted(labels), images).gradient
-    found = autograd_gradient(searcher, untargeted(labels), images).gradient
-    assert found.dtype == torch.float32
-    typical = exact.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-    may_cancel = exact.abs() < UNIT * typical
-    assert (found == 0).sum() - (exact == 0).sum() <= may_cancel.sum(), "more zeros than bfloat16 can explain"
-    assert (found.sign() == exact.sign()).float().mean() > 0.95
+    check_input_gradients(autograd_gradient(searcher, untargeted(labels), images).gradient, exact)
 
 
 def test_x10_gradients_in_bfloat16_point_the_same_way(learned) -> None:

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from s3ta.data import fetch
 from s3ta.evaluate.lint import lint
+from s3ta.evaluate.lint.preparation import Rival, _best_first
 from s3ta.records import Finding
 from tests.evaluate.planted import Around
 from tests.evaluate.toys import blobs
@@ -155,3 +156,17 @@ def test_a_faulty_model_is_caught_in_a_sentence(name: str, learned: nn.Module) -
     assert set(found) == {kind}
     assert found[kind].severity == "error"
     assert found[kind].sentence.endswith(".")
+
+
+@pytest.mark.parametrize("rounding", [-1e-7, 0.0, 1e-7])
+def test_two_explanations_of_the_same_answers_stand_in_the_order_they_are_tried(rounding: float) -> None:
+    """Colours turned round are classes turned round where classes are colours; last bits must not choose between them."""
+    right, fewer = torch.tensor([True] * 9 + [False]), torch.tensor([True] * 8 + [False] * 2)
+    flipped = Rival("bgr", "channel order", "", "", right, 0.5)
+    permuted = Rival("permuted", "label order", "", "", right, 0.5 + rounding)
+    scaled = Rival("pixels x 255", "input range", "", "", right, 0.1)
+    lower = Rival("with ImageNet", "normalisation", "", "", fewer, 0.1)
+    names = [rival.name for rival in _best_first([scaled, lower, flipped, permuted])]
+    assert names == ["bgr", "permuted", "pixels x 255", "with ImageNet"]
+    assert _best_first([flipped, permuted._replace(loss=0.49)])[0].name == "permuted"
+    assert _best_first([]) == []

@@ -116,18 +116,6 @@ def _contest(probe: Probe, logits: Tensor) -> dict[str, Finding]:
     return found
 
 
-def _best_first(better: list[Rival]) -> list[Rival]:
-    """Most right, then lowest loss. Losses that differ by rounding alone are equal, or the processor would choose between two
-    explanations of the same answers: then the one that was tried first stands first."""
-    ranked = sorted(better, key=lambda rival: (-int(rival.right.sum()), rival.loss))
-    if ranked:
-        most, lowest = int(ranked[0].right.sum()), ranked[0].loss
-        tied = [r for r in better if int(r.right.sum()) == most and r.loss <= lowest + _SAME_LOSS * (1 + lowest)]
-        ranked.remove(tied[0])
-        ranked.insert(0, tied[0])
-    return ranked
-
-
 def _warning(better: list[Rival], right: Tensor, evidence: dict[str, Any]) -> Finding:
     best, now = better[0], int(right.sum())
     told = _told(best, right)
@@ -142,6 +130,23 @@ def _warning(better: list[Rival], right: Tensor, evidence: dict[str, Any]) -> Fi
         "also_better": others,
     }
     return Finding(best.kind, "warning", sentence, seen, best.advice)
+
+
+def _best_first(better: list[Rival]) -> list[Rival]:
+    """Most right first; of equals one that leaves the range alone, for larger pixels make a network surer, whatever it wants;
+    then the lowest loss. Losses that differ by rounding alone are equal, or the processor would choose between two explanations
+    of the same answers: then the one that was tried first stands first."""
+
+    def rank(rival: Rival) -> tuple[int, bool]:
+        return -int(rival.right.sum()), rival.kind == KINDS[0]
+
+    ranked = sorted(better, key=lambda rival: (*rank(rival), rival.loss))
+    if ranked:
+        first, highest = rank(ranked[0]), ranked[0].loss + _SAME_LOSS * (1 + ranked[0].loss)
+        best = next(rival for rival in better if rank(rival) == first and rival.loss <= highest)
+        ranked.remove(best)
+        ranked.insert(0, best)
+    return ranked
 
 
 def _told(rival: Rival, right: Tensor) -> dict[str, Any]:

@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+PATIENCE = 600.0
+"""Seconds after which a process that should have ended is taken for stuck. No test of speed: on a busy core the import of torch
+alone may take half a minute."""
 
 
 def free_port() -> int:
@@ -17,8 +20,8 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-def together(*words: str, count: int, timeout: float) -> None:
-    """Runs `python WORDS` in so many processes, and expects all to end well within so many seconds."""
+def together(*words: str, count: int) -> None:
+    """Runs `python WORDS` in so many processes, and expects all to end well."""
     shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     alike = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "1000"} | shared
     started = [
@@ -33,7 +36,7 @@ def together(*words: str, count: int, timeout: float) -> None:
         for rank in range(count)
     ]
     try:
-        said = [process.communicate(timeout=timeout)[1] for process in started]
+        said = [process.communicate(timeout=PATIENCE)[1] for process in started]
     finally:
         for process in started:
             process.kill()

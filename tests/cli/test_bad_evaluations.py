@@ -35,8 +35,8 @@ MORE = """
 from tests.evaluate.planted import Remembers
 
 
-def reversed_labels():
-    return Tint((0, 1, 2))
+def rotated_labels():
+    return Tint((1, 2, 0))
 
 
 def probabilities():
@@ -91,7 +91,7 @@ def lint_of(folder: Path) -> dict[str, str]:
 
 
 def test_a_mistake_is_told_before_the_run_and_kept(source: str, words: tuple[str, ...], tmp_path: Path) -> None:
-    shown = done("evaluate", f"{source}:reversed_labels", *SHORT, *words, "--out", "out/evaluations/quick")
+    shown = done("evaluate", f"{source}:rotated_labels", *SHORT, *words, "--out", "out/evaluations/quick")
     told = "warning: label order: The answers seem to follow the labels in another order"
     assert told in shown.stderr
     assert shown.stderr.index(told) < shown.stderr.index(", passes: 0/")
@@ -110,7 +110,7 @@ def test_a_mistake_is_told_before_the_run_and_kept(source: str, words: tuple[str
 @pytest.mark.parametrize(
     ("mistake", "kind"),
     [
-        ("reversed_labels", "labels in another order"),
+        ("rotated_labels", "labels in another order"),
         ("probabilities", "shares that sum to 1"),
         ("remembers", "average"),
     ],
@@ -127,23 +127,23 @@ def test_strict_stops_before_anything_is_measured(
 def test_a_mended_model_is_measured_by_the_same_command(words: tuple[str, ...], tmp_path: Path) -> None:
     """In the same folder, as if it had been right from the beginning."""
     run = ("evaluate", "tints_mended:mine", *SHORT, *words, "--strict", "--out")
-    write_module(tmp_path, "tints_mended", "\n\ndef mine():\n    return Tint((0, 1, 2))\n")
+    write_module(tmp_path, "tints_mended", "\n\ndef mine():\n    return Tint((1, 2, 0))\n")
     refused(s3ta(*run, "out"), "labels in another order")
     write_module(tmp_path, "tints_mended", "\n\ndef mine():\n    return Tint()\n")
     done(*run, "out")
     done(*run, "fresh")
     assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
-    write_module(tmp_path, "tints_mended", "\n\ndef mine():\n    return Tint((0, 1, 2))\n")
+    write_module(tmp_path, "tints_mended", "\n\ndef mine():\n    return Tint((1, 2, 0))\n")
     refused(s3ta(*run, "again"), "--class-names FILE", "--match-classes")
-    (tmp_path / "names.txt").write_text("red\ngreen\nblue\n")
+    (tmp_path / "names.txt").write_text("green\nblue\nred\n")
     done(*run, "again", "--class-names", "names.txt", "--match-classes", "data")  # or by the options that were named
 
 
 def test_no_checks_asks_nothing_and_changes_no_record(source: str, words: tuple[str, ...], tmp_path: Path) -> None:
-    shown = done("evaluate", f"{source}:reversed_labels", *SHORT, *words, "--no-checks", "--out", "without")
+    shown = done("evaluate", f"{source}:rotated_labels", *SHORT, *words, "--no-checks", "--out", "without")
     assert not (tmp_path / "without" / "trust.json").exists()
     assert "labels in another order" not in shown.output
-    done("evaluate", f"{source}:reversed_labels", *SHORT, *words, "--out", "with")
+    done("evaluate", f"{source}:rotated_labels", *SHORT, *words, "--out", "with")
     assert chunks(tmp_path / "with") == chunks(tmp_path / "without")
 
 

@@ -19,6 +19,7 @@ from s3ta.cli import app
 from s3ta.demo import Contender, run_demo
 from s3ta.errors import UserError
 from s3ta.files import sole_use
+from tests.processes import PATIENCE
 
 
 class Inside:
@@ -54,12 +55,12 @@ def test_a_demo_that_was_killed_with_its_children_ends_with_the_same_files(finis
     out = tmp_path / "out"
     command = [sys.executable, "-m", "s3ta", "demo", "--tiny", "--out", str(out)]
     first = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     while not (out / "s3ta_4" / "train.jsonl").exists() and time.monotonic() < until:
         time.sleep(0.05)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     assert "report.html" in done.stdout
     assert "untargeted-2" in done.stdout

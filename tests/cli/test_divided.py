@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 import s3ta
 from s3ta.cli import app
+from tests.processes import PATIENCE
 
 COUNT = 28
 COMMON = ["--data", "digits", "--num-examples", str(COUNT), "--micro-batch", "4", "--threads", "1", "--device", "cpu"]
@@ -58,7 +59,7 @@ def command(model: Path, out: Path, *more: str) -> list[str]:
 
 
 def finish(words: list[str]) -> str:
-    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stderr + done.stdout
 
@@ -84,7 +85,7 @@ def kill_and_resume(model: Path, out: Path, num_kills: int, seed: int, total: in
         )
         there = len(list(out.glob("chunk-*")))
         room = max(1, (total - there) // (num_kills - killed + 1))
-        wanted, patience = there + draw.randrange(0, room + 1), time.monotonic() + 120
+        wanted, patience = there + draw.randrange(0, room + 1), time.monotonic() + PATIENCE
         while len(list(out.glob("chunk-*"))) < wanted and child.poll() is None and time.monotonic() < patience:
             time.sleep(0.002)
         time.sleep(draw.uniform(0, 0.06))
@@ -98,7 +99,7 @@ def kill_and_resume(model: Path, out: Path, num_kills: int, seed: int, total: in
 
 
 def test_killed_in_the_middle(model: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
-    out, until = tmp_path / "x", time.monotonic() + 120
+    out, until = tmp_path / "x", time.monotonic() + PATIENCE
     child = subprocess.Popen(command(model, out), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while len(chunks(out)) < 3 and child.poll() is None and time.monotonic() < until:
         time.sleep(0.002)
@@ -129,7 +130,7 @@ def test_two_shards_at_the_same_time(model: Path, whole: dict[str, bytes], tmp_p
         )
         for i in (1, 2)
     ]
-    told = [process.communicate(timeout=300)[0].decode() for process in both]
+    told = [process.communicate(timeout=PATIENCE)[0].decode() for process in both]
     assert [process.returncode for process in both] == [0, 0], told
     assert chunks(out) == whole
     assert sum("the rest is done elsewhere" in text for text in told) <= 1  # whoever ends last finds all of it

@@ -11,6 +11,7 @@ from PIL import Image
 from s3ta.data import ClutteredDigits, DataConfig, Resident, batches, fetch, open_dataset, position, resident
 from s3ta.data.dataset import as_images
 from s3ta.errors import UserError
+from tests.processes import PATIENCE
 
 from .helpers import Numbered, pixels
 from .test_augment import AUGMENTS
@@ -122,7 +123,7 @@ def test_closing_early_ends_the_workers(begun_in_a_thread):
     assert len(_children()) == before + 1
     keeper = coming.gi_frame.f_locals["loaded"]  # a reference from elsewhere does not keep them alive
     coming.close()
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE
     while len(_children()) > before and time.monotonic() < end:
         time.sleep(0.05)
     assert len(_children()) == before

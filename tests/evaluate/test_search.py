@@ -17,6 +17,7 @@ from s3ta.files import read_arrays
 from s3ta.models import Manner, weights_hash
 from tests.evaluate.small import ignore, rows
 from tests.evaluate.toys import SETTINGS, answered_as_by, blobs, random_resnet, random_s3ta
+from tests.reference.bfloat16 import check_input_gradients
 
 BFLOAT16, CHANNELS_LAST, COMPILED = (
     Manner(precision="bfloat16"),
@@ -33,17 +34,17 @@ def batch(count: int = 32):
 
 
 def check_gradients(model, searcher, images, labels) -> None:
-    """X10: hardly a pixel more with a gradient of exactly zero, and more than 95 % of the signs are the same."""
     exact = autograd_gradient(model, untargeted(labels), images).gradient
-    found = autograd_gradient(searcher, untargeted(labels), images).gradient
-    assert found.dtype == torch.float32
-    assert (found == 0).float().mean() - (exact == 0).float().mean() <= 1e-3
-    assert (found.sign() == exact.sign()).float().mean() > 0.95
+    check_input_gradients(autograd_gradient(searcher, untargeted(labels), images).gradient, exact)
 
 
 def test_x10_gradients_in_bfloat16_point_the_same_way(learned) -> None:
-    """On 32 images of a network trained on them (`blobs`), also where it is so sure that losses are tiny."""
-    images, labels = batch()
+    """On 500 images like those that the network was trained on (`blobs`), also where it is so sure that losses are tiny.
+
+    Over eight sets of instructions (torch's default, AVX2, AVX-512; oneDNN's SSE4.1 to AVX-512) 98.40% to 98.48% of the signs
+    were the same and 0 to 30 of 32,000 pixels became zero, where about 135 may. On 32 images it was 0 to 3 of 2,048, which no
+    bound of 0.1% can tell from chance."""
+    images, labels = batch(500)
     searcher = searched(learned, BFLOAT16).eval()
     assert not torch.equal(searcher(images), learned(images)), "otherwise bfloat16 is not in use"
     check_gradients(learned, searcher, images, labels)
@@ -54,9 +55,32 @@ def test_x10_gradients_in_bfloat16_point_the_same_way(learned) -> None:
     check_gradients(sure, searched(sure, BFLOAT16).eval(), images, labels)
 
 
+class Underflowing(torch.autograd.Function):
+    """Passes on what a 16-bit float holds of a gradient that was made small by the mean over a large batch."""
+
+    @staticmethod
+    def forward(ctx, images):
+        return images.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return (gradient / 65536).half().float() * 65536
+
+
+def test_x10_lost_gradients_are_noticed(learned) -> None:
+    """Underflow in float16 loses a third of the pixels and more."""
+    images, labels = batch(32)
+    with pytest.raises(AssertionError, match="more zeros than bfloat16 can explain"):
+        check_gradients(learned, lambda images: learned(Underflowing.apply(images)), images, labels)
+
+
 def test_x10_the_attack_succeeds_as_often_in_bfloat16(learned, tmp_path: Path) -> None:
-    """500 images: within half a point."""
-    data, tops = blobs(500), []
+    """500 images: within half a point, as far as 500 images can tell.
+
+    Two attacks that are equally strong differ on images near the boundary, each of them as likely one way as the other: on D
+    such images the difference is within 3 sqrt(D) but for 0.3% of the cases (McNemar). Over five sets of instructions D was 9
+    to 11 of 500, and the difference 1 to 3 images."""
+    data, right = blobs(500), []
     weak = Suite(
         name="s",
         description="d",
@@ -72,9 +96,10 @@ def test_x10_the_attack_succeeds_as_often_in_bfloat16(learned, tmp_path: Path) -
     for number, search in enumerate((Manner(), BFLOAT16)):
         settings = SETTINGS._replace(micro_batch=250, search=search)
         ledger = evaluate(learned, data, weak, tmp_path / str(number), range(500), settings, ignore)
-        tops.append(sum(r["correct"] for r in rows(ledger) if r["attack"] == "u"))
-    assert 25 < tops[0] < 475, "some fall, some stand: else the test says nothing"
-    assert abs(tops[0] - tops[1]) <= 2.5
+        right.append({r["example_id"] for r in rows(ledger) if r["attack"] == "u" and r["correct"]})
+    exact, lower = right
+    assert 25 < len(exact) < 475, "some fall, some stand: else the test says nothing"
+    assert abs(len(exact) - len(lower)) <= 2.5 + 3 * len(exact ^ lower) ** 0.5
 
 
 def check_answers(model, search: Manner, images) -> None:

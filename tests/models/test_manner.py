@@ -9,6 +9,7 @@ import torch
 from s3ta.attacks import autograd_gradient, untargeted
 from s3ta.errors import UserError
 from s3ta.models import InManner, Manner, ResNetConfig, VisionConfig, build_model
+from tests.reference.bfloat16 import check_input_gradients
 
 from .helpers import mini_config, pictures, shaken_model
 
@@ -76,12 +77,12 @@ MANNERS = [
 @pytest.mark.parametrize("kind", ["s3ta", "resnet"])
 @pytest.mark.parametrize("manner", MANNERS)
 def test_x10_input_gradients_point_the_same_way(kind, manner):
+    """In bfloat16, over four sets of instructions (torch's default, AVX2, AVX-512; oneDNN's SSE4.1 to AVX-512) 96.2% to 96.6%
+    of the signs were the same for S3TA, 97.8% to 97.9% for the ResNet, and 0 to 8 of 9,216 gradients became zero."""
     model = copy.deepcopy(_learned(kind)).eval()
     expected = autograd_gradient(model, untargeted(LABELS), _corners()).gradient
     found = autograd_gradient(InManner(copy.deepcopy(model), manner), untargeted(LABELS), _corners()).gradient
-    assert found.dtype == torch.float32
-    assert (found.sign() == expected.sign()).float().mean() > 0.95
-    assert ((found == 0) & (expected != 0)).float().mean() < 1e-3
+    check_input_gradients(found, expected)
     if manner.precision == "bfloat16":
         assert not torch.equal(found, expected)  # otherwise it is not in use
 

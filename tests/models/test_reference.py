@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from s3ta.models import S3TAConfig, VisionConfig, build_model
 from tests.reference import s3ta_float64
 
-from .helpers import pictures, shaken_model
+from .helpers import TINY_HEAD, pictures, shaken_model
 
 SETTINGS = [
     {},
@@ -15,6 +16,8 @@ SETTINGS = [
     {"num_heads": 1, "key_channels": 63, "num_frequencies": 1, "in_channels": 1},
     {"stem": "conv7", "in_channels": 3},
     {"stem": "conv7_pool"},
+    {"basis_origin": 0.5},
+    {"basis_origin": 1.0, "first_logits": "readout", "num_frequencies": 1},
 ]
 
 
@@ -28,6 +31,7 @@ def _both(model, images, num_glimpses):
         num_heads=config.num_heads,
         key_channels=config.key_channels,
         num_frequencies=config.num_frequencies,
+        origin=config.basis_origin,
         first_logits=config.first_logits,
         pool=config.vision.stem == "conv7_pool",
     )
@@ -55,6 +59,39 @@ def test_glimpse_counts_trained_with_and_others(num_glimpses):
     assert trace.logits.shape[0] == trace.attention.shape[0] == num_glimpses
     np.testing.assert_allclose(trace.logits.numpy(), logits, rtol=0, atol=1e-10)
     np.testing.assert_allclose(trace.attention.numpy(), attention, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("origin", "first_logits"), [(0.0, "readout"), (0.5, "zeros"), (1.0, "readout")])
+def test_a_map_of_23_by_27_with_a_basis_that_counts_from_elsewhere(origin, first_logits):
+    """Both sides are odd and of no common factor, so that no half and no swapped axis is hidden."""
+    model = shaken_model(basis_origin=origin, first_logits=first_logits).double()
+    trace, (logits, attention) = _both(model, pictures(1, 2, 45, 53, dtype=torch.float64), num_glimpses=3)
+    assert trace.attention.shape[-2:] == (23, 27)
+    np.testing.assert_allclose(trace.logits.numpy(), logits, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(trace.attention.numpy(), attention, rtol=0, atol=1e-12)
+
+
+def test_sixteen_glimpses_with_saturated_attention():
+    """Queries forty times as long put nearly all of a map on one place; sixteen glimpses pass roundings on."""
+    model = shaken_model().double()
+    with torch.no_grad():
+        model.controller.query[2].weight.mul_(40)
+    trace, (logits, attention) = _both(model, pictures(2, 2, 11, 14, dtype=torch.float64), num_glimpses=16)
+    assert np.median(attention.max(axis=(3, 4))) > 0.99
+    np.testing.assert_allclose(trace.logits.numpy(), logits, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(trace.attention.numpy(), attention, rtol=0, atol=1e-9)
+
+
+def test_a_resnet_18_agrees_too():
+    """Four stages of two units, the last two at the stride of the one before them (M2, M3)."""
+    torch.manual_seed(5)
+    vision = VisionConfig(backbone="resnetv2_18", stem="conv3", in_channels=3, image_size=12)
+    model = build_model(S3TAConfig(name="eighteen", vision=vision, num_glimpses=3, **TINY_HEAD)).double().eval()
+    trace, (logits, attention) = _both(model, pictures(1, 3, 6, 8, dtype=torch.float64), num_glimpses=3)
+    assert trace.attention.shape[-2:] == (3, 4)
+    assert np.abs(logits).max() > 1e-3
+    np.testing.assert_allclose(trace.logits.numpy(), logits, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(trace.attention.numpy(), attention, rtol=0, atol=1e-12)
 
 
 def test_float32_agrees_to_1e_5():

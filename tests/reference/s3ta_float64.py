@@ -9,19 +9,28 @@ import numpy as np
 
 
 def forward(
-    weights, images, *, num_glimpses, num_heads, key_channels, num_frequencies, first_logits="zeros", pool=False
+    weights,
+    images,
+    *,
+    num_glimpses,
+    num_heads,
+    key_channels,
+    num_frequencies,
+    origin=0,
+    first_logits="zeros",
+    pool=False,
 ):
     """Logits (T, B, Y), attention (T, B, N, h, w) for images (B, C, H, W) in [0, 1]; weights: name -> float64 array."""
     runs = [
-        _one_image(weights, image, num_glimpses, num_heads, key_channels, num_frequencies, first_logits, pool)
+        _one_image(weights, image, num_glimpses, num_heads, key_channels, num_frequencies, origin, first_logits, pool)
         for image in np.asarray(images, np.float64)
     ]
     return np.stack([logits for logits, _ in runs], 1), np.stack([attention for _, attention in runs], 1)
 
 
-def _one_image(weights, image, num_glimpses, num_heads, key_channels, num_frequencies, first_logits, pool):
+def _one_image(weights, image, num_glimpses, num_heads, key_channels, num_frequencies, origin, first_logits, pool):
     features = vision(weights, image, pool)
-    basis = spatial_code(*features.shape[1:], num_frequencies)
+    basis = spatial_code(*features.shape[1:], num_frequencies, origin)
     keys = np.concatenate([features[:key_channels], basis])
     values = np.concatenate([features[key_channels:], basis])
     c = {name.removeprefix("controller."): value for name, value in weights.items() if name.startswith("controller.")}
@@ -39,15 +48,17 @@ def _one_image(weights, image, num_glimpses, num_heads, key_channels, num_freque
     return np.stack(all_logits), np.stack(all_attention)
 
 
-def spatial_code(height, width, num_frequencies):
-    """M6, M7: even (cos) and odd (sin) functions of row and column, frequencies 1..U, all products."""
+def spatial_code(height, width, num_frequencies, origin=0):
+    """M6, M7: even (cos) and odd (sin) functions of row and column, frequencies 1..U, all products; places count from
+    `origin`."""
     functions = [(f, u) for f in (math.cos, math.sin) for u in range(1, num_frequencies + 1)]
     code = np.empty((len(functions) ** 2, height, width))
     for a, (row, u) in enumerate(functions):
         for b, (column, v) in enumerate(functions):
             for i in range(height):
                 for j in range(width):
-                    code[a * len(functions) + b, i, j] = row(math.pi * u * i / height) * column(math.pi * v * j / width)
+                    y, x = (i + origin) / height, (j + origin) / width
+                    code[a * len(functions) + b, i, j] = row(math.pi * u * y) * column(math.pi * v * x)
     return code
 
 
@@ -94,13 +105,14 @@ def mlp(c, name, x):
 
 
 def vision(weights, image, pool=False):
-    """The mini pre-activation ResNet with basic units, stage strides (1, 2, 1), on 2p - 1 (T3, M1-M4)."""
+    """Pre-activation ResNets with basic units, stage strides 1, 2, 1 and again 1, on 2p - 1 (T3, M1-M4)."""
     w = {name.removeprefix("vision.net."): value for name, value in weights.items()}
     stem = w["stem.conv.weight"]
     x = convolve(2 * image - 1, stem, 2 if stem.shape[-1] == 7 else 1)
     x = max_pool(x) if pool else x
-    for stage, stride in enumerate((1, 2, 1)):
-        unit = f"stages.{stage}.blocks.0"
+    units = {tuple(map(int, name.split(".")[1:4:2])) for name in w if name.startswith("stages.")}
+    for stage, block in sorted(units):
+        unit, stride = f"stages.{stage}.blocks.{block}", 2 if (stage, block) == (1, 0) else 1
         before = norm_relu(w, f"{unit}.norm1", x)
         projection = w.get(f"{unit}.downsample.conv.weight")
         shortcut = x if projection is None else convolve(before, projection, stride)

@@ -23,7 +23,7 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "1000"}
 
 def together(*words: str, count: int = 2) -> None:
     """Runs `process.py` in so many processes that know of each other, and expects all to end well."""
-    processes.together("-W", "error", "-m", "tests.train.process", *words, count=count, timeout=170)
+    processes.together("-W", "error", "-m", "tests.train.process", *words, count=count)
 
 
 class Torchrun:
@@ -49,7 +49,7 @@ class Torchrun:
 
     def until(self, finished: int) -> None:
         """Waits until so many steps are done, or torchrun has ended."""
-        patience = time.monotonic() + 150
+        patience = time.monotonic() + processes.PATIENCE
         while self.finished() < finished and self.child.poll() is None and time.monotonic() < patience:
             time.sleep(0.002)
 
@@ -76,6 +76,6 @@ class Torchrun:
 
     def ended(self) -> tuple[int, str]:
         """Exit code, and all that was said."""
-        code = self.child.wait(timeout=170)
+        code = self.child.wait(timeout=processes.PATIENCE)
         self.log.seek(0)
         return code, self.log.read()

@@ -6,6 +6,7 @@ The one-step parts run alone as well (`one_step` with `Ranks()`): that is what t
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -230,6 +231,9 @@ def main(folder: Path) -> None:
     told["programs"] = {}
     for name, words, port, how in json.loads((folder / "programs.json").read_text()):
         told["programs"][name] = program([word.replace("{rank}", str(me)) for word in words], me, port, how)
+        # A program that ends closes its connections, by which the other process notices. Here the process goes on, and what
+        # an error left in reference cycles would keep them open, and the other process waiting, until Python collects it.
+        gc.collect()
     (folder / f"told-{me}").write_bytes(pickle.dumps(told))
 
 

@@ -22,6 +22,7 @@ from s3ta.files import read_lines
 from s3ta.recipes import get_recipe, tiny
 from s3ta.train import is_finished, loop
 from s3ta.workflow import Place, train_run
+from tests.processes import PATIENCE
 
 from .helpers import Crash, crash_at, curve, recipe, run, same_run, snapshot
 
@@ -203,7 +204,7 @@ def test_stopping_the_program_is_one_sentence(uninterrupted_slower, tmp_path, nu
     child = _start(folder)
     _wait_for(child, folder, 7)
     child.send_signal(number)
-    _, said = child.communicate(timeout=60)
+    _, said = child.communicate(timeout=PATIENCE)
     assert child.returncode == 130
     assert (
         said.splitlines()[-1] == "s3ta: interrupted; what was finished is saved. Run the same command again to go on."
@@ -235,7 +236,7 @@ def test_ctrl_c_with_worker_processes(uninterrupted_slower, tmp_path):
     )
     _wait_for(child, folder, 7)
     os.killpg(child.pid, signal.SIGINT)  # what a terminal does
-    _, said = child.communicate(timeout=60)
+    _, said = child.communicate(timeout=PATIENCE)
     assert child.returncode == 130, said
     assert "Traceback" not in said
 

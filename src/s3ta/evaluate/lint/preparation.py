@@ -20,6 +20,8 @@ from s3ta.models import Classifier
 from s3ta.records import Finding, mcnemar, wilson
 
 _LEVEL, _LEAST_GAIN = 0.01, 0.1
+_SAME_LOSS = 1e-4
+"""Far above float32's rounding of a mean of losses, far below what one example moves."""
 _FEWEST = 8
 """Fewer examples cannot reach the level, whatever they say."""
 _PER_CLASS, _FEWEST_PER_CLASS = 4, 2
@@ -93,9 +95,7 @@ def _contest(probe: Probe, logits: Tensor) -> dict[str, Finding]:
     followed = _followed(logits, labels)
     if followed is not None:
         rivals.append(followed)
-    better = [rival for rival in rivals if _is_better(rival, right, loss, labels)]
-    # of equals one that leaves the range alone: larger pixels make a network surer, whatever it wants
-    better.sort(key=lambda rival: (-int(rival.right.sum()), rival.kind == KINDS[0], rival.loss))
+    better = _best_first([rival for rival in rivals if _is_better(rival, right, loss, labels)])
     evidence: dict[str, Any] = {"images": len(labels), "right": int(right.sum()), "loss": number(loss)}
     found = {}
     for kind in KINDS:
@@ -161,6 +161,23 @@ def _warning(better: list[Rival], right: Tensor, evidence: dict[str, Any]) -> Fi
         "also_better": others,
     }
     return Finding(best.kind, "warning", sentence, seen, best.advice)
+
+
+def _best_first(better: list[Rival]) -> list[Rival]:
+    """Most right first; of equals one that leaves the range alone, for larger pixels make a network surer, whatever it wants;
+    then the lowest loss. Losses that differ by rounding alone are equal, or the processor would choose between two explanations
+    of the same answers: then the one that was tried first stands first."""
+
+    def rank(rival: Rival) -> tuple[int, bool]:
+        return -int(rival.right.sum()), rival.kind == KINDS[0]
+
+    ranked = sorted(better, key=lambda rival: (*rank(rival), rival.loss))
+    if ranked:
+        first, highest = rank(ranked[0]), ranked[0].loss + _SAME_LOSS * (1 + ranked[0].loss)
+        best = next(rival for rival in better if rank(rival) == first and rival.loss <= highest)
+        ranked.remove(best)
+        ranked.insert(0, best)
+    return ranked
 
 
 def _told(rival: Rival, right: Tensor) -> dict[str, Any]:

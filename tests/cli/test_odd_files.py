@@ -186,9 +186,9 @@ def test_a_copy_of_the_data_is_the_same_data(here: Path) -> None:
     assert "everything is there already" in shown.stderr
     assert "warning" not in shown.stderr
     with (here / "out" / "files.csv").open(newline="") as file:
-        told = list(csv.DictReader(file))
-    assert len(told) == 6
-    assert {row["example_id"] for row in told} == {row["example_id"] for row in rows(here / "out")}
+        kept = list(csv.DictReader(file))
+    assert len(kept) == 6
+    assert {row["example_id"] for row in kept} == {row["example_id"] for row in rows(here / "out")}
 
 
 def test_an_evaluation_that_kept_nothing_of_its_files_goes_on_with_a_warning(here: Path) -> None:

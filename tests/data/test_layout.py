@@ -235,9 +235,9 @@ def test_a_wrong_number_of_classes_names_those_that_are_missing(tmp_path):
     """04.d."""
     part = tree(tmp_path / "set", "val", ("ant", "bee", "eel"))
     (part / "cat").symlink_to("nowhere")
-    told = _misfit(tmp_path / "set", 4, ["ant", "bee", "cat", "dog"])
-    assert "'eel' is none of the model's" in told
-    assert "'cat', 'dog' are missing" in told
+    sentence = _misfit(tmp_path / "set", 4, ["ant", "bee", "cat", "dog"])
+    assert "'eel' is none of the model's" in sentence
+    assert "'cat', 'dog' are missing" in sentence
     assert "'val/cat' is a link that leads nowhere" in _misfit(tmp_path / "set", 4)
 
 

@@ -151,8 +151,8 @@ def test_reasons_can_be_kept_as_json(tmp_path):
     part = tree(tmp_path / "set")
     for number in range(5):
         picture(part / "ant" / f".{number}.png")
-    told = json.loads(json.dumps(opened(tmp_path / "set").left_out.as_json()))
-    assert told == {"hidden": {"count": 5, "first": [f"val/ant/.{number}.png" for number in range(3)]}}
+    kept = json.loads(json.dumps(opened(tmp_path / "set").left_out.as_json()))
+    assert kept == {"hidden": {"count": 5, "first": [f"val/ant/.{number}.png" for number in range(3)]}}
 
 
 def test_a_folder_or_a_pipe_with_the_suffix_of_an_image_is_no_image(tmp_path):
@@ -362,8 +362,8 @@ def test_a_damaged_file_of_any_name_is_one_sentence(tmp_path):
         with open(os.fsencode(tmp_path / "set/val/ant") + b"/" + raw, "wb") as file:
             file.write(b"no image")
     data = opened(tmp_path / "set")
-    told = {problem for index in range(len(data.ids)) if (problem := data.problem(index))}
-    assert {sentence.split(" cannot")[0] for sentence in told} == {"val/ant/a\\nb.png", "val/ant/caf\\xe9.png"}
+    problems = {problem for index in range(len(data.ids)) if (problem := data.problem(index))}
+    assert {sentence.split(" cannot")[0] for sentence in problems} == {"val/ant/a\\nb.png", "val/ant/caf\\xe9.png"}
 
 
 @given(st.text())
@@ -423,8 +423,10 @@ def test_the_same_files_and_labels_as_torchvision(tmp_path, seed):
     theirs = torchvision.datasets.ImageFolder(str(root))
     ours = opened(tmp_path / "set")
     assert list(ours.classes) == theirs.classes
-    found = {(str(tmp_path / "set" / name), label) for name, label in zip(ours.ids, ours.labels.tolist(), strict=True)}
-    assert found == set(theirs.samples)
+    samples = {
+        (str(tmp_path / "set" / name), label) for name, label in zip(ours.ids, ours.labels.tolist(), strict=True)
+    }
+    assert samples == set(theirs.samples)
 
 
 def test_torchvisions_suffixes_are_among_ours():

@@ -36,4 +36,4 @@ def opened(root: Path, split: str = "test", **settings: object) -> Dataset:
 
 def left_out(data: Dataset) -> dict[str, int]:
     """How many entries were left out for each reason."""
-    return {reason: told["count"] for reason, told in left_out_of(data).as_json().items()}
+    return {reason: entry["count"] for reason, entry in left_out_of(data).as_json().items()}

@@ -41,8 +41,8 @@ def count_as_numbers(dataset: Dataset, num_classes: int, names: Sequence[str] | 
         )
     if order == list(dataset.classes):
         return dataset, ""
-    places = {name: place for place, name in enumerate(order)}
-    counted = Relabelled(dataset, order, [places[name] for name in dataset.classes])
+    labels = {name: label for label, name in enumerate(order)}
+    counted = Relabelled(dataset, order, [labels[name] for name in dataset.classes])
     return counted, f"The class folders of {dataset.source} are numbers and are counted {why}."
 
 

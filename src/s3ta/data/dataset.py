@@ -204,8 +204,8 @@ def unlike_folders(dataset: Dataset, num_classes: int, classes: Sequence[str] | 
         return ""
     parts = []
     if classes is not None:
-        known, there = set(classes), set(dataset.classes)
-        strange, missing = [c for c in dataset.classes if c not in known], [c for c in classes if c not in there]
+        known, present = set(classes), set(dataset.classes)
+        strange, missing = [c for c in dataset.classes if c not in known], [c for c in classes if c not in present]
         parts += [f"{quoted(strange)} {_is(strange)} none of the model's"] if strange else []
         parts += [f"{quoted(missing)} {_is(missing)} missing"] if missing else []
     elif left_out.empty and len(dataset.classes) > num_classes:

@@ -35,9 +35,9 @@ class FolderDataset:
         self._base, self._skip = base, config.on_unreadable == "skip"
         self._augment: Augment = config.augment
         files = [image for name in part.classes for image in part.images.get(name, [])]
-        numbers = [len(part.images.get(name, [])) for name in part.classes]
+        counts = [len(part.images.get(name, [])) for name in part.classes]
         self.ids: Sequence[str] = ids_of([image.path for image in files])
-        self.labels = np.repeat(np.arange(len(numbers), dtype=np.int64), numbers)
+        self.labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
         self._spelled = {
             index: image.path for index, image in enumerate(files) if image.path != self.ids[index]
         }  # by the file system, where it differs from the id
@@ -99,9 +99,9 @@ def folder_of(dataset: Dataset) -> tuple[FolderDataset, Sequence[int]] | None:
     inner = None if whole is None else folder_of(whole)
     if inner is None:
         return None
-    folder, places = inner
+    folder, numbers = inner
     positions = getattr(dataset, "positions", None)
-    return folder, places if positions is None else [places[position] for position in positions]
+    return folder, numbers if positions is None else [numbers[position] for position in positions]
 
 
 def left_out_of(dataset: Dataset) -> LeftOut:
@@ -115,11 +115,11 @@ def facts_of(dataset: Dataset, positions: Sequence[int]) -> dict[str, FileFacts]
     inner = folder_of(dataset)
     if inner is None:
         return {}
-    folder, places = inner
+    folder, numbers = inner
     return {
-        dataset.ids[position]: folder.facts[places[position]]
+        dataset.ids[position]: folder.facts[numbers[position]]
         for position in positions
-        if places[position] in folder.facts
+        if numbers[position] in folder.facts
     }
 
 

@@ -62,9 +62,9 @@ def part_of(base: Path, split: str) -> Part:
 
     Raises UserError where there is none, where its folders are not those of `train/`, or where a folder cannot be read; the
     sentence says what lies there instead, and what to do."""
-    there = {entry.name for entry in entries(base) if kind_of(entry)[0] == "folder"}
-    known = _class_folders(base, "train", LeftOut()).folders if "train" in there else {}
-    candidates = [name for name in _FOLDERS[split] if name in there]
+    folder_names = {entry.name for entry in entries(base) if kind_of(entry)[0] == "folder"}
+    known = _class_folders(base, "train", LeftOut()).folders if "train" in folder_names else {}
+    candidates = [name for name in _FOLDERS[split] if name in folder_names]
     reasons: dict[str, str] = {}
     for name in candidates:
         reasons[name] = _no_labels(base, name, known)
@@ -253,11 +253,11 @@ def _annotated(
         if entry.name not in (ANNOTATED, ANNOTATIONS) and not leave_out(entry, path, left_out):
             left_out.add("beside" if is_image(entry.name) else "suffix", path)
     folder = f"{inside}/{ANNOTATED}".removeprefix("/")
-    there = {image.path.removeprefix(f"{folder}/"): image for image in walk(base, folder, left_out)}
+    unlisted = {image.path.removeprefix(f"{folder}/"): image for image in walk(base, folder, left_out)}
     images: dict[str, list[ImageFile]] = {}
     for name in sorted(listed):
-        images.setdefault(listed[name], []).append(there.pop(name, ImageFile(f"{folder}/{name}", None)))
-    for image in there.values():
+        images.setdefault(listed[name], []).append(unlisted.pop(name, ImageFile(f"{folder}/{name}", None)))
+    for image in unlisted.values():
         left_out.add("unlabelled", image.path)
     return classes, images
 

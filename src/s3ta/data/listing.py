@@ -206,8 +206,8 @@ def _upwards(base: Path, inside: str) -> list[os.stat_result]:
 
 def leads_up(base: Path, inside: str) -> bool:
     """Whether a folder is one of those that it lies in: a link that leads round in a circle."""
-    own, *above = _upwards(base, inside)
-    return any(_number(own) == _number(status) for status in above)
+    itself, *parents = map(_number, _upwards(base, inside))
+    return itself in parents
 
 
 def leave_out(entry: os.DirEntry[str], path: str, left_out: LeftOut) -> bool:

@@ -35,7 +35,10 @@ class Finder:
     def find(self, name: str) -> int | None:
         """Its position; None where there is none. Raises LookupError where several examples end so."""
         position = self._full.get(name)
-        for spelling in (name, printable(name), name.replace("\\", "/"), printable(name.replace("\\", "/"))):
+        spellings = [name, name.replace("\\", "/")]
+        if not name.isascii():
+            spellings += [printable(spelling) for spelling in spellings]
+        for spelling in spellings:
             first, slash, rest = spelling.removeprefix("./").partition("/")
             for ending in (first + slash + rest, rest if first in TEST_FOLDERS else ""):
                 if position is None:

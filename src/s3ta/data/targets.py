@@ -89,7 +89,7 @@ class _OtherOrderError(UserError):
 def _are_ambiguous(classes: Sequence[str]) -> bool:
     """Whether a number may mean one class by its name and another by its place."""
     return any(
-        name.isdecimal() and int(name) < len(classes) and int(name) != place for place, name in enumerate(classes)
+        name.isdecimal() and int(name) < len(classes) and int(name) != number for number, name in enumerate(classes)
     )
 
 

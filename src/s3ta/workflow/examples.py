@@ -80,8 +80,8 @@ def bring_together(
     model, dataset = _matched(subject, model, dataset, wanted.match_classes)
     positions = _chosen(dataset, suite, wanted, settings.seed)
     positions, lost = _readable(dataset, positions, skip=wanted.skip_unreadable)
-    see_through = [name for name, seen in facts_of(dataset, positions).items() if seen.has_transparency]
-    say("warning", transparency_note(see_through, len(positions)))
+    transparent = [name for name, seen in facts_of(dataset, positions).items() if seen.has_transparency]
+    say("warning", transparency_note(transparent, len(positions)))
     if wanted.targets is not None:
         settings = settings._replace(targets=read_targets(wanted.targets, dataset, lambda note: say("note", note)))
     return Measured(model, dataset, positions, settings, lost)

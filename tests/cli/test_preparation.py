@@ -369,7 +369,10 @@ def test_a_folder_of_the_hub_brings_its_preparation(
     assert card.config["std"] == pytest.approx([0.4, 0.5, 0.6])
     assert card.config["weights"] == "file hub/model.safetensors"
     assert (card.view == View(128, "bilinear")) is (style == "timm")
+    assert card.name == "test_resnet@hub"
     assert card.origins.normalisation == "stored with the weights"
+    given = Opening(weights="hub", num_classes=5, image_size=64, mean=(0.5,), std=(0.2,))
+    assert card_of(open_model("timm:test_resnet", given)).config["mean"] == [0.5]
     advice = (
         "write timm:test_resnet --weights hub" if style == "timm" else "ResNetForImageClassification, of transformers"
     )

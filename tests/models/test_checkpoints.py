@@ -412,7 +412,7 @@ def test_shards_are_read_as_one(there, tmp_path, suffix, by):
     net, found = loaded(index if by == "index" else tmp_path)
     assert same(net, there)
     assert found.config["prefix"] == "model."
-    assert found.config["weights"] == f"file {tmp_path.name}/{index.name}"
+    assert found.config["weights"] == f"file {'' if by == 'index' else tmp_path.name + '/'}{index.name}"
 
 
 def test_a_shard_alone_or_missing_is_named(there, tmp_path):
@@ -459,6 +459,7 @@ def test_a_folder_of_the_hub_and_one_without_weights(there, tmp_path):
     net, found = loaded(tmp_path)
     assert same(net, there)
     assert found.config["weights"] == f"file {tmp_path.name}/model.safetensors"
+    assert loaded(tmp_path / "model.safetensors")[1].config["weights"] == "file model.safetensors", "as before"
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty is a folder without model\.safetensors"):
         loaded(tmp_path / "empty")

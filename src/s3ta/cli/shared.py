@@ -154,7 +154,7 @@ def _say_preparation(folder: Path) -> None:
     from s3ta.workflow import preparation_line
 
     manifest = read_json(folder / "manifest.json")
-    how, origins = manifest["data"].get("preprocessing"), manifest["informative"].get("origins") or {}
+    how, origins = manifest["data"].get("preprocessing"), manifest.get("informative", {}).get("origins") or {}
     if how is not None:
         out_console.print(preparation_line(how, manifest["model"]["config"], origins), markup=False)
 

@@ -17,7 +17,7 @@ AVERAGED = ("model_ema", "ema", "ema_model", "state_dict_ema", "ema_state_dict",
 """Keys of the running average of the weights: taken where there is nothing else, or where it is named."""
 MOST_ENTRIES = 1000
 """That are looked into: a file may lead in circles."""
-_OPTIMIZERS = ("optim", "exp_avg", "momentum")
+_OPTIMIZERS = ("optim", "exp_avg", "momentum_buffer")
 
 State: TypeAlias = dict[str, Tensor]
 

@@ -24,7 +24,7 @@ from s3ta.models.casting import cast_to_float32, defaults_kept
 from s3ta.models.libraries import Known, from_timm, from_torchvision, seeded
 from s3ta.models.normalisation import chosen, origins, refuse_half, same_numbers
 from s3ta.models.pretrained import from_pretrained
-from s3ta.models.reading import split_key
+from s3ta.models.reading import normalisation_beside, split_key
 from s3ta.models.resnet import ResNet
 from s3ta.models.s3ta import S3TA
 
@@ -117,7 +117,7 @@ def open_model(source: str | Path, opening: Opening | None = None) -> S3TA | Res
     if library in ("timm", "torchvision"):
         build = from_timm if library == "timm" else from_torchvision
         pretrained = opening.weights in (None, "pretrained")
-        file = None if opening.weights in (None, "pretrained", "random") else split_key(opening.weights)[0]
+        file = None if opening.weights in (None, "pretrained", "random") else split_key(opening.weights).path
         known = build(name, pretrained, opening.num_classes, opening.image_size, opening.in_channels, file)
         return _wrapped(known, text, opening)
     with _here_importable():  # the forward pass that `_wrapped` makes may still import something
@@ -247,6 +247,9 @@ def _wrapped(known: Known, source: str, opening: Opening) -> Classifier:
         config |= stored.config
         notes += stored.config["notes"]
         name = f"{name}@{_stem(opening.weights)}"
+        if opening.mean is None and opening.std is None and stored.mean is None and stored.std is None:
+            mean, std = normalisation_beside(split_key(opening.weights).path)
+            stored = stored._replace(mean=mean, std=std)
     refuse_half(opening.mean, opening.std, stored)
     mean = chosen("mean", opening.mean, stored.mean, known.mean, in_channels, source)
     std = chosen("std", opening.std, stored.std, known.std, in_channels, source)
@@ -276,8 +279,8 @@ def _wrapped(known: Known, source: str, opening: Opening) -> Classifier:
 
 
 def _stem(weights: str) -> str:
-    path, key = split_key(weights)
-    return path.stem if key is None else f"{path.stem}-{key}"
+    source = split_key(weights)
+    return source.stem if source.key is None else f"{source.stem}-{source.key}"
 
 
 def _num_outputs(net: nn.Module, in_channels: int, image_size: int, source: str) -> int:

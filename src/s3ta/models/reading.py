@@ -49,28 +49,36 @@ class Content(NamedTuple):
     notes: list[str]
 
 
-def split_key(weights: str) -> tuple[Path, str | None]:
-    """`FILE` or `FILE#KEY` -> the file and the container; of a folder, the file of weights that is in it.
+class Source(NamedTuple):
+    """Which file of weights a person means."""
+
+    path: Path
+    key: str | None
+    """Of the entry in it; None: choose."""
+    label: str
+    """The file as results name it; of one that was found in a folder, with the name of that."""
+    stem: str
+    """For names of models and folders."""
+
+
+def split_key(weights: str) -> Source:
+    """`FILE` or `FILE#KEY`, or a folder of the Hub, for the file of weights that is in it.
 
     Raises UserError where there is no such file."""
     path, key = Path(weights).expanduser(), None
     if not path.exists() and "#" in weights:
         path, key = Path(weights.rpartition("#")[0]).expanduser(), weights.rpartition("#")[2]
     if path.is_file():
-        return path, key
+        return Source(path, key, path.name, path.stem)
     inside = next((path / name for name in IN_FOLDERS if (path / name).is_file()), None)
     if inside is not None:
-        return inside, key
+        folder = path.resolve().name
+        return Source(inside, key, f"{folder}/{inside.name}", folder)
     what = f"is a folder without {IN_FOLDERS[0]}" if path.is_dir() else "does not exist"
     raise UserError(
         f"{path} {what}. Weights are a file (safetensors, or a state dict of torch.save), a folder of the Hub, pretrained, "
         "or random."
     )
-
-
-def label_of(path: Path) -> str:
-    """The file as results name it: where its own name says nothing, with that of its folder."""
-    return f"{path.parent.name}/{path.name}" if path.name in IN_FOLDERS else path.name
 
 
 def settings_beside(path: Path) -> dict[str, Any]:
@@ -97,12 +105,13 @@ def normalisation_beside(path: Path) -> tuple[tuple[float, ...] | None, tuple[fl
     return None, None
 
 
-def read_state(path: Path, ignored: tuple[str, ...] = ()) -> Content:
+def read_state(path: Path, ignored: tuple[str, ...] = (), label: str | None = None) -> Content:
     """What a file of weights holds, without the entries that the patterns name. Runs nothing of the file.
 
     Args:
       path: a file, also an index of shards.
       ignored: patterns such as `criterion.*` of names of entries or of weights; what lies inside goes with them.
+      label: the file in sentences that are recorded; None: its name.
     Raises:
       UserError: a file that is none of weights, damaged, or asks to run code; a pattern that nothing fits."""
     if path.name.endswith(INDEX):
@@ -111,7 +120,7 @@ def read_state(path: Path, ignored: tuple[str, ...] = ()) -> Content:
         stored = Stored(read_tensors(path), [], [])
     else:
         stored = _read_torch(path)
-    value, left_out = _without(stored.value, ignored, label_of(path))
+    value, left_out = _without(stored.value, ignored, label or path.name)
     harmless = {id(one) for part in left_out for _, one in walk(part)}
     if asked := [one for one in stored.unknown if id(one) not in harmless]:
         where = next((" in " + repr(steps[0]) for steps, one in walk(value) if one is asked[0] and steps), "")
@@ -121,7 +130,7 @@ def read_state(path: Path, ignored: tuple[str, ...] = ()) -> Content:
             f"{path} holds more than tensors ({asked[0].name}{where}), and to read that is to run what the file asks for, so "
             f"it is not done here: where you trust it, save only its state_dict(), with torch.save or as safetensors{advice}."
         )
-    return Content(value, _notes(stored.names, label_of(path)))
+    return Content(value, _notes(stored.names, label or path.name))
 
 
 def _notes(names: list[str], file: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from s3ta.models.containers import AVERAGED, choose_state
-from s3ta.models.reading import label_of, normalisation_beside, read_state, split_key
+from s3ta.models.reading import read_state, split_key
 from s3ta.models.surplus import check_numbers, explained
 from s3ta.models.wrappers import choose_prefix, fits
 
@@ -40,10 +40,9 @@ def fill(
       ignored: patterns of entries and names to leave out.
     Raises:
       UserError: a file that is missing, damaged, no weights, or of another network; the sentence says which."""
-    path, key = split_key(weights)
-    file = label_of(path)
+    path, key, file, _ = split_key(weights)
     own = {name: value for name, value in net.state_dict().items() if isinstance(value, Tensor)}
-    content = read_state(path, ignored)
+    content = read_state(path, ignored, file)
     name, state, others, notes = choose_state(content.value, key, file, lambda state: fits(own, state))
     prefix, of_prefix = choose_prefix(own, state, file, name)
     taken = {key: state[prefix + key] for key in own if prefix + key in state}
@@ -56,8 +55,6 @@ def fill(
         notes.append(f"{file} holds only a running average of the weights, {name}.")
     left = [stored for stored in state if not stored.startswith(prefix) or stored[len(prefix) :] not in taken]
     mean, std, of_rest = explained(left, own, state, prefix, unused, in_channels, file)
-    if mean is None and std is None:
-        mean, std = normalisation_beside(path)
     notes += of_rest + check_numbers(taken, own, file)
     net.load_state_dict(taken, strict=False)  # what may be missing was decided above
     config = {"weights": f"file {file}", "container": name or None, "prefix": prefix, "notes": notes}

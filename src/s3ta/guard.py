@@ -6,6 +6,7 @@ What runs behind it: importing and calling a factory, `train()`, `eval()`, `stat
 from __future__ import annotations
 
 import random
+import re
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -63,7 +64,8 @@ def reason(error: BaseException) -> str:
         return message.rstrip(".")
     if "TorchScript" in message:
         message = message.strip().rpartition("\n")[2].removeprefix(f"{type(error).__name__}: ")
-    return f"{type(error).__name__}: {' '.join(message.split())[:_MOST_WORDS]}".rstrip(": .")
+    message = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(message.split()))
+    return f"{type(error).__name__}: {message[:_MOST_WORDS]}".rstrip(": .")
 
 
 def where(error: BaseException) -> str:

@@ -99,6 +99,10 @@ CORRECT = {
     "Checkpointed": set(),
     "Recurrent": {"recurrent"},
     "NoParameters": set(),
+    "inference_born": set(),
+    "pruned": set(),
+    "Energy": set(),
+    "Delegates": set(),
     "Complex": set(),
     "Sparse": set(),
     "Integers": set(),
@@ -130,6 +134,7 @@ BY_A_COMPILER = {
     "scripted": set(),
     "traced": set(),
     "frozen_script": set(),
+    "optimised_script": set(),
     "exported": set(),
     "draws_from_python": {"randomness"},
 }
@@ -230,7 +235,7 @@ def test_a_random_network_can_be_resumed(name: str, data: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("option", [("--search", "bfloat16"), ("--channels-last",)], ids=lambda option: option[0])
-@pytest.mark.parametrize("name", ["KeepsFeatures", "HoldsLock", "HoldsIterators", "hooked", "AwkwardProperties"])
+@pytest.mark.parametrize("name", ["KeepsFeatures", "HoldsLock", "HoldsIterators", "hooked", "pruned"])
 def test_what_cannot_be_copied_is_searched_in_another_manner(
     name: str, option: tuple[str, ...], data: str, tmp_path: Path
 ) -> None:
@@ -241,7 +246,7 @@ def test_what_cannot_be_copied_is_searched_in_another_manner(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::Warning")
 @pytest.mark.parametrize("option", [("--search", "bfloat16"), ("--channels-last",)], ids=lambda option: option[0])
-@pytest.mark.parametrize("name", ["scripted", "traced", "exported", "compiled_inside"])
+@pytest.mark.parametrize("name", ["scripted", "traced", "optimised_script", "exported", "compiled_inside"])
 def test_a_script_is_searched_in_another_manner_or_refused_in_a_sentence(
     name: str, option: tuple[str, ...], data: str, tmp_path: Path
 ) -> None:
@@ -274,6 +279,7 @@ CAUGHT = {
     "blue_first": "channel order",
     "for_255": "input range",
     "batch_mean": "batch dependence",
+    "InPairs": "batch dependence",
     "RunningMean": "own state",
     "TrainsInForward": "train mode",
     "saturated": "saturated loss",

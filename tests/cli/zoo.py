@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils.checkpoint import checkpoint
 
 NUM_CLASSES, SIZE, PER_CLASS = 10, 8, 4
@@ -103,6 +103,10 @@ def traced() -> nn.Module:
 
 def frozen_script() -> nn.Module:
     return torch.jit.freeze(torch.jit.script(Net().eval()))
+
+
+def optimised_script() -> nn.Module:
+    return torch.jit.optimize_for_inference(torch.jit.script(Net().eval()))
 
 
 def exported() -> nn.Module:
@@ -421,6 +425,48 @@ class Complex(nn.Module):
         return _SCALE * (found @ self.spectra.flatten(1).conj().T).real + self.bias
 
 
+def inference_born() -> nn.Module:
+    with torch.inference_mode():
+        net = Net()
+        net.tied = net.fc  # pyright: ignore[reportAttributeAccessIssue]
+        return net
+
+
+def pruned() -> nn.Module:
+    """The smallest hundredth of its weights by a mask, which makes them results."""
+    net = Net()
+    prune.l1_unstructured(net.fc, "weight", amount=0.01)
+    return net
+
+
+class Energy(Net):
+    """Takes a gradient of its own on the way, also where none is asked for."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = images if images.requires_grad else images.detach().requires_grad_(True)
+            logits = super().forward(leaf)
+            (slope,) = torch.autograd.grad(logits.sum(), leaf, create_graph=True)
+        return logits + 0 * slope.mean(dim=(1, 2, 3))[:, None]
+
+
+class Delegates(nn.Module):
+    """Has every attribute that the network inside has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Net()
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("inner"), name)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.inner(images)
+
+
 class Sparse(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -662,6 +708,14 @@ class Writes(Net):
     def forward(self, images: Tensor) -> Tensor:
         images -= 0.1
         return super().forward(images + 0.1)
+
+
+class InPairs(Net):
+    """Cuts every batch in two, so that it has no answer to one image alone."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        one, other = images.chunk(2)
+        return torch.cat([super().forward(one), super().forward(other)])
 
 
 def batch_mean() -> nn.Module:

@@ -37,9 +37,9 @@ def frozen(model: object) -> Iterator[None]:
     if found is None:
         yield
         return
-    modes = [(module, module.training) for module in found.modules()]
-    # what is no leaf has a history of its own, and torch lets nobody change that
-    trainable = [parameter for parameter in found.parameters() if parameter.requires_grad and parameter.is_leaf]
+    modes = [(module, module.training) for module in found.modules() if hasattr(module, "training")]
+    # of a result, or of what was made in inference mode, torch lets nobody change this
+    trainable = [p for p in found.parameters() if p.requires_grad and p.is_leaf and not p.is_inference()]
     try:
         set_mode(found, mode=False)
         for parameter in trainable:

@@ -57,6 +57,19 @@ def cast_to_float32(net: nn.Module, answers: Callable[[], bool]) -> tuple[str, .
     return (f"Weights were cast from {kinds} to float32.",)
 
 
+def leave_inference_mode(net: nn.Module) -> None:
+    """Give a network that was made in inference mode ordinary tensors, through which gradients flow."""
+    ordinary: dict[int, Tensor] = {}
+    for module in net.modules():
+        holders: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for holder in holders:
+            for key, tensor in holder.items():
+                if tensor is not None and tensor.is_inference():
+                    copy = tensor.clone()
+                    made = nn.Parameter(copy, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copy
+                    holder[key] = ordinary.setdefault(id(tensor), made)
+
+
 @contextmanager
 def defaults_kept() -> Iterator[None]:
     """Torch's default type, default device and whether gradients are on, as they were afterwards."""

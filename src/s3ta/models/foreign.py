@@ -20,7 +20,7 @@ from s3ta.errors import UserError, unknown_name
 from s3ta.guard import ForeignError, attribute, guarded, is_out_of_memory, original, reason, set_mode, where
 from s3ta.models import weights as state
 from s3ta.models.card import Card, Classifier, card_of, device_of, with_outputs
-from s3ta.models.casting import cast_to_float32, defaults_kept
+from s3ta.models.casting import cast_to_float32, defaults_kept, leave_inference_mode
 from s3ta.models.libraries import Known, from_timm, from_torchvision, seeded
 from s3ta.models.normalisation import chosen, origins, refuse_half, same_numbers
 from s3ta.models.pretrained import from_pretrained
@@ -218,6 +218,7 @@ def _from_factory(net: nn.Module, source: str, opening: Opening) -> Known:
             return False
         return True
 
+    leave_inference_mode(net)
     notes = cast_to_float32(net, answers)
     return Known(net, source.rpartition(":")[2], "as the factory made them, seed 0", {}, notes=notes)
 

@@ -112,8 +112,7 @@ def _run(
     refuse_misfits(suite, card_of(model))
     told = manifest(model, dataset, suite, positions, settings, device_of(model))
     Ledger.check(folder, told)
-    if checks:
-        _warn_of_settings(told, strict=strict, aloud=rank.is_first)
+    _warn_of_settings(told, strict=strict, aloud=rank.is_first)
     refuse_other_answers(folder, told)
     problem = _problem(measured, suite, folder, strict=strict) if checks and rank.is_first else None
     if not rank.agree(problem is None):  # before anything is written, so that a mended model is no other evaluation

@@ -215,7 +215,7 @@ def test_a_damaged_picture_in_the_middle_stops_the_run_or_is_left_out(
     assert sorted(found["evidence"]["ids"]) == ["val/green/2.png", "val/red/0.png"]
     assert found["evidence"]["num_chosen"] == 12
     clean = next(line for line in shown.stdout.splitlines() if line.startswith("clean"))
-    assert clean.split()[2:4] == ["10", "100.0%"], "of those that could be read"
+    assert clean.split()[3:5] == ["10", "100.0%"], "of those that could be read"
     same = {(row["example_id"], row["attack"]): row["correct"] for row in rows(tmp_path / "whole/evaluations/quick")}
     assert {(row["example_id"], row["attack"]): row["correct"] for row in rows(out)}.items() <= same.items()
     done("report", "out", "--findings", "found.json", "--out", "page.html")

@@ -496,8 +496,7 @@ def test_single_attacks_at_any_radius(run: Path, tmp_path: Path) -> None:
         (("--attack", "pgd-100", "--attack", "pgd-100"), "named twice"),
         (("--attack", "pgd-100", "--suite", "quick"), "not both"),
         (("--attack", "pgd-100", "--radius", "8"), "write 8/255, not 8"),
-        (("--attack", "pgd-100", "--radius", "-0.1"), "is no distance"),
-        (("--attack", "pgd-100", "--radius", "8"), "not between 0 and 1"),
+        (("--attack", "pgd-100", "--radius", "-0.1"), "not between 0 and 1"),
         (("--attack", "pgd-100", "--radius", "big"), "neither a number nor a fraction"),
         (("--attack", "pgd-100", "--radius", "8/0"), "divides by zero"),
         (("--attack", "pgd-100", "--radius", "8/2/3"), "neither a number nor a fraction"),
@@ -614,8 +613,14 @@ def test_what_cannot_run_is_refused_before_anything_runs(
 
 def test_steps_that_cannot_cross_the_ball_are_told(run: Path, tmp_path: Path) -> None:
     words = ("evaluate", run, "--attack", "pgd-100", "--tiny", *FEW)
-    done = s3ta(*words, "attack.norm=l2", "attack.radius=10", "--out", tmp_path / "a")
-    assert "warning: 'pgd-2' is too short for its ball" in done.stderr
+    changes = ("attack.norm=l2", "attack.radius=10", "attack.step_size=0.1")
+    done = s3ta(*words, *changes, "--out", tmp_path / "a")
+    before, after = done.stderr.split("at most 8 gradient")
+    for told in (before, after):
+        assert "'pgd-2' is too short for its ball" in " ".join(told.split())
+    refused(s3ta(*words, *changes, "--strict", "--out", tmp_path / "c"), "is too short for its ball")
+    assert not list((tmp_path / "c").glob("*.json"))
+    refused(s3ta(*words, "attack.step_size=0", "--out", tmp_path / "c"), "steps of 0 move nothing")
     assert "too short" not in s3ta(*words, "--out", tmp_path / "b").stderr
 
 

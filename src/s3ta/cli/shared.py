@@ -115,7 +115,7 @@ def radius_of(text: str | None) -> float | None:
     except ValueError as error:
         raise UserError(f"--radius: {error}.") from None
     if not 0 <= value < float("inf"):
-        raise UserError(f"--radius {text} is no distance: write 8/255, or for an L2 attack such as 0.5.")
+        raise UserError(f"--radius {text} is not between 0 and 1, nor a larger L2 distance: write 8/255, not 8.")
     return value
 
 

@@ -146,8 +146,7 @@ def _run(
     """What is missing of the shard's part."""
     model, dataset, positions, settings, _ = measured
     told = _identified(measured, suite, folder)
-    if checks != "none":
-        _warn_of_settings(told, strict=strict, aloud=rank.is_first)
+    _warn_of_settings(told, strict=strict, aloud=rank.is_first)
     own = own_chunks(suite, len(positions), settings, shard)
     missing = set(Ledger(folder, told).missing(own))
     if rank.is_first:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,37 @@ def test_checks_that_are_interrupted_lose_nothing_and_go_on(
     assert TABLE in told.stdout, "the table comes before the checks"
     assert TABLE in done(*words(out, "make", "--full-checks")).stdout
     assert contents(out) == whole
+
+
+@pytest.mark.slow
+def test_a_kill_during_the_checks_leaves_the_table_and_the_records(place: Path, finished: Path, tmp_path: Path) -> None:
+    """The table has left the process by then, also through a pipe."""
+    slow = "\n\ndef slow():\n    return Slow()\n\n\nclass Slow(Tint):\n    pause = 0.0\n"
+    slow += "    def forward(self, images):\n        import time\n\n        time.sleep(0.01)\n"
+    write_module(place, "tints_slow", slow + "        return super().forward(images)\n")
+    command = [
+        word.replace("tints_odd:make", "tints_slow:slow") for word in words(tmp_path / "out", "make", "--full-checks")
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "s3ta", *command],
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    shown = ""
+    while "targeted-20    20" not in shown and (line := process.stdout.readline()):
+        shown += line
+    process.kill()
+    process.communicate()
+    assert "probes" not in json.loads((tmp_path / "out" / "trust.json").read_text())
+    before = chunks(tmp_path / "out")
+    assert len(before) == len(chunks(finished))
+    again = done(*command)
+    assert shown.rstrip() in again.stdout
+    assert chunks(tmp_path / "out") == before
+    assert len(found(tmp_path / "out")) == 8
 
 
 @pytest.mark.parametrize("stored", ["{", "[]", '{"lint": "x", "probes": [1]}', '{"lint": [{"kind": "x"}]}', "null"])

@@ -61,7 +61,7 @@ def leave_inference_mode(net: nn.Module) -> None:
     """Give a network that was made in inference mode ordinary tensors, through which gradients flow."""
     ordinary: dict[int, Tensor] = {}
     for module in net.modules():
-        holders: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        holders: list[dict[str, Any]] = [module._parameters, module._buffers]
         for holder in holders:
             for key, tensor in holder.items():
                 if tensor is not None and tensor.is_inference():

@@ -77,6 +77,10 @@ def changed_suite(suite: Suite, assignments: list[str], at_radius: Callable[[flo
         pairs = zip(kept, attacks, strict=True)
         attacks = tuple(_ruled(was, now) if was.name in suite.paper_steps else now for was, now in pairs)
     kept, attacks, same = _once(kept, attacks)
+    stems = {_stem(named.name) for named in attacks}
+    same = [
+        name for name in same if _stem(name) not in stems
+    ]  # of the same attack with fewer steps nothing is left out
     described = suite.description
     if any(name.rpartition(".")[2] not in _STRENGTH for name in names):
         described = f"the attacks of '{suite.name}'"
@@ -85,6 +89,11 @@ def changed_suite(suite: Suite, assignments: list[str], at_radius: Callable[[flo
     suite = suite.model_copy(update=changes)
     short = "+".join(_short(text.removeprefix("attack.")) for text in assignments)
     return from_json(Suite, to_json(_variant(suite, f"{suite.name}+{short}", attacks)), "suite")
+
+
+def _stem(name: str) -> str:
+    """A name without its number of steps."""
+    return re.sub(r"-\d+(?=\+|$)", "", name)
 
 
 def _rebuilt(suite: Suite, assignments: list[str], at_radius: Callable[[float], Suite]) -> Suite:

@@ -141,15 +141,15 @@ def _once(
     kept: list[tuple[NamedAttack, NamedAttack]] = []
     same = list[str]()
     for was, now in zip(before, attacks, strict=True):
-        place = next((i for i, (other, known) in enumerate(kept) if _is_one_run(other, was, known, now)), None)
-        if place is None:
+        index = next((i for i, (other, known) in enumerate(kept) if _is_one_run(other, was, known, now)), None)
+        if index is None:
             kept.append((was, now))
             continue
-        other, known = kept[place]
+        other, known = kept[index]
         read_outs = tuple(sorted({*known.attack.read_outs, *now.attack.read_outs}))
         if read_outs:
             known = known.model_copy(update={"attack": known.attack.model_copy(update={"read_outs": read_outs})})
-        kept[place] = other, known
+        kept[index] = other, known
         same.append(was.name)
     return [was for was, _ in kept], tuple(now for _, now in kept), same
 

@@ -77,6 +77,10 @@ def changed_suite(suite: Suite, assignments: list[str], at_radius: Callable[[flo
         pairs = zip(kept, attacks, strict=True)
         attacks = tuple(_ruled(was, now) if was.name in suite.paper_steps else now for was, now in pairs)
     kept, attacks, same = _once(kept, attacks)
+    stems = {_stem(named.name) for named in attacks}
+    same = [
+        name for name in same if _stem(name) not in stems
+    ]  # of the same attack with fewer steps nothing is left out
     described = suite.description
     if any(name.rpartition(".")[2] not in _STRENGTH for name in names):
         described = f"the attacks of '{suite.name}'"
@@ -85,6 +89,11 @@ def changed_suite(suite: Suite, assignments: list[str], at_radius: Callable[[flo
     suite = suite.model_copy(update=changes)
     short = "+".join(_short(text.removeprefix("attack.")) for text in assignments)
     return from_json(Suite, to_json(_variant(suite, f"{suite.name}+{short}", attacks)), "suite")
+
+
+def _stem(name: str) -> str:
+    """A name without its number of steps."""
+    return re.sub(r"-\d+(?=\+|$)", "", name)
 
 
 def _rebuilt(suite: Suite, assignments: list[str], at_radius: Callable[[float], Suite]) -> Suite:
@@ -132,15 +141,15 @@ def _once(
     kept: list[tuple[NamedAttack, NamedAttack]] = []
     same = list[str]()
     for was, now in zip(before, attacks, strict=True):
-        place = next((i for i, (other, known) in enumerate(kept) if _is_one_run(other, was, known, now)), None)
-        if place is None:
+        index = next((i for i, (other, known) in enumerate(kept) if _is_one_run(other, was, known, now)), None)
+        if index is None:
             kept.append((was, now))
             continue
-        other, known = kept[place]
+        other, known = kept[index]
         read_outs = tuple(sorted({*known.attack.read_outs, *now.attack.read_outs}))
         if read_outs:
             known = known.model_copy(update={"attack": known.attack.model_copy(update={"read_outs": read_outs})})
-        kept[place] = other, known
+        kept[index] = other, known
         same.append(was.name)
     return [was for was, _ in kept], tuple(now for _, now in kept), same
 

@@ -35,14 +35,14 @@ def implausible_settings(manifest: dict[str, Any]) -> list[Finding]:
     that is far smaller than its norm's usual ones, or as large as everything. `manifest`: `suite`, and `data.shape`."""
     shape = manifest.get("data", {}).get("shape")
     num_values = math.prod(shape) if shape else None
-    found = []
+    alarms = []
     for name, attack in settings_of(manifest).items():
         if not attack.get("radius"):
             continue
-        found += _short_steps(name, attack)
-        found += _long_steps(name, attack)
-        found += _ball_size(name, attack, num_values)
-    return found
+        alarms += _short_steps(name, attack)
+        alarms += _long_steps(name, attack)
+        alarms += _ball_size(name, attack, num_values)
+    return alarms
 
 
 def _short_steps(name: str, attack: dict[str, Any]) -> Iterator[Finding]:
@@ -67,7 +67,7 @@ def _short_steps(name: str, attack: dict[str, Any]) -> Iterator[Finding]:
 def _length_of_rates(rates: Sequence[Any], steps: int) -> float:
     """How far a pixel goes whose gradient never turns: an Adam step is about as long as its rate."""
     since = [*(int(first) for first, _ in rates), steps]
-    lengths = (rate * max(0, min(since[place + 1], steps) - since[place]) for place, (_, rate) in enumerate(rates))
+    lengths = (rate * max(0, min(since[index + 1], steps) - since[index]) for index, (_, rate) in enumerate(rates))
     return float(sum(lengths))
 
 
@@ -142,7 +142,7 @@ def ball_used(table: pa.Table, manifest: dict[str, Any]) -> list[Finding]:
     names = np.array(table["attack"].to_pylist(), dtype=object)
     steps, distances = filled(table, "num_attack_steps"), filled(table, "distance")
     ran = np.array(table["status"].to_pylist(), dtype=object) == RUN
-    found = []
+    alarms = []
     for name, attack in settings_of(manifest).items():
         rows = (names == name) & ran & (steps == attack.get("num_attack_steps"))
         led = attack.get("kind") in ("pgd", "adam") and attack.get("keep") == "last" and not attack.get("eight_bit")
@@ -155,8 +155,8 @@ def ball_used(table: pa.Table, manifest: dict[str, Any]) -> list[Finding]:
                 f"radius is {attack['radius']:.3g}."
             )
             evidence = {"attack": name, "median_distance": median, "radius": attack["radius"]}
-            found.append(Finding("short steps", "warning", sentence, evidence, "Evaluate again, with more steps."))
-    return found
+            alarms.append(Finding("short steps", "warning", sentence, evidence, "Evaluate again, with more steps."))
+    return alarms
 
 
 def weaker_than_checks(
@@ -170,20 +170,20 @@ def weaker_than_checks(
       probes: findings of the checks; one of them has as evidence the ids that were `tried`, those that PGD has `broken`, and
         its `radius` (L-infinity, untargeted).
     Only attacks that have the same aim and at least the same means are compared; without any there is no finding."""
-    told = next((one.evidence for one in probes if "tried" in one.evidence and "broken" in one.evidence), None)
-    if told is None:
+    small_attack = next((one.evidence for one in probes if "tried" in one.evidence and "broken" in one.evidence), None)
+    if small_attack is None:
         return []
     last = {outcome.attack: outcome for outcome in reduced}
     settings = settings_of(manifest)
-    names = [name for name in last if _has_the_means(settings.get(name, {}), float(told["radius"]))]
+    names = [name for name in last if _has_the_means(settings.get(name, {}), float(small_attack["radius"]))]
     if not names:
         return []
     right: dict[str, bool] = {}
     for name in names:
         for example, correct in zip(last[name].example_ids, last[name].correct, strict=True):
             right[example] = right.get(example, True) and bool(correct)
-    tried = [example for example in told["tried"] if example in right]
-    broken = {*told["broken"]}
+    tried = [example for example in small_attack["tried"] if example in right]
+    broken = {*small_attack["broken"]}
     only_checks = sum(example in broken and right[example] for example in tried)
     only_suite = sum(example not in broken and not right[example] for example in tried)
     p_value = mcnemar(only_checks, only_suite)

@@ -83,7 +83,7 @@ def _usual_radius(subject: Subject, name: str | None) -> float:
 def transferred(folder: Path, settings: Settings) -> tuple[KeptImages, Suite, Settings]:
     """The images of another model's evaluation, with the suite and settings to score them by."""
     images = KeptImages(folder)
-    told = images.manifest
-    chosen = "listed" if told.get(INFORMATIVE, {}).get("examples") == "listed" else "drawn"
-    settings = settings._replace(seed=told["seed"], targets=images.targets or None, examples=chosen)
+    source = images.manifest
+    chosen = "listed" if source.get(INFORMATIVE, {}).get("examples") == "listed" else "drawn"
+    settings = settings._replace(seed=source["seed"], targets=images.targets or None, examples=chosen)
     return images, transfer_suite(images.manifest), settings

@@ -170,9 +170,9 @@ def _run(
     return ledger
 
 
-def _warn_of_settings(told: dict[str, Any], *, strict: bool, aloud: bool) -> None:
+def _warn_of_settings(facts: dict[str, Any], *, strict: bool, aloud: bool) -> None:
     """Attacks that cannot do what their radius says, before they are run. Raises UserError for them if strict."""
-    warned = [one for one in implausible_settings(told) if one.severity == "warning"]
+    warned = [one for one in implausible_settings(facts) if one.severity == "warning"]
     if strict and warned:
         raise UserError(f"Not evaluated: {' '.join(one.told for one in warned)}")
     for one in warned if aloud else ():

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from s3ta.guard import guarded
 
@@ -64,7 +65,7 @@ def leave_inference_mode(net: nn.Module) -> None:
         holders: list[dict[str, Any]] = [module._parameters, module._buffers]
         for holder in holders:
             for key, tensor in holder.items():
-                if tensor is not None and tensor.is_inference():
+                if tensor is not None and not is_lazy(tensor) and tensor.is_inference():
                     copy = tensor.clone()
                     made = nn.Parameter(copy, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copy
                     holder[key] = ordinary.setdefault(id(tensor), made)

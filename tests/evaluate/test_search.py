@@ -41,7 +41,7 @@ def check_gradients(model, searcher, images, labels) -> None:
 def test_x10_gradients_in_bfloat16_point_the_same_way(learned) -> None:
     """On 500 images like those that the network was trained on (`blobs`), also where it is so sure that losses are tiny.
 
-    Over eight sets of instructions (torch's default, AVX2, AVX-512; oneDNN's SSE4.1 to AVX-512) 98.40% to 98.48% of the signs
+    Over seven sets of instructions (torch's default, AVX2, AVX-512; oneDNN's SSE4.1 to AVX-512) 98.40% to 98.48% of the signs
     were the same and 0 to 30 of 32,000 pixels became zero, where about 135 may. On 32 images it was 0 to 3 of 2,048, which no
     bound of 0.1% can tell from chance."""
     images, labels = batch(500)

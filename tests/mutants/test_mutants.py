@@ -484,10 +484,7 @@ MUTANTS = {
         "tests/evaluate/test_probes.py -k closed_form",
     ),
     "probes beyond the box": Mutant(
-        "evaluate/probes.py",
-        "model(images.clamp(0, 1))",
-        "model(images)",
-        "tests/evaluate/test_probes_that_fail.py -k asserts",
+        "attacks/gradients.py", "probed.clamp_(0, 1)", "pass", "tests/evaluate/test_probes_that_fail.py -k asserts"
     ),
     "experiments for a quarter of the passes": Mutant(
         "workflow/checking.py", "_SHARE = 5", "_SHARE = 4", "tests/cli/test_announcements.py -k fifth"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from s3ta.files import UnwritableError, read_arrays
-from s3ta.records import Finding, Ledger
+from s3ta.records import Finding, Ledger, strength
 from s3ta.workflow import checking, measuring
 
 from .tints import FEW, chunks, contents, done, refused, s3ta, write_module, write_pictures
@@ -131,11 +131,12 @@ def test_checks_that_raise_are_unchecked_with_the_reason_and_a_rerun_shows_the_s
     before = chunks(out)
     with monkeypatch.context() as patch:
         patch.setattr(checking, "probe", raising(ValueError("no such kernel")))
-        patch.setattr(checking, "findings", raising(ZeroDivisionError("division by zero")))
+        patch.setattr(strength, "converged", raising(ZeroDivisionError("division by zero")))
         first = done(*words(out, "make", "--full-checks"))
     assert found(out)["probes"]["severity"] == "unchecked"
     assert "ValueError: no such kernel" in found(out)["probes"]["sentence"]
-    assert "ZeroDivisionError" in found(out, "records")["records"]["sentence"]
+    assert "ZeroDivisionError" in found(out, "records")["converged"]["sentence"]
+    assert found(out, "records")["clean accuracy"]["severity"] == "passed"
     with monkeypatch.context() as patch:
         patch.setattr(checking, "probe", raising(AssertionError("asked twice")))
         assert done(*words(out)).stdout == first.stdout

@@ -44,7 +44,7 @@ from s3ta.exact import exact_arithmetic
 from s3ta.guard import reason
 from s3ta.models.card import device_of
 from s3ta.progress import Reporter
-from s3ta.records import Finding
+from s3ta.records import Finding, unanswered
 from s3ta.streams import stream
 from s3ta.trace import Images, Labels
 
@@ -249,11 +249,6 @@ def _answered(kind: str, question: Callable[[str], Finding]) -> Finding:
         return question(kind)
     except Exception as error:  # noqa: BLE001 - as above
         return unanswered(kind, reason(error))
-
-
-def unanswered(kind: str, why: str) -> Finding:
-    """That a check could not be made, for this reason: the number stands, only this is not known of it."""
-    return Finding(kind, "unchecked", f"The check could not be made: {why.rstrip('.')}.", {"raised": True})
 
 
 def _attacked(subject: Subject, config: PGDConfig) -> list[Tried]:

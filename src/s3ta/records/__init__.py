@@ -20,7 +20,7 @@ from s3ta.records.calibration import (
     risk_coverage,
 )
 from s3ta.records.finding import SEVERITIES, TRUST_FILE, Finding
-from s3ta.records.findings import findings
+from s3ta.records.findings import findings, unanswered
 from s3ta.records.flips import Flip, flips
 from s3ta.records.intervals import (
     Comparison,
@@ -78,5 +78,6 @@ __all__ = [
     "risk_coverage",
     "scores",
     "to_table",
+    "unanswered",
     "wilson",
 ]

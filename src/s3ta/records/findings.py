@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from s3ta.guard import reason
 from s3ta.records import reach, soundness, strength
 from s3ta.records.finding import SEVERITIES, Finding
 from s3ta.records.intervals import mcnemar
@@ -33,25 +34,38 @@ def findings(table: pa.Table, manifest: dict[str, Any], probes: Sequence[Finding
     reduced, settings = outcomes(table, cascade=cascade), strength.settings_of(manifest)
     last = {outcome.attack: outcome for outcome in reduced}
     num_examples = len(last[CLEAN].correct) if CLEAN in last else len(table["example_id"].unique())
-    found = [
-        *_trial(manifest),
-        *_cut(table, last),
-        *soundness.ball_respected(table, settings),
-        *soundness.above_chance(reduced, manifest),
-        *(_masked_in_cascade if cascade else _masked)(
-            last, {attack["name"]: attack for attack in manifest["suite"]["attacks"]}
-        ),
-        *reach.implausible_settings(manifest),
-        *reach.ball_used(table, manifest),
-        *reach.weaker_than_checks(reduced, manifest, probes),
-        *strength.converged(reduced),
-        *strength.more_steps_help(reduced, settings),
-        *strength.restarts_matter(table, settings, num_examples),
-        *strength.worst_case(manifest),
-        *_left_out(manifest),
-        *soundness.subset_of_all(reduced, manifest),
-    ]
+    attacks = {attack["name"]: attack for attack in manifest["suite"]["attacks"]}
+    questions: dict[str, Callable[[], list[Finding]]] = {
+        "trial": lambda: _trial(manifest),
+        "incomplete": lambda: _cut(table, last),
+        "ball": lambda: soundness.ball_respected(table, settings),
+        "clean accuracy": lambda: soundness.above_chance(reduced, manifest),
+        "gradient masking": lambda: (_masked_in_cascade if cascade else _masked)(last, attacks),
+        "settings": lambda: reach.implausible_settings(manifest),
+        "short steps": lambda: reach.ball_used(table, manifest),
+        "weaker than checks": lambda: reach.weaker_than_checks(reduced, manifest, probes),
+        "converged": lambda: strength.converged(reduced),
+        "more steps help": lambda: strength.more_steps_help(reduced, settings),
+        "restarts": lambda: strength.restarts_matter(table, settings, num_examples),
+        "weak attack": lambda: strength.worst_case(manifest),
+        "fewer attacks": lambda: _left_out(manifest),
+        "subset": lambda: soundness.subset_of_all(reduced, manifest),
+    }
+    found = [finding for kind, question in questions.items() for finding in _answered(kind, question)]
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def unanswered(kind: str, why: str) -> Finding:
+    """That a check could not be made, for this reason: the number stands, only this is not known of it."""
+    return Finding(kind, "unchecked", f"The check could not be made: {why.rstrip('.')}.", {"raised": True})
+
+
+def _answered(kind: str, question: Callable[[], list[Finding]]) -> list[Finding]:
+    """The answer; where looking fails, that: no check costs a result, nor another check's answer."""
+    try:
+        return question()
+    except Exception as error:  # noqa: BLE001 - as above
+        return [unanswered(kind, reason(error))]
 
 
 def sees_through(settings: dict[str, Any]) -> str | None:

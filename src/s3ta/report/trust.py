@@ -15,7 +15,6 @@ import pyarrow as pa
 
 from s3ta.errors import UserError
 from s3ta.files import read_json
-from s3ta.guard import reason
 from s3ta.records import SEVERITIES, TRUST_FILE, Finding, findings
 
 ALARMS = ("error", "warning")
@@ -92,17 +91,7 @@ def read_trust(folder: Path, table: pa.Table, manifest: dict[str, Any]) -> Trust
     lint, probes = (
         None if stored.get(source) is None else _parsed(stored[source], path, source) for source in ("lint", "probes")
     )
-    return Trust(lint, probes, _of_records(table, manifest, probes or ()))
-
-
-def _of_records(table: pa.Table, manifest: dict[str, Any], probes: Sequence[Finding]) -> list[Finding]:
-    """What the records show; where looking at them fails, that: a number is shown all the same."""
-    try:
-        return findings(table, manifest, probes)
-    except UserError:
-        raise
-    except Exception as error:  # noqa: BLE001 - no check costs a result
-        return [Finding("records", "unchecked", f"The records could not be checked: {reason(error)}.")]
+    return Trust(lint, probes, findings(table, manifest, probes or ()))
 
 
 def checks(trusts: Sequence[tuple[str, Trust]]) -> Checks:

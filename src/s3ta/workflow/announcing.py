@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from s3ta.attacks import Evaluations
 from s3ta.evaluate import Pace, Settings, Shard, Suite, own_chunks, pace, stages, total
+from s3ta.guard import guarded
 from s3ta.models import card_of
 from s3ta.progress import waiting
 from s3ta.workflow.examples import Measured
@@ -42,7 +43,7 @@ def announcement(measured: Measured, suite: Suite, shard: Shard, upcoming: Upcom
     if not upcoming.missing and not upcoming.probed.total:
         return f"{who}; everything is there already."
     work = total(suite, num_own(measured, own))
-    with waiting("measuring how long a pass takes here"):
+    with waiting("measuring how long a pass takes here"), guarded(f"Timing {card_of(model).name}"):
         measured_pace = pace(model, dataset, positions[0], settings, gradients=work.num_gradients > 0)
     times = seconds(suite, len(positions), settings, upcoming, measured_pace)
     if not upcoming.missing:

@@ -13,12 +13,12 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from s3ta.attacks import Evaluations, LoopConfig
 from s3ta.data import Batch, Dataset, fetch
 from s3ta.evaluate import Suite, TransferConfig, total
-from s3ta.evaluate.probes import FEWEST, cost, num_evaluations, probe, unanswered
+from s3ta.evaluate.probes import FEWEST, cost, num_evaluations, probe
 from s3ta.exact import exact_arithmetic
 from s3ta.files import UnwritableError
 from s3ta.guard import reason
 from s3ta.progress import console, progress
-from s3ta.records import CLEAN, Finding, Ledger, findings, is_trial
+from s3ta.records import CLEAN, Finding, Ledger, findings, is_trial, unanswered
 from s3ta.trace import Images, Logits
 from s3ta.workflow.examples import Measured
 from s3ta.workflow.trust import not_asked, read_found, write_found
@@ -81,7 +81,7 @@ def check_afterwards(measured: Measured, suite: Suite, ledger: Ledger, *, full: 
     if is_due(found, full=full) and (probes := _probes(measured, suite, table, full=full)):
         found["probes"] = [one._asdict() for one in probes]
     probed = [Finding(**stored) for stored in found.get("probes", [])]
-    found["records"] = [one._asdict() for one in _of_records(table, ledger, probed)]
+    found["records"] = [one._asdict() for one in findings(table, ledger.manifest, probed)]
     try:
         write_found(ledger.folder, found)
     except UnwritableError as error:
@@ -152,13 +152,6 @@ def _asked(measured: Measured, table: pa.Table, plan: Probing, radius: float) ->
             seed=settings.seed,
             report=report,
         )
-
-
-def _of_records(table: pa.Table, ledger: Ledger, probed: Sequence[Finding]) -> list[Finding]:
-    try:
-        return findings(table, ledger.manifest, probed)
-    except Exception as error:  # noqa: BLE001 - no check costs a result
-        return [unanswered("records", reason(error))]
 
 
 def num_passes(table: pa.Table) -> int:

@@ -212,7 +212,7 @@ def _announce(
     upcoming = Upcoming(missing, linted, Evaluations(0, 0) if probes is None else probes.cost)
     try:
         told = announcement(measured, suite, shard, upcoming)
-    except Exception:
+    except UserError:
         if checks == "none":
             raise
         return

@@ -22,6 +22,7 @@ from s3ta.evaluate import (
     transfer_suite,
 )
 from s3ta.models import Card
+from s3ta.records import DRAWN, LISTED
 from s3ta.records.ledger import INFORMATIVE
 from s3ta.workflow.subject import Subject
 
@@ -84,6 +85,6 @@ def transferred(folder: Path, settings: Settings) -> tuple[KeptImages, Suite, Se
     """The images of another model's evaluation, with the suite and settings to score them by."""
     images = KeptImages(folder)
     source = images.manifest
-    chosen = "listed" if source.get(INFORMATIVE, {}).get("examples") == "listed" else "drawn"
+    chosen = LISTED if source.get(INFORMATIVE, {}).get("examples") == LISTED else DRAWN
     settings = settings._replace(seed=source["seed"], targets=images.targets or None, examples=chosen)
     return images, transfer_suite(images.manifest), settings

@@ -14,8 +14,10 @@ import torch
 from safetensors.torch import save_file
 
 from s3ta import files
-from s3ta.files import part_use, sole_use
+from s3ta.evaluate import identity
+from s3ta.files import UnwritableError, part_use, sole_use
 from s3ta.records import Ledger
+from s3ta.workflow import measuring
 
 from .tints import (
     CLASSES,
@@ -407,6 +409,30 @@ def test_a_ledger_of_another_version_is_left_alone(finished: tuple[tuple[str, ..
         refused(s3ta(*run), told, "reads format 3")
         refused(s3ta("report", out, "--out", "page.html"), told)
         assert contents(out) == before
+
+
+@pytest.mark.parametrize("is_writable", [True, False])
+def test_a_ledger_in_other_words_goes_on_by_the_same_command(
+    finished: tuple[tuple[str, ...], Path], monkeypatch: pytest.MonkeyPatch, *, is_writable: bool
+) -> None:
+    """Another version told the suite otherwise; its manifest binds its chunks, and a lost one is done again."""
+    run, out = finished
+    before = chunks(out)
+    with monkeypatch.context() as other_version:
+        words = identity.suite_identity
+        other_version.setattr(identity, "suite_identity", lambda suite: words(suite) | {"description": "as once told"})
+        shutil.rmtree(out)
+        done(*run)
+    old = contents(out)
+    assert chunks(out) != before, "the words are part of what binds a chunk"
+    if is_writable:
+        lost = sorted(out.glob("chunk-*.parquet"))[1]
+        lost.unlink()
+        done(*run)
+    else:
+        monkeypatch.setattr(measuring, "_held", lambda *_: (_ for _ in ()).throw(UnwritableError("read only")))
+        assert "everything is there already" in done(*run).stderr
+    assert contents(out) == old
 
 
 def flipped(content: bytes, place: int) -> bytes:

@@ -13,6 +13,7 @@ from s3ta.evaluate import (
     Settings,
     Situation,
     Suite,
+    asked_norm,
     changed_suite,
     get_suite,
     leaderboard_radius,
@@ -42,7 +43,7 @@ def choose_suite(
     Raises UserError for a name that is unknown, and for a radius where the suite states its own."""
     card = subject.card
     found = radius if radius is not None else _usual_radius(subject, name)
-    at = Situation(found, card.num_glimpses, card.num_classes, is_stated=radius is not None)
+    at = Situation(found, card.num_glimpses, card.num_classes, is_stated=radius is not None, norm=asked_norm(overrides))
     if attacks and name is not None:
         raise UserError("Give either --suite or --attack, not both.")
     if not attacks:

@@ -389,6 +389,25 @@ def test_a_model_with_another_number_of_classes_than_the_data(
     assert not (tmp_path / "out").exists()
 
 
+def test_settings_that_cannot_do_what_they_say_are_told_in_the_same_words_before_and_after(
+    source: str, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    run = ("evaluate", f"{source}:make", *SHORT, "attack.step_size=16/255", *words, "--no-checks")
+    before, after = done(*run, "--out", tmp_path / "out").stderr.split(", passes: 0/")
+    (told,) = [line for line in before.splitlines() if "long steps" in line and "'pgd-4'" in line]
+    assert told.startswith("warning: long steps: 'pgd-4' takes steps of 16/255 in a ball of radius 8/255")
+    assert " ".join(told.split()) in " ".join(after.split())
+
+
+@pytest.mark.parametrize("more", [("--attack", "small-box-100"), ("--suite", "local")])
+def test_a_radius_in_grey_levels_is_refused_under_masks_too(
+    source: str, words: tuple[str, ...], tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    """8 was meant as 8/255, and was taken as 1."""
+    refused(s3ta("evaluate", f"{source}:make", *more, "--radius", "8", *words, "--out", "out"), "write 8/255, not 8")
+    assert not (tmp_path / "out").exists()
+
+
 # --- folders and disks ---------------------------------------------------------------------------------------------------
 
 

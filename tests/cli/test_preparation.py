@@ -71,7 +71,7 @@ def assert_same(
     measured = bring_together(subject, get_suite("figure7"), wanted, Settings(), place, subject.model)
     evaluated = fetch(measured.dataset, measured.positions).images
     files = [root / "photographs" / measured.dataset.ids[i] for i in measured.positions]
-    single = prepared_images(open_subject(source, opening), files, preprocessing)
+    single = torch.cat(list(prepared_images(open_subject(source, opening), files, preprocessing)))
     assert torch.equal(evaluated, single)
     with torch.no_grad():
         assert torch.equal(subject.model(evaluated), subject.model(single))

@@ -30,6 +30,7 @@ from s3ta.errors import UserError
 TEST_FOLDERS = ("test", "val", "validation")
 """What the folder of the test split may be called; the first that has labels is taken."""
 ANNOTATIONS, ANNOTATED = "val_annotations.txt", "images"
+_NO_IMAGES = "holds no images"
 _FOLDERS = {"train": ("train",), "test": TEST_FOLDERS}
 _REASONS: dict[Kind, Reason] = {"folder": "circle", "circle": "circle", "special": "special", "gone": "link"}
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar", ".gz")
@@ -71,12 +72,16 @@ def part_of(base: Path, split: str) -> Part:
         if not reasons[name]:
             break
     inside = next((name for name, reason in reasons.items() if not reason), None)
+    if inside is None and set(reasons.values()) == {_NO_IMAGES}:
+        inside = candidates[0]
     if inside is None and split == "test" and not candidates and _is_test_set(base):
         inside = ""
     if inside is None:
         raise _nothing_to_read(base, split, reasons)
     note = "; ".join(f"{name}/ {reason}" for name, reason in reasons.items() if reason)
     left_out = LeftOut()
+    if inside:
+        _count_beside_splits(base, left_out)
     if _is_annotated(base / inside):
         classes, images = _annotated(base, inside, known, left_out)
     else:
@@ -89,6 +94,13 @@ def part_of(base: Path, split: str) -> Part:
             + (f" ({why})." if why else ".")
         )
     return Part(inside, classes, images, left_out, f"{note}, so {inside}/ is used" if note else "")
+
+
+def _count_beside_splits(base: Path, left_out: LeftOut) -> None:
+    """Entries of a data folder that are no split, each counted once, however much lies in it."""
+    for entry in entries(base):
+        if entry.name not in ("train", *TEST_FOLDERS) and not leave_out(entry, entry.name, left_out):
+            left_out.add("beside the splits", entry.name)
 
 
 def refuse_no_folder(base: Path) -> None:
@@ -167,13 +179,15 @@ def _no_labels(base: Path, inside: str, known: Mapping[str, str]) -> str:
     if _is_annotated(base / inside):
         return ""
     folders, num_loose = _class_folders(base, inside, LeftOut())
+    if not num_loose and not any(walk(base, f"{inside}/{folder}", LeftOut()) for folder in folders.values()):
+        return _NO_IMAGES
     if folders and (not known or set(folders) & set(known)):
         return ""
     if folders and (num_loose or len(folders) < len(known)):
         return f"has the {'folders' if len(folders) > 1 else 'folder'} {quoted(list(folders))}, which is no class of train/"
     if folders:
         return ""  # as many as train has, under other names: that is told by name
-    return f"holds {num_loose} images without class folders" if num_loose else ""
+    return f"holds {num_loose} images without class folders"
 
 
 def _is_test_set(base: Path) -> bool:

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from s3ta.data.augment import WHOLE, Augment, augmented_picture, augmented_pixels, check_augment
 from s3ta.data.config import DataConfig
-from s3ta.data.dataset import Dataset, UnreadableError
+from s3ta.data.dataset import Dataset, UnreadableError, innermost
 from s3ta.data.images import decoded, load_image, looked_over, why_unreadable
 from s3ta.data.layout import Part, part_of, refuse_no_folder
 from s3ta.data.listing import FileFacts, LeftOut, ids_of, listing_hashed, on_one_line, printable
@@ -112,8 +112,7 @@ def folder_of(dataset: Dataset) -> tuple[FolderDataset, Sequence[int]] | None:
 
 def left_out_of(dataset: Dataset) -> LeftOut:
     """What lies in the folder of a data set and is not used; empty for arrays."""
-    inner = folder_of(dataset)
-    return LeftOut() if inner is None else inner[0].left_out
+    return getattr(innermost(dataset), "left_out", None) or LeftOut()
 
 
 def facts_of(dataset: Dataset, positions: Sequence[int]) -> dict[str, FileFacts]:

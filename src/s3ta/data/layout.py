@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -241,6 +243,48 @@ def _nothing_to_read(base: Path, split: str, reasons: Mapping[str, str]) -> User
 def _absolute(path: Path) -> str:
     """A path that means the same whatever --data-root is."""
     return on_one_line(os.path.abspath(path))
+
+
+def unlike_folders(left_out: LeftOut, found: Sequence[str], num_classes: int, classes: Sequence[str] | None) -> str:
+    """Which class folders are too many or missing, as far as can be told, as the beginning of a sentence.
+
+    Suspected are, in this order: names that the model has not, or has alone; folders without images; names of another
+    pattern than all others; links that lead nowhere.
+
+    Args:
+      left_out: what is not used of the folder.
+      found: its classes.
+      num_classes: of the model.
+      classes: their names, where they are known."""
+    parts = []
+    if classes is not None:
+        known, present = set(classes), set(found)
+        strange, missing = [c for c in found if c not in known], [c for c in classes if c not in present]
+        parts += [f"{quoted(strange)} {_is(strange)} none of the model's"] if strange else []
+        parts += [f"{quoted(missing)} {_is(missing)} missing"] if missing else []
+    elif left_out.empty and len(found) > num_classes:
+        parts.append(f"{quoted(left_out.empty)} {'hold' if len(left_out.empty) > 1 else 'holds'} no images")
+    elif odd := _odd_names(found):
+        parts.append(f"{quoted(odd)} {_is(odd)} named otherwise than all others")
+    if links := left_out.first.get("link", []):
+        parts.append(f"{quoted(links)} {_is(links)} a link that leads nowhere")
+    if not parts and len(found) == 1:
+        parts.append(f"its only class folder is '{found[0]}', so its images seem not to be sorted into classes")
+    if not parts:
+        parts.append(f"its class folders are {quoted(found)}")
+    return f"{'; '.join(parts)}. Take away or add what does not belong or is missing, or "
+
+
+def _is(names: Sequence[str]) -> str:
+    return "are" if len(names) > 1 else "is"
+
+
+def _odd_names(names: Sequence[str]) -> list[str]:
+    """Those few whose letters are not the ones that all others share, numbers apart: `backup` among names like `n01440764`."""
+    patterns = [re.sub(r"[0-9]+", "#", name) for name in names]
+    usual, count = Counter(patterns).most_common(1)[0]
+    odd = [name for name, pattern in zip(names, patterns, strict=True) if pattern != usual]
+    return odd if len(odd) <= max(1, count // 4) and count > 1 else []
 
 
 # --- Tiny-ImageNet -------------------------------------------------------------------------------------------------------

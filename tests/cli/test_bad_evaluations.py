@@ -14,8 +14,10 @@ import torch
 from safetensors.torch import save_file
 
 from s3ta import files
-from s3ta.files import part_use, sole_use
+from s3ta.evaluate import identity
+from s3ta.files import UnwritableError, part_use, sole_use
 from s3ta.records import Ledger
+from s3ta.workflow import measuring
 
 from .tints import (
     CLASSES,
@@ -387,6 +389,25 @@ def test_a_model_with_another_number_of_classes_than_the_data(
     assert not (tmp_path / "out").exists()
 
 
+def test_settings_that_cannot_do_what_they_say_are_told_in_the_same_words_before_and_after(
+    source: str, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    run = ("evaluate", f"{source}:make", *SHORT, "attack.step_size=16/255", *words, "--no-checks")
+    before, after = done(*run, "--out", tmp_path / "out").stderr.split(", passes: 0/")
+    (told,) = [line for line in before.splitlines() if "long steps" in line and "'pgd-4'" in line]
+    assert told.startswith("warning: long steps: 'pgd-4' takes steps of 16/255 in a ball of radius 8/255")
+    assert " ".join(told.split()) in " ".join(after.split())
+
+
+@pytest.mark.parametrize("more", [("--attack", "small-box-100"), ("--suite", "local")])
+def test_a_radius_in_grey_levels_is_refused_under_masks_too(
+    source: str, words: tuple[str, ...], tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    """8 was meant as 8/255, and was taken as 1."""
+    refused(s3ta("evaluate", f"{source}:make", *more, "--radius", "8", *words, "--out", "out"), "write 8/255, not 8")
+    assert not (tmp_path / "out").exists()
+
+
 # --- folders and disks ---------------------------------------------------------------------------------------------------
 
 
@@ -407,6 +428,30 @@ def test_a_ledger_of_another_version_is_left_alone(finished: tuple[tuple[str, ..
         refused(s3ta(*run), told, "reads format 3")
         refused(s3ta("report", out, "--out", "page.html"), told)
         assert contents(out) == before
+
+
+@pytest.mark.parametrize("is_writable", [True, False])
+def test_a_ledger_in_other_words_goes_on_by_the_same_command(
+    finished: tuple[tuple[str, ...], Path], monkeypatch: pytest.MonkeyPatch, *, is_writable: bool
+) -> None:
+    """Another version told the suite otherwise; its manifest binds its chunks, and a lost one is done again."""
+    run, out = finished
+    before = chunks(out)
+    with monkeypatch.context() as other_version:
+        words = identity.suite_identity
+        other_version.setattr(identity, "suite_identity", lambda suite: words(suite) | {"description": "as once told"})
+        shutil.rmtree(out)
+        done(*run)
+    old = contents(out)
+    assert chunks(out) != before, "the words are part of what binds a chunk"
+    if is_writable:
+        lost = sorted(out.glob("chunk-*.parquet"))[1]
+        lost.unlink()
+        done(*run)
+    else:
+        monkeypatch.setattr(measuring, "_held", lambda *_: (_ for _ in ()).throw(UnwritableError("read only")))
+        assert "everything is there already" in done(*run).stderr
+    assert contents(out) == old
 
 
 def flipped(content: bytes, place: int) -> bytes:

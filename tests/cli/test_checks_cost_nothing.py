@@ -222,7 +222,7 @@ def test_findings_that_cannot_be_written_are_told(out: Path, monkeypatch: pytest
     told = done(*words(out, "make", "--full-checks"))
     assert TABLE in told.stdout
     assert "What was checked is not kept: Cannot write trust.json" in told.stderr
-    assert "warning: Gradients seem to be masked. Run --suite unmask." in told.stderr
+    assert "warning: black box: Gradients seem to be masked. Run --suite unmask." in told.stderr
 
 
 def test_a_finished_evaluation_is_shown_where_nothing_can_be_written(

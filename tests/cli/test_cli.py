@@ -525,7 +525,7 @@ def test_a_budget_is_told_before_and_what_it_left_out_after(run: Path, tmp_path:
     done = s3ta(*words, "--budget", "6", "--out", tmp_path / "a")
     assert done.exit_code == 0, done.output
     assert "Budget: 6 passes per example, so at most 24 in all." in " ".join(done.stderr.split())
-    assert "warning: The budget left out 4 records of 'annealed-2'" in done.stderr
+    assert "warning: incomplete: The budget left out 4 records of 'annealed-2'" in done.stderr
     assert "annealed-2" not in done.stdout
     assert Ledger.read(tmp_path / "a").manifest["budget"] == 6
 
@@ -574,7 +574,7 @@ def test_attacks_on_glimpses_are_left_out_of_a_plain_models_suite_with_a_note(pl
     assert "Left out, for they do not fit the model or a changed setting: all-glimpses-100" in " ".join(
         done.stderr.split()
     )
-    assert "note: Left out, for they do not fit the model" in done.stderr
+    assert "note: fewer attacks: Left out, for they do not fit the model" in done.stderr
     assert list(settings_of(tmp_path / "a")) == ["pgd-2", "annealed-2"]
 
 
@@ -599,7 +599,7 @@ def test_an_attack_that_became_another_says_so(run: Path, tmp_path: Path) -> Non
     assert done.exit_code == 0, done.output
     (name,) = settings_of(tmp_path / "a")
     assert name == "pgd-2+spsa"
-    assert "warning: This was a trial run" in done.stderr
+    assert "warning: trial: This was a trial run" in done.stderr
 
 
 def test_what_cannot_run_is_refused_before_anything_runs(

@@ -71,7 +71,7 @@ def assert_same(
     measured = bring_together(subject, get_suite("figure7"), wanted, Settings(), place, subject.model)
     evaluated = fetch(measured.dataset, measured.positions).images
     files = [root / "photographs" / measured.dataset.ids[i] for i in measured.positions]
-    single = prepared_images(open_subject(source, opening), files, preprocessing)
+    single = torch.cat(list(prepared_images(open_subject(source, opening), files, preprocessing)))
     assert torch.equal(evaluated, single)
     with torch.no_grad():
         assert torch.equal(subject.model(evaluated), subject.model(single))
@@ -428,3 +428,17 @@ def test_18o_a_tilde_in_quotes_is_the_home_folder(tmp_path: Path, monkeypatch: p
     assert (tmp_path / "home" / "results" / "x" / "manifest.json").is_file()
     assert not (tmp_path / "~").exists()
     assert "%" in done("predict", f"{source}:make", "--image-size", "8", "~/pictures/val/red/0.png").stdout
+
+
+def test_files_are_read_one_by_one_as_they_are_asked_for(tmp_path: Path, photographs: Path, monkeypatch) -> None:
+    """However many there are, one is held at a time."""
+    from s3ta.workflow import prediction
+
+    run = trained(tmp_path / "run", DataConfig(source="folder:photographs", image_size=32), 32, 3)
+    files = sorted(photographs.rglob("*.png"))[:3]
+    reads: list[Path] = []
+    read = prediction.load_image
+    monkeypatch.setattr(prediction, "load_image", lambda path, *more: reads.append(path) or read(path, *more))
+    for number, image in enumerate(prepared_images(open_subject(str(run)), files), 1):
+        assert image.shape == (1, 3, 32, 32)
+        assert reads == files[:number]

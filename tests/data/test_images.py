@@ -252,3 +252,47 @@ def test_what_the_disk_says_is_told(tmp_path, monkeypatch, number, words):
     with pytest.raises(UserError) as caught:
         load_image(tmp_path / "x.png", 9, 3)
     assert str(caught.value) == f"{tmp_path / 'x.png'} {words}"
+
+
+# --- whatever a plug-in raises ------------------------------------------------------------------------------------
+
+
+def damaged_avif(path):
+    """A picture whose header is sound and whose content is not."""
+    whole = bytearray(_save(path, PICTURE.resize((64, 64))).read_bytes())
+    start = whole.index(b"mdat") + 8
+    whole[start:] = b"\xff" * (len(whole) - start)
+    path.write_bytes(whole)
+    return path
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_a_damaged_avif_file_is_one_sentence(tmp_path):
+    path = damaged_avif(tmp_path / "x.avif")
+    with pytest.raises(UserError) as caught:
+        load_image(path, 9, 3)
+    assert str(caught.value).startswith(f"{path} cannot be read as an image (")
+    assert not has_transparency(path)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Failed to decode image"), KeyError("x"), EOFError(), IndexError()])
+def test_whatever_pillow_raises_is_one_sentence(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    path = _save(tmp_path / "x.png", PICTURE)
+    monkeypatch.setattr("PIL.Image.Image.convert", fail)
+    with pytest.raises(UserError, match=rf"x\.png cannot be read as an image \({type(error).__name__}\)"):
+        load_image(path, 9, 3)
+
+
+def test_a_lack_of_memory_is_no_damage(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError
+
+    path = _save(tmp_path / "x.png", PICTURE.convert("RGBA"))
+    monkeypatch.setattr("PIL.Image.Image.convert", fail)
+    with pytest.raises(MemoryError):
+        load_image(path, 9, 3)
+    with pytest.raises(MemoryError):
+        has_transparency(path)

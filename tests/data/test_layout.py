@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from s3ta.data import DataConfig, check_fit, fetch, listing_line, locate, open_dataset
+from s3ta.data.dataset import content_of
 from s3ta.errors import UserError
 
 from .trees import CLASSES, left_out, opened, picture, tree
@@ -245,3 +246,41 @@ def test_a_single_class_folder_is_told_as_what_it_may_be(tmp_path):
     """03.f without its annotations."""
     _flat(tmp_path / "set/val/images")
     assert "its only class folder is 'images', so its images seem not to be sorted" in _misfit(tmp_path / "set", 10)
+
+
+# --- an empty part, and what lies beside the parts -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inside", ["", "ant", "ant/images"])
+def test_val_is_used_and_told_where_test_holds_no_images(tmp_path, inside):
+    tree(tmp_path / "set", "train")
+    tree(tmp_path / "set", "val")
+    (tmp_path / "set" / "test" / inside).mkdir(parents=True)
+    data = opened(tmp_path / "set")
+    assert data.ids[0] == "val/ant/0.png"
+    assert listing_line(data) == "folder:set (test): test/ holds no images, so val/ is used."
+
+
+def test_parts_that_are_all_empty_are_told(tmp_path):
+    tree(tmp_path / "set", "train")
+    for part in ("test", "val"):
+        (tmp_path / "set" / part).mkdir()
+    assert "test holds no images: expected CLASS/*.jpg" in _sentence(tmp_path / "set")
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_what_lies_beside_the_parts_is_counted_and_changes_nothing(tmp_path, part):
+    for name in ("train", "val"):
+        tree(tmp_path / "set", name)
+    split = "train" if part == "train" else "test"
+    before = opened(tmp_path / "set", split, num_validation=0)
+    assert left_out(before) == {}
+    (tmp_path / "set" / "notes.txt").write_text("x")
+    picture(tmp_path / "set" / "extra" / "0.png")
+    (tmp_path / "set" / ".git").mkdir()
+    after = opened(tmp_path / "set", split, num_validation=0)
+    assert left_out(after) == {"beside the splits": 2, "hidden": 1}
+    assert "2 entries beside the splits ('extra')" in listing_line(after)
+    assert list(after.ids) == list(before.ids)
+    assert after.fingerprint == before.fingerprint
+    assert content_of(after) == content_of(before)

@@ -13,10 +13,12 @@ import pytest
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from s3ta.data import DataConfig, batches, fetch, listing_line, open_dataset, read_ids, select_ids, write_ids
 from s3ta.data.listing import SUFFIXES, on_one_line, printable
 from s3ta.errors import UserError
+from s3ta.files import sha256
 
 from .trees import CLASSES, left_out, opened, picture, tree
 
@@ -453,3 +455,16 @@ def test_one_walk_is_quick(tmp_path):
         patch.setattr(os, "stat", counted)
         open_dataset(DataConfig(source="folder:set", image_size=8), "test", tmp_path)
     assert not any(path.endswith(".png") for path in calls)
+
+
+def test_looking_a_file_over_reads_and_decodes_it_once(tmp_path, monkeypatch):
+    tree(tmp_path / "set")
+    data = opened(tmp_path / "set")
+    reads, opens, read, open_image = [], [], Path.read_bytes, Image.open
+    monkeypatch.setattr(Path, "read_bytes", lambda path: reads.append(path) or read(path))
+    monkeypatch.setattr(Image, "open", lambda file: opens.append(file) or open_image(file))
+    assert data.problem(0) is None
+    assert (len(reads), len(opens)) == (1, 1)
+    content = read(tmp_path / "set" / data.ids[0])
+    assert data.facts[0].sha256 == sha256(content)
+    assert data.facts[0].size == len(content)

@@ -112,3 +112,19 @@ def test_training_cuts_from_the_whole_file(root, augment):
     index = list(data.ids).index("train/a/00.png")
     assert data.image(index).max() == 0
     assert max(data.image(index, (0, epoch)).mean() for epoch in range(10)) > 20
+
+
+def test_whatever_a_plug_in_raises_is_skipped_like_other_damage(root, monkeypatch):
+    """Damaged AVIF files raise RuntimeError."""
+    convert = Image.Image.convert
+
+    def fail(picture, *args, **settings):
+        if getattr(picture, "filename", "").endswith(DAMAGED):
+            raise RuntimeError("Failed to decode image")
+        return convert(picture, *args, **settings)
+
+    Image.fromarray(pixels(1, 20, 24, 3)[0]).save(root / "set" / DAMAGED)
+    monkeypatch.setattr(Image.Image, "convert", fail)
+    (skipped,) = fetch(_open(root, "skip"), range(12), (0, 0)).skipped
+    assert skipped[0] == DAMAGED
+    assert skipped[1].startswith(f"{DAMAGED} cannot be read as an image (RuntimeError)")

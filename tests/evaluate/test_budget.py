@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from s3ta.attacks import AutoAttackConfig, PGDConfig
+from s3ta.attacks import AutoAttackConfig, Evaluations, PGDConfig
 from s3ta.errors import UserError
-from s3ta.evaluate import NamedAttack, Suite, evaluate
+from s3ta.evaluate import NamedAttack, Suite, evaluate, runner
+from s3ta.evaluate.plan import Stage
 from s3ta.records import BUDGET, RUN, Ledger, findings, pair, scores
 from tests.evaluate.small import chunk_bytes, ignore, killed_after, rows
 from tests.evaluate.toys import SETTINGS, answered_as_by, random_resnet
@@ -136,3 +138,73 @@ def test_other_budgets_are_other_measurements(tmp_path: Path) -> None:
         run(tmp_path / "one", 22)
     with pytest.raises(UserError, match="budget is 15 in the first and 22 in the second"):
         pair(one.table(), one.manifest, other.table(), other.manifest)
+
+
+READ_OUT = Suite(
+    name="r",
+    description="d",
+    attacks=(
+        NamedAttack(
+            name="four",
+            attack=PGDConfig(
+                objective="untargeted", radius=0.01, step_size=0.01, num_attack_steps=4, read_outs=(1, 2, 3)
+            ),
+        ),
+        pgd("two", 2),
+    ),
+)
+"""Costs: clean 1; four: 4 gradients with 4 forwards and 4 verdicts = 12, once 9, for 1 verdict counted; two: 5."""
+
+
+def _as_once_counted(folder: Path, budget: int) -> Ledger:
+    """A ledger of the time when only the verdict after the last step was counted."""
+
+    def fewer(*given: Any) -> dict[str, Any]:
+        columns, read_out = records(*given), given[3]
+        return {**columns, "num_forwards": columns["num_forwards"] - read_out}
+
+    def cost(stage: Stage) -> Evaluations:
+        spent = stage_cost(stage)
+        return Evaluations(spent.num_gradients, spent.num_forwards - len(stage.read_outs) + 1)
+
+    records, stage_cost = runner.records, vars(Stage)["cost"].fget
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "records", fewer)
+        patch.setattr(Stage, "cost", property(cost))
+        return run(folder, budget, READ_OUT, block=2)
+
+
+@pytest.mark.parametrize("budget", [10, 12, 15])
+def test_a_finished_ledger_with_other_costs_is_left_as_it_is(
+    tmp_path: Path, budget: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By today's costs, `four` fits into none of these budgets or leaves no room for `two`: what was done stays done."""
+    before = chunk_bytes(_as_once_counted(tmp_path, budget).folder)
+    ledger = run(tmp_path, budget, READ_OUT, block=2)
+    assert chunk_bytes(ledger.folder) == before
+    assert any(row["attack"] == "four" and row["status"] == RUN for row in rows(ledger))
+    assert "done again" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lost", range(9))
+def test_a_ledger_with_other_costs_takes_up_only_what_is_missing(tmp_path: Path, lost: int) -> None:
+    """All other chunks stay byte for byte, and each example has its records once."""
+    before = chunk_bytes(_as_once_counted(tmp_path, 15).folder)
+    Ledger.read(tmp_path).chunk_path(lost).unlink()
+    ledger = run(tmp_path, 15, READ_OUT, block=2)
+    after = chunk_bytes(ledger.folder)
+    assert {name for name in before if before[name] != after[name]} <= {ledger.chunk_path(lost).name}
+    keys = [(row["example_id"], row["attack"], row["num_attack_steps"]) for row in rows(ledger)]
+    assert len(keys) == len(set(keys)) == COUNT * (1 + 4 + 1)
+
+
+@pytest.mark.parametrize("after", [4, 5, 7])
+def test_a_killed_ledger_with_other_costs_goes_on(tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with killed_after(after, monkeypatch):
+        _as_once_counted(tmp_path, 15)
+    before = chunk_bytes(tmp_path)
+    ledger = run(tmp_path, 15, READ_OUT, block=2)
+    assert ledger.complete
+    assert before.items() <= chunk_bytes(tmp_path).items()
+    keys = [(row["example_id"], row["attack"], row["num_attack_steps"]) for row in rows(ledger)]
+    assert len(keys) == len(set(keys)) == COUNT * (1 + 4 + 1)

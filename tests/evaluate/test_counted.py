@@ -164,7 +164,9 @@ def test_a_cascade_that_lacks_a_whole_attack_ends_before_it(lost: list[str], tmp
 
 
 @pytest.mark.parametrize("seed", [10, 11, 12])
-def test_resume_does_again_what_was_laid_out_for_other_examples(seed: int, tmp_path: Path) -> None:
+def test_resume_does_again_what_was_laid_out_for_other_examples(
+    seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """L3: a lost chunk of an early stage comes out otherwise (another machine may do that): later chunks of its block then
     hold others than the plan asks for, and are done again; other blocks stay as they were, byte for byte."""
     ledger, _ = _cascade(tmp_path / "resumed", seed)
@@ -173,10 +175,23 @@ def test_resume_does_again_what_was_laid_out_for_other_examples(seed: int, tmp_p
         8 + 0
     ).unlink()  # of attack x, the second of five stages of eight chunks: the first three examples
     again, _ = _cascade(ledger.folder, seed, turned=slice(3))
+    said = capsys.readouterr().err
     fresh, _ = _cascade(tmp_path / "fresh", seed, turned=slice(3))
     assert again.complete
     assert chunk_bytes(again.folder) == chunk_bytes(fresh.folder)
     changed = [int(name[6:11]) for name, content in chunk_bytes(again.folder).items() if before[name] != content]
     assert len(changed) > 2
+    assert f"chunk-{max(changed):05d}.parquet is done again" in said, "what is discarded is said"
     assert all(chunk % 8 < 2 for chunk in changed), "blocks that lost nothing are left alone"
     assert {score.num_examples for score in scores(again.table(), cascade=True)} == {COUNT}
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_repair_that_was_cut_short_is_finished_by_the_next_run(cut: int, tmp_path: Path) -> None:
+    """Then no chunk need be missing any more: what contradicts the records before it is seen by itself."""
+    ledger, _ = _cascade(tmp_path / "resumed", 11)
+    fresh, _ = _cascade(tmp_path / "fresh", 11, turned=slice(3))
+    for chunk in [8, 16, 17][:cut]:  # what a run did before it was killed
+        ledger.chunk_path(chunk).write_bytes(fresh.chunk_path(chunk).read_bytes())
+    again, _ = _cascade(ledger.folder, 11, turned=slice(3))
+    assert chunk_bytes(again.folder) == chunk_bytes(fresh.folder)

@@ -78,6 +78,7 @@ def test_the_local_budgets_stay_one_euclidean_length() -> None:
     assert "one Euclidean budget" in suite.description
     assert "by 1 at most" not in suite.description
     assert "pixels move by 1 at most, where the budget would be 1.6" in chosen("local", radius=0.4).description
+    assert "by 1 at most" not in chosen("local", changes=("attack.norm=l2",), radius=3.0).description
     euclidean = chosen("local", changes=("attack.norm=l2",))
     assert "one Euclidean budget" not in euclidean.description
     assert euclidean.description == "the attacks of 'local'; changed: norm=l2"
@@ -107,6 +108,50 @@ def test_a_radius_above_1_needs_an_l2_ball() -> None:
     for bad in ("attack.radius", "attack.radius=x", "attack.radius=-1"):
         with pytest.raises(UserError):
             chosen("pgd-100", changes=(bad,))
+
+
+@pytest.mark.parametrize("name", ["small-box-100", "local-box-100", "local", "strongest", "square", "adam-250"])
+@pytest.mark.parametrize("radius", [8.0, 1.01])
+def test_a_stated_radius_above_1_is_refused_for_every_attack_on_pixels(name: str, radius: float) -> None:
+    """Boxes go two and four times as far, but never beyond 1: `--radius 8` was taken for 1."""
+    with pytest.raises(
+        UserError, match=r"is not between 0 and 1, but '.*' moves pixels, which are: write 8/255, not 8"
+    ):
+        chosen(name, radius=radius)
+    with pytest.raises(UserError, match=r"whole range of a pixel|more than pixels"):
+        chosen(name, changes=(f"attack.radius={radius}",))
+
+
+@pytest.mark.parametrize(
+    "name", ["pgd-100", "unmask", "autoattack", "adam-250", "local", "small-box-100", "targeted-100"]
+)
+@pytest.mark.parametrize("radius", [0.5, 3.0])
+def test_a_euclidean_radius_is_one_number_for_both_ways_to_state_it(name: str, radius: float) -> None:
+    """All balls of the suite have that radius, boxes too: a Euclidean length is the same under any mask."""
+    stated = chosen(name, changes=("attack.norm=l2",), radius=radius)
+    for changes in ([f"attack.radius={radius}", "attack.norm=l2"], ["attack.norm=l2", f"attack.radius={radius}"]):
+        changed = chosen(name, changes=tuple(changes))
+        assert [(a.name, a.attack) for a in changed.attacks] == [(a.name, a.attack) for a in stated.attacks]
+    assert {(a.attack.norm, a.attack.radius) for a in stated.attacks} == {("l2", radius)}
+    last = chosen(name, changes=("attack.norm=l2", "attack.norm=linf"), radius=0.1)
+    assert [a.attack for a in last.attacks] == [a.attack for a in chosen(name, radius=0.1).attacks]
+
+
+@pytest.mark.parametrize("name", ["targeted-100", "spsa-100", "table2", "table4", "pgd-100", "adam-250"])
+@pytest.mark.parametrize("radius", [(), ("attack.radius=4/255",)])
+def test_no_steps_are_refused_in_a_sentence(name: str, radius: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match=r"at least one step|must lie between 1 and num_attack_steps 0"):
+        chosen(name, changes=("attack.num_attack_steps=0", *radius))
+
+
+def test_steps_of_square_alone_are_its_queries() -> None:
+    """The name said 5 and 5,000 were made. Beside attacks of steps, steps are not meant of it."""
+    suite = chosen("square", changes=("attack.num_attack_steps=5",))
+    assert (suite.name, suite.attacks[0].attack.num_attack_steps) == ("square+num_attack_steps=5", 5)
+    both = chosen("autoattack", changes=("attack.num_attack_steps=5",))
+    assert {a.name: a.attack.num_attack_steps for a in both.attacks}["square"] == 5000
+    with pytest.raises(UserError, match="num_attack_steps"):
+        chosen("square", changes=("attack.num_attack_steps=0",))
 
 
 @pytest.mark.parametrize(

@@ -171,9 +171,10 @@ def test_chunks_without_a_manifest_are_not_adopted(ledger):
 
 
 def test_other_words_for_a_suite_are_no_other_measurement(ledger):
-    again = Ledger.open(ledger.folder, manifest(suite__description="the same attacks, told otherwise"))
-    assert again.missing() == [1]
-    assert again.identity == ledger.identity
+    otherwise = manifest(suite__description="the same attacks, told otherwise")
+    for again in (Ledger.open(ledger.folder, otherwise), Ledger.at(ledger.folder, otherwise)):
+        assert again.missing() == [1]
+        assert again.identity == ledger.identity
     with pytest.raises(UserError, match="cascade"):
         Ledger.open(ledger.folder, manifest(suite__cascade=True, suite__description="x"))
 

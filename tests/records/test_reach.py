@@ -53,7 +53,9 @@ SMALL, LARGE = ("small ball", "warning"), ("large ball", "note")
         ({"radius": 0.0, "step_size": 0.0}, []),
         ({"radius": 8.0 / 255, "step_size": 0.0}, [SHORT]),  # of a manifest that was written before it was refused
         ({"radius": 0.5, "step_size": 0.05}, [LARGE]),
-        ({"radius": 0.5, "step_size": 0.05, "mask": QUARTER}, []),
+        ({"radius": 0.5, "step_size": 0.05, "mask": QUARTER}, [LARGE]),
+        ({"radius": 1.0, "step_size": 0.1, "mask": CORNER}, [LARGE]),
+        ({"radius": 0.4, "step_size": 0.04, "mask": QUARTER}, []),
         ({"eight_bit": True, "radius": 0.5 / 255, "step_size": 0.5 / 255}, [SMALL]),
         ({"eight_bit": True, "radius": 1 / 255, "step_size": 0.5 / 255}, []),
     ],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -12,7 +10,7 @@ import torch
 from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
-from s3ta.data.listing import quoted
+from s3ta.data.layout import unlike_folders
 from s3ta.errors import UserError
 from s3ta.streams import stream
 from s3ta.trace import Images, Labels
@@ -142,6 +140,13 @@ def as_stored(shape: tuple[int, int, int]) -> dict[str, Any]:
     return {"name": "none", "resize": None, "interpolation": "none", "rounding": "none", "image_size": size}
 
 
+def innermost(dataset: Dataset) -> Dataset:
+    """The data set that others are views of, however many lie between."""
+    while (whole := getattr(dataset, "whole", None)) is not None:
+        dataset = whole
+    return dataset
+
+
 def problem_of(dataset: Dataset, index: int) -> str | None:
     """Why an example cannot be read, in a sentence that begins with its id; None where it can, and for all arrays."""
     asked = getattr(dataset, "problem", None)
@@ -171,7 +176,8 @@ def check_fit(
                 "--match-classes model."
             )
         else:
-            more = unlike_folders(dataset, num_classes, classes)
+            left_out = getattr(innermost(dataset), "left_out", None)
+            more = "" if left_out is None else unlike_folders(left_out, dataset.classes, num_classes, classes)
             advice = f"{more}set model.num_classes={len(dataset.classes)} in training, or choose other data."
         raise UserError(
             f"The model has {num_classes} classes, but {dataset.source} has {len(dataset.classes)}: {advice}"
@@ -192,44 +198,3 @@ def check_fit(
                     else "choose other data, or name their classes as the model's and use --match-classes data."
                 )
             )
-
-
-def unlike_folders(dataset: Dataset, num_classes: int, classes: Sequence[str] | None) -> str:
-    """Which class folders are too many or missing, as far as can be told, as the beginning of a sentence; empty for arrays.
-
-    Suspected are, in this order: names that the model has not, or has alone; folders without images; names of another
-    pattern than all others; links that lead nowhere."""
-    left_out = getattr(getattr(dataset, "whole", dataset), "left_out", None)
-    if left_out is None:
-        return ""
-    parts = []
-    if classes is not None:
-        known, present = set(classes), set(dataset.classes)
-        strange, missing = [c for c in dataset.classes if c not in known], [c for c in classes if c not in present]
-        parts += [f"{quoted(strange)} {_is(strange)} none of the model's"] if strange else []
-        parts += [f"{quoted(missing)} {_is(missing)} missing"] if missing else []
-    elif left_out.empty and len(dataset.classes) > num_classes:
-        parts.append(f"{quoted(left_out.empty)} {'hold' if len(left_out.empty) > 1 else 'holds'} no images")
-    elif odd := _odd_names(dataset.classes):
-        parts.append(f"{quoted(odd)} {_is(odd)} named otherwise than all others")
-    if links := left_out.first.get("link", []):
-        parts.append(f"{quoted(links)} {_is(links)} a link that leads nowhere")
-    if not parts and len(dataset.classes) == 1:
-        parts.append(
-            f"its only class folder is '{dataset.classes[0]}', so its images seem not to be sorted into classes"
-        )
-    if not parts:
-        parts.append(f"its class folders are {quoted(dataset.classes)}")
-    return f"{'; '.join(parts)}. Take away or add what does not belong or is missing, or "
-
-
-def _is(names: Sequence[str]) -> str:
-    return "are" if len(names) > 1 else "is"
-
-
-def _odd_names(names: Sequence[str]) -> list[str]:
-    """Those few whose letters are not the ones that all others share, numbers apart: `backup` among names like `n01440764`."""
-    patterns = [re.sub(r"[0-9]+", "#", name) for name in names]
-    usual, count = Counter(patterns).most_common(1)[0]
-    odd = [name for name, pattern in zip(names, patterns, strict=True) if pattern != usual]
-    return odd if len(odd) <= max(1, count // 4) and count > 1 else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,10 +12,10 @@ from jaxtyping import UInt8
 
 from s3ta.data.augment import WHOLE, Augment, augmented_picture, augmented_pixels, check_augment
 from s3ta.data.config import DataConfig
-from s3ta.data.dataset import Dataset, UnreadableError
-from s3ta.data.images import decoded, has_transparency, load_image
+from s3ta.data.dataset import Dataset, UnreadableError, innermost
+from s3ta.data.images import decoded, load_image, looked_over, why_unreadable
 from s3ta.data.layout import Part, part_of, refuse_no_folder
-from s3ta.data.listing import FileFacts, LeftOut, content_hash_of, ids_of, listing_hashed, on_one_line, printable
+from s3ta.data.listing import FileFacts, LeftOut, ids_of, listing_hashed, on_one_line, printable
 from s3ta.data.preprocessing import DEFAULT, Preprocessing, described
 from s3ta.errors import UserError
 from s3ta.files import sha256
@@ -67,14 +67,11 @@ class FolderDataset:
         """Why this file cannot be read, named by its id; None where it can. What else is seen of it is kept in `facts`."""
         path = self._path(index)
         try:
-            decoded(path, self.shape[1], self.shape[0], self._how)
-            status = os.stat(path)
-            modified = datetime.fromtimestamp(int(status.st_mtime), UTC).isoformat()
-            self.facts[index] = FileFacts(status.st_size, modified, content_hash_of(path), has_transparency(path))
+            content, modified = _read(path)
+            _, is_transparent = looked_over(path, io.BytesIO(content), self.shape[1], self.shape[0], self._how)
+            self.facts[index] = FileFacts(len(content), modified, sha256(content), is_transparent)
         except UserError as error:
             return self._by_id(error, index)
-        except OSError as error:  # it vanished just now
-            return f"{on_one_line(self.ids[index])} cannot be read ({type(error).__name__})."
         return None
 
     def _path(self, index: int) -> Path:
@@ -82,6 +79,15 @@ class FolderDataset:
 
     def _by_id(self, error: UserError, index: int) -> str:
         return str(error).replace(on_one_line(self._path(index)), on_one_line(self.ids[index]), 1)
+
+
+def _read(path: Path) -> tuple[bytes, str]:
+    """A file's bytes, and when it was changed (UTC, to the second). Raises UserError that begins with the path."""
+    try:
+        modified = datetime.fromtimestamp(int(path.stat().st_mtime), UTC).isoformat()
+        return path.read_bytes(), modified
+    except OSError as error:
+        raise UserError(f"{on_one_line(path)} {why_unreadable(error)}.") from None
 
 
 def open_folder(config: DataConfig, split: str, base: Path) -> Dataset:
@@ -106,8 +112,7 @@ def folder_of(dataset: Dataset) -> tuple[FolderDataset, Sequence[int]] | None:
 
 def left_out_of(dataset: Dataset) -> LeftOut:
     """What lies in the folder of a data set and is not used; empty for arrays."""
-    inner = folder_of(dataset)
-    return LeftOut() if inner is None else inner[0].left_out
+    return getattr(innermost(dataset), "left_out", None) or LeftOut()
 
 
 def facts_of(dataset: Dataset, positions: Sequence[int]) -> dict[str, FileFacts]:

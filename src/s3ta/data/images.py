@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import struct
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from s3ta.data.listing import on_one_line, quoted
 from s3ta.data.preprocessing import DEFAULT, Preprocessing, fit, scaled_size
@@ -31,7 +31,7 @@ def load_image(path: Path, size: int, channels: int, how: Preprocessing = DEFAUL
     return np.ascontiguousarray(pixels[None] if channels == 1 else pixels.transpose(2, 0, 1))
 
 
-def _why(error: Exception) -> str:
+def why_unreadable(error: Exception) -> str:
     """What is wrong with a file that Pillow does not open, after its name."""
     number = error.errno if isinstance(error, OSError) else None
     known = {
@@ -48,16 +48,20 @@ def _why(error: Exception) -> str:
     return f"cannot be read as an image ({type(error).__name__}): it is damaged or of another kind"
 
 
-def has_transparency(path: Path) -> bool:
+def has_transparency(file: Path | io.BytesIO) -> bool:
     """Whether a picture has pixels that are not opaque. They are taken as their colours are stored, and those are often
     black, or anything, where a viewer shows the background. False for what is no image."""
     try:
-        with Image.open(path) as opened:
-            if not opened.has_transparency_data:
-                return False
-            return opened.convert("RGBA").getchannel("A").getextrema()[0] != 255
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
+        with Image.open(file) as opened:
+            return _is_transparent(opened)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - Pillow's plug-ins raise anything
         return False
+
+
+def _is_transparent(opened: Image.Image) -> bool:
+    return opened.has_transparency_data and opened.convert("RGBA").getchannel("A").getextrema()[0] != 255
 
 
 def transparency_note(names: Sequence[str], num_images: int) -> str:
@@ -73,26 +77,40 @@ def transparency_note(names: Sequence[str], num_images: int) -> str:
 
 def decoded(path: Path, size: int, channels: int, how: Preprocessing = DEFAULT) -> Image.Image:
     """The whole picture, RGB or grey, not yet resized. Raises UserError as `load_image`."""
+    return looked_over(path, path, size, channels, how)[0]
+
+
+def looked_over(
+    path: Path, file: Path | io.BytesIO, size: int, channels: int, how: Preprocessing = DEFAULT
+) -> tuple[Image.Image, bool]:
+    """As `decoded`, of a file that may be read already, and as `has_transparency` where it is; decoded once.
+
+    Args:
+      path: what the file is called in sentences.
+      file: the path, or its bytes."""
     if channels not in _MODES:
         raise UserError(f"The model takes images with {channels} channels; image files have 1 or 3.")
     name = on_one_line(path)
     try:
-        with Image.open(path) as opened:
+        with Image.open(file) as opened:
             if opened.mode in ("F", "I", "I;16", "I;16B"):
                 raise UserError(
                     f"{name} holds {'floating-point' if opened.mode == 'F' else '16- or 32-bit'} pixels: "
                     "save it with 8 bits per channel first."
                 )
             picture = opened.convert(_MODES[channels])
+            is_transparent = file is not path and _is_transparent(opened)
     except Image.DecompressionBombError:
         raise UserError(
             f"{name} is too large: it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels."
         ) from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, struct.error) as error:
-        raise UserError(f"{name} {_why(error)}.") from None
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - Pillow's plug-ins raise anything
+        raise UserError(f"{name} {why_unreadable(error)}.") from None
     width, height = scaled_size(picture.size, size, how)
     if width * height > MOST_PIXELS:
         raise UserError(
             f"{name} has {picture.width}x{picture.height} pixels, too long to be resized to {width}x{height}."
         )
-    return picture
+    return picture, is_transparent

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +32,7 @@ from s3ta.errors import UserError
 TEST_FOLDERS = ("test", "val", "validation")
 """What the folder of the test split may be called; the first that has labels is taken."""
 ANNOTATIONS, ANNOTATED = "val_annotations.txt", "images"
+_NO_IMAGES = "holds no images"
 _FOLDERS = {"train": ("train",), "test": TEST_FOLDERS}
 _REASONS: dict[Kind, Reason] = {"folder": "circle", "circle": "circle", "special": "special", "gone": "link"}
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar", ".gz")
@@ -71,12 +74,16 @@ def part_of(base: Path, split: str) -> Part:
         if not reasons[name]:
             break
     inside = next((name for name, reason in reasons.items() if not reason), None)
+    if inside is None and set(reasons.values()) == {_NO_IMAGES}:
+        inside = candidates[0]
     if inside is None and split == "test" and not candidates and _is_test_set(base):
         inside = ""
     if inside is None:
         raise _nothing_to_read(base, split, reasons)
     note = "; ".join(f"{name}/ {reason}" for name, reason in reasons.items() if reason)
     left_out = LeftOut()
+    if inside:
+        _count_beside_splits(base, left_out)
     if _is_annotated(base / inside):
         classes, images = _annotated(base, inside, known, left_out)
     else:
@@ -89,6 +96,13 @@ def part_of(base: Path, split: str) -> Part:
             + (f" ({why})." if why else ".")
         )
     return Part(inside, classes, images, left_out, f"{note}, so {inside}/ is used" if note else "")
+
+
+def _count_beside_splits(base: Path, left_out: LeftOut) -> None:
+    """Entries of a data folder that are no split, each counted once, however much lies in it."""
+    for entry in entries(base):
+        if entry.name not in ("train", *TEST_FOLDERS) and not leave_out(entry, entry.name, left_out):
+            left_out.add("beside the splits", entry.name)
 
 
 def refuse_no_folder(base: Path) -> None:
@@ -167,13 +181,15 @@ def _no_labels(base: Path, inside: str, known: Mapping[str, str]) -> str:
     if _is_annotated(base / inside):
         return ""
     folders, num_loose = _class_folders(base, inside, LeftOut())
+    if not num_loose and not any(walk(base, f"{inside}/{folder}", LeftOut()) for folder in folders.values()):
+        return _NO_IMAGES
     if folders and (not known or set(folders) & set(known)):
         return ""
     if folders and (num_loose or len(folders) < len(known)):
         return f"has the {'folders' if len(folders) > 1 else 'folder'} {quoted(list(folders))}, which is no class of train/"
     if folders:
         return ""  # as many as train has, under other names: that is told by name
-    return f"holds {num_loose} images without class folders" if num_loose else ""
+    return f"holds {num_loose} images without class folders"
 
 
 def _is_test_set(base: Path) -> bool:
@@ -227,6 +243,48 @@ def _nothing_to_read(base: Path, split: str, reasons: Mapping[str, str]) -> User
 def _absolute(path: Path) -> str:
     """A path that means the same whatever --data-root is."""
     return on_one_line(os.path.abspath(path))
+
+
+def unlike_folders(left_out: LeftOut, found: Sequence[str], num_classes: int, classes: Sequence[str] | None) -> str:
+    """Which class folders are too many or missing, as far as can be told, as the beginning of a sentence.
+
+    Suspected are, in this order: names that the model has not, or has alone; folders without images; names of another
+    pattern than all others; links that lead nowhere.
+
+    Args:
+      left_out: what is not used of the folder.
+      found: its classes.
+      num_classes: of the model.
+      classes: their names, where they are known."""
+    parts = []
+    if classes is not None:
+        known, present = set(classes), set(found)
+        strange, missing = [c for c in found if c not in known], [c for c in classes if c not in present]
+        parts += [f"{quoted(strange)} {_is(strange)} none of the model's"] if strange else []
+        parts += [f"{quoted(missing)} {_is(missing)} missing"] if missing else []
+    elif left_out.empty and len(found) > num_classes:
+        parts.append(f"{quoted(left_out.empty)} {'hold' if len(left_out.empty) > 1 else 'holds'} no images")
+    elif odd := _odd_names(found):
+        parts.append(f"{quoted(odd)} {_is(odd)} named otherwise than all others")
+    if links := left_out.first.get("link", []):
+        parts.append(f"{quoted(links)} {_is(links)} a link that leads nowhere")
+    if not parts and len(found) == 1:
+        parts.append(f"its only class folder is '{found[0]}', so its images seem not to be sorted into classes")
+    if not parts:
+        parts.append(f"its class folders are {quoted(found)}")
+    return f"{'; '.join(parts)}. Take away or add what does not belong or is missing, or "
+
+
+def _is(names: Sequence[str]) -> str:
+    return "are" if len(names) > 1 else "is"
+
+
+def _odd_names(names: Sequence[str]) -> list[str]:
+    """Those few whose letters are not the ones that all others share, numbers apart: `backup` among names like `n01440764`."""
+    patterns = [re.sub(r"[0-9]+", "#", name) for name in names]
+    usual, count = Counter(patterns).most_common(1)[0]
+    odd = [name for name, pattern in zip(names, patterns, strict=True) if pattern != usual]
+    return odd if len(odd) <= max(1, count // 4) and count > 1 else []
 
 
 # --- Tiny-ImageNet -------------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 from s3ta.errors import UserError
-from s3ta.files import sha256
 
 SUFFIXES = {
     *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"),
@@ -26,12 +25,13 @@ SUFFIXES = {
 _SYSTEM = {"__macosx", "@eadir", "thumbs.db", ".ds_store", "desktop.ini", "$recycle.bin", "system volume information"}
 _SYSTEM |= {"lost+found", ".thumbnails", ".spotlight-v100", ".trashes", ".fseventsd"}
 
-Reason = Literal["hidden", "system", "suffix", "beside", "unlabelled", "link", "circle", "special"]
+Reason = Literal["hidden", "system", "suffix", "beside", "beside the splits", "unlabelled", "link", "circle", "special"]
 _WORDS: dict[Reason, tuple[str, str]] = {
     "hidden": ("hidden file", "hidden files"),
     "system": ("thumbnail or resource fork", "thumbnails and resource forks"),
     "suffix": ("file of a kind that is not read", "files of kinds that are not read"),
     "beside": ("image beside the class folders", "images beside the class folders"),
+    "beside the splits": ("entry beside the splits", "entries beside the splits"),
     "unlabelled": ("image without a label", "images without a label"),
     "link": ("link that leads nowhere", "links that lead nowhere"),
     "circle": ("link that leads round in a circle", "links that lead round in a circle"),
@@ -254,8 +254,3 @@ class FileFacts(NamedTuple):
     sha256: str
     has_transparency: bool
     """Whether any pixel is not opaque, so that colours show that nobody may have seen."""
-
-
-def content_hash_of(path: Path) -> str:
-    """Identifies a file's bytes."""
-    return sha256(path.read_bytes())

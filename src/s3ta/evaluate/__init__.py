@@ -28,7 +28,7 @@ from s3ta.evaluate.suites import (
     suite_of,
     transfer_suite,
 )
-from s3ta.evaluate.variants import changed_suite, tiny_suite
+from s3ta.evaluate.variants import asked_norm, changed_suite, tiny_suite
 
 __all__ = [
     "ATTACKS",
@@ -44,6 +44,7 @@ __all__ = [
     "Situation",
     "Suite",
     "TransferConfig",
+    "asked_norm",
     "changed_suite",
     "choose_examples",
     "describe_suites",

@@ -6,7 +6,7 @@ Each is a short construction of the one loop (or a part of AutoAttack), and its 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from pydantic import ValidationError
 
@@ -25,6 +25,8 @@ class Situation(NamedTuple):
     """How many classes it knows; None: not known yet, and enough for every attack."""
     is_stated: bool = False
     """Whether somebody gave the radius: then it is that of every attack, whatever its norm."""
+    norm: Literal["linf", "l2"] = "linf"
+    """Of the balls of all attacks that do not state their own, and of the radius."""
 
 
 Built: TypeAlias = PGDConfig | AdamConfig | AutoAttackConfig
@@ -60,7 +62,7 @@ def targeted_1000(at: Situation) -> Built:
 
 def adam_250(at: Situation) -> Built:
     """The paper's Adam attack: random target, 250 steps at 0.1, 0.01, 0.001 (E10)."""
-    return AdamConfig(objective="targeted", radius=at.radius)
+    return AdamConfig(objective="targeted", radius=at.radius, norm=at.norm)
 
 
 def spsa_100(at: Situation) -> Built:
@@ -114,13 +116,13 @@ def l2_100(at: Situation) -> Built:
 def local_box_100(at: Situation) -> Built:
     """Annealed, only in one box of a quarter of the image at a random place, twice as far: the same Euclidean budget."""
     box = BoxRegion(height=0.5, width=0.5)
-    return _annealed(at, mask=box, radius=min(1.0, 2 * at.radius), step_size=min(1.0, 2 * at.radius))
+    return _annealed(at._replace(radius=_in_box(at, 2)), mask=box)
 
 
 def small_box_100(at: Situation) -> Built:
     """Annealed, only in one box of a sixteenth of the image at a random place, four times as far: the same Euclidean budget."""
     box = BoxRegion(height=0.25, width=0.25)
-    return _annealed(at, mask=box, radius=min(1.0, 4 * at.radius), step_size=min(1.0, 4 * at.radius))
+    return _annealed(at._replace(radius=_in_box(at, 4)), mask=box)
 
 
 def all_glimpses_100(at: Situation) -> Built:
@@ -165,22 +167,22 @@ def fewer_glimpses_100(at: Situation) -> Built:
 
 def apgd_ce(at: Situation) -> Built:
     """AutoAttack's first part: adaptive PGD on the cross-entropy, 100 steps."""
-    return AutoAttackConfig(part="apgd-ce", radius=at.radius)
+    return AutoAttackConfig(part="apgd-ce", radius=at.radius, norm=at.norm)
 
 
 def apgd_t(at: Situation) -> Built:
     """AutoAttack's second part: adaptive PGD on the targeted DLR loss, nine targets, 100 steps each."""
-    return AutoAttackConfig(part="apgd-t", radius=at.radius)
+    return AutoAttackConfig(part="apgd-t", radius=at.radius, norm=at.norm)
 
 
 def fab_t(at: Situation) -> Built:
     """AutoAttack's third part: the nearest decision boundary of nine classes, 100 steps each."""
-    return AutoAttackConfig(part="fab-t", radius=at.radius)
+    return AutoAttackConfig(part="fab-t", radius=at.radius, norm=at.norm)
 
 
 def square(at: Situation) -> Built:
     """AutoAttack's fourth part: random squares, 5,000 queries, no gradient."""
-    return AutoAttackConfig(part="square", radius=at.radius)
+    return AutoAttackConfig(part="square", radius=at.radius, norm=at.norm)
 
 
 _FUNCTIONS: tuple[Callable[[Situation], Built], ...] = (
@@ -223,15 +225,29 @@ def get_attack(name: str, at: Situation) -> Built:
     if name not in ATTACKS:
         raise unknown_name("attack", name, ATTACKS, "s3ta list attacks")
     try:
-        return ATTACKS[name](at)
+        attack = ATTACKS[name](at._replace(radius=min(at.radius, 1.0)))
+        if at.radius > 1 and attack.norm == "l2":
+            attack = ATTACKS[name](at)
     except ValidationError:
+        attack = None
+    if attack is None or (
+        at.radius > 1 and attack.norm == "linf"
+    ):  # boxes cut theirs at 1, so the attack alone says nothing
         raise UserError(
             f"--radius {at.radius:g} is not between 0 and 1, but '{name}' moves pixels, which are: write 8/255, not 8."
-        ) from None
+        )
+    return attack
+
+
+def _in_box(at: Situation, factor: int) -> float:
+    """The radius under a mask that leaves 1 / factor^2 of the pixels: one Euclidean length, in pixels of [0, 1]."""
+    return at.radius if at.norm == "l2" else min(1.0, factor * at.radius)
 
 
 def _pgd(at: Situation, **settings: Any) -> PGDConfig:
-    return PGDConfig(**{"objective": "untargeted", "radius": at.radius, "step_size": at.radius / 10, **settings})
+    return PGDConfig(
+        **{"objective": "untargeted", "norm": at.norm, "radius": at.radius, "step_size": at.radius / 10, **settings}
+    )
 
 
 def _annealed(at: Situation, **settings: Any) -> PGDConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from s3ta.data import Dataset, content_of
 from s3ta.errors import UserError
 from s3ta.evaluate.suites import NamedAttack, Suite, TransferConfig
 from s3ta.models import Manner
-from s3ta.records import CLEAN
+from s3ta.records import CLEAN, DRAWN, Choice
 from s3ta.streams import stream
 
 
@@ -42,7 +42,7 @@ class Settings(NamedTuple):
     ahead. None: the micro-batch. Changes no record of ours, so it identifies nothing."""
     targets: Mapping[str, int] | None = None
     """Targets by example id, given instead of drawn."""
-    examples: Literal["drawn", "listed"] = "drawn"
+    examples: Choice = DRAWN
     """How the examples were chosen: said beside the number, and no part of what identifies it."""
     origins: Mapping[str, str] | None = None
     """Where the preparation of images comes from, in words, for the manifest; it only informs."""

@@ -28,6 +28,7 @@ from s3ta.data import Batch, Dataset, check_fit, fetch
 from s3ta.evaluate.flight import ahead, alone, padded
 from s3ta.evaluate.identity import manifest
 from s3ta.evaluate.kept import KeptImages, images_path, keep, lacks_images
+from s3ta.evaluate.layout import layout
 from s3ta.evaluate.plan import Piece, Settings, Shard, block_of, own_chunks, pieces, stages, targets_of
 from s3ta.evaluate.search import attacked_fn, searched
 from s3ta.evaluate.standing import Standing
@@ -35,7 +36,7 @@ from s3ta.evaluate.suites import Suite, TransferConfig
 from s3ta.evaluate.verdict import left_out_records, no_records, records, untouched
 from s3ta.exact import exact_arithmetic
 from s3ta.models import card_of, device_of
-from s3ta.progress import Reporter
+from s3ta.progress import Reporter, console
 from s3ta.records import RUN, Ledger
 from s3ta.streams import stream
 
@@ -95,12 +96,12 @@ def fill(
             cut = pieces(stage, positions, settings.micro_batch, standing.left_out(stage), block_of(suite, settings))
             own = [piece for piece in cut if shard.owns(piece.block)]
             known = {p.chunk: _columns(ledger, p.chunk) for p in own if standing.matters and p.chunk not in missing}
-            for piece in own:
-                if piece.chunk in known and not _is_laid_out(known[piece.chunk], piece, dataset):
-                    # an earlier chunk of the block was lost, and came out otherwise when it was done again
-                    ledger.discard_chunk(piece.chunk)
-                    images_path(ledger.folder, piece.chunk).unlink(missing_ok=True)
-                    missing.add(piece.chunk)
+            own, contradicted = layout(own, known, dataset, settings.micro_batch)
+            for chunk in contradicted:
+                _say_discarded(ledger, chunk)
+                ledger.discard_chunk(chunk)
+                images_path(ledger.folder, chunk).unlink(missing_ok=True)
+                missing.add(chunk)
             todo = [p for p in own if p.chunk in missing or lacks_images(p, suite, settings, ledger)]
             loaded = ahead(dataset, [piece.positions for piece in todo], settings.micro_batch, settings.batch_size)
             for piece in own:
@@ -202,11 +203,10 @@ def _columns(ledger: Ledger, index: int) -> Columns:
     return {name: table[name].to_pylist() for name in table.column_names}
 
 
-def _is_laid_out(columns: Columns, piece: Piece, dataset: Dataset) -> bool:
-    """Whether a finished chunk holds the examples of the piece, those that run and those that do not."""
-    planned = {dataset.ids[place]: RUN for place in piece.positions}
-    planned |= {dataset.ids[place]: status for place, status in piece.left_out}
-    return dict(zip(columns["example_id"], columns["status"], strict=True)) == planned
+def _say_discarded(ledger: Ledger, chunk: int) -> None:
+    name = ledger.chunk_path(chunk).name
+    sentence = "an earlier chunk was lost and came out otherwise, so that other examples are left out."
+    console.print(f"note: {name} is done again: {sentence}", markup=False, soft_wrap=True)
 
 
 def _note(piece: Piece, columns: Columns) -> str:

@@ -91,7 +91,7 @@ def local(at: Situation) -> Suite:
     """The same Euclidean budget spent everywhere, on a quarter and on a sixteenth of the image."""
     names = ("annealed-100", "local-box-100", "small-box-100")
     described = "one Euclidean budget, spent everywhere, in a quarter, in a sixteenth of the image"
-    if 4 * at.radius > 1:
+    if at.norm == "linf" and 4 * at.radius > 1:
         described += f" (but pixels move by 1 at most, where the budget would be {4 * at.radius:g} in the sixteenth)"
     return _named("local", described, at, names)
 

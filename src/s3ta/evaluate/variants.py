@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from s3ta.attacks import SPSA, AutoAttackConfig, PGDConfig, evaluation_step_size
 from s3ta.config import from_json, override, to_json
@@ -97,29 +97,19 @@ def _stem(name: str) -> str:
 
 
 def _rebuilt(suite: Suite, assignments: list[str], at_radius: Callable[[float], Suite]) -> Suite:
-    """The suite at the last radius that is given. Above 1 it is built at 1 and stretched: for a norm that allows it, which
-    another setting may bring."""
+    """The suite at the last radius that is given; above 1 only for a norm that allows it, which another setting may bring."""
     text = [text for text in assignments if text.partition("=")[0] == "attack.radius"][-1]
     tried: Any = override(suite.attacks[0], ["attack.norm=l2", text]).attack
-    radius = tried.radius
-    built = at_radius(min(radius, 1.0))
-    if radius <= 1:
-        return built
-    stretched = tuple(_stretched(named, radius) for named in built.attacks)
-    if "attack.norm=l2" not in assignments and any(_norm(named) == "linf" for named in stretched):
-        override(next(named for named in suite.attacks if _norm(named) == "linf"), [text])  # complains
-    return built.model_copy(update={"attacks": stretched})
+    pixels = next((named for named in suite.attacks if getattr(named.attack, "norm", "") == "linf"), None)
+    if tried.radius > 1 and pixels is not None:
+        override(pixels, [text])  # complains
+    return at_radius(tried.radius)
 
 
-def _norm(named: NamedAttack) -> str:
-    return getattr(named.attack, "norm", "")
-
-
-def _stretched(named: NamedAttack, factor: float) -> NamedAttack:
-    """All distances of the attack times the factor."""
-    lengths = {name: factor * getattr(named.attack, name, 0.0) for name in ("radius", "step_size")}
-    changes = {name: length for name, length in lengths.items() if hasattr(named.attack, name)}
-    return named.model_copy(update={"attack": named.attack.model_copy(update=changes)})
+def asked_norm(assignments: list[str]) -> Literal["linf", "l2"]:
+    """The norm that settings ask of every attack: the last one given; L-infinity where none or another word is."""
+    asked = [text.partition("=")[2] for text in assignments if text.partition("=")[0] == "attack.norm"]
+    return "l2" if asked[-1:] == ["l2"] else "linf"
 
 
 def _ruled(was: NamedAttack, now: NamedAttack) -> NamedAttack:
@@ -127,6 +117,8 @@ def _ruled(was: NamedAttack, now: NamedAttack) -> NamedAttack:
     attack, before = now.attack, was.attack
     if not isinstance(attack, PGDConfig) or not isinstance(before, PGDConfig) or attack.norm != "linf":
         return now
+    if attack.num_attack_steps < 1:
+        return now  # which the suite refuses
     if (attack.radius, attack.num_attack_steps) == (before.radius, before.num_attack_steps):
         return now
     size = evaluation_step_size(attack.num_attack_steps, attack.radius)
@@ -181,7 +173,10 @@ def _overridden(suite: Suite, assignments: list[str]) -> tuple[tuple[NamedAttack
         path = text.partition("=")[0]
         having = [_has(named, path) for named in attacks]
         if not any(having):
-            override(attacks[0], [text])  # complains
+            override(
+                attacks[0], [text]
+            )  # complains, but of `square` alone, whose steps are queries: then these are meant
+            having = [True] * len(attacks)
         changed = []
         for named, has in zip(attacks, having, strict=True):
             if has:

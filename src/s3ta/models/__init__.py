@@ -10,13 +10,13 @@ from s3ta.models.factory import build_model, create_model, list_models, model_co
 from s3ta.models.foreign import Opening, is_foreign, open_model, refuse_file_of_code
 from s3ta.models.manner import InManner, Manner
 from s3ta.models.pretrained import (
-    content,
     find_weights,
     from_pretrained,
     load_weights,
     read_config,
     read_tensors,
     save_pretrained,
+    tensor_bytes,
     weights_hash,
 )
 from s3ta.models.resnet import ResNet
@@ -40,7 +40,6 @@ __all__ = [
     "VisionConfig",
     "build_model",
     "card_of",
-    "content",
     "count",
     "create_model",
     "default_stem",
@@ -57,6 +56,7 @@ __all__ = [
     "read_tensors",
     "refuse_file_of_code",
     "save_pretrained",
+    "tensor_bytes",
     "weights_hash",
     "with_outputs",
 ]

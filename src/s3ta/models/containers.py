@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 from torch import Tensor
 
 from s3ta.errors import UserError
-from s3ta.models.inert import Instance, walk
+from s3ta.models.inert import MOST_DEPTH, Instance, walk
 from s3ta.models.torch_file import tensor_of_array
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "unaveraged_model_state_dict")
@@ -17,9 +17,24 @@ AVERAGED = ("model_ema", "ema", "ema_model", "state_dict_ema", "ema_state_dict",
 """Keys of the running average of the weights: taken where there is nothing else, or where it is named."""
 MOST_ENTRIES = 1000
 """That are looked into: a file may lead in circles."""
+MOST_FOR_NAMES = 20_000_000
+"""Bytes that names of weights may take: parts of a network that are shared may stand under millions of names."""
 _OPTIMIZERS = ("optim", "exp_avg", "momentum_buffer")
 
 State: TypeAlias = dict[str, Tensor]
+
+
+class Room:
+    """What is left of `MOST_FOR_NAMES`."""
+
+    def __init__(self) -> None:
+        self._left = MOST_FOR_NAMES
+
+    def take(self, num_characters: int) -> None:
+        """Raises ValueError where that is more than is left; each name counts for 100 more."""
+        self._left -= num_characters + 100
+        if self._left < 0:
+            raise ValueError("its weights have too many names")
 
 
 class Chosen(NamedTuple):
@@ -84,12 +99,12 @@ def _entry(part: Any, name: str) -> Any:
     return part[int(name)] if isinstance(part, (list, tuple)) and name.isdigit() and int(name) < len(part) else None
 
 
-def _state_of(value: Any, *, mixed: bool = False) -> State | None:
+def _state_of(value: Any, *, mixed: bool = False, room: Room | None = None) -> State | None:
     """The tensors by name where it is a state dict or a whole network that was pickled; else None.
 
     `mixed`: single numbers and words may stand among them, such as an epoch."""
     if isinstance(value, Instance) and isinstance(value.state, dict) and "_modules" in value.state:
-        return _state_of_module(value) or None
+        return _state_of_module(value, room or Room()) or None
     if not isinstance(value, dict) or not value:
         return None
     parts = {str(key): tensor_of_array(part) for key, part in value.items()}
@@ -103,18 +118,37 @@ def _is_plain(value: Any) -> bool:
     return scalar or value is None or isinstance(value, (bool, int, float, str))
 
 
-def _state_of_module(module: Any, start: str = "") -> State:
-    """What `state_dict()` of a pickled network would hold, by its records alone; no code of it is there to be run."""
+def _state_of_module(whole: Instance, room: Room) -> State:
+    """What `state_dict()` of a pickled network would hold, by its records alone; no code of it is there to be run.
+
+    A part that stands under several names is there under each, as in `state_dict()`. Raises ValueError where these are too
+    many, or endless, and TypeError for what is no record of a network."""
     state: State = {}
-    settings = module.state if isinstance(module, Instance) and isinstance(module.state, dict) else {}
-    hidden = settings.get("_non_persistent_buffers_set") or ()
-    for kind in ("_parameters", "_buffers"):
-        for name, value in (settings.get(kind) or {}).items():
-            if isinstance(value, Tensor) and not (kind == "_buffers" and name in hidden):
-                state[f"{start}{name}"] = value
-    for name, part in (settings.get("_modules") or {}).items():
-        state |= _state_of_module(part, f"{start}{name}.")
+    waiting: list[tuple[str, int, Any]] = [("", 0, whole)]
+    while waiting:
+        start, depth, module = waiting.pop()
+        room.take(len(start))
+        if depth > MOST_DEPTH:
+            raise ValueError("parts of a network lie in one another without end")
+        settings = module.state if isinstance(module, Instance) and isinstance(module.state, dict) else {}
+        hidden = settings.get("_non_persistent_buffers_set") or ()
+        if not isinstance(hidden, (list, tuple)):
+            raise TypeError("names of buffers are no set")
+        for kind in ("_parameters", "_buffers"):
+            for name, value in _named_parts(settings, kind):
+                if isinstance(value, Tensor) and not (kind == "_buffers" and name in hidden):
+                    room.take(len(start) + len(name))
+                    state[f"{start}{name}"] = value
+        parts = _named_parts(settings, "_modules")
+        waiting += [(f"{start}{name}.", depth + 1, part) for name, part in reversed(parts)]
     return state
+
+
+def _named_parts(settings: dict[Any, Any], kind: str) -> list[tuple[str, Any]]:
+    parts = settings.get(kind) or {}
+    if not isinstance(parts, dict) or not all(isinstance(name, str) for name in parts):
+        raise TypeError(f"{kind} are no mapping from names")
+    return list(parts.items())
 
 
 def _notes(content: Any, path: str, file: str) -> list[str]:
@@ -131,10 +165,10 @@ def _unusual(content: Any) -> str | None:
     """What other than ordinary tensors the file holds, in words."""
     for path, value in walk(content):
         kind = value.name if isinstance(value, Instance) else ""
-        if getattr(value, "is_quantized", False) or "qtensor" in kind or any("_packed_params" in name for name in path):
-            return f"a quantised network ('{'.'.join(path)}')"
+        if getattr(value, "is_quantized", False) or "qtensor" in kind or "_packed_params" in path.name:
+            return f"a quantised network ('{'.'.join(path.names())}')"
         if kind.startswith("a "):
-            return f"{kind} ('{'.'.join(path)}')"
+            return f"{kind} ('{'.'.join(path.names())}')"
     return None
 
 
@@ -156,12 +190,15 @@ def _known_states(content: Any, *, mixed: bool = False) -> dict[str, State]:
 
 def _all_states(content: Any) -> dict[str, State]:
     """Every state dict by its path, but those of optimizers."""
-    states = {".".join(path): _state_of(value) for path, value in walk(content)}
-    return {
-        path: state
-        for path, state in states.items()
-        if state is not None and not any(word in path.lower() for word in _OPTIMIZERS)
-    }
+    states: dict[str, State] = {}
+    room = Room()
+    for path, value in walk(content):
+        if (state := _state_of(value, room=room)) is not None:
+            name = ".".join(path.names())
+            room.take(len(name))
+            if not any(word in name.lower() for word in _OPTIMIZERS):
+                states[name] = state
+    return states
 
 
 def _listed(content: Any) -> str:

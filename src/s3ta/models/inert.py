@@ -7,11 +7,18 @@ function of our own in its place, or is recorded as an `Unknown`, which the call
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 FORBIDDEN = ("os", "posix", "nt", "sys", "subprocess", "shutil", "socket", "ctypes", "runpy", "importlib", "pty")
 """Modules that no file of weights has a reason to name: it is refused as a whole."""
+MOST_DEPTH = 300
+"""How deep values may lie in one another: networks of hundreds of layers need about a hundred."""
+MOST_TEXT = 10_000
+"""Characters of a path that is put together from parts."""
+_MOST_BYTES, _BYTES_PER_BYTE = 100_000_000, 32
+"""What results of calls may take in memory: so much, and so much more for each byte of the pickle."""
 
 
 class Name:
@@ -30,6 +37,11 @@ class Instance(dict[Any, Any]):
     def __init__(self, name: str, arguments: tuple[Any, ...] = ()) -> None:
         super().__init__()
         self.name, self.arguments, self.state, self.elements = name, arguments, None, []
+        self.tensor: Any = None
+        """What the record was once turned into, so that it is done once."""
+
+    def __repr__(self) -> str:
+        return self.name
 
     def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride] - it may be a key, each one its own
         return id(self)
@@ -67,23 +79,46 @@ def _text_as_bytes(text: str, encoding: str = "latin1") -> bytes:
 def _mapping(*arguments: Any) -> Any:
     """`OrderedDict` and its kin from nothing, pairs or another mapping; a `defaultdict` is called with its factory."""
     given = arguments[-1] if arguments and isinstance(arguments[-1], (list, tuple, dict)) else ()
-    return dict(given)
+    return _mapping_of(given.items() if isinstance(given, dict) else given)
+
+
+def _mapping_of(pairs: Iterable[Any]) -> dict[Any, Any]:
+    return {_checked_key(key): value for key, value in pairs}
+
+
+def _pairs(values: list[Any]) -> Iterable[tuple[Any, Any]]:
+    return zip(values[::2], values[1::2], strict=True)
+
+
+def _checked_key(key: Any, depth: int = 0) -> Any:
+    """The key of a mapping. Raises TypeError for tuples in tuples, whose hash may take for ever, and for huge numbers."""
+    if isinstance(key, tuple) and (depth > 2 or len(key) > 20 or not all(_checked_key(k, depth + 1) is k for k in key)):
+        raise TypeError("a key is nested too deep")
+    if isinstance(key, int) and abs(key) >= 1 << 60:
+        raise TypeError("a key is a huge number")
+    return key
+
+
+def _items(items: Any = ()) -> list[Any]:
+    if not isinstance(items, (list, tuple, dict)):
+        raise TypeError(f"the items of a container are a {type(items).__name__}")
+    return list(items)
 
 
 def _path(*parts: str) -> str:
+    if sum(map(len, parts)) > MOST_TEXT:
+        raise ValueError("a path is too long")
     return "/".join(parts)
 
 
+_TUPLES = ("builtins.set", "builtins.frozenset", "builtins.tuple", "torch.Size")
 _PLAIN: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _mapping,
     "collections.defaultdict": _mapping,
     "collections.Counter": _mapping,
     "builtins.dict": _mapping,
-    "builtins.set": lambda items=(): tuple(items),
-    "builtins.frozenset": lambda items=(): tuple(items),
-    "builtins.list": lambda items=(): list(items),
-    "builtins.tuple": lambda items=(): tuple(items),
-    "torch.Size": lambda items=(): tuple(items),
+    "builtins.list": _items,
+    **{name: lambda *items: tuple(_items(*items)) for name in _TUPLES},
     "_codecs.encode": _text_as_bytes,
 }
 _PATHS = ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
@@ -115,11 +150,13 @@ class Reader:
         self._memo: dict[int, Any] = {}
         self._names: dict[str, None] = {}
         self._unknown: list[Unknown] = []
+        self._num_read = self._num_made = 0
 
     def read(self) -> Stored:
         """Raises ValueError, LookupError, TypeError, AttributeError, EOFError or RecursionError for what is no sound
         pickle, and ForbiddenError."""
-        for opcode, argument, _ in pickletools.genops(self._stream):
+        for opcode, argument, position in pickletools.genops(self._stream):
+            self._num_read = position or 0
             self._do(opcode, argument)
         return Stored(self._stack.pop(), list(self._names), self._unknown)
 
@@ -135,9 +172,11 @@ class Reader:
             raise ValueError(f"the instruction {name} is not read")
 
     def _after_mark(self) -> list[Any]:
-        place = max(i for i, value in enumerate(self._stack) if isinstance(value, _Mark))
-        values = self._stack[place + 1 :]
-        del self._stack[place:]
+        mark = next(i for i in range(len(self._stack) - 1, -2, -1) if i < 0 or isinstance(self._stack[i], _Mark))
+        if mark < 0:
+            raise ValueError("there is no mark")
+        values = self._stack[mark + 1 :]
+        del self._stack[mark:]
         return values
 
     def _last(self, count: int) -> list[Any]:
@@ -149,11 +188,14 @@ class Reader:
 
     def _extend(self, values: list[Any]) -> None:
         target = self._stack[-1]
+        if not isinstance(target, (Instance, list)):
+            raise TypeError("what is extended is no list")
         (target.elements if isinstance(target, Instance) else target).extend(values)
 
     def _set_items(self, values: list[Any]) -> None:
-        for key, value in zip(values[::2], values[1::2], strict=True):
-            self._stack[-1][key] = value
+        if not isinstance(self._stack[-1], dict):
+            raise TypeError("what gets items is no mapping")
+        self._stack[-1].update(_mapping_of(_pairs(values)))
 
     def _name(self, module: str, name: str) -> None:
         if not (isinstance(module, str) and isinstance(name, str) and f"{module}{name}".isprintable()):
@@ -166,11 +208,16 @@ class Reader:
 
     def _call(self) -> None:
         function, arguments = self._last(2)
+        if not isinstance(arguments, tuple):
+            raise TypeError("the arguments of a call are no tuple")
         name = function.full if isinstance(function, Name) else ""
         if name in self._calls:
             made = self._calls[name](*arguments)
         elif name in _PLAIN:
             made = _PLAIN[name](*arguments)
+            self._num_made += sys.getsizeof(made)
+            if self._num_made > _MOST_BYTES + _BYTES_PER_BYTE * self._num_read:
+                raise ValueError("its calls make too much")
         elif name in _RECORDED or name.startswith("numpy.random."):
             made = Instance(_class_of(name, arguments), arguments)
         else:  # also of what another such call would have given
@@ -179,7 +226,7 @@ class Reader:
         self._stack.append(made)
 
     def _new(self, named: Any, arguments: Any) -> None:
-        self._stack.append(Instance(named.full, tuple(arguments)))
+        self._stack.append(Instance(named.full, tuple(_items(arguments))))
 
     def _build(self) -> None:
         (state,) = self._last(1)
@@ -209,7 +256,7 @@ _STEPS: dict[str, Callable[[Reader, Any], Any]] = {
     "DUP": lambda r, _: r._stack.append(r._stack[-1]),
     **dict.fromkeys(("TUPLE", "FROZENSET"), lambda r, _: r._stack.append(tuple(r._after_mark()))),
     "LIST": lambda r, _: r._stack.append(r._after_mark()),
-    "DICT": lambda r, _: (lambda v: r._stack.append(dict(zip(v[::2], v[1::2], strict=True))))(r._after_mark()),
+    "DICT": lambda r, _: r._stack.append(_mapping_of(_pairs(r._after_mark()))),
     **{f"TUPLE{n}": lambda r, _, n=n: r._stack.append(tuple(r._last(n))) for n in (1, 2, 3)},
     "APPEND": lambda r, _: r._extend(r._last(1)),
     **dict.fromkeys(("APPENDS", "ADDITEMS"), lambda r, _: r._extend(r._after_mark())),
@@ -237,12 +284,36 @@ def parts(value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, (list, tuple)):
         yield from ((str(i), part) for i, part in enumerate(value))
     if isinstance(value, Instance):
-        yield from (("", part) for part in (value.state, value.elements, value.arguments) if part)
+        yield from (("", part) for part in (value.state, value.elements, value.arguments) if part is not None)
 
 
-def walk(value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Everything inside a value, itself first, each object once, with the names that lead to it."""
-    waiting: list[tuple[tuple[str, ...], Any]] = [((), value)]
+class Step(NamedTuple):
+    """Where a value lies in another, as a chain, so that every value of a long one has its place for little memory."""
+
+    above: Step | None = None
+    name: str = ""
+    depth: int = 0
+
+    def below(self, name: str) -> Step:
+        """Raises RecursionError where that is deeper than `MOST_DEPTH`."""
+        if self.depth >= MOST_DEPTH:
+            raise RecursionError(f"values lie in one another more than {MOST_DEPTH} deep")
+        return Step(self, name, self.depth + 1)
+
+    def names(self) -> list[str]:
+        """From the outermost to this one; without those that have none, which are parts of one object."""
+        names, step = [], self
+        while step.above is not None:
+            names += [step.name] if step.name else []
+            step = step.above
+        return names[::-1]
+
+
+def walk(value: Any) -> Iterator[tuple[Step, Any]]:
+    """Everything inside a value, itself first, each object once, with where it lies.
+
+    Raises RecursionError as `Step.below`."""
+    waiting: list[tuple[Step, Any]] = [(Step(), value)]
     seen: set[int] = set()
     while waiting:
         path, one = waiting.pop()
@@ -251,5 +322,5 @@ def walk(value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
                 continue
             seen.add(id(one))
         yield path, one
-        inside = [((*path, name) if name else path, part) for name, part in parts(one)]
+        inside = [(path.below(name), part) for name, part in parts(one)]
         waiting += reversed(inside)

@@ -128,18 +128,18 @@ def weights_hash(model: nn.Module) -> str:
     Raises ForeignError where the model does not give them."""
     with guarded(f"state_dict() of {type(getattr(model, 'net', model)).__name__}"):
         state = model.state_dict()
-        return sha256(*(part for key, value in sorted(state.items()) for part in (key.encode(), content(value))))
+        return sha256(*(part for key, value in sorted(state.items()) for part in (key.encode(), tensor_bytes(value))))
 
 
-def content(value: object) -> bytes:
+def tensor_bytes(value: object) -> bytes:
     """What a tensor, or anything else that a state dict may hold, is made of, as bytes."""
     if isinstance(value, Tensor):
         parts = _parts(value.detach())
-        return _memory(value) if parts is None else b"".join(content(part) for part in parts)
+        return _memory(value) if parts is None else b"".join(tensor_bytes(part) for part in parts)
     if isinstance(value, Mapping):
-        return b"".join(content(part) for key in sorted(value, key=str) for part in (str(key), value[key]))
+        return b"".join(tensor_bytes(part) for key in sorted(value, key=str) for part in (str(key), value[key]))
     if isinstance(value, (list, tuple)):
-        return b"".join(content(part) for part in value)
+        return b"".join(tensor_bytes(part) for part in value)
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value)).encode()
 
 

@@ -10,6 +10,7 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +19,10 @@ import torch
 
 from s3ta.errors import UserError
 from s3ta.files import read_json
-from s3ta.models.inert import ForbiddenError, Stored, walk
+from s3ta.guard import is_out_of_memory
+from s3ta.models.inert import ForbiddenError, Step, Stored, walk
 from s3ta.models.pretrained import read_tensors
-from s3ta.models.torch_file import read_inert
+from s3ta.models.torch_file import is_larger_than_file, read_inert
 
 INDEX = ".index.json"
 IN_FOLDERS = (
@@ -120,10 +122,13 @@ def read_state(path: Path, ignored: tuple[str, ...] = (), label: str | None = No
         stored = Stored(read_tensors(path), [], [])
     else:
         stored = _read_torch(path)
-    value, left_out = _without(stored.value, ignored, label or path.name)
-    harmless = {id(one) for part in left_out for _, one in walk(part)}
-    if asked := [one for one in stored.unknown if id(one) not in harmless]:
-        where = next((" in " + repr(steps[0]) for steps, one in walk(value) if one is asked[0] and steps), "")
+    with sound(path):
+        value, left_out = _without(stored.value, ignored, label or path.name)
+        harmless = {id(one) for part in left_out for _, one in walk(part)}
+        asked = [one for one in stored.unknown if id(one) not in harmless]
+        leading = next((step.names() for step, one in walk(value) if one is asked[0]), []) if asked else []
+    if asked:
+        where = f" in {leading[0]!r}" if leading else ""
         entry = where.partition("'")[2].rstrip("'")
         advice = f", or leave that out with --ignore-keys '{entry}'" if entry else ""
         raise UserError(
@@ -147,28 +152,29 @@ def _without(value: Any, patterns: tuple[str, ...], file: str) -> tuple[Any, lis
     used: set[str] = set()
     seen: set[int] = set()
 
-    def prune(part: Any, path: tuple[str, ...]) -> None:
+    waiting: list[tuple[Step, Any]] = [(Step(), value)] if patterns else []
+    while waiting:
+        path, part = waiting.pop()
         if id(part) in seen or not isinstance(part, dict):
-            return
+            continue
         seen.add(id(part))
+        inside: list[tuple[Step, Any]] = []
         for key in list(part):
-            steps = (*path, str(key))
-            fitting = [pattern for pattern in patterns if any(_fits(name, pattern) for name in _names(steps))]
+            step = path.below(str(key))
+            fitting = [pattern for pattern in patterns if any(_fits(name, pattern) for name in _names(step.names()))]
             used.update(fitting)
             if fitting:
                 left_out.append(part.pop(key))
             else:
-                prune(part[key], steps)
-
-    if patterns:
-        prune(value, ())
+                inside.append((step, part[key]))
+        waiting += reversed(inside)
     for pattern in patterns:
         if pattern not in used:
             raise UserError(f"--ignore-keys '{pattern}' fits nothing in {file}: leave it out, or name what is there.")
     return value, left_out
 
 
-def _names(steps: tuple[str, ...]) -> Iterator[str]:
+def _names(steps: list[str]) -> Iterator[str]:
     return (".".join(steps[start:]) for start in range(len(steps)))
 
 
@@ -211,15 +217,33 @@ def _read_torch(path: Path) -> Stored:
             # of pickle protocols: either the file is read whole, or by our own reader below
             warnings.simplefilter("ignore", UserWarning)
             return Stored(torch.load(path, map_location="cpu", weights_only=True), [], [])
-    except Exception:  # noqa: BLE001 - torch raises many kinds for a file that it does not read
-        try:
-            return read_inert(path)
-        except ForbiddenError as error:
-            raise UserError(
-                f"{path} asks to run {error}, which no file of weights has a reason to: nothing of it was run; do not use it."
-            ) from None
-        except Exception:  # noqa: BLE001 - whatever a damaged file makes of zipfile, struct and torch
-            raise _unreadable(path) from None
+    except Exception as error:  # noqa: BLE001 - torch raises many kinds for a file that it does not read
+        if is_out_of_memory(error):
+            raise _too_large(path) from None
+    with sound(path):
+        return read_inert(path)
+
+
+@contextmanager
+def sound(path: Path) -> Iterator[None]:
+    """Around what reads values of a file that anybody may have made: whatever it raises is one sentence, a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ForbiddenError as error:
+        raise UserError(
+            f"{path} asks to run {error}, which no file of weights has a reason to: nothing of it was run; do not use it."
+        ) from None
+    except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of zipfile, struct and torch
+        raise (_too_large(path) if is_out_of_memory(error) else _unreadable(path)) from None
+
+
+def _too_large(path: Path) -> UserError:
+    return UserError(
+        f"There is not enough memory to read {path} ({path.stat().st_size / 1e9:.2g} GB): close other programs, or use a "
+        "machine with more."
+    )
 
 
 def _refuse_other_archives(path: Path) -> None:
@@ -227,6 +251,7 @@ def _refuse_other_archives(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.rpartition("/")[2] for name in archive.namelist()]
+            is_larger = is_larger_than_file(archive, path.stat().st_size)
     except (zipfile.BadZipFile, OSError):
         return
     if "constants.pkl" in names:
@@ -237,6 +262,11 @@ def _refuse_other_archives(path: Path) -> None:
         shown = ", ".join(names[:3]) or "nothing"
         raise UserError(
             f"{path} is a zip archive that torch.save did not write (it holds {shown}): give a file of weights."
+        )
+    if is_larger:
+        raise UserError(
+            f"{path} is a compressed archive, or one that unpacks to more than it has: torch.save writes none, and none is "
+            "read. Where you trust it, load it with torch and save its state_dict() again."
         )
 
 
@@ -261,8 +291,9 @@ def _read_shards(index: Path) -> dict[str, Any]:
         raise UserError(f"{index} is no index of shards: it has no weight_map from names to files.")
     names = sorted(set(files.values()))
     for name in names:
-        if name in ("", ".", "..") or any(sign in name for sign in "/\\:\0"):
-            raise UserError(f"{index} names '{name}', which does not lie beside it: such an index is not followed.")
+        if name in ("", ".", "..") or name.endswith(INDEX) or any(sign in name for sign in "/\\:\0"):
+            what = "is an index itself" if name.endswith(INDEX) else "does not lie beside it"
+            raise UserError(f"{index} names '{name}', which {what}: such an index is not followed.")
     if missing := [name for name in names if not (index.parent / name).is_file()]:
         raise UserError(
             f"{index} names {len(names)} files, of which {len(missing)} are missing, first {missing[0]}: fetch them, too."

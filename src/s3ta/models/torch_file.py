@@ -5,6 +5,7 @@ Tensors are made of the bytes that lie in the file; everything else stays inert 
 
 from __future__ import annotations
 
+import os
 import struct
 import zipfile
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from s3ta.models.inert import Instance, Name, Reader, Stored
 
+_CHUNK = 1 << 24
 _MAGIC = 0x1950A86A20F9469CFC6C
 _STORAGES = {
     "Float": torch.float32,
@@ -67,7 +69,8 @@ def _read_archive(archive: zipfile.ZipFile) -> Stored:
             entry = archive.getinfo(f"{root}data/{storage.key}")
             if entry.file_size != size:
                 raise ValueError("a tensor is cut short")
-            cache[storage.key] = bytearray(archive.read(entry))
+            with archive.open(entry) as stream:
+                cache[storage.key] = _filled(stream, size)
         return cache[storage.key]
 
     with archive.open(listing) as stream:
@@ -96,7 +99,10 @@ def _read_stream(file: BinaryIO) -> Stored:
         (count,) = struct.unpack("<q", file.read(8))
         if storage.dtype is None or count != storage.num_values:
             raise ValueError("a tensor is cut short")
-        numbers[storage.key] = bytearray(file.read(count * storage.dtype.itemsize))
+        num_bytes = count * storage.dtype.itemsize
+        if storage.key in numbers or num_bytes > os.fstat(file.fileno()).st_size:
+            raise ValueError("a tensor is larger than its file")
+        numbers[storage.key] = _filled(file, num_bytes)
     file.seek(start)
 
     def content(storage: _Storage, size: int) -> bytearray:
@@ -107,12 +113,36 @@ def _read_stream(file: BinaryIO) -> Stored:
     return _read_pickle(file, content)
 
 
+def _filled(stream: Any, size: int) -> bytearray:
+    """So many bytes, held once; fewer where the stream ends before."""
+    data = bytearray(size)
+    for start in range(0, size, _CHUNK):
+        part = stream.read(min(_CHUNK, size - start))
+        data[start : start + len(part)] = part
+        if len(part) < min(_CHUNK, size - start):
+            raise ValueError("a tensor is cut short")
+    return data
+
+
+def is_larger_than_file(archive: zipfile.ZipFile, file_size: int) -> bool:
+    """Whether an archive unpacks to more than the bytes that it has: entries are compressed, or share their bytes.
+
+    `torch.save` does neither, and a small file of that kind may fill the memory."""
+    listed = archive.infolist()
+    return any(entry.compress_type != zipfile.ZIP_STORED for entry in listed) or (
+        sum(entry.file_size for entry in listed) > file_size
+    )
+
+
 def _storage_of(pid: Any) -> Any:
     """The storage that an id names; of a network's class, which the old format keeps so with its source, the name."""
+    if not isinstance(pid, tuple):
+        raise TypeError("a storage is described by no tuple")
     if pid[0] == "module" and isinstance(pid[1], Name):
         return pid[1]
     kind, named, key, _, count = pid[:5]
-    if kind not in ("storage", b"storage") or (len(pid) > 5 and pid[5] is not None):
+    plain = isinstance(key, (str, int)) and isinstance(count, int) and count >= 0
+    if kind not in ("storage", b"storage") or not plain or (len(pid) > 5 and pid[5] is not None):
         raise ValueError("a storage is described in a way that is not read")
     short = named.full.rpartition(".")[2].removesuffix("Storage")
     return _Storage(str(key), None if short == "Untyped" else _STORAGES[short], count)
@@ -126,12 +156,16 @@ def _read_pickle(stream: Any, content: Callable[[_Storage, int], bytearray]) -> 
         dtype = storage.dtype or getattr(torch, named.removeprefix("torch."), None)
         if not isinstance(dtype, torch.dtype):
             return Instance(named)
+        if not (isinstance(size, (list, tuple)) and isinstance(stride, (list, tuple))):
+            raise TypeError("the shape of a tensor is no tuple")
         num_bytes = storage.num_values * (1 if storage.dtype is None else dtype.itemsize)
         data = content(storage, num_bytes)
         flat = torch.frombuffer(data, dtype=dtype) if data else torch.zeros(0, dtype=dtype)
         return flat.as_strided(tuple(size), tuple(stride), offset)
 
     def of_type(function: Name, _kind: Name, arguments: tuple[Any, ...], _state: Any) -> Any:
+        if not isinstance(arguments, tuple):
+            raise TypeError("the arguments of a call are no tuple")
         return calls[function.full](*arguments)
 
     def first(value: Any, *_: Any) -> Any:
@@ -154,6 +188,12 @@ def tensor_of_array(value: Any) -> Any:
     """A stored NumPy array of numbers as a tensor; anything else as it is."""
     if not isinstance(value, Instance):
         return value
+    if value.tensor is None:
+        value.tensor = _tensor_of_record(value)
+    return value.tensor
+
+
+def _tensor_of_record(value: Instance) -> Any:
     try:
         if value.name == "numpy.ndarray":
             stored: Any = value.state

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from s3ta.models.containers import AVERAGED, choose_state
-from s3ta.models.reading import read_state, split_key
+from s3ta.models.reading import read_state, sound, split_key
 from s3ta.models.surplus import check_numbers, explained
 from s3ta.models.wrappers import choose_prefix, fits
 
@@ -43,7 +43,8 @@ def fill(
     path, key, file, _ = split_key(weights)
     own = {name: value for name, value in net.state_dict().items() if isinstance(value, Tensor)}
     content = read_state(path, ignored, file)
-    name, state, others, notes = choose_state(content.value, key, file, lambda state: fits(own, state))
+    with sound(path):
+        name, state, others, notes = choose_state(content.value, key, file, lambda state: fits(own, state))
     prefix, of_prefix = choose_prefix(own, state, file, name)
     taken = {key: state[prefix + key] for key in own if prefix + key in state}
     notes = content.notes + notes + of_prefix

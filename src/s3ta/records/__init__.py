@@ -32,7 +32,7 @@ from s3ta.records.intervals import (
     refuse_other_settings,
     wilson,
 )
-from s3ta.records.ledger import FORMAT, Ledger, is_cascade, is_trial, manifest_differences
+from s3ta.records.ledger import DRAWN, FORMAT, LISTED, Choice, Ledger, is_cascade, is_trial, manifest_differences
 from s3ta.records.metrics import Outcome, Score, nested_scores, outcomes, scores
 from s3ta.records.reach import implausible_settings
 from s3ta.records.schema import BUDGET, CLEAN, NO_TARGET, RUN, SCHEMA, SETTLED, content_hash, to_table
@@ -40,7 +40,9 @@ from s3ta.records.schema import BUDGET, CLEAN, NO_TARGET, RUN, SCHEMA, SETTLED, 
 __all__ = [
     "BUDGET",
     "CLEAN",
+    "DRAWN",
     "FORMAT",
+    "LISTED",
     "NO_TARGET",
     "RUN",
     "SCHEMA",
@@ -49,6 +51,7 @@ __all__ = [
     "TRUST_FILE",
     "Bin",
     "Calibration",
+    "Choice",
     "Comparison",
     "Finding",
     "Flip",

@@ -19,7 +19,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,6 +33,10 @@ FORMAT = 3
 manifest."""
 INFORMATIVE = "informative"
 """The manifest's key whose content (versions, hardware) may differ between sessions and is never compared."""
+Choice = Literal["drawn", "listed"]
+DRAWN: Final[Choice] = "drawn"
+LISTED: Final[Choice] = "listed"
+"""How the examples were chosen, as `informative.examples` tells it."""
 
 _HASH_KEY, _MANIFEST_KEY = b"s3ta.content", b"s3ta.manifest"
 _PROSE = "suite.description"
@@ -68,8 +72,13 @@ class Ledger:
         cls.check(folder, manifest)
         if not (folder / "manifest.json").exists():
             write_json(folder / "manifest.json", manifest)
-            cls.check(folder, manifest)  # another process may have been faster
-        return cls(folder, _read_manifest(folder))
+        return cls.at(folder, manifest)  # another process may have been faster
+
+    @classmethod
+    def at(cls, folder: Path, manifest: dict[str, Any]) -> Ledger:
+        """As `open`, and write nothing: where a manifest is there, its own words bind the chunks, not those of this one."""
+        cls.check(folder, manifest)
+        return cls(folder, _read_manifest(folder) if (folder / "manifest.json").exists() else manifest)
 
     @classmethod
     def check(cls, folder: Path, manifest: dict[str, Any]) -> None:

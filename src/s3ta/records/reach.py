@@ -118,11 +118,11 @@ def _ball_size(name: str, attack: dict[str, Any], num_values: int | None) -> Ite
             yield Finding("small ball", severity, sentence, evidence, advice)
         everything = _HALF * math.sqrt(values)
     else:
-        everything = math.inf if euclidean or attack.get("mask") else _HALF
+        everything = math.inf if euclidean else _HALF
     if radius >= everything:
-        sentence = (
-            f"Within the radius of '{name}', {radius:.3g}, every image can be made plain grey: nobody withstands that."
-        )
+        whole = "every image can be made plain grey: nobody withstands that."
+        part = "all that its mask leaves free can be made plain grey, whatever it was."
+        sentence = f"Within the radius of '{name}', {radius:.3g}, {part if attack.get('mask') else whole}"
         advice = "Is it in pixels of [0, 1]? 8 of 255 is 8/255."
         yield Finding("large ball", "note", sentence, {"attack": name, "radius": radius}, advice)
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from s3ta.config import format_radius
 from s3ta.records.finding import Finding
 from s3ta.records.intervals import finite_share, wilson
-from s3ta.records.ledger import INFORMATIVE
+from s3ta.records.ledger import INFORMATIVE, LISTED
 from s3ta.records.metrics import Outcome
 from s3ta.records.schema import CLEAN, filled
 from s3ta.records.strength import Settings
@@ -23,8 +23,6 @@ _TOLERANCE = 1e-5
 _PIXEL_TOLERANCE = 1e-6
 """At least: float32 pixels near 1 are no finer than 6e-8, and a radius may be small."""
 
-DRAWN, LISTED = "drawn", "listed"
-"""How the examples of an evaluation were chosen, as a manifest tells it (`informative.examples`)."""
 _LITTLE = 0.1
 """Of the way from guessing to perfect."""
 

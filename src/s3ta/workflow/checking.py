@@ -88,7 +88,7 @@ def check_afterwards(measured: Measured, suite: Suite, ledger: Ledger, *, full: 
         console.print(f"warning: What was checked is not kept: {error}")
         for one in probed:
             if one.severity in ("error", "warning", "note"):
-                console.print(f"{one.severity}: {one.told}")
+                console.print(f"{one.severity}: {one.kind}: {one.told}", markup=False)
 
 
 def is_due(found: dict[str, Any], *, full: bool) -> bool:

@@ -13,6 +13,7 @@ from s3ta.evaluate import (
     Settings,
     Situation,
     Suite,
+    asked_norm,
     changed_suite,
     get_suite,
     leaderboard_radius,
@@ -22,6 +23,7 @@ from s3ta.evaluate import (
     transfer_suite,
 )
 from s3ta.models import Card
+from s3ta.records import DRAWN, LISTED
 from s3ta.records.ledger import INFORMATIVE
 from s3ta.workflow.subject import Subject
 
@@ -41,7 +43,7 @@ def choose_suite(
     Raises UserError for a name that is unknown, and for a radius where the suite states its own."""
     card = subject.card
     found = radius if radius is not None else _usual_radius(subject, name)
-    at = Situation(found, card.num_glimpses, card.num_classes, is_stated=radius is not None)
+    at = Situation(found, card.num_glimpses, card.num_classes, is_stated=radius is not None, norm=asked_norm(overrides))
     if attacks and name is not None:
         raise UserError("Give either --suite or --attack, not both.")
     if not attacks:
@@ -84,6 +86,6 @@ def transferred(folder: Path, settings: Settings) -> tuple[KeptImages, Suite, Se
     """The images of another model's evaluation, with the suite and settings to score them by."""
     images = KeptImages(folder)
     source = images.manifest
-    chosen = "listed" if source.get(INFORMATIVE, {}).get("examples") == "listed" else "drawn"
+    chosen = LISTED if source.get(INFORMATIVE, {}).get("examples") == LISTED else DRAWN
     settings = settings._replace(seed=source["seed"], targets=images.targets or None, examples=chosen)
     return images, transfer_suite(images.manifest), settings

@@ -35,7 +35,7 @@ from s3ta.guard import guarded, reason
 from s3ta.models import card_of, device_of
 from s3ta.progress import Reporter, console, progress, waiting
 from s3ta.ranks import Ranks, own_device, ranks
-from s3ta.records import Ledger, implausible_settings
+from s3ta.records import LISTED, Ledger, implausible_settings
 from s3ta.workflow.announcing import Upcoming, announcement, num_own
 from s3ta.workflow.checking import check_afterwards, planned_probing, radius_of
 from s3ta.workflow.choosing import refuse_misfits
@@ -89,7 +89,7 @@ def evaluate_model(
             raise UserError("Under torchrun each process is a shard already: leave --shard out.")
         shard = shard or Shard(rank.rank + 1, rank.count)
         if wanted.ids is not None and images is None:
-            settings = settings._replace(examples="listed")
+            settings = settings._replace(examples=LISTED)
         device = own_device(device_at(place))
         with guarded(f"Moving {subject.card.name} to {device}"):
             model = subject.model.to(device)
@@ -118,7 +118,7 @@ def evaluate_model(
 def _is_there(measured: Measured, suite: Suite, folder: Path) -> bool:
     """Whether the folder holds this evaluation, finished."""
     told = _identified(measured, suite, folder)
-    return (folder / "manifest.json").is_file() and not Ledger(folder, told).missing()
+    return (folder / "manifest.json").is_file() and not Ledger.at(folder, told).missing()
 
 
 def _show_unchanged(folder: Path, rank: Ranks, show: Callable[[Path], None] | None) -> None:
@@ -148,7 +148,7 @@ def _run(
     told = _identified(measured, suite, folder)
     _warn_of_settings(told, strict=strict, aloud=rank.is_first)
     own = own_chunks(suite, len(positions), settings, shard)
-    missing = set(Ledger(folder, told).missing(own))
+    missing = set(Ledger.at(folder, told).missing(own))
     if rank.is_first:
         finishes = shard.is_all or rank.count > 1
         _announce(measured, suite, folder, shard, missing, checks, finishes=finishes)
@@ -301,7 +301,8 @@ def is_evaluated(folder: Path, suite: Suite) -> bool:
     path = folder / "manifest.json"
     if not path.is_file() or next(folder.glob("chunk-*.parquet"), None) is None:
         return False
-    if read_json(path).get("suite") != suite_identity(suite):
+    there, now = ({**one, "description": ""} for one in (read_json(path).get("suite") or {}, suite_identity(suite)))
+    if there != now:  # in other words it is the same
         raise UserError(f"{folder} holds an evaluation with other attacks: choose another folder with --out.")
     drawn = suite.gallery_attack is None or (folder / GALLERY_FILE).is_file()
     checked = radius_of(suite) is None or "probes" in read_found(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,26 +52,27 @@ def predict(
     subject = open_subject(source, opening)
     names = subject.classes or [str(i) for i in range(subject.card.num_classes)]
     say("warning", transparency_note([str(path) for path in images if has_transparency(path)], len(images)))
-    pixels = prepared_images(subject, images, preprocessing)
     model = subject.model.to(device_at(place))
     answers = []
-    for path, image in zip(images, pixels, strict=True):
+    for path, image in zip(images, prepared_images(subject, images, preprocessing), strict=True):
         with torch.no_grad(), exact_arithmetic(os.cpu_count() or 1):
-            probabilities = model(image[None].to(device_of(model)))[0].softmax(dim=0)
+            probabilities = model(image.to(device_of(model)))[0].softmax(dim=0)
         order = probabilities.argsort(descending=True)[:top].tolist()
         answers.append(Answer(path, [names[i] for i in order], [probabilities[i].item() for i in order]))
     return answers
 
 
-def prepared_images(subject: Subject, images: list[Path], preprocessing: Preprocessing | None = None) -> Images:
-    """The files as the model takes them, (B, C, H, W) in [0, 1]; how that is done is told.
+def prepared_images(
+    subject: Subject, images: list[Path], preprocessing: Preprocessing | None = None
+) -> Iterator[Images]:
+    """Each file as the model takes it, (1, C, H, W) in [0, 1], read when it is asked for; how that is done is told.
 
     Raises UserError for a file that is missing or no image, and for a preprocessing that does not fit the model."""
     card = subject.card
     config, origins = prepared(subject, DataConfig(source="folder:images", preprocessing=preprocessing), card)
     how = config.preprocessing or DEFAULT
     size = size_of_files(config, how)
-    files = [load_image(path, size, card.in_channels, how) for path in images]
     line = preparation_line(described(how, size), card.config, origins)
     console.print(line, markup=False, soft_wrap=True)
-    return as_images(torch.stack([torch.from_numpy(pixels) for pixels in files]))
+    for path in images:
+        yield as_images(torch.from_numpy(load_image(path, size, card.in_channels, how))[None])

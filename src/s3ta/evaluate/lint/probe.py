@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from s3ta.guard import original, plain_generators, reason, where
-from s3ta.models import content, device_of
+from s3ta.models import device_of, tensor_bytes
 
 _AT_ONCE = 32
 _LEAST_DIFFERENCE = 1e-3
@@ -144,5 +144,5 @@ def _same(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape:
         return False
     if one.layout != torch.strided or one.is_quantized:
-        return content(one) == content(other)
+        return tensor_bytes(one) == tensor_bytes(other)
     return torch.equal(torch.nan_to_num(one.detach()), torch.nan_to_num(other))

@@ -81,9 +81,8 @@ def finite(logits: Tensor, ids: list[str]) -> Finding:
     if torch.isfinite(logits[:, ~masked]).all() and not masked.all():
         outputs = masked.nonzero().flatten().tolist()
         evidence["masked"] = outputs
-        sentence = (
-            f"{len(outputs)} outputs are -inf on all {len(logits)} images, as masked classes are: {_some(outputs)}."
-        )
+        are, kind = ("output is", "a masked class is") if len(outputs) == 1 else ("outputs are", "masked classes are")
+        sentence = f"{len(outputs)} {are} -inf on all {len(logits)} images, as {kind}: {_some(outputs)}."
         advice = (
             "Leave them out with --match-classes data, on data of the other classes, or mask them with a large negative "
             "number, such as -1e4, in place of -inf."

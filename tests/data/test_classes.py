@@ -23,6 +23,7 @@ from s3ta.data import (
     match_classes,
     numbers_as_names,
     open_dataset,
+    text_order_note,
 )
 from s3ta.errors import UserError
 from s3ta.models import Classifier
@@ -295,3 +296,38 @@ def test_some_numbers_of_a_model_without_names_are_matched():
     )
     assert numbers_as_names(Folders(["7", "20"]), 20) is None
     assert numbers_as_names(Folders(["7", "ant"]), 20) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "first"),
+    [
+        ([f"class{number}" for number in range(12)], "'class11' comes before 'class2'"),
+        ([f"{number}_{'bar' if number % 2 else 'foo'}" for number in range(12)], "'11_bar' comes before '1_bar'"),
+        ([str(number) for number in range(-1, 11)], "'10' comes before '2'"),
+        ([f"{number}.0" for number in range(12)], "'11.0' comes before '2.0'"),
+        (["-1", "-2", "0"], "'-1' comes before '-2'"),
+        (["fold 1 part 2", "fold 1 part 10"], "'fold 1 part 10' comes before 'fold 1 part 2'"),
+    ],
+)
+def test_names_that_hold_numbers_in_another_order_are_noted(names, first):
+    data = Folders(names)
+    note = text_order_note(data, None)
+    assert first in note
+    assert "--class-names FILE" in note
+    assert text_order_note(data, names) == "", "the model knows its names"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"{number:03d}.bird" for number in range(1, 200, 9)],
+        ["n01440764", "n01443537", "n10148035"],
+        ["cat", "dog 2", "dog 3", "eel 1"],
+        ["a-1", "a1", "b"],
+        ["0", "0.5", "1", "1.10", "1.9"],
+        [str(number) for number in range(10)],
+        ["ant", "bee"],
+    ],
+)
+def test_names_in_the_order_of_their_numbers_need_no_note(names):
+    assert text_order_note(Folders(names), None) == ""

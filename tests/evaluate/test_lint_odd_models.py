@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -170,3 +170,101 @@ def test_two_explanations_of_the_same_answers_stand_in_the_order_they_are_tried(
     assert names == ["bgr", "permuted", "pixels x 255", "with ImageNet"]
     assert _best_first([flipped, permuted._replace(loss=0.49)])[0].name == "permuted"
     assert _best_first([]) == []
+
+
+class Picky(nn.Module):
+    """Raises where its images are not as it wants them."""
+
+    def __init__(self, net: nn.Module, is_fine: Callable[[Tensor], bool]) -> None:
+        super().__init__()
+        self.net, self.is_fine = net, is_fine
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not self.is_fine(images):
+            raise ValueError(f"saturated, or not that many: {len(images)}")
+        return self.net(images)
+
+
+def found_of(model: nn.Module, micro_batch: int | None = None) -> dict[str, Finding]:
+    images, labels = fetch(blobs(2 * COUNT), range(COUNT))[1:3]
+    names = [f"blob {number}" for number in range(4)]
+    found = lint(model, images, labels, data_classes=names, num_classes=4, micro_batch=micro_batch)
+    return {one.kind: one for one in found}
+
+
+def is_never_black(images: Tensor) -> bool:
+    return bool((images.flatten(1).amax(dim=1) > 0).all())
+
+
+def is_hardly_saturated(images: Tensor) -> bool:
+    return float(((images == 0) | (images == 1)).float().mean()) < 0.4
+
+
+@pytest.mark.parametrize("is_fine", [is_never_black, is_hardly_saturated])
+def test_a_model_that_refuses_made_up_black_images_is_measured(is_fine: Callable, learned: nn.Module) -> None:
+    found = found_of(Picky(copy.deepcopy(learned), is_fine).eval())
+    assert {one.severity for one in found.values()} <= {"passed", "note", "unchecked"}
+    assert found["batch dependence"].severity == "note"
+    assert "made-up black" in found["batch dependence"].sentence
+
+
+def test_a_model_with_a_counter_that_refuses_black_images_is_not_called_forgetful(learned: nn.Module) -> None:
+    class Counting(Picky):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.calls += 1
+            return super().forward(images)
+
+    finding = found_of(Counting(copy.deepcopy(learned), is_never_black).eval())["own state"]
+    assert finding.severity == "note"
+    assert "black images, made up" in finding.sentence
+
+
+@pytest.mark.parametrize(
+    ("is_fine", "micro_batch", "only"),
+    [
+        (lambda images: len(images) <= 10, 10, None),
+        (lambda images: len(images) <= 4, 4, None),
+        (lambda images: len(images) == 10, 10, 10),
+        (lambda images: len(images) == 50, 50, 50),
+        (lambda images: len(images) == 3, 3, 3),
+        (lambda images: len(images) % 8 == 0, 24, 24),
+    ],
+)
+def test_a_model_that_takes_a_micro_batch_is_measured(
+    is_fine: Callable, micro_batch: int, only: int | None, learned: nn.Module
+) -> None:
+    found = found_of(Picky(copy.deepcopy(learned), is_fine).eval(), micro_batch)
+    assert {one.severity for one in found.values()} <= {"passed", "note", "unchecked"}
+    told = f"answers only to batches of {only} images" in found["batch dependence"].sentence
+    assert told == (only is not None)
+    assert found["gradient"].severity == "passed"
+
+
+def test_a_fixed_batch_hides_no_write_into_the_input(learned: nn.Module) -> None:
+    model = Picky(copy.deepcopy(learned), lambda images: len(images.mul_(0.9)) == 10).eval()
+    assert found_of(model, 10)["input writes"].severity == "error"
+
+
+def test_a_model_that_takes_no_micro_batch_is_refused_with_its_reason(learned: nn.Module) -> None:
+    finding = found_of(Picky(copy.deepcopy(learned), lambda images: len(images) <= 10).eval(), 50)["answer"]
+    assert finding.severity == "error"
+    assert "raises ValueError: saturated, or not that many: 32" in finding.sentence
+
+
+def test_masked_classes_are_called_by_their_name(learned: nn.Module) -> None:
+    finding = found_of(Around(copy.deepcopy(learned), after=impossible).eval())["finite"]
+    assert finding.sentence == f"1 output is -inf on all {COUNT} images, as a masked class is: 3."
+    assert "--match-classes data" in str(finding.advice)
+
+
+@pytest.mark.parametrize("error", [StopIteration, RecursionError])
+def test_an_error_that_is_not_about_shapes_gets_no_advice_on_sizes(error: type[Exception]) -> None:
+    class Raises(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            raise error
+
+    assert found_of(Raises())["answer"].advice == "Mend the forward pass."

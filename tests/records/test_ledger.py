@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from s3ta.errors import UserError
 from s3ta.records import Ledger, manifest_differences, to_table
+from s3ta.records.ledger import FORMAT
 
 from .hand_made import manifest, rows
 
@@ -194,3 +195,29 @@ def test_a_discarded_chunk_is_missing_again(ledger):
     ledger.discard_chunk(2)
     ledger.discard_chunk(1)
     assert ledger.missing() == [1, 2]
+
+
+def test_classes_in_another_order_are_told_in_one_sentence_with_the_way_back(tmp_path):
+    """Folders 0..11 that an earlier version counted as text."""
+    numbers = [str(number) for number in range(12)]
+    old, new = (
+        {"format": FORMAT, "num_chunks": 1, "data": {"classes": classes, "fingerprint": classes[2]}}
+        for classes in (sorted(numbers), numbers)
+    )
+    Ledger.open(tmp_path, old)
+    with pytest.raises(UserError) as caught:
+        Ledger.open(tmp_path, new)
+    said = str(caught.value)
+    assert (
+        "its 12 classes are the same in another order, there 0, 1, 10, 11, 2, 3, 4, 5, 6, 7, 8, 9 (--class-names FILE"
+        in said
+    )
+    assert "data.fingerprint is" in said
+    assert "data.classes." not in said
+
+
+@pytest.mark.parametrize("classes", [["a", "c"], ["a", "b", "c"], None, "ab", [1, "a"]])
+def test_other_classes_are_no_other_order(tmp_path, classes):
+    Ledger.open(tmp_path, {"format": FORMAT, "num_chunks": 1, "data": {"classes": ["b", "a"]}})
+    with pytest.raises(UserError, match=r"data\.classes"):
+        Ledger.open(tmp_path, {"format": FORMAT, "num_chunks": 1, "data": {"classes": classes}})

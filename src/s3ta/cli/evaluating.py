@@ -276,7 +276,7 @@ def evaluate(
     )
     opening = opening_of(
         weights, ignore_keys, num_classes, image_size, in_channels, mean, std, channel_order, class_names
-    )
+    )._replace(micro_batch=micro_batch)
     place = Place(data_root, device, download)
     with waiting(f"opening {model}"):
         subject = open_subject(model, opening, wanted.data, split, place)

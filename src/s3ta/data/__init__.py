@@ -1,6 +1,6 @@
 """Datasets with stable example ids, and the order of training data. Images are uint8 until a batch is fetched."""
 
-from s3ta.data.classes import Match, Relabelled, count_as_numbers, match_classes, numbers_as_names
+from s3ta.data.classes import Match, Relabelled, count_as_numbers, match_classes, numbers_as_names, text_order_note
 from s3ta.data.config import DataConfig, with_view
 from s3ta.data.dataset import Batch, Dataset, check_fit, content_of, fetch, preprocessing_of
 from s3ta.data.digits import ClutteredDigits
@@ -56,6 +56,7 @@ __all__ = [
     "resident",
     "select_ids",
     "steps_per_epoch",
+    "text_order_note",
     "transparency_note",
     "unreadable",
     "unreadable_error",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -48,6 +49,34 @@ def count_as_numbers(dataset: Dataset, num_classes: int, names: Sequence[str] | 
 
 def _are_numbers(names: Sequence[str]) -> bool:
     return len(names) > 0 and all(re.fullmatch(r"[0-9]{1,9}", name) for name in names)
+
+
+def text_order_note(dataset: Dataset, names: Sequence[str] | None) -> str:
+    """What to say where a model names no classes and folders that hold numbers are counted as text: class0, class1, class10,
+    class2; empty where both orders are one, or nothing has to be decided."""
+    if names is not None or not dataset.source.startswith("folder:"):
+        return ""
+    pairs = itertools.pairwise(dataset.classes)
+    first = next((pair for pair in pairs if _is_against_numbers(*pair)), None)
+    if first is None:
+        return ""
+    return (
+        f"The class folders of {dataset.source} hold numbers and are counted as text, so that {quoted(first[:1])} comes before "
+        f"{quoted(first[1:])}. A model that counts them by number needs --class-names FILE, with the names in its order."
+    )
+
+
+def _is_against_numbers(one: str, other: str) -> bool:
+    """Whether the first number in which two names differ is larger in the first, with the same text before it."""
+    if all(re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", name) for name in (one, other)):
+        return float(one) > float(other)
+    parts = [re.split(r"([0-9]+)", name) for name in (one, other)]
+    for a, b in zip(*parts, strict=False):
+        if a.isdecimal() and b.isdecimal() and int(a) != int(b):
+            return int(a) > int(b)
+        if a != b and not (a.isdecimal() and b.isdecimal()):
+            return False
+    return False
 
 
 def numbers_as_names(dataset: Dataset, num_classes: int) -> tuple[str, ...] | None:

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from s3ta.errors import UserError, unknown_name
-from s3ta.guard import ForeignError, attribute, guarded, is_out_of_memory, original, reason, set_mode, where
+from s3ta.guard import ForeignError, attribute, guarded, set_mode
 from s3ta.models import weights as state
+from s3ta.models.asking import num_outputs
 from s3ta.models.card import Card, Classifier, card_of, device_of, with_outputs
 from s3ta.models.casting import cast_to_float32, defaults_kept, leave_inference_mode
 from s3ta.models.libraries import Known, from_timm, from_torchvision, seeded
@@ -29,12 +29,6 @@ from s3ta.models.resnet import ResNet
 from s3ta.models.s3ta import S3TA
 
 _WORD = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
-
-_ADVICE = {
-    r"size\(\)\[0\]": ": it was exported for one number of images, export it with a batch that may vary",
-    r"(?i)\b(size|shape|dimension|channel|kernel|resolution|multipl)": ": see --image-size",
-}
-"""Words of an error, and what may help; the first that is met counts."""
 
 
 class Opening(NamedTuple):
@@ -58,6 +52,8 @@ class Opening(NamedTuple):
     """Which outputs are used, in this order."""
     ignored: tuple[str, ...] = ()
     """Patterns of what is left out of the file of weights, such as `criterion.*`."""
+    micro_batch: int | None = None
+    """How many images it will be asked about at once; None: not known. Nothing is said of the network by it."""
 
 
 def is_foreign(source: str) -> bool:
@@ -127,7 +123,7 @@ def open_model(source: str | Path, opening: Opening | None = None) -> S3TA | Res
         if isinstance(made, (S3TA, ResNet)) or isinstance(attribute(made, "card"), Card):
             model = _filled(made, text, opening.weights, opening.ignored)
             card = card_of(model)
-            answers = _num_outputs(model, card.in_channels, card.image_size, text)
+            answers = num_outputs(model, card.in_channels, card.image_size, text, opening.micro_batch)
             if answers != card.num_classes:
                 raise UserError(
                     f"{text} says that it has {card.num_classes} classes, and answers with {answers} numbers for an image."
@@ -213,7 +209,7 @@ def _from_factory(net: nn.Module, source: str, opening: Opening) -> Known:
 
     def answers() -> bool:
         try:
-            _num_outputs(net, channels, size, source)
+            num_outputs(net, channels, size, source, opening.micro_batch)
         except UserError:
             return False
         return True
@@ -255,16 +251,16 @@ def _wrapped(known: Known, source: str, opening: Opening) -> Classifier:
     mean = chosen("mean", opening.mean, stored.mean, known.mean, in_channels, source)
     std = chosen("std", opening.std, stored.std, known.std, in_channels, source)
     set_mode(known.net, mode=False)
-    num_outputs = _num_outputs(known.net, in_channels, image_size, source)
-    if opening.num_classes not in (None, num_outputs):
+    answers = num_outputs(known.net, in_channels, image_size, source, opening.micro_batch)
+    if opening.num_classes not in (None, answers):
         raise UserError(
-            f"{source} answers with {num_outputs} numbers for an image, not {opening.num_classes}: leave out "
+            f"{source} answers with {answers} numbers for an image, not {opening.num_classes}: leave out "
             "--num-classes, or give weights of a network with so many."
         )
     classifier = Classifier(
         known.net,
         name=name,
-        num_classes=num_outputs,
+        num_classes=answers,
         image_size=image_size,
         in_channels=in_channels,
         mean=mean,
@@ -282,29 +278,6 @@ def _wrapped(known: Known, source: str, opening: Opening) -> Classifier:
 def _stem(weights: str) -> str:
     source = split_key(weights)
     return source.stem if source.key is None else f"{source.stem}-{source.key}"
-
-
-def _num_outputs(net: nn.Module, in_channels: int, image_size: int, source: str) -> int:
-    """How many numbers it answers for one image: by asking it, with two grey images."""
-    images = torch.full((2, in_channels, image_size, image_size), 0.5, device=device_of(net))
-    shape = f"{in_channels} x {image_size} x {image_size}"
-    try:
-        with torch.no_grad(), seeded(), defaults_kept():
-            answer = net(images)
-    except (Exception, SystemExit) as caught:  # noqa: BLE001 - the network is somebody else's, and may raise anything
-        error = original(caught)
-        advice = next((advice for words, advice in _ADVICE.items() if re.search(words, str(error))), "")
-        if is_out_of_memory(error):
-            advice = ": there is too little memory for two images"
-        raise UserError(f"{source} fails on images of {shape} ({reason(error)}{where(error)}){advice}.") from error
-    if not isinstance(answer, Tensor):
-        raise UserError(f"{source} answers with a {type(answer).__name__}: it must give logits, one row per image.")
-    if answer.ndim != 2 or len(answer) != 2 or not answer.shape[1] or not answer.is_floating_point():
-        raise UserError(
-            f"{source} answers two images of {shape} with {str(answer.dtype).removeprefix('torch.')} of shape "
-            f"{tuple(answer.shape)}: it must give logits, one row per image."
-        )
-    return answer.shape[1]
 
 
 def _filled(model: nn.Module, source: str, weights: str | None, ignored: tuple[str, ...]) -> nn.Module:

@@ -41,6 +41,7 @@ LISTED: Final[Choice] = "listed"
 _HASH_KEY, _MANIFEST_KEY = b"s3ta.content", b"s3ta.manifest"
 _PROSE = "suite.description"
 """In other words it is the same measurement: what is run say the settings."""
+_MOST_CLASSES = 20
 _COSTS = ["num_gradients", "num_forwards"]
 
 
@@ -94,9 +95,15 @@ class Ledger:
         there = _read_manifest(folder)
         differences = [one for one in manifest_differences(there, manifest) if one[0] != _PROSE]
         if differences:
+            order = _other_order(there, manifest)
+            named = [
+                f"{where} is {old} there and {new} now"
+                for where, old, new in differences
+                if not (order and where.startswith("data.classes."))
+            ]
             raise UserError(
                 f"{folder} already holds another evaluation: "
-                + "; ".join(f"{where} is {old} there and {new} now" for where, old, new in differences)
+                + "; ".join([*order, *named])
                 + ". Use another folder, or the settings of the first."
             )
 
@@ -231,6 +238,24 @@ def manifest_differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[
             yield from manifest_differences(before, after, f"{where}.{index}")
     elif old != new or isinstance(old, bool) != isinstance(new, bool):
         yield where, _show(old), _show(new)
+
+
+def _other_order(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What to say where both have the same classes in another order, and how to count them as before; else nothing."""
+    before, now = (
+        manifest["data"].get("classes") if isinstance(manifest.get("data"), dict) else None for manifest in (old, new)
+    )
+    if (
+        not (isinstance(before, list) and isinstance(now, list))
+        or before == now
+        or sorted(map(str, before)) != sorted(map(str, now))
+    ):
+        return []
+    shown = ", ".join(map(str, before[:_MOST_CLASSES])) + (", ..." if len(before) > _MOST_CLASSES else "")
+    return [
+        f"its {len(before)} classes are the same in another order, there {shown} (--class-names FILE, with the names in that "
+        "order, counts them so again; the whole order is in its manifest.json, data.classes)"
+    ]
 
 
 class _Absent:

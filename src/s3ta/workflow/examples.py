@@ -25,6 +25,7 @@ from s3ta.data import (
     read_ids,
     read_targets,
     select_ids,
+    text_order_note,
     transparency_note,
     unreadable,
     unreadable_error,
@@ -108,7 +109,7 @@ def _matched(
     classes, card = _class_names(subject, dataset), card_of(model)
     if answers is None:
         dataset, note = count_as_numbers(dataset, card.num_classes, classes)
-        say("note", note)
+        say("note", note or text_order_note(dataset, classes))
         check_fit(dataset, channels=card.in_channels, num_classes=card.num_classes, classes=classes)
         return model, dataset
     if classes is None and (classes := numbers_as_names(dataset, card.num_classes)):

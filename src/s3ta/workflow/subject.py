@@ -71,7 +71,7 @@ def open_subject(
         return Subject(source, model, card.classes, None, Path("runs") / _short(source, opening))
     _refuse_folder_of_others(Path(source))
     _, saved = read_config(find_weights(source))
-    asked = opening._replace(class_names=None)._asdict()
+    asked = opening._replace(class_names=None, micro_batch=None)._asdict()
     said = [name.replace("_", "-") for name, value in asked.items() if value not in (None, ())]
     if said:
         raise UserError(f"{source} is a model of ours, which knows its own --{said[0]}: leave that out.")

@@ -102,6 +102,7 @@ def _asked(measured: Measured, positions: Sequence[int], for_order: Sequence[int
         num_classes=card_of(model).num_classes,
         ids=batch.ids,
         for_order=None if more is None else (more.images, more.labels),
+        micro_batch=measured.settings.micro_batch,
     )
 
 

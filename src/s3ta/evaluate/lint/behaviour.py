@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from s3ta.evaluate.lint.probe import Held, ModelError, Probe, differ, difference, number, shape_of
+from s3ta.evaluate.lint.probe import LEAST_DIFFERENCE, Held, ModelError, Probe, differ, difference, number, shape_of
+from s3ta.models.asking import is_about_shapes, where_logits_are
 from s3ta.records import Finding
 
 _NEAR = 1e-3
@@ -38,20 +39,19 @@ def answer(probe: Probe) -> Finding:
     def bad(sentence: str, advice: str, **evidence: Any) -> Finding:
         return Finding("answer", "error", sentence, {"num_classes": num_classes, **evidence}, advice)
 
-    few = probe.images[:4]
+    few = probe.some(4)
     try:
         with torch.no_grad():
             got = probe.raw(few.clone())
     except ModelError as error:
-        advice = (
-            "Mend the forward pass, or give the image size and the channels that the model is made for (--image-size)."
-        )
-        return bad(f"The model {error}.", advice, shape=list(few.shape))
+        advice = "Mend the forward pass"
+        if is_about_shapes(error.__cause__ or error):
+            advice += ", or give the image size and the channels that the model is made for (--image-size)"
+        return bad(f"The model {error}.", f"{advice}.", shape=list(few.shape))
     said = f"The model answers {len(few)} images with {shape_of(got)}"
     if not isinstance(got, Tensor):
-        return bad(
-            f"{said}.", "Return the tensor of logits alone: take it out of the tuple, dict or object in forward."
-        )
+        advice = "Return the tensor of logits alone: take it out of the tuple, dict or object in forward"
+        return bad(f"{said}.", f"{advice}{where_logits_are(got)}.")
     shape = list(got.shape)
     if got.ndim != 2 or len(got) != len(few) or not got.is_floating_point():
         kind = str(got.dtype).removeprefix("torch.")
@@ -77,6 +77,17 @@ def finite(logits: Tensor, ids: list[str]) -> Finding:
     if not bad:
         return Finding("finite", "passed", "All logits are finite.", evidence)
     evidence["ids"] = [ids[row] for row in rows[:_MOST_NAMES]]
+    masked = (logits == -torch.inf).all(dim=0)
+    if torch.isfinite(logits[:, ~masked]).all() and not masked.all():
+        outputs = masked.nonzero().flatten().tolist()
+        evidence["masked"] = outputs
+        are, kind = ("output is", "a masked class is") if len(outputs) == 1 else ("outputs are", "masked classes are")
+        sentence = f"{len(outputs)} {are} -inf on all {len(logits)} images, as {kind}: {_some(outputs)}."
+        advice = (
+            "Leave them out with --match-classes data, on data of the other classes, or mask them with a large negative "
+            "number, such as -1e4, in place of -inf."
+        )
+        return Finding("finite", "error", sentence, evidence, advice)
     sentence = f"The logits of {bad} of {len(logits)} images are NaN or infinite, the first of them {ids[rows[0]]}."
     advice = "Check the weights (--weights) and the input range, and look for a division by zero or an overflow."
     return Finding("finite", "error", sentence, evidence, advice)
@@ -113,13 +124,20 @@ def own_state(held: list[Held], asked_later: Callable[[], tuple[Tensor, Tensor] 
 
     Args:
       held: what there was before.
-      asked_later: answers to the same images now, and once more after other images; None: it gave none."""
+      asked_later: answers to the same images now, and once more after other images, made up; None: it gave none. Raises
+        ModelError for those."""
     changed = [one.name for one in held if one.is_changed]
     evidence: dict[str, Any] = {"changed": len(changed), "names": changed[:_MOST_NAMES]}
     if not changed:
         return Finding("own state", "passed", "A forward pass leaves parameters and buffers alone.", evidence)
-    later = asked_later()
     sentence = f"A forward pass changes the model itself: {_some(changed)}."
+    try:
+        later = asked_later()
+    except ModelError as error:  # no image that is measured is black
+        sentence += (
+            f" What its answers owe to that is not known: asked about black images, made up for this, it {error}."
+        )
+        return Finding("own state", "note", sentence, evidence)
     if later is not None:
         evidence["difference"] = number(difference(*later))
         if difference(*later) < _SAME:
@@ -131,10 +149,11 @@ def own_state(held: list[Held], asked_later: Callable[[], tuple[Tensor, Tensor] 
 
 
 def input_writes(probe: Probe) -> Finding:
-    images = probe.images[:8].clone()
+    given = probe.some(8)
+    images = given.clone()
     with torch.no_grad():
         probe.raw(images)
-    moved = number(float((images - probe.images[:8]).abs().max()))
+    moved = number(float((images - given).abs().max()))
     evidence = {"largest_change": moved}
     if moved == 0:
         return Finding("input writes", "passed", "A forward pass leaves its input alone.", evidence)
@@ -175,17 +194,29 @@ def batch_dependence(probe: Probe, logits: Tensor, is_random: bool) -> Finding:
         return Finding(
             kind, "warning", sentence, {"alone": str(error)}, "Name the dimension in squeeze(), or leave it out."
         )
-    half = probe.images[: max(1, min(len(logits), 32) // 2)]
-    among = probe.ask(torch.cat([torch.zeros_like(half), half]))[len(half) :]
-    sizes = difference(logits[ends], alone), difference(logits[: len(half)], among)
-    evidence = {"alone": number(sizes[0]), "other_neighbours": number(sizes[1])}
-    if not differ(logits[ends], alone) and not differ(logits[: len(half)], among):
-        return Finding(kind, "passed", "An image gets the same answer alone and among others.", evidence)
-    sentence = (
-        f"The answer to an image depends on its neighbours: alone it moves by {sizes[0]:.2g}, among black images by "
-        f"{sizes[1]:.2g} of the spread of the logits."
-    )
-    return Finding(kind, "warning", sentence, evidence, advice)
+    half = probe.images[: max(1, min(len(logits), probe.at_once) // 2)]
+    sizes, refusal = [difference(logits[ends], alone)], ""
+    evidence: dict[str, Any] = {"alone": number(sizes[0])}
+    try:
+        among = probe.ask(torch.cat([torch.zeros_like(half), half]))[len(half) :]
+    except ModelError as error:  # no image that is measured is black
+        refusal = evidence["black"] = str(error)
+    else:
+        sizes.append(difference(logits[: len(half)], among))
+        evidence["other_neighbours"] = number(sizes[1])
+    if max(sizes) > LEAST_DIFFERENCE:
+        parts = [f"alone it moves by {sizes[0]:.2g}", *(f"among black images by {size:.2g}" for size in sizes[1:])]
+        sentence = f"The answer to an image depends on its neighbours: {', '.join(parts)} of the spread of the logits."
+        return Finding(kind, "warning", sentence, evidence, advice)
+    if refusal:
+        sentence = (
+            f"An image gets the same answer alone; asked about made-up black neighbours as well, the model {refusal}."
+        )
+        return Finding(kind, "note", sentence, evidence)
+    if probe.only is not None:
+        sentence = f"The model answers only to batches of {probe.only} images, the micro-batch; copies fill them up."
+        return Finding(kind, "note", sentence, {**evidence, "only": probe.only})
+    return Finding(kind, "passed", "An image gets the same answer alone and among others.", evidence)
 
 
 class _Dtypes(TorchDispatchMode):
@@ -206,7 +237,7 @@ def precision(probe: Probe, logits: Tensor) -> Finding:
     watch = _Dtypes()
     try:
         with torch.no_grad(), watch:
-            probe.raw(probe.images[:2].clone())
+            probe.raw(probe.some(2).clone())
     except ModelError:
         watch.seen.clear()  # not every compiled model can be watched; the bits of the logits remain
     low = sorted(str(dtype).removeprefix("torch.") for dtype in watch.seen & _LOW)
@@ -280,6 +311,6 @@ def constant_answers(logits: Tensor, labels: Tensor) -> Finding:
     return Finding("constant answers", "passed", f"{classes} classes are predicted.", evidence)
 
 
-def _some(names: list[str]) -> str:
-    shown = ", ".join(name or "the model itself" for name in names[:_MOST_NAMES])
+def _some(names: Sequence[str | int]) -> str:
+    shown = ", ".join("the model itself" if name == "" else str(name) for name in names[:_MOST_NAMES])
     return shown + (f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else "")

@@ -39,8 +39,8 @@ def slopes(probe: Probe) -> Slopes | str:
     """Both gradients, each from a forward pass of its own (compiled networks give up a graph's memory at its first use); in
     place of them, what is wrong. Raises ModelError where the model raises."""
     parts = []
-    labels = probe.labels.to(probe.images.device)
-    for images, wanted in zip(probe.images.split(_AT_ONCE), labels.split(_AT_ONCE), strict=True):
+    labels, at_once = probe.labels.to(probe.images.device), min(_AT_ONCE, probe.at_once)
+    for images, wanted in zip(probe.images.split(at_once), labels.split(at_once), strict=True):
         margins, by_loss = _slope(probe, images, wanted, _loss)
         _, by_margin = _slope(probe, images, wanted, wrong_margin)
         if isinstance(by_loss, str) or isinstance(by_margin, str):

@@ -15,7 +15,7 @@ from s3ta.guard import original, plain_generators, reason, where
 from s3ta.models import device_of, tensor_bytes
 
 _AT_ONCE = 32
-_LEAST_DIFFERENCE = 1e-3
+LEAST_DIFFERENCE = 1e-3
 """Of the spread of the logits: kernels for other batch shapes stay well below it in float32."""
 _LEAST_SPREAD = 2e-3
 """Of the largest logit: a smaller spread, as beside a large common offset, is not worth the last bits of float32."""
@@ -53,21 +53,47 @@ class Probe:
         num_classes: int,
         ids: Sequence[str] | None = None,
         for_order: tuple[Tensor, Tensor] | None = None,
+        micro_batch: int | None = None,
     ) -> None:
         device, self.num_classes = device_of(model), num_classes
         self.model, self.images, self.labels = model, images.to(device), labels.cpu()
         self.ids = [str(i) for i in range(len(images))] if ids is None else list(ids)
-        self.for_order = for_order
+        self.for_order, self.micro_batch = for_order, micro_batch
+        self.at_once = min(_AT_ONCE, micro_batch or _AT_ONCE)
+        self.only: int | None = None
+        """The only number of images that the model answers; None: it need not be looked for."""
+
+    def ask_in_whole_batches(self) -> bool:
+        """Fill up what is asked from now on to micro-batches, as every batch is that is measured; False where their size is not
+        known, or that was so already."""
+        if self.micro_batch is None or self.only is not None:
+            return False
+        self.only = self.at_once = self.micro_batch
+        return True
 
     def raw(self, images: Tensor) -> Any:
         """Whatever the model answers. Raises ModelError where it raises."""
-        return guarded(lambda: self.model(images))
+        return guarded(lambda: self.model(images) if self.only is None else self._filled_up(images, self.only))
 
-    def ask(self, images: Tensor, at_once: int = _AT_ONCE) -> Tensor:
+    def some(self, count: int) -> Tensor:
+        """So many of the images, or as many as the model is asked about at once; a whole batch where it answers no other."""
+        if self.only is None:
+            return self.images[: min(count, self.at_once)]
+        return self.images[torch.arange(self.only) % len(self.images)]
+
+    def _filled_up(self, images: Tensor, size: int) -> Any:
+        """The answers to these images, in batches of one size that are filled up with copies of the last image."""
+        if len(images) == size:
+            return self.model(images)
+        parts = [(part, part[-1:].expand(size - len(part), *part.shape[1:])) for part in images.split(size)]
+        answers = [self.model(torch.cat([part, copies]))[: len(part)] for part, copies in parts]
+        return answers[0] if len(answers) == 1 else torch.cat(answers)
+
+    def ask(self, images: Tensor) -> Tensor:
         """Logits (n, Y), float32, without a graph. Raises ModelError."""
         answers = []
         with torch.no_grad():
-            for part in images.split(at_once):
+            for part in images.split(self.at_once):
                 answer = self.raw(part.to(self.images.device, copy=True))
                 if not isinstance(answer, Tensor) or answer.shape != (len(part), self.num_classes):
                     said = f"{len(part)} images" if len(part) > 1 else "it"
@@ -102,7 +128,7 @@ def difference(one: Tensor, other: Tensor) -> float:
 
 def differ(one: Tensor, other: Tensor) -> bool:
     """Whether two answers to the same images differ by more than rounding."""
-    return difference(one, other) > _LEAST_DIFFERENCE
+    return difference(one, other) > LEAST_DIFFERENCE
 
 
 def number(value: float) -> float | str:

@@ -47,6 +47,7 @@ def lint(
     num_classes: int,
     ids: Sequence[str] | None = None,
     for_order: tuple[Tensor, Tensor] | None = None,
+    micro_batch: int | None = None,
 ) -> list[Finding]:
     """What is wrong with how a model answers, before an attack is spent on it.
 
@@ -63,6 +64,8 @@ def lint(
       ids: what the images are called; None: their places.
       for_order: more images and labels, two or more of each class that is among them: by these the order of the labels is
         judged, one forward pass each, where `images` hold too few of each class.
+      micro_batch: how many images are measured at once: no more are asked about at once here, and where the model raises for
+        fewer, exactly so many; None: not known.
     Returns:
       One finding per name in `KINDS`, in that order, whatever the model does.
     Raises:
@@ -74,9 +77,9 @@ def lint(
         )
     found: dict[str, Finding] = {}
     with as_found(model) as held, random_state(0):
-        probe = Probe(model, images, labels, num_classes, ids, for_order)
+        probe = Probe(model, images, labels, num_classes, ids, for_order, micro_batch)
         training = [name for name, module in model.named_modules() if module.training]
-        handed = _first_asked(probe) if training else None
+        handed = _first_asked(probe)[0] if training else None
         restore(held)
         with frozen(model):
             for finding in _findings(probe, held, training, handed, data_classes):
@@ -95,15 +98,21 @@ def _findings(
     """As far as the model lets itself be asked."""
     yield behaviour.recurrent(probe.model)
     first = behaviour.answer(probe)
+    if first.severity == "error" and probe.ask_in_whole_batches():
+        again = behaviour.answer(probe)
+        first = again if again.severity == "passed" else first
     restore(held)  # asked from the same state as before, so that only the mode differs
-    logits = _first_asked(probe) if first.severity == "passed" else None
-    if first.severity == "passed" and logits is None:
-        sentence = "The model answered a few images, and gave no usable answer to all of them."
+    logits, problem = _first_asked(probe) if first.severity == "passed" else (None, "")
+    if problem and probe.ask_in_whole_batches():
+        logits, _ = _first_asked(probe)
+    if problem and logits is None:
+        sentence = f"The model answered a few images, and gave no usable answer to all of them: it {problem}."
         first = Finding("answer", "error", sentence, {"images": len(probe.images)}, "Mend the forward pass.")
     yield first
     is_finite = logits is not None and bool(torch.isfinite(logits).all())
     still = [name for name, module in probe.model.named_modules() if module.training]
-    yield behaviour.mode(training, handed, logits if is_finite else None, still)
+    is_comparable = is_finite and (handed is not None or probe.only is None)
+    yield behaviour.mode(training, handed, logits if is_comparable else None, still)
     if logits is None:
         return
     yield behaviour.own_state(held, lambda: _around_others(probe))
@@ -114,16 +123,16 @@ def _findings(
 
 
 def _of_finite(probe: Probe, logits: Tensor, data_classes: Sequence[str]) -> Iterator[Finding]:
-    again = _asked(probe)
+    again, problem = _asked(probe)
     if again is None:
-        sentence = "Asked the same a second time, the model gave no usable answer."
+        sentence = f"Asked the same a second time, the model gave no usable answer: it {problem}."
         yield Finding(
             "randomness", "error", sentence, {}, "Mend the forward pass: it must not depend on earlier calls."
         )
         return
     is_random = differ(logits, again)
     yield behaviour.randomness(logits, again)
-    yield from _safely("batch dependence", lambda: [behaviour.batch_dependence(probe, logits, is_random)])
+    yield behaviour.batch_dependence(probe, logits, is_random)
     yield behaviour.precision(probe, logits)
     yield behaviour.probabilities(logits)
     yield behaviour.constant_answers(logits, probe.labels)
@@ -132,29 +141,26 @@ def _of_finite(probe: Probe, logits: Tensor, data_classes: Sequence[str]) -> Ite
     yield from gradients(probe)
 
 
-def _first_asked(probe: Probe) -> Tensor | None:
-    """Logits; a random model draws the same whatever was drawn before, so that only its mode makes a difference."""
+def _first_asked(probe: Probe) -> tuple[Tensor | None, str]:
+    """As `_asked`; a random model draws the same whatever was drawn before, so that only its mode makes a difference."""
     with random_state(1):
         return _asked(probe)
 
 
 def _around_others(probe: Probe) -> tuple[Tensor, Tensor] | None:
-    """Answers to the same images before and after black ones; None where it gives none."""
-    before = _first_asked(probe)
-    try:
-        probe.ask(torch.zeros_like(probe.images))
-    except ModelError:
-        return None
-    after = _first_asked(probe)
+    """Answers to the same images before and after black ones; None where it gives none. Raises ModelError for the black."""
+    before, _ = _first_asked(probe)
+    probe.ask(torch.zeros_like(probe.images))
+    after, _ = _first_asked(probe)
     return None if before is None or after is None else (before, after)
 
 
-def _asked(probe: Probe) -> Tensor | None:
-    """Logits; None where the model raises or answers otherwise."""
+def _asked(probe: Probe) -> tuple[Tensor | None, str]:
+    """Logits; None and why where the model raises or answers otherwise."""
     try:
-        return probe.ask(probe.images)
-    except ModelError:
-        return None
+        return probe.ask(probe.images), ""
+    except ModelError as error:
+        return None, str(error)
 
 
 def _safely(kind: str, check: Callable[[], list[Finding]]) -> list[Finding]:

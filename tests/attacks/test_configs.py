@@ -183,6 +183,7 @@ def test_settings_that_do_not_fit_together_are_refused_in_one_sentence(cls, valu
         (PGDConfig, {"gradient": {"kind": "exact", "delta": 1}}, "gradient.exact.delta: Extra inputs"),
         (SPSA, {"num_directions": 0}, "num_directions: Input should be greater than or equal to 1"),
         (SPSA, {"delta": 0}, "delta: Input should be greater than 0"),
+        (SPSA, {"delta": 1e-9}, "delta 1e-09 is lost in the rounding of float32"),
         (SPSA, {"micro_batch": 1}, "micro_batch: Input should be greater than or equal to 2"),
         (Exact, {"num_samples": 0}, "num_samples: Input should be greater than or equal to 1"),
         (Exact, {"max_shift": -1}, "max_shift: Input should be greater than or equal to 0"),

@@ -104,7 +104,7 @@ def test_a_place_left_open_needs_a_name():
         region_mask(BoxRegion(row=0.5), _like(5, 7), None)
 
 
-@pytest.mark.parametrize("size", [(3, 3), (6, 9), (5, 7), (2, 2), (16, 1), (224, 224)])
+@pytest.mark.parametrize("size", [(3, 3), (6, 9), (5, 7), (4, 3), (16, 3), (224, 224)])
 @pytest.mark.parametrize("rows", [("..#", ".##", "###"), ("#.",), ("#", ".", "#", "."), ("#",)])
 def test_a_grid_is_stretched_over_the_image(rows, size):
     mask = region_mask(GridRegion(rows=rows), _like(*size), None)
@@ -114,6 +114,23 @@ def test_a_grid_is_stretched_over_the_image(rows, size):
         for y in range(size[0])
     ]
     assert mask[0, 0].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "vanished"),
+    [
+        (("." * 200 + "#",), (32, 32), "1 of the 1"),
+        (("#" + "." * 199 + "#",), (32, 32), "1 of the 2"),
+        (("#", ".", ".", "#"), (2, 5), "1 of the 2"),
+    ],
+)
+def test_a_grid_is_refused_where_a_cell_of_it_covers_no_pixel(rows, size, vanished):
+    with pytest.raises(UserError, match=f"{vanished} '#' of a region of .* cover no pixel of an image of {size[0]} x"):
+        region_mask(GridRegion(rows=rows), _like(*size), None)
+
+
+def test_cells_that_are_no_part_of_it_may_vanish():
+    assert region_mask(GridRegion(rows=("#.#.",)), _like(1, 2), None).tolist() == [[[[1.0, 1.0]]]]
 
 
 def test_a_mask_has_the_type_of_the_images():

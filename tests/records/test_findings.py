@@ -360,6 +360,9 @@ def test_a_list_says_nothing_of_chance(chosen, words):
     [
         ([STEPS], "passed", "100 steps, 'pgd'"),
         ([STEPS | {"num_attack_steps": 19}], "note", "has 19 steps"),
+        ([STEPS | {"num_attack_steps": 1}], "note", "has 1 step:"),
+        ([STEPS | {"objective": "divergence"}], "note", "aims elsewhere than away from the label"),
+        ([STEPS | {"objective": "divergence"}, STEPS | {"name": "b"}], "passed", "'b'"),
         ([STEPS | {"objective": "targeted", "num_attack_steps": 1000}], "note", "no worst case"),
         ([STEPS | {"objective": "targeted"}, STEPS | {"name": "b", "num_attack_steps": 20}], "passed", "'b'"),
         ([STEPS | {"objective": "multitargeted"}], "passed", "'pgd'"),

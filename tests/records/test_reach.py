@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from s3ta.plausibility import mask_share
 from s3ta.records import Finding, findings, implausible_settings, outcomes, to_table
 from s3ta.records.reach import ball_used, weaker_than_checks
 
@@ -31,6 +32,8 @@ def told(shape: list[int] | None = None, base: dict[str, Any] = PGD, **changes: 
     return [(one.kind, one.severity) for one in implausible_settings(facts)]
 
 
+SLIVER = {"kind": "grid", "rows": ["." * 200 + "#"]}
+NOTHING = ("small ball", "note")
 SHORT, LONG = ("short steps", "warning"), ("long steps", "warning")
 SMALL, LARGE = ("small ball", "warning"), ("large ball", "note")
 
@@ -50,7 +53,16 @@ SMALL, LARGE = ("small ball", "warning"), ("large ball", "note")
         ({"step_size": 0.1 / 255, "annealing": "cosine"}, [SHORT]),
         ({"step_size": 8 / 255, "annealing": "cosine"}, []),
         ({"num_attack_steps": 9}, [SHORT]),
-        ({"radius": 0.0, "step_size": 0.0}, []),
+        ({"radius": 0.0, "step_size": 0.0}, [NOTHING]),
+        ({"radius": 1e-12}, [LONG, NOTHING]),
+        ({"radius": 0.4 / 255, "step_size": 0.1 / 255}, [NOTHING]),
+        ({"radius": 0.6 / 255, "step_size": 0.1 / 255}, []),
+        ({"mask": SLIVER}, [("region", "error")]),
+        ({"mask": {"kind": "grid", "rows": ["#" + "." * 200 + "#"]}}, [("region", "error")]),  # in part
+        ({"steering": {"towards": "region", "region": SLIVER}}, [("region", "error")]),
+        ({"gradient": {"kind": "exact", "max_shift": 1000}}, [("large shift", "warning")]),
+        ({"gradient": {"kind": "exact", "max_shift": 9}}, [("large shift", "warning")]),
+        ({"gradient": {"kind": "exact", "max_shift": 8}}, []),
         ({"radius": 8.0 / 255, "step_size": 0.0}, [SHORT]),  # of a manifest that was written before it was refused
         ({"radius": 0.5, "step_size": 0.05}, [LARGE]),
         ({"radius": 0.5, "step_size": 0.05, "mask": QUARTER}, [LARGE]),
@@ -91,6 +103,8 @@ def test_what_an_l2_radius_shows(shape, changes, expected):
 def test_rates_of_adam_and_settings_of_a_transfer_are_looked_at_too():
     assert told(base=ADAM) == []
     assert told(base=ADAM, learning_rates=[[0, 1e-4], [100, 1e-5]]) == [SHORT]
+    assert told(base=ADAM, epsilon=1000.0) == told(base=ADAM, epsilon=2e-3) == [SHORT]
+    assert told(base=ADAM, epsilon=1e-3) == told(base=PGD, epsilon=1000.0) == []
     assert told(base=ADAM, radius=0.5, num_attack_steps=3) == [SHORT, LARGE]
     assert told(base={"name": "t", "kind": "transfer", "attack": PGD | {"num_attack_steps": 5}}) == [SHORT]
     assert implausible_settings({"suite": {"attacks": [{"name": "old"}, PGD]}}) == []
@@ -113,6 +127,49 @@ def test_images_that_use_little_of_an_l2_ball_are_told(share, alarms):
     assert len(ball_used(table, manifest(suite__attacks=[attack]))) == alarms
     assert ball_used(table, manifest(suite__attacks=[attack | {"keep": "best"}])) == []
     assert ball_used(table, manifest(suite__attacks=[attack | {"norm": "linf"}])) == []
+
+
+def test_advice_names_settings_that_the_attack_has():
+    def of(attack: dict[str, Any]) -> Finding:
+        return implausible_settings({"suite": {"attacks": [attack | {"num_attack_steps": 1}]}})[0]
+
+    assert "attack.learning_rates" in of(ADAM | {"learning_rates": [[0, 1e-3]]}).advice
+    assert "attack.step_size" in of(PGD).advice
+    assert "1 step goes" in of(PGD).sentence
+
+
+def test_an_l2_ball_is_judged_by_the_pixels_a_mask_really_covers():
+    """A column of 7 cells that are the first of 8 pixels: two of eight, not one of seven."""
+    mask = {"kind": "grid", "rows": ["#......"]}
+    assert mask_share(mask, 8, 8) == 2 / 8
+    assert mask_share({"kind": "box", "height": 0.01, "width": 0.5}, 8, 8) == 1 / 16, "a pixel at least"
+    assert mask_share(None, 8, 8) == 1
+
+
+def stayed(distances: Any, num_broken: int = 0, **changes: Any) -> list[str]:
+    """What is said of eleven images that end so far from the clean ones, in a ball of 8/255."""
+    part = rows("pgd", [1] * num_broken + [0] * (11 - num_broken), [0] * 11, num_steps=100)
+    part["distance"] = np.broadcast_to(np.asarray(distances, np.float32), 11).copy()
+    table = to_table(join(rows("clean", [0] * 11, [0] * 11), part))
+    return [one.kind for one in ball_used(table, manifest(suite__attacks=[PGD | changes]))]
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"keep": "best"}, {"gradient": {"kind": "spsa"}}, {"objective": "targeted"}, {"eight_bit": True}]
+)
+def test_images_that_stay_where_they_were_say_nothing(changes):
+    assert stayed(0, **changes) == stayed(0.1 / 255, **changes) == ["did not move"]
+    assert stayed(0, num_broken=9, **changes) == ["did not move"]
+    assert stayed(8 / 255, **changes) == stayed(1 / 255, **changes) == []
+
+
+def test_images_that_stay_for_a_good_reason_are_no_alarm():
+    assert stayed(0, num_broken=11) == [], "broken without a move"
+    assert stayed(0, num_broken=10) == [], "a single image"
+    assert stayed([0.0, 0.0] + [8 / 255] * 9) == [], "a few of many"
+    assert stayed([0.0] * 9 + [8 / 255] * 2, num_broken=9) == [], "they ended early, for they were broken"
+    assert stayed(0, kind="autoattack", part="fab-t") == [], "it returns the clean image where it fails"
+    assert stayed(0, radius=0.0) == stayed(0, radius=1e-12) == [], "the settings say it"
 
 
 # --- beside the checks' own attack ------------------------------------------------------------------------------------
@@ -153,6 +210,17 @@ def test_a_suite_that_breaks_clearly_less_than_a_short_attack_is_told(suite_brea
 )  # fmt: skip
 def test_an_attack_of_less_means_is_not_held_against_the_suite(changes):
     assert compared(0, 30, **changes) == []
+
+
+def test_divergence_is_and_advice_never_names_what_is_criticised():
+    assert compared(0, 30, objective="divergence")[0].severity == "warning"
+    assert "--attack pgd-100" in compared(0, 30)[0].advice
+    probes = [Finding("x", "passed", ".", {"tried": IDS, "broken": IDS, "radius": 8 / 255})]
+    table = to_table(join(rows("clean", [0] * 40, [0] * 40), rows("pgd-100", [0] * 40, [0] * 40, num_steps=100)))
+    facts = manifest(suite__attacks=[PGD | {"name": "pgd-100"}])
+    (found,) = weaker_than_checks(outcomes(table), facts, probes)
+    assert "pgd-100" in found.sentence
+    assert "--attack annealed-100" in found.advice
 
 
 def test_an_attack_of_more_means_is():

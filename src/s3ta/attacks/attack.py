@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Annotated, TypeAlias
 
@@ -32,6 +33,7 @@ from s3ta.attacks.objectives import (
 from s3ta.attacks.regions import region_mask
 from s3ta.attacks.threat import L2, Linf, Threat, whole
 from s3ta.errors import UserError
+from s3ta.plausibility import ImplausibleSettingsWarning, implausible
 from s3ta.streams import stream
 from s3ta.trace import Images, Labels, Trace
 
@@ -51,7 +53,8 @@ def run_attack(
 ) -> Attacked:
     """Run the configured attack once (one restart).
 
-    Images of 16 bits are attacked in float32, cast for the model, and come back in their own type.
+    Images of 16 bits are attacked in float32, cast for the model, and come back in float32: 16 bits are too coarse to keep
+    them in the ball.
 
     Args:
       outputs_fn: images in [0, 1] -> logits or Trace.
@@ -64,8 +67,12 @@ def run_attack(
       UserError: labels or targets that are not among the model's classes, a target that is the label, logits that are not
         (batch, classes) or not finite, no images, images outside [0, 1], or an attack that does not fit the model.
     Warns:
-      UserWarning: the model seems to answer with probabilities, whose gradients are weak, or answers in 16 bits."""
+      UserWarning: the model seems to answer with probabilities, whose gradients are weak, or answers in 16 bits; as
+        ImplausibleSettingsWarning, the settings cannot do what the radius says."""
     check_examples(clean, labels, targets)
+    for remark in implausible(config.kind, config.model_dump(mode="json"), clean.shape[1:]):
+        if remark.severity == "warning":
+            warnings.warn(f"Implausible attack settings: {remark.text}", ImplausibleSettingsWarning, stacklevel=2)
     asked_in = clean.dtype
     if asked_in in LOW_PRECISION:
         clean, start = clean.float(), None if start is None else start.float()
@@ -92,7 +99,7 @@ def run_attack(
         attacked = attacked._replace(
             images=torch.stack([threat.eight_bit(images, clean) for images in attacked.images])
         )
-    return attacked if asked_in == clean.dtype else attacked._replace(images=attacked.images.to(asked_in))
+    return attacked
 
 
 def _asked_in(dtype: torch.dtype, outputs_fn: OutputsFn) -> OutputsFn:

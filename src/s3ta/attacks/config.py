@@ -14,6 +14,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Distance = Annotated[float, BeforeValidator(parse_radius), Field(ge=0, allow_inf_nan=False)]
 """As Radius, but a Euclidean distance may be larger than 1."""
 
+_SMALLEST_DELTA = 1e-5
+"""Of SPSA's probes: a hundred times what float32 rounds a pixel to, and answers are rounded too."""
+
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -92,9 +95,18 @@ class SPSA(Config):
     num_directions: Annotated[int, Field(ge=1)] = 4096
     """Mirrored probes per step, two forward passes each: the paper's "batch size 4096" read literally (OPEN CHOICE)."""
     delta: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
-    """How far a probe goes (OPEN CHOICE)."""
+    """How far a probe goes, 1e-5 at least (OPEN CHOICE)."""
     micro_batch: Annotated[int, Field(ge=2)] = 256
     """Images in the model at once: what bounds the memory."""
+
+    @model_validator(mode="after")
+    def _probes_move(self) -> SPSA:
+        if self.delta < _SMALLEST_DELTA:
+            raise ValueError(
+                f"delta {self.delta:g} is lost in the rounding of float32, and probes would equal the image: give "
+                f"{_SMALLEST_DELTA:g} or more, such as 0.01"
+            )
+        return self
 
 
 class LoopConfig(Config):

@@ -3,11 +3,14 @@
 `training` (demo, train, show), `evaluating` (evaluate, export), `reporting` (report, predict, list).
 """
 
+import warnings
+
 from s3ta.cli import training  # isort: skip
 from s3ta.cli import evaluating  # isort: skip
 from s3ta.cli import reporting  # isort: skip
 from s3ta.cli.shared import app
 from s3ta.console import speak_plainly
+from s3ta.plausibility import ImplausibleSettingsWarning
 
 __all__ = ["app", "evaluating", "main", "reporting", "training"]
 
@@ -15,4 +18,5 @@ __all__ = ["app", "evaluating", "main", "reporting", "training"]
 def main() -> None:
     """Entry point of the program."""
     speak_plainly()
+    warnings.simplefilter("ignore", ImplausibleSettingsWarning)  # the commands say it in their own words
     app()

@@ -217,7 +217,7 @@ def _cut(table: pa.Table, last: dict[str, Outcome]) -> list[Finding]:
         "was not counted as broken, so every top-1 after it is an upper bound, and every success a lower one"
     )
     if without:
-        sentence += f"; {', '.join(map(repr, without))} has no number at all"
+        sentence += f"; {', '.join(map(repr, without))} {'has' if len(without) == 1 else 'have'} no number at all"
     advice = "Evaluate again without --budget, or with a larger one, for a number to quote."
     return [Finding("incomplete", "warning", sentence + ".", {"num_left_out": cut, "without_number": without}, advice)]
 

@@ -5,6 +5,7 @@ Each check returns what it found, also where it found nothing wrong or could not
 
 from __future__ import annotations
 
+from collections.abc import Container
 from itertools import pairwise
 from typing import Any
 
@@ -35,6 +36,19 @@ def settings_of(manifest: dict[str, Any]) -> Settings:
 def uses_gradients(attack: dict[str, Any]) -> bool:
     """Whether an attack goes by gradients of the model, and not by its answers alone."""
     return attack.get("part") != "square" and (attack.get("gradient") or {}).get("kind") != "spsa"
+
+
+def aims_away(attack: dict[str, Any]) -> bool:
+    """Whether an attack aims away from the true label. Divergence aims away from the model's own answer, right or wrong, and
+    has no gradient at the clean image: it is for training, and no worst case."""
+    return attack.get("objective", "untargeted") in ("untargeted", "multitargeted")
+
+
+def another_attack(names: Container[str]) -> str:
+    """What to type for a strong attack by gradients that is none of these: advice must not be what is criticised."""
+    known = (name for name in ("pgd-100", "annealed-100", "annealed-margin-100") if name not in names)
+    name = next(known, None)
+    return f"--attack {name}" if name else "--suite autoattack"
 
 
 def more_steps_help(reduced: list[Outcome], settings: Settings) -> list[Finding]:
@@ -175,28 +189,32 @@ def worst_case(manifest: dict[str, Any]) -> list[Finding]:
     attacks = manifest["suite"]["attacks"]
     own = [attack for attack in attacks if attack.get("kind") != "transfer"]
     guided = [attack for attack in own if uses_gradients(attack)]
-    away = {
-        attack["name"]: attack.get("num_attack_steps") or 0
-        for attack in guided
-        if attack.get("objective") != "targeted"
-    }
+    away = {attack["name"]: attack.get("num_attack_steps") or 0 for attack in guided if aims_away(attack)}
+    other = another_attack([attack["name"] for attack in attacks])
+    is_random = all(attack.get("objective") == "targeted" for attack in guided)
+    named = "'random targets'" if is_random else "its objective"
+    aim = (
+        "has a random target: top-1 under random targets"
+        if is_random
+        else "aims elsewhere than away from the label: that"
+    )
     evidence: dict[str, Any] = {"num_attacks": len(attacks), "num_untargeted": len(away)}
     for among, what, advice in (
-        (attacks, "The suite has no attack: nothing is said about robustness.", "Add one, such as --attack pgd-100."),
+        (attacks, "The suite has no attack: nothing is said about robustness.", f"Add one, such as {other}."),
         (
             own,
             "Every image was made on another model: that a model withstands those says little about attacks on itself.",
-            "Attack the model itself, such as with --attack pgd-100.",
+            f"Attack the model itself, such as with {other}.",
         ),
         (
             guided,
             "No attack of the suite uses gradients: attacks by answers alone are weak.",
-            "Add one that does, such as --attack pgd-100.",
+            f"Add one that does, such as {other}.",
         ),
         (
             away,
-            "Every attack of the suite has a random target: top-1 under random targets is no worst case.",
-            "Say 'random targets' beside the number; for a worst case add an untargeted attack, such as --attack pgd-100.",
+            f"Every attack of the suite {aim} is no worst case.",
+            f"Say {named} beside the number; for a worst case add an untargeted attack, such as {other}.",
         ),
     ):
         if not among:
@@ -204,12 +222,11 @@ def worst_case(manifest: dict[str, Any]) -> list[Finding]:
     strongest = max(away, key=lambda name: away[name])
     evidence |= {"attack": strongest, "num_attack_steps": away[strongest]}
     if away[strongest] < ENOUGH_STEPS:
-        sentence = (
-            f"The longest untargeted attack of the suite, '{strongest}', has {away[strongest]} steps: it is a weak one."
-        )
+        length = _steps(away[strongest])
+        sentence = f"The longest untargeted attack of the suite, '{strongest}', has {length}: it is a weak one."
         advice = "Use 100 steps or more, or --suite autoattack, before a number is called robustness."
         return [Finding("weak attack", "note", sentence, evidence, advice)]
-    sentence = f"The suite has an untargeted attack by gradients of {away[strongest]} steps, '{strongest}'."
+    sentence = f"The suite has an untargeted attack by gradients of {_steps(away[strongest])}, '{strongest}'."
     return [Finding("weak attack", "passed", sentence, evidence)]
 
 
@@ -224,6 +241,10 @@ def _by_attack(reduced: list[Outcome]) -> dict[str, list[Outcome]]:
 
 def _cross(of_a: np.ndarray, of_b: np.ndarray) -> PairedCounts:
     return PairedCounts(*(int(x.sum()) for x in (of_a & of_b, of_a & ~of_b, ~of_a & of_b, ~of_a & ~of_b)))
+
+
+def _steps(number: int) -> str:
+    return "1 step" if number == 1 else f"{number} steps"
 
 
 def _points(share: float) -> str:

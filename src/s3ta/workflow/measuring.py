@@ -33,6 +33,7 @@ from s3ta.explain import KEPT, gallery
 from s3ta.files import UnwritableError, part_use, read_arrays, read_json, sha256, sole_use, write_arrays
 from s3ta.guard import guarded, reason
 from s3ta.models import card_of, device_of
+from s3ta.plausibility import ImplausibleSettingsWarning
 from s3ta.progress import Reporter, console, progress, waiting
 from s3ta.ranks import Ranks, own_device, ranks
 from s3ta.records import LISTED, Ledger, implausible_settings
@@ -164,6 +165,7 @@ def _run(
             f"{card_of(model).name} {suite.name}, passes", total(suite, num_own(measured, own)).num_evaluations
         )
     with report as tell, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImplausibleSettingsWarning)  # said above
         if checks != "none":  # the lint has said it
             warnings.filterwarnings("ignore", SAID_BY_THE_LINT, UserWarning)
         fill(model, dataset, suite, ledger, positions, settings, tell, images, shard)
@@ -171,12 +173,15 @@ def _run(
 
 
 def _warn_of_settings(facts: dict[str, Any], *, strict: bool, aloud: bool) -> None:
-    """Attacks that cannot do what their radius says, before they are run. Raises UserError for them if strict."""
-    warned = [one for one in implausible_settings(facts) if one.severity == "warning"]
-    if strict and warned:
-        raise UserError(f"Not evaluated: {' '.join(one.told for one in warned)}")
-    for one in warned if aloud else ():
-        console.print(f"warning: {one.kind}: {one.told}", markup=False, soft_wrap=True)
+    """Attacks that cannot do what their radius says, before they are run. Raises UserError for them if strict, and always for
+    those that would be refused when they run."""
+    remarks = [one for one in implausible_settings(facts) if one.severity in ("error", "warning", "note")]
+    refused = [one for one in remarks if one.severity == "error" or (strict and one.severity == "warning")]
+    if refused:
+        raise UserError(f"Not evaluated: {' '.join(one.told for one in refused)}")
+    for one in remarks if aloud else ():
+        if one.severity == "warning" or one.evidence.get("nothing_moves"):
+            console.print(f"{one.severity}: {one.kind}: {one.told}", markup=False, soft_wrap=True)
 
 
 def _identified(measured: Measured, suite: Suite, folder: Path) -> dict[str, Any]:
@@ -256,6 +261,7 @@ def _finish(measured: Measured, suite: Suite, ledger: Ledger, checks: Checks) ->
         console.print(f"warning: the pictures for the report could not be drawn: {reason(error)}")
     if checks != "none":
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ImplausibleSettingsWarning)  # the experiments attack briefly on purpose
             warnings.filterwarnings("ignore", SAID_BY_THE_LINT, UserWarning)
             check_afterwards(measured, suite, ledger, full=checks == "full")
 

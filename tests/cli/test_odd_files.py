@@ -271,6 +271,14 @@ def test_a_run_trained_on_numbers_keeps_the_order_of_its_classes(here: Path) -> 
     assert labels == {name: sorted(names).index(name) for name in names}
 
 
+def test_one_class_is_refused_before_anything_is_written(here: Path) -> None:
+    root = greys(here / "set", ["images"], "train", 8)
+    settings = (f"data.source=folder:{root}", "data.image_size=60", "data.num_validation=2", "data.channels=1")
+    train = ("train", "digits/resnetv2_mini_dense", *settings, "model.num_classes=1", "batch_size=4", "--tiny")
+    refused(s3ta(*train, "--device", "cpu", "--out", "run"), "folder:set has one class, 'images': there is nothing")
+    assert not (here / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("source", "root", "named"),
     [

@@ -157,6 +157,11 @@ def _ready(recipe: TrainConfig, out: Path, place: Place, rank: Ranks) -> _Ready:
         validation = readable(validation, spread(len(validation.ids)))
     vision = recipe.model.vision
     check_fit(data, channels=vision.in_channels, num_classes=recipe.model.num_classes, image_size=vision.image_size)
+    if recipe.model.num_classes < 2:
+        raise UserError(
+            f"{recipe.data.source} has one class, '{data.classes[0]}': there is nothing to tell apart. Training needs a folder "
+            "for each of two or more classes, train/CLASS/*, and model.num_classes set to their number."
+        )
     steps_per_epoch(data, recipe.batch_size)
     return _Ready(recipe, data, validation, own_device(device_at(place)), num_parameters(model))
 

@@ -28,6 +28,7 @@ from s3ta.evaluate.suites import (
     suite_of,
     transfer_suite,
 )
+from s3ta.evaluate.trials import chunk_seconds
 from s3ta.evaluate.variants import changed_suite, tiny_suite
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "TransferConfig",
     "changed_suite",
     "choose_examples",
+    "chunk_seconds",
     "describe_suites",
     "evaluate",
     "fill",

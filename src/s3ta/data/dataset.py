@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
-from s3ta.data.listing import quoted
+from s3ta.data.listing import ARCHIVES, quoted
 from s3ta.errors import UserError
 from s3ta.streams import stream
 from s3ta.trace import Images, Labels
@@ -214,6 +214,9 @@ def unlike_folders(dataset: Dataset, num_classes: int, classes: Sequence[str] | 
         parts.append(f"{quoted(odd)} {_is(odd)} named otherwise than all others")
     if links := left_out.first.get("link", []):
         parts.append(f"{quoted(links)} {_is(links)} a link that leads nowhere")
+    packed = [name for name in left_out.first.get("suffix", []) if name.lower().endswith(ARCHIVES)]
+    if packed and len(dataset.classes) < num_classes:
+        parts.append(f"{quoted(packed)} {_is(packed)} packed and may be what is missing: unpack it")
     if not parts and len(dataset.classes) == 1:
         parts.append(
             f"its only class folder is '{dataset.classes[0]}', so its images seem not to be sorted into classes"

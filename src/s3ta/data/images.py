@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,10 @@ def load_image(path: Path, size: int, channels: int, how: Preprocessing = DEFAUL
     return np.ascontiguousarray(pixels[None] if channels == 1 else pixels.transpose(2, 0, 1))
 
 
-def _why(error: Exception) -> str:
+_LFS = b"version https://git-lfs"
+
+
+def _why(error: Exception, path: Path) -> str:
     """What is wrong with a file that Pillow does not open, after its name."""
     number = error.errno if isinstance(error, OSError) else None
     known = {
@@ -45,6 +49,12 @@ def _why(error: Exception) -> str:
         return known[number]
     if number is not None and isinstance(error, OSError):
         return f"cannot be read ({error.strerror or type(error).__name__})"
+    with suppress(OSError), path.open("rb") as file:
+        beginning = file.read(len(_LFS))
+        if not beginning:
+            return "is empty: it has no bytes"
+        if beginning == _LFS:
+            return "is a Git LFS pointer, not the image: run git lfs pull"
     return f"cannot be read as an image ({type(error).__name__}): it is damaged or of another kind"
 
 
@@ -89,7 +99,7 @@ def decoded(path: Path, size: int, channels: int, how: Preprocessing = DEFAULT) 
             f"{name} is too large: it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels."
         ) from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, struct.error) as error:
-        raise UserError(f"{name} {_why(error)}.") from None
+        raise UserError(f"{name} {_why(error, path)}.") from None
     width, height = scaled_size(picture.size, size, how)
     if width * height > MOST_PIXELS:
         raise UserError(

@@ -96,7 +96,12 @@ def from_json(cls: type[ConfigT], text: str | bytes, where: str) -> ConfigT:
 
 def config_hash(config: Config) -> str:
     """Twelve hexadecimal digits that change whenever the config's identity does."""
-    canonical = json.dumps(config.identity(), sort_keys=True)
+    return identity_hash(config.identity())
+
+
+def identity_hash(identity: dict[str, Any]) -> str:
+    """As `config_hash`, of an identity."""
+    canonical = json.dumps(identity, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 

@@ -24,6 +24,8 @@ from s3ta.console import plain_console
 console = plain_console(stderr=True)
 _PATIENCE, _AGAIN = 4.0, 60.0
 """Seconds after which a piece of work without a bar is named, and is named again."""
+_APART = 2.0
+"""Seconds between two lines of `LineReporter`."""
 _speakers: list[object] = []
 """Who tells what is going on, outermost first; only the last one speaks."""
 
@@ -112,19 +114,25 @@ class _BarReporter:
 
 
 class LineReporter:
-    """Where there is no terminal: a line at the start, each tenth of the way and at the end, with the time left."""
+    """Where there is no terminal: a line at the start, each tenth of the way and at the end, with the time left. Lines
+    between the first and the last are at least `_APART` seconds apart."""
 
     def __init__(self, description: str, total: int) -> None:
         self.description, self.total = description, total
         self.first, self.began, self.next_line, self.finished = -1, 0.0, 0, False
+        self.last_line = -_APART
+        """When the line before was printed, in seconds since the first report."""
 
     def __call__(self, completed: int, note: str = "") -> None:
         if self.first < 0:  # where an earlier, interrupted run stood
             self.first, self.began, self.next_line = completed, time.monotonic(), completed
         if completed < min(self.next_line, self.total) or self.finished:
             return
-        self.next_line, self.finished = completed + max(1, self.total // 10), completed >= self.total
         elapsed, done = time.monotonic() - self.began, completed - self.first
+        if completed < self.total and elapsed - self.last_line < _APART:
+            return
+        self.next_line, self.finished = completed + max(1, self.total // 10), completed >= self.total
+        self.last_line = elapsed
         left = ""
         if done > 0 and completed < self.total:
             left = f", about {elapsed / done * (self.total - completed):.0f} s left"

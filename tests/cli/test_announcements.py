@@ -74,6 +74,15 @@ def _announced(monkeypatch, upcoming: Upcoming, at: Pace, settings: Settings = S
     return announcing.announcement(measured, QUICK, announcing.Shard(), upcoming)
 
 
+def test_what_takes_moments_is_announced_as_a_few_seconds_and_what_was_tried_counts(monkeypatch):
+    quick = Pace(1e-9, 1e-9, 1e-9)
+    monkeypatch.setattr(announcing, "chunk_seconds", lambda *given: {1: 0.1})
+    assert "evaluations, a few seconds here" in _announced(monkeypatch, Upcoming(EVERYTHING, 0, NOTHING), quick)
+    monkeypatch.setattr(announcing, "chunk_seconds", lambda *given: {1: 9.0})
+    assert "about 18 s here" in _announced(monkeypatch, Upcoming(EVERYTHING, 0, NOTHING), quick)
+    assert "about 9 s here" in _announced(monkeypatch, Upcoming({3}, 0, NOTHING), quick)
+
+
 EVERYTHING = set(range(2 * len(stages(QUICK))))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from s3ta.data import locate
 from s3ta.records import Ledger
 
 from .tints import contents, done, refused, rows, s3ta
@@ -267,3 +269,30 @@ def test_a_run_trained_on_numbers_keeps_the_order_of_its_classes(here: Path) -> 
     assert Ledger.read(here / "out").manifest["data"]["classes"] == sorted(names)
     labels = {row["example_id"].split("/")[1]: row["label"] for row in rows(here / "out", attack="clean")}
     assert labels == {name: sorted(names).index(name) for name in names}
+
+
+def test_one_class_is_refused_before_anything_is_written(here: Path) -> None:
+    root = greys(here / "set", ["images"], "train", 8)
+    settings = (f"data.source=folder:{root}", "data.image_size=60", "data.num_validation=2", "data.channels=1")
+    train = ("train", "digits/resnetv2_mini_dense", *settings, "model.num_classes=1", "batch_size=4", "--tiny")
+    refused(s3ta(*train, "--device", "cpu", "--out", "run"), "folder:set has one class, 'images': there is nothing")
+    assert not (here / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "root", "named"),
+    [
+        ("folder:my sets/set", ".", "'my sets'"),
+        ("folder:set", "data", "data"),
+        ("folder:/d/tr_ok", "data", "/d"),
+        ("npz:a/b.npz", "up", "up/a"),
+    ],
+)
+def test_the_next_command_finds_the_data_that_were_trained_on(
+    monkeypatch: pytest.MonkeyPatch, source: str, root: str, named: str
+) -> None:
+    monkeypatch.setattr("s3ta.workflow.train_run", lambda *given, **more: True)
+    words = ("digits/resnetv2_mini_dense", f"data.source={source}", "data.image_size=60", "data.num_validation=2")
+    shown = done("train", *words, "--data-root", root, "--out", "a run")
+    assert shown.stdout.endswith(f"\nNext: s3ta evaluate 'a run' --data-root {named}\n")
+    assert locate(source, Path(root)).root == Path(shlex.split(named)[0])

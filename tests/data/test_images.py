@@ -109,7 +109,7 @@ def _bad(folder, kind):
     ("kind", "words"),
     [
         ("text", "cannot be read as an image"),
-        ("empty", "cannot be read as an image"),
+        ("empty", "is empty"),
         ("truncated", "cannot be read as an image"),
         ("folder", "is a folder, not an image"),
         ("missing", "does not exist"),
@@ -296,3 +296,21 @@ def test_a_lack_of_memory_is_no_damage(tmp_path, monkeypatch):
         load_image(path, 9, 3)
     with pytest.raises(MemoryError):
         has_transparency(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty: it has no bytes."),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
+            "is a Git LFS pointer, not the image: run git lfs pull.",
+        ),
+        (b"version", "cannot be read as an image"),
+    ],
+)
+def test_files_that_only_stand_for_an_image_are_told(tmp_path, content, words):
+    (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        load_image(tmp_path / "x.png", 8, 3)
+    assert f"x.png {words}" in str(caught.value)

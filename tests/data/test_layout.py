@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -284,3 +285,47 @@ def test_what_lies_beside_the_parts_is_counted_and_changes_nothing(tmp_path, par
     assert list(after.ids) == list(before.ids)
     assert after.fingerprint == before.fingerprint
     assert content_of(after) == content_of(before)
+
+
+def test_folders_that_are_the_same_one_are_told(tmp_path):
+    """F28 to F30: a class that is a link to another, a folder linked twice in a class, and val that is train."""
+    part = tree(tmp_path / "set", "train", ("ant", "bee"), 3)
+    picture(part / "bee" / "deep" / "9.png")
+    assert listing_line(opened(tmp_path / "set", "train", num_validation=0)) == ""
+    (part / "cow").symlink_to("ant")
+    (part / "bee" / "more").symlink_to("deep")
+    data = opened(tmp_path / "set", "train", num_validation=0)
+    assert len(data.ids) == 3 + 4 + 1 + 3
+    said = listing_line(data)
+    assert "4 files are used twice, 3 of them under two classes: " in said
+    assert "is the same folder as" in said
+    (tmp_path / "set" / "val").symlink_to("train")
+    said = listing_line(opened(tmp_path / "set"))
+    assert "the test part is the same folder as the training part" in said
+
+
+def test_a_folder_that_lies_in_the_current_one_is_named(tmp_path, monkeypatch):
+    tree(tmp_path / "d" / "ok")
+    monkeypatch.chdir(tmp_path)
+    config = DataConfig(source="folder:ok", image_size=8)
+    with pytest.raises(
+        UserError, match=r"data/d/ok does not exist, but d/ok lies here: .* folder:d/ok with --data-root \."
+    ):
+        open_dataset(config, "test", Path("data/d"))
+    with pytest.raises(UserError, match="name the folder that holds it with --data-root"):
+        open_dataset(config, "test", Path("data/e/f"))
+
+
+@pytest.mark.parametrize("name", ["data/test-00000-of-00001.parquet", "train.parquet"])
+def test_a_parquet_data_set_is_named_as_one(tmp_path, name):
+    path = tmp_path / "set" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"PAR1")
+    assert f"but a Parquet data set ({name}), which is not read: save its images" in _sentence(tmp_path / "set")
+
+
+def test_an_archive_beside_the_class_folders_may_be_the_missing_class(tmp_path):
+    tree(tmp_path / "set", classes=("class0", "class1"))
+    (tmp_path / "set" / "val" / "class2.zip").write_bytes(b"PK")
+    assert "'val/class2.zip' is packed and may be what is missing" in _misfit(tmp_path / "set", 3)
+    assert "packed" not in _misfit(tmp_path / "set", 1)

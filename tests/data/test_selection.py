@@ -257,3 +257,21 @@ def test_memory_does_not_grow_with_the_number_of_files(flowers):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + big.nbytes / 2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("/data/set/val/hen/1.png\n/data/set/val/hen/2.png\n", "these are absolute paths: give names relative to"),
+        ("C:\\set\\val\\hen\\9.png\n", "these are absolute paths"),
+        ("id;label\nhen/1.png;0\n", "cells seem to be separated by ';': use commas"),
+        ("example_id\tlabel\nhen/1.png\t0\n", "cells seem to be separated by tabs: use commas"),
+        ('["hen/1.png", "hen/2.png"]\n', "this seems to be JSON"),
+        ('[\n  "hen/1.png",\n  "hen/2.png"\n]\n', "this seems to be JSON"),
+    ],
+)
+def test_lists_in_another_form_are_told_by_it(tmp_path, text, words):
+    (tmp_path / "ids.txt").write_text(text)
+    with pytest.raises(UserError, match="are not in listed") as caught:
+        select_ids(BIRDS, read_ids(tmp_path / "ids.txt"))
+    assert words in str(caught.value)

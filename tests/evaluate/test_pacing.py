@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from s3ta.attacks import SPSA, PGDConfig
 from s3ta.errors import UserError
-from s3ta.evaluate import pacing
+from s3ta.evaluate import NamedAttack, Suite, pacing, stages, trials
 from s3ta.models import Manner
-from tests.evaluate.small import SETTINGS, some_digits
+from tests.evaluate.small import SETTINGS, small_suite, some_digits
 
 
 @pytest.fixture
@@ -63,6 +64,39 @@ def test_gradients_are_timed_in_the_arithmetic_of_the_search_and_in_float32(cloc
     assert _pace(clock) == pytest.approx((0.03, 0.01, 0.03))
     assert _pace(clock, precision="bfloat16") == pytest.approx((0.24, 0.01, 0.03))
     assert _pace(clock, precision="bfloat16", gradients=False) == pytest.approx((0, 0.01, 0))
+
+
+@pytest.mark.parametrize("directions", [None, 1, 4096])
+def test_a_chunk_takes_what_short_runs_of_the_attack_itself_took(monkeypatch, clock, directions):
+    """0.2 s for a run, and 0.004 s for a step with one direction: none of it is seen in a pass of a millisecond."""
+    gradient = {} if directions is None else {"gradient": SPSA(num_directions=directions, micro_batch=80)}
+    attack = PGDConfig(objective="untargeted", num_attack_steps=50, read_outs=(10,), **gradient)
+
+    def run_piece(model, searcher, dataset, piece, settings, images, batch):
+        config = piece.stage.attack.attack
+        clock[0] += 0.2 + 0.004 * config.num_attack_steps * getattr(config.gradient, "num_directions", 1)
+        runs.append((config.num_attack_steps, config.read_outs, getattr(config.gradient, "num_directions", None)))
+
+    runs = []
+    monkeypatch.setattr(trials, "run_piece", run_piece)
+    suite = Suite(name="s", description="", attacks=(NamedAttack(name="a", attack=attack),), gallery_attack="a")
+    model, at = _Timed([0.0]), pacing.Pace(0.001, 0.001, 0.001)
+    times = trials.chunk_seconds(model, some_digits(3), [0, 1, 2], stages(suite), SETTINGS, at)
+    per_step = 0.004 * (directions or 1)
+    assert times == pytest.approx({1: 0.2 + 50 * per_step + 0.001}, rel=0.02)
+    assert [(steps, outs) for steps, outs, _ in runs] == [(1, ()), (1, ()), (runs[2][0], ())]
+    assert all(number in (directions, 10) for _, _, number in runs), "probes are few while the time is taken"
+    slow = pacing.Pace(0.2, 0.1, 0.2)
+    assert trials.chunk_seconds(model, some_digits(3), [0, 1, 2], stages(suite), SETTINGS, slow) == {}
+
+
+def test_an_attack_that_raises_is_told_by_the_run_not_by_its_estimate(monkeypatch):
+    def run_piece(*given):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(trials, "run_piece", run_piece)
+    model, at = _Timed([0.0]), pacing.Pace(0.001, 0.001, 0.001)
+    assert trials.chunk_seconds(model, some_digits(3), [0, 1, 2], stages(small_suite()), SETTINGS, at) == {}
 
 
 def test_a_model_without_gradients_is_refused_where_they_are_needed():

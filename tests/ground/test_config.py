@@ -237,6 +237,7 @@ def _another(path, annotation, value):
 
 
 WITHOUT_WEIGHT = {
+    "data.on_unreadable",
     "compute.must_agree",
     "source",
     "departures",

@@ -38,7 +38,24 @@ def test_a_total_below_ten(capsys, clock):
     with progress("work", 3) as report:
         for done in range(4):
             report(done)
+            clock[0] += 2
     assert [line.partition(",")[0] for line in _lines(capsys)] == ["work: 0/3", "work: 1/3", "work: 2/3", "work: 3/3"]
+
+
+def test_what_is_over_at_once_is_told_in_two_lines(capsys, clock):
+    with progress("reading", 20) as report:
+        for done in range(21):
+            clock[0] += 0.005
+            report(done)
+    assert _lines(capsys) == ["reading: 0/20", "reading: 20/20"]
+
+
+def test_a_line_that_came_too_soon_comes_later(capsys, clock):
+    with progress("work", 10) as report:
+        for done, seconds in enumerate((0, 1.0, 0.5, 0.6, 0.1, 2.5)):
+            clock[0] += seconds
+            report(done)
+    assert [line.partition(",")[0] for line in _lines(capsys)] == ["work: 0/10", "work: 3/10", "work: 5/10"]
 
 
 def test_long_lines_are_not_broken(capsys, clock):

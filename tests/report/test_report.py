@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from s3ta.cli import app
 from s3ta.errors import UserError
 from s3ta.report import build_report
 from s3ta.report.runs import without_paths
@@ -268,6 +270,17 @@ def test_an_unfinished_ledger_is_told_at_the_top_and_not_compared(tmp_path):
     assert "Not compared. The two evaluations cannot be compared: example 'digit-" in page.words
     with pytest.raises(UserError, match="seed is 0 in the first and 1"):
         build(tmp_path, runs[1], make_run(tmp_path / "c", "other seed", seed=1))
+
+
+def test_an_unfinished_ledger_is_told_on_the_console(tmp_path):
+    runs = [make_run(tmp_path / "a", "done"), make_run(tmp_path / "b", "half", num_done=2)]
+    words = ["report", *map(str, runs), "--out", str(tmp_path / "page.html"), "--table", str(tmp_path / "all.csv")]
+    shown = CliRunner().invoke(app, words)
+    assert shown.exit_code == 0
+    assert [line for line in shown.stderr.splitlines() if "unfinished" in line] == [
+        f"warning: {runs[1]}, unfinished: 2 of 3 chunks. Its numbers are about the finished part, and attacks may have met "
+        "different examples; run the same evaluation again to finish it."
+    ]
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"num_examples": 43}])

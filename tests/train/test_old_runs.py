@@ -70,3 +70,31 @@ def test_a_run_of_the_first_program_goes_on(tmp_path, kind):
     with safe_open(str(folder / "checkpoint.safetensors"), "pt") as file:
         about = json.loads(file.metadata()["s3ta"])
     assert about["config"] == to_json(config)
+
+
+@pytest.mark.parametrize(("before", "after"), [("fail", "skip"), ("skip", "fail")])
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_stopped_run_goes_on_with_another_word_on_damaged_files(tmp_path, before, after, is_old):
+    """Checkpoints bore a hash that told `skip` from `fail`."""
+    first, second = (recipe("resnet", data={"on_unreadable": value}) for value in (before, after))
+    claim(tmp_path, first)
+    with pytest.raises(Crash):
+        run(first, tmp_path, crash_at(5))
+    if is_old:
+        path = tmp_path / "checkpoint.safetensors"
+        with safe_open(str(path), "pt") as file:
+            about = json.loads(file.metadata()["s3ta"])
+        about["recipe"] = f"{first.earlier_hash() if before == 'skip' else config_hash(first)}/f00d"
+        save_file(load_file(path), path, metadata={"s3ta": json.dumps(about)})
+    claim(tmp_path, second)
+    run(second, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    assert [line for line in lines if line["kind"] == "on_unreadable"] == [
+        {"kind": "on_unreadable", "step": 4, "value": after}
+    ]
+    with safe_open(str(tmp_path / "checkpoint.safetensors"), "pt") as file:
+        assert json.loads(file.metadata()["s3ta"])["recipe"] == f"{config_hash(first)}/f00d"
+
+
+def test_the_earlier_hash_of_skip_is_what_it_was():
+    assert recipe("resnet", data={"on_unreadable": "skip"}).earlier_hash() == "6af9154aa9e4"

@@ -21,7 +21,16 @@ from s3ta.cli.opening import (
     opening_of,
     preprocessing_of,
 )
-from s3ta.cli.shared import Device, ReturnMemory, app, before_the_first_pass, out_console, plain_errors, say_report
+from s3ta.cli.shared import (
+    Device,
+    ReturnMemory,
+    app,
+    before_the_first_pass,
+    err_console,
+    out_console,
+    plain_errors,
+    say_report,
+)
 from s3ta.errors import UserError, unknown_name
 from s3ta.progress import waiting
 
@@ -53,7 +62,7 @@ def report(
     ] = None,
 ) -> None:
     """Write one self-contained HTML page from the records of one or more runs. Runs no model."""
-    from s3ta.report import build_report, write_findings, write_paper_table, write_table
+    from s3ta.report import build_report, unfinished, write_findings, write_paper_table, write_table
 
     chosen = suite or _common_suite(runs)
     with waiting("drawing the page"):
@@ -61,6 +70,8 @@ def report(
     for path, write in ((table, write_table), (paper, write_paper_table), (findings, write_findings)):
         if path is not None:
             write(runs, chosen, path)
+    for line in unfinished(runs, chosen):
+        err_console.print(f"warning: {line}", markup=False, soft_wrap=True)
     say_report(page)
 
 

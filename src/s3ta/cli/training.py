@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,6 +73,7 @@ def train(
 
     Under torchrun the processes share every batch, one GPU each."""
     before_the_first_pass(return_memory=return_memory)
+    from s3ta.data import locate
     from s3ta.workflow import Place, train_run
 
     config = _resolved(recipe, overrides or [], tiny, batch_size)
@@ -80,8 +82,8 @@ def train(
     if trained is None:  # the first process of torchrun says the rest
         return
     out_console.print(f"{'Trained' if trained else 'Already trained'}: {folder}", markup=False)
-    where = f" --data-root {data_root}" if config.data.source != "digits" else ""
-    out_console.print(f"Next: s3ta evaluate {folder}{where}", markup=False)
+    where = ["--data-root", str(locate(config.data.source, data_root).root)] if config.data.source != "digits" else []
+    out_console.print(f"Next: {shlex.join(['s3ta', 'evaluate', str(folder), *where])}", markup=False, soft_wrap=True)
 
 
 @app.command(

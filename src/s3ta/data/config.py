@@ -42,13 +42,11 @@ class DataConfig(Config):
     default; in evaluation what the model's authors do, where it is known."""
     on_unreadable: Literal["fail", "skip"] = "fail"
     """Training image files that cannot be read. fail: stop, naming the file; skip: take another example, drawn from the seed,
-    in its place."""
+    in its place. It may change when a stopped run goes on."""
 
     def identity(self) -> dict[str, Any]:
-        """All settings; those that had no name once only where they are not the default."""
-        settings = self.model_dump(mode="json")
-        if self.on_unreadable == "fail":
-            del settings["on_unreadable"]
+        """All settings but what is done about damage; those that had no name once only where they are not the default."""
+        settings = self.model_dump(mode="json", exclude={"on_unreadable"})
         if self.preprocessing in (None, DEFAULT):
             del settings["preprocessing"]
         return settings

@@ -87,7 +87,7 @@ def _read(path: Path) -> tuple[bytes, str]:
         modified = datetime.fromtimestamp(int(path.stat().st_mtime), UTC).isoformat()
         return path.read_bytes(), modified
     except OSError as error:
-        raise UserError(f"{on_one_line(path)} {why_unreadable(error)}.") from None
+        raise UserError(f"{on_one_line(path)} {why_unreadable(error, path)}.") from None
 
 
 def open_folder(config: DataConfig, split: str, base: Path) -> Dataset:

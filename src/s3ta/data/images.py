@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,10 @@ def load_image(path: Path, size: int, channels: int, how: Preprocessing = DEFAUL
     return np.ascontiguousarray(pixels[None] if channels == 1 else pixels.transpose(2, 0, 1))
 
 
-def why_unreadable(error: Exception) -> str:
+_LFS = b"version https://git-lfs"
+
+
+def why_unreadable(error: Exception, path: Path) -> str:
     """What is wrong with a file that Pillow does not open, after its name."""
     number = error.errno if isinstance(error, OSError) else None
     known = {
@@ -45,6 +49,12 @@ def why_unreadable(error: Exception) -> str:
         return known[number]
     if number is not None and isinstance(error, OSError):
         return f"cannot be read ({error.strerror or type(error).__name__})"
+    with suppress(OSError), path.open("rb") as file:
+        beginning = file.read(len(_LFS))
+        if not beginning:
+            return "is empty: it has no bytes"
+        if beginning == _LFS:
+            return "is a Git LFS pointer, not the image: run git lfs pull"
     return f"cannot be read as an image ({type(error).__name__}): it is damaged or of another kind"
 
 
@@ -107,7 +117,7 @@ def looked_over(
     except (UserError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - Pillow's plug-ins raise anything
-        raise UserError(f"{name} {why_unreadable(error)}.") from None
+        raise UserError(f"{name} {why_unreadable(error, path)}.") from None
     width, height = scaled_size(picture.size, size, how)
     if width * height > MOST_PIXELS:
         raise UserError(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from s3ta.data.listing import (
+    ARCHIVES,
     ImageFile,
     Kind,
     LeftOut,
@@ -25,6 +26,7 @@ from s3ta.data.listing import (
     on_one_line,
     printable,
     quoted,
+    used_twice,
     walk,
 )
 from s3ta.errors import UserError
@@ -35,7 +37,6 @@ ANNOTATIONS, ANNOTATED = "val_annotations.txt", "images"
 _NO_IMAGES = "holds no images"
 _FOLDERS = {"train": ("train",), "test": TEST_FOLDERS}
 _REASONS: dict[Kind, Reason] = {"folder": "circle", "circle": "circle", "special": "special", "gone": "link"}
-_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar", ".gz")
 
 
 class Part(NamedTuple):
@@ -95,7 +96,10 @@ def part_of(base: Path, split: str) -> Part:
             f"{on_one_line(base / inside)} holds no images: expected CLASS/*.jpg and the like"
             + (f" ({why})." if why else ".")
         )
-    return Part(inside, classes, images, left_out, f"{note}, so {inside}/ is used" if note else "")
+    notes = [f"{note}, so {inside}/ is used" if note else "", used_twice(images, left_out)]
+    if split == "test" and "train" in folder_names and os.path.samefile(base / inside, base / "train"):
+        notes.append("the test part is the same folder as the training part")
+    return Part(inside, classes, images, left_out, "; ".join(filter(None, notes)))
 
 
 def _count_beside_splits(base: Path, left_out: LeftOut) -> None:
@@ -119,18 +123,29 @@ def refuse_no_folder(base: Path) -> None:
     if is_folder:
         return
     if base.is_file():
-        if base.name.lower().endswith(_ARCHIVES):
+        if base.name.lower().endswith(ARCHIVES):
             raise UserError(f"{name} is an archive: unpack it, and name the folder that comes out of it.")
         advice = f"name it as npz:{name}" if base.suffix == ".npz" else "name the folder that holds the images"
         raise UserError(f"{name} is a file, not a folder: {advice}.")
     packed = next(
-        (path for path in (base.with_name(base.name + suffix) for suffix in _ARCHIVES) if path.is_file()), None
+        (path for path in (base.with_name(base.name + suffix) for suffix in ARCHIVES) if path.is_file()), None
     )
     if packed is not None:
         raise UserError(
             f"The data folder {name} does not exist, but {on_one_line(packed.name)} lies there: unpack it first."
         )
+    here = next((path for path in _endings(base) if path.is_dir()), None)
+    if here is not None:
+        raise UserError(
+            f"The data folder {name} does not exist, but {on_one_line(here)} lies here: name it as "
+            f"folder:{on_one_line(here)} with --data-root ."
+        )
     raise UserError(f"The data folder {name} does not exist: name the folder that holds it with --data-root.")
+
+
+def _endings(path: Path) -> list[Path]:
+    """`b/c` and `c` of `a/b/c`."""
+    return [Path(*path.parts[first:]) for first in range(1, len(path.parts)) if ".." not in path.parts[first:]]
 
 
 def _class_folders(base: Path, inside: str, left_out: LeftOut) -> ClassFolders:
@@ -227,9 +242,15 @@ def _nothing_to_read(base: Path, split: str, reasons: Mapping[str, str]) -> User
     ]
     below += [folder for folder in folders.values() if folder not in below and _is_test_set(base / folder)]
     below.sort(key=lambda folder: not folder.lower().startswith(("test", "val", "dev")))
-    packed = [entry.name for entry in entries(base) if entry.name.lower().endswith(_ARCHIVES)]
+    packed = [entry.name for entry in entries(base) if entry.name.lower().endswith(ARCHIVES)]
     if below:
         return UserError(f"{sentence}: the data seem to lie one level down, in folder:{_absolute(base / below[0])}.")
+    tables = [path for pattern in ("*.parquet", "*/*.parquet") for path in sorted(base.glob(pattern))]
+    if tables:
+        return UserError(
+            f"{sentence}, but a Parquet data set ({on_one_line(tables[0].relative_to(base))}), which is not read: save its "
+            f"images as files, {names[0]}/CLASS/*.png, and name that folder."
+        )
     if num_loose:
         return UserError(
             f"{sentence}, but {num_loose} images without class folders: put them into a folder for each class, or, if this "
@@ -268,6 +289,9 @@ def unlike_folders(left_out: LeftOut, found: Sequence[str], num_classes: int, cl
         parts.append(f"{quoted(odd)} {_is(odd)} named otherwise than all others")
     if links := left_out.first.get("link", []):
         parts.append(f"{quoted(links)} {_is(links)} a link that leads nowhere")
+    packed = [name for name in left_out.first.get("suffix", []) if name.lower().endswith(ARCHIVES)]
+    if packed and len(found) < num_classes:
+        parts.append(f"{quoted(packed)} {_is(packed)} packed and may be what is missing: unpack it")
     if not parts and len(found) == 1:
         parts.append(f"its only class folder is '{found[0]}', so its images seem not to be sorted into classes")
     if not parts:

@@ -9,7 +9,7 @@ import os
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
@@ -24,6 +24,8 @@ SUFFIXES = {
 
 _SYSTEM = {"__macosx", "@eadir", "thumbs.db", ".ds_store", "desktop.ini", "$recycle.bin", "system volume information"}
 _SYSTEM |= {"lost+found", ".thumbnails", ".spotlight-v100", ".trashes", ".fseventsd"}
+
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar", ".gz")
 
 Reason = Literal["hidden", "system", "suffix", "beside", "beside the splits", "unlabelled", "link", "circle", "special"]
 _WORDS: dict[Reason, tuple[str, str]] = {
@@ -58,6 +60,8 @@ class LeftOut:
         """Of the files of kinds that are not read."""
         self.empty: list[str] = []
         """Classes without any image."""
+        self.walked: dict[tuple[int, int], list[str]] = {}
+        """Folders that were walked, by what makes them the same one: more than one path where links lead there."""
 
     def add(self, reason: Reason, path: str, count: int = 1) -> None:
         """Count an entry, or a folder with this many files."""
@@ -174,6 +178,7 @@ def walk(base: Path, inside: str, left_out: LeftOut) -> list[ImageFile]:
     images: list[ImageFile] = []
     while todo:
         folder, above = todo.pop()
+        left_out.walked.setdefault(_number(os.stat(base / folder)), []).append(folder)
         for entry in entries(base / folder):
             path = f"{folder}/{entry.name}"
             if leave_out(entry, path, left_out):
@@ -191,6 +196,25 @@ def walk(base: Path, inside: str, left_out: LeftOut) -> list[ImageFile]:
             else:
                 left_out.add("link" if kind == "gone" else "suffix", path)
     return sorted(images, key=lambda image: printable(image.path).split("/"))
+
+
+def used_twice(images: Mapping[str, Sequence[ImageFile]], left_out: LeftOut) -> str:
+    """What to say of images, by class, that lie in a folder which links make walked more than once; empty where none do."""
+    again = {folder: paths[0] for paths in left_out.walked.values() if len(paths) > 1 for folder in paths}
+    classes: dict[str, set[str]] = {}
+    for name in images if again else ():
+        for path, _ in images[name]:
+            folder, _, file = path.rpartition("/")
+            if folder in again:
+                classes.setdefault(f"{again[folder]}/{file}", set()).add(name)
+    if not classes:
+        return ""
+    link, first = next((folder, first) for folder, first in again.items() if folder != first)
+    under_two = sum(len(names) > 1 for names in classes.values())
+    return (
+        f"{len(classes)} file{'s are' if len(classes) > 1 else ' is'} used twice, {under_two} of them under two classes: "
+        f"{quoted([printable(link)])} is the same folder as {quoted([printable(first)])}"
+    )
 
 
 def _number(status: os.stat_result) -> tuple[int, int]:

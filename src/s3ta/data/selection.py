@@ -76,13 +76,26 @@ def select_ids(dataset: Dataset, names: Sequence[str]) -> list[int]:
             positions.append(position)
     where = f"{dataset.source} ({dataset.split})"
     for wrong, what in (
-        (unknown, f"are not in {where}, whose ids look like {quoted(dataset.ids[:1])}"),
+        (unknown, f"are not in {where}, whose ids look like {quoted(dataset.ids[:1])}{foreign_form(unknown)}"),
         (ambiguous, f"fit several examples of {where}: write more of the path"),
         (repeated, "mean an example that is listed already"),
     ):
         if wrong:
             raise UserError(f"{len(wrong)} of {len(names)} example ids {what}: {quoted(wrong)}.")
     return positions
+
+
+def foreign_form(lines: Sequence[str]) -> str:
+    """What a line that was not understood seems to be, as the end of a sentence; empty where nothing shows it."""
+    line = lines[0] if lines else ""
+    if line.startswith(("[", "{")):
+        return "; this seems to be JSON, not text with one id per line"
+    for separator, name in ((";", "';'"), ("\t", "tabs")):
+        if separator in line:
+            return f"; cells seem to be separated by {name}: use commas"
+    if line.startswith(("/", "\\\\", "~")) or line[1:3] in (":\\", ":/"):
+        return "; these are absolute paths: give names relative to the data folder"
+    return ""
 
 
 def read_ids(path: Path) -> list[str]:

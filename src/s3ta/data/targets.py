@@ -13,7 +13,7 @@ from jaxtyping import Shaped
 
 from s3ta.data.dataset import Dataset
 from s3ta.data.listing import printable, quoted
-from s3ta.data.selection import Finder, read_text
+from s3ta.data.selection import Finder, foreign_form, read_text
 from s3ta.errors import UserError
 from s3ta.files import write_atomic
 
@@ -59,7 +59,9 @@ def read_targets(path: Path, dataset: Dataset, say: Callable[[str], None] | None
         header = [name.strip() for name in reader.fieldnames or ()]
         missing = [name for name in ("example_id", "target") if name not in header]
         if missing:
-            raise UserError(f"{path} has no column '{missing[0]}': its first line is {quoted([','.join(header)])}.")
+            raise UserError(
+                f"{path} has no column '{missing[0]}': its first line is {quoted([','.join(header)])}{foreign_form(header)}."
+            )
         reader.fieldnames = header
         rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
@@ -118,7 +120,8 @@ def _targets(
             raise UserError(f"{where}: {name} has the target {targets[name]} in an earlier line, and {target} here.")
     if not targets:
         raise UserError(
-            f"{path} has {len(rows)} rows, but none for the examples of {dataset.source} ({dataset.split})."
+            f"{path} has {len(rows)} rows, but none for the examples of {dataset.source} ({dataset.split})"
+            f"{foreign_form([row['example_id'] for _, row in rows[:1]])}."
         )
     return targets
 

@@ -28,6 +28,7 @@ from s3ta.evaluate.suites import (
     suite_of,
     transfer_suite,
 )
+from s3ta.evaluate.trials import chunk_seconds
 from s3ta.evaluate.variants import asked_norm, changed_suite, tiny_suite
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "asked_norm",
     "changed_suite",
     "choose_examples",
+    "chunk_seconds",
     "describe_suites",
     "evaluate",
     "fill",

@@ -128,6 +128,20 @@ def evaluations_of(folder: Path) -> dict[str, Path]:
     return {path.name: path for path in sorted((folder / "evaluations").glob("*/"))}
 
 
+def unfinished(folders: Sequence[Path], suite: str) -> list[str]:
+    """A line for each of the runs whose evaluation lacks chunks."""
+    lines = []
+    for folder in folders:
+        ledger = Ledger.read(evaluations_of(folder)[suite])
+        done = sum(ledger.chunk_path(index).exists() for index in range(ledger.num_chunks))
+        if done < ledger.num_chunks:
+            lines.append(
+                f"{folder}, unfinished: {done} of {ledger.num_chunks} chunks. Its numbers are about the finished part, and "
+                "attacks may have met different examples; run the same evaluation again to finish it."
+            )
+    return lines
+
+
 def read_run(folder: Path, suite: str) -> Run:
     """Read one run folder. Raises UserError where something needed is missing or something there is damaged."""
     if not folder.is_dir():

@@ -76,19 +76,19 @@ def load_checkpoint(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     recipe_hash: str,
-    *,
+    *earlier: str,
     average: nn.Module | None = None,
     rank: int = 0,
 ) -> Progress:
     """Fill model, optimizer and average and say where the run stood. A process whose own buffers are not there (the run
-    went on with fewer) takes those of the first.
+    went on with fewer) takes those of the first. `earlier` are further hashes that the same recipe once had.
 
     Raises UserError for a damaged or foreign file, a newer format, or another recipe's checkpoint."""
     about, tensors = _read(path)
     number, progress = about.get("format"), about.get("progress")
     if not isinstance(number, int) or number > FORMAT:
         raise UserError(f"{path} was written by a newer version of s3ta (format {number}): upgrade to resume it.")
-    if about.get("recipe") != recipe_hash:
+    if about.get("recipe") not in (recipe_hash, *earlier):
         raise UserError(f"{path} belongs to another recipe or other data: choose another run folder.")
     if not isinstance(progress, dict) or not {"step"} <= set(progress) <= set(Progress._fields):
         raise UserError(f"{path} does not say how far the run had come: move it away to train from the start.")

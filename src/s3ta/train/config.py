@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from s3ta.attacks import PGDConfig
 from s3ta.attacks.config import AdamConfig
-from s3ta.config import Config
+from s3ta.config import Config, identity_hash
 from s3ta.data import DataConfig
 from s3ta.models import ModelConfig
 
@@ -205,6 +205,11 @@ class TrainConfig(Config):
             if part == type(self).model_fields[name].default:
                 del settings[name]
         return settings | {"data": self.data.identity()}
+
+    def earlier_hash(self) -> str:
+        """What `config_hash` was while `data.on_unreadable=skip` was part of the identity: checkpoints bear it."""
+        identity = self.identity()
+        return identity_hash(identity | {"data": identity["data"] | {"on_unreadable": "skip"}})
 
     @model_validator(mode="after")
     def _parts_fit(self) -> TrainConfig:

@@ -30,7 +30,7 @@ from s3ta.train.config import TrainConfig
 from s3ta.train.feeding import Prepared, ahead, prepared
 from s3ta.train.first import seeded_model
 from s3ta.train.interrupt import StopRequest, stop_request
-from s3ta.train.run import CURVE, MILESTONES, MODEL, cut_curve, is_whole, keep_milestone, milestones
+from s3ta.train.run import CURVE, MILESTONES, MODEL, cut_curve, is_whole, keep_milestone, milestones, note_unreadable
 from s3ta.train.schedule import glimpses_at, learning_rate
 from s3ta.train.speed import Clock
 from s3ta.train.step import DivergedError, Trainer
@@ -111,9 +111,10 @@ class _Run:
         return self.trainer.result.eval()
 
     def _resume(self) -> None:
-        self.progress = self.trainer.load(self.folder / NAME, self._identity)
+        self.progress = self.trainer.load(self.folder / NAME, *self._identities)
         if self.ranks.is_first:
             cut_curve(self.folder, self.progress.step)
+            note_unreadable(self.folder, self.progress.step, self.config.data.on_unreadable)
             self._keep_milestone(if_missing=True)
         self.ranks.wait()
         self.report(self.progress.step)
@@ -140,8 +141,8 @@ class _Run:
         return trial
 
     @property
-    def _identity(self) -> str:
-        return f"{config_hash(self.config)}/{self.data.fingerprint}"
+    def _identities(self) -> list[str]:
+        return [f"{it}/{self.data.fingerprint}" for it in (config_hash(self.config), self.config.earlier_hash())]
 
     def _until_stopped(self, coming: Iterator[Prepared], stop: StopRequest) -> Iterator[Prepared]:
         """The batches, until someone asks to stop: worker processes may then be gone before the loop, which is no error."""
@@ -235,7 +236,7 @@ class _Run:
             trainer.model,
             trainer.optimizer,
             self.progress,
-            self._identity,
+            self._identities[0],
             recipe=to_json(self.config),
             average=trainer.average.model if trainer.average else None,
             buffers=buffers,

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from s3ta.config import from_json, to_json
 from s3ta.errors import UserError
-from s3ta.files import read_lines, readable_errors, write_atomic
+from s3ta.files import append_lines, read_lines, readable_errors, write_atomic
 from s3ta.models import S3TA, ResNet, save_pretrained
+from s3ta.progress import console
 from s3ta.records import manifest_differences
 from s3ta.train.checkpoint import NAME
 from s3ta.train.config import TrainConfig
@@ -109,6 +110,16 @@ def refuse_lost_checkpoint(folder: Path) -> None:
             f"{folder} has no {NAME} but milestones: copy {kept[-1] / NAME} to {folder} to go on from there, or choose "
             "another folder with --out to train from the start."
         )
+
+
+def note_unreadable(folder: Path, step: int, value: str) -> None:
+    """Where a run goes on with another `data.on_unreadable` than before, say so, and keep it in the learning curve."""
+    before = None if not (folder / RECIPE).is_file() else read_recipe(folder).data.on_unreadable
+    changes = [line["value"] for line in read_lines(folder / CURVE) if line.get("kind") == "on_unreadable"]
+    before = changes[-1] if changes else before
+    if before not in (None, value):
+        append_lines(folder / CURVE, [{"kind": "on_unreadable", "step": step, "value": value}])
+        console.print(f"data.on_unreadable: {before} until step {step}, {value} from here on", markup=False)
 
 
 def cut_curve(folder: Path, step: int) -> None:

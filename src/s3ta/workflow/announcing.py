@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from s3ta.attacks import Evaluations
-from s3ta.evaluate import Pace, Settings, Shard, Suite, own_chunks, pace, stages, total
+from s3ta.evaluate import Pace, Settings, Shard, Suite, chunk_seconds, own_chunks, pace, stages, total
 from s3ta.guard import guarded
 from s3ta.models import card_of
 from s3ta.progress import waiting
 from s3ta.workflow.examples import Measured
-from s3ta.workflow.place import minutes
+from s3ta.workflow.place import about, minutes
 from s3ta.workflow.trust import LINT_GRADIENTS, LINT_PASSES
 
 _MOMENT = 10.0
@@ -45,12 +45,15 @@ def announcement(measured: Measured, suite: Suite, shard: Shard, upcoming: Upcom
     work = total(suite, num_own(measured, own))
     with waiting("measuring how long a pass takes here"), guarded(f"Timing {card_of(model).name}"):
         measured_pace = pace(model, dataset, positions[0], settings, gradients=work.num_gradients > 0)
-    times = seconds(suite, len(positions), settings, upcoming, measured_pace)
+        all_chunks = -(-len(positions) // settings.micro_batch)
+        wanted = [stage for stage in stages(suite) if any(c // all_chunks == stage.number for c in upcoming.missing)]
+        tried = chunk_seconds(model, dataset, positions, wanted, settings, measured_pace)
+    times = seconds(suite, len(positions), settings, upcoming, measured_pace, tried)
     if not upcoming.missing:
-        return f"{who}; everything is there already, and the checks take about {minutes(sum(times))}."
+        return f"{who}; everything is there already, and the checks take {about(sum(times))}."
     lines = [
         f"{who}, at most {work.num_gradients:,} gradient and {work.num_forwards - work.num_gradients:,} other forward "
-        f"evaluations, about {minutes(sum(times))} here for what is not there yet, if none can be saved{_parts(times)}",
+        f"evaluations, {about(sum(times))} here for what is not there yet, if none can be saved{_parts(times)}",
         *_about_the_search(settings, measured_pace),
     ]
     if settings.budget is not None:
@@ -72,14 +75,22 @@ class Seconds(NamedTuple):
     checks: float
 
 
-def seconds(suite: Suite, num_examples: int, settings: Settings, upcoming: Upcoming, measured_pace: Pace) -> Seconds:
-    """What is still to be done, at this pace."""
+def seconds(
+    suite: Suite,
+    num_examples: int,
+    settings: Settings,
+    upcoming: Upcoming,
+    measured_pace: Pace,
+    tried: Mapping[int, float] | None = None,
+) -> Seconds:
+    """What is still to be done, at this pace; `tried` are seconds for a whole chunk, by the number of its stage."""
     all_chunks = -(-num_examples // settings.micro_batch)
     attacks = 0.0
     for stage in stages(suite):
         chunks = len(upcoming.missing & set(range(stage.number * all_chunks, (stage.number + 1) * all_chunks)))
         others = stage.cost.num_forwards - stage.cost.num_gradients
-        attacks += chunks * (measured_pace.gradient * stage.cost.num_gradients + measured_pace.forward * others)
+        passes = measured_pace.gradient * stage.cost.num_gradients + measured_pace.forward * others
+        attacks += chunks * max(passes, (tried or {}).get(stage.number, 0.0))
     gradient, forward = (
         time / settings.micro_batch
         for time in (measured_pace.plain_gradient or 3 * measured_pace.forward, measured_pace.forward)

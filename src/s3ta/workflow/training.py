@@ -42,7 +42,7 @@ from s3ta.train import (
 from s3ta.train.run import MILESTONES, NAME, clear_leftovers, is_whole, milestones, refuse_lost_checkpoint
 from s3ta.train.validate import spread
 from s3ta.workflow.examples import say
-from s3ta.workflow.place import Place, device_at, minutes
+from s3ta.workflow.place import Place, about, device_at
 
 LEFT_OUT_FILE = "left_out.json"
 _PATIENCE = timedelta(hours=1)
@@ -123,7 +123,7 @@ def _begin(held: ExitStack, ready: _Ready, out: Path, rank: Ranks, *, tensorboar
         seconds = _training_seconds(recipe, ready.data, ready.device) / rank.count
     among = f" on {rank.count} processes" if rank.count > 1 else ""
     console.print(
-        f"{recipe.name}: {recipe.schedule.num_train_steps} training steps, about {minutes(seconds)} here{among} from the first "
+        f"{recipe.name}: {recipe.schedule.num_train_steps} training steps, {about(seconds)} here{among} from the first "
         "to the last",
         soft_wrap=True,
     )
@@ -157,6 +157,11 @@ def _ready(recipe: TrainConfig, out: Path, place: Place, rank: Ranks) -> _Ready:
         validation = readable(validation, spread(len(validation.ids)))
     vision = recipe.model.vision
     check_fit(data, channels=vision.in_channels, num_classes=recipe.model.num_classes, image_size=vision.image_size)
+    if recipe.model.num_classes < 2:
+        raise UserError(
+            f"{recipe.data.source} has one class, '{data.classes[0]}': there is nothing to tell apart. Training needs a folder "
+            "for each of two or more classes, train/CLASS/*, and model.num_classes set to their number."
+        )
     steps_per_epoch(data, recipe.batch_size)
     return _Ready(recipe, data, validation, own_device(device_at(place)), num_parameters(model))
 

@@ -81,30 +81,6 @@ def split_key(weights: str) -> Source:
     )
 
 
-def settings_beside(path: Path) -> dict[str, Any]:
-    """What `config.json` says beside weights in a folder of the Hub, with what `preprocessor_config.json` adds."""
-    settings: dict[str, Any] = {}
-    if path.name in IN_FOLDERS:
-        for file in (path.parent / "config.json", path.parent / "preprocessor_config.json"):
-            content = read_json(file) if file.is_file() else None
-            settings |= content if isinstance(content, dict) else {}
-    return settings
-
-
-def normalisation_beside(path: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Mean and deviation, for pixels in [0, 1], that a folder of the Hub states for its weights (timm, transformers)."""
-    settings = settings_beside(path)
-    stated = settings.get("pretrained_cfg")
-    pairs = [(stated.get("mean"), stated.get("std"))] if isinstance(stated, dict) else []
-    if settings.get("do_normalize", True):
-        pairs.append((settings.get("image_mean"), settings.get("image_std")))
-    for pair in pairs:
-        if all(isinstance(row, list) and row and all(isinstance(one, (int, float)) for one in row) for row in pair):
-            mean, std = (tuple(map(float, row or ())) for row in pair)
-            return mean, std
-    return None, None
-
-
 def read_state(path: Path, ignored: tuple[str, ...] = (), label: str | None = None) -> Content:
     """What a file of weights holds, without the entries that the patterns name. Runs nothing of the file.
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from s3ta.errors import UserError
+from s3ta.models.beside import for_unit_pixels
 from s3ta.models.containers import AVERAGED, State
 from s3ta.models.wrappers import bare, misfits, prefixes
 
@@ -45,10 +46,8 @@ def explained(
     if not {"mean", "std"} & kinds.keys():
         return None, None, notes
     mean, std = (_agreed(kinds.get(what, []), state, what, file) for what in ("mean", "std"))
-    if max(mean + std) > 2:
-        notes.append(f"The normalisation stored in {file} is for pixels of 0 to 255; it was divided by 255.")
-        mean, std = tuple(value / 255 for value in mean), tuple(value / 255 for value in std)
-    return mean, std, notes
+    mean, std, scaled = for_unit_pixels(mean, std, f"stored in {file}")
+    return mean, std, notes + scaled
 
 
 def _kind(name: str, per_channel: bool) -> str:

@@ -504,6 +504,31 @@ def test_several_that_fit_are_listed(there, tmp_path):
     assert same(loaded(path, ignored=("teacher",))[0], there)
 
 
+@pytest.mark.parametrize(
+    ("key", "other"),
+    [
+        ("net", "net_ema"),
+        ("model", "model_best"),
+        ("state_dict", "callbacks.EMA.weights"),
+        ("params", "params_ema"),
+        ("weights", "swa_weights"),
+    ],
+)
+def test_other_weights_that_fit_are_always_named(there, tmp_path, key, other):
+    second = Small(seed=2)
+    content = {key: there.state_dict(), "optimizer": {"exp_avg": second.state_dict()}, "head": {"w": torch.zeros(2)}}
+    outer, *inner = other.split(".")
+    content = {outer: nested_in(second.state_dict(), inner), **content}
+    net, found = loaded(saved(content, tmp_path / "x.pt"))
+    assert same(net, there)
+    assert found.config["notes"] == [f"x.pt also holds {other}; {key} was taken (another: x.pt#{other})."]
+    assert same(loaded(f"{tmp_path / 'x.pt'}#{other}")[0], second)
+
+
+def nested_in(value, keys):
+    return {keys[0]: nested_in(value, keys[1:])} if keys else value
+
+
 def test_networks_side_by_side_behind_unusual_names(there, tmp_path):
     both = put("student.", there.state_dict()) | put("teacher.", Small(seed=2).state_dict())
     path = saved({"state_dict": both}, tmp_path / "x.pt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -15,6 +16,8 @@ CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "unaveraged_mode
 """Keys of a file under which people keep the weights, the first that is there being taken."""
 AVERAGED = ("model_ema", "ema", "ema_model", "state_dict_ema", "ema_state_dict", "model_ema_state_dict")
 """Keys of the running average of the weights: taken where there is nothing else, or where it is named."""
+_AVERAGE = re.compile(r"(?<!sch)ema(?![a-z])|(?<![a-z])ema|(?<!un)averag|(?<![a-z])swa(?![a-z])|swa$", re.IGNORECASE)
+"""In the name of any entry: another such average, beside which the weights are taken."""
 MOST_ENTRIES = 1000
 """That are looked into: a file may lead in circles."""
 _OPTIMIZERS = ("optim", "exp_avg", "momentum_buffer")
@@ -29,7 +32,7 @@ class Chosen(NamedTuple):
     """The path of their entry, empty for the file itself."""
     state: State
     others: list[str]
-    """Paths of other weights under known names."""
+    """Paths of other weights that could have been meant."""
     notes: list[str]
 
 
@@ -47,11 +50,13 @@ def choose_state(content: Any, key: str | None, file: str, fits: Callable[[State
         return _named(content, key, file)
     known = _known_states(content) or _known_states(content, mixed=True)
     if known:
-        averaged = [path for path in known if set(path.split(".")) & set(AVERAGED)]
-        first, *others = [path for path in known if path not in averaged] + averaged
+        first, *others = sorted(known, key=_is_average)
+        others += [] if first == "" else _others_that_fit(content, known, fits)
         return Chosen(first, known[first], others, _notes(content, first, file))
     anywhere = _all_states(content)
     fitting = {path: state for path, state in anywhere.items() if fits(state)}
+    if len(plain := [path for path in fitting if not _is_average(path)]) == 1 and len(fitting) > 1:
+        return Chosen(plain[0], fitting[plain[0]], [path for path in fitting if path != plain[0]], [])
     if len(fitting) == 1:
         name, state = next(iter(fitting.items()))
         return Chosen(name, state, [], [f"The only weights in {file} that fit the network are those under '{name}'."])
@@ -67,6 +72,20 @@ def choose_state(content: Any, key: str | None, file: str, fits: Callable[[State
         f"{file} holds no weights under a known key ({', '.join(CONTAINERS)}) but {_listed(content)}: "
         f"name one as {file}#KEY{seen}."
     )
+
+
+def _is_average(path: str) -> bool:
+    return _AVERAGE.search(path) is not None
+
+
+def _others_that_fit(content: Any, known: dict[str, State], fits: Callable[[State], bool]) -> list[str]:
+    """Paths of weights under other names than the known ones, and not within what these hold."""
+    outside = {path: state for path, state in _all_states(content).items() if not _is_within(path, known)}
+    return [path for path, state in outside.items() if fits(state)]
+
+
+def _is_within(path: str, known: dict[str, State]) -> bool:
+    return any(path == one or path.startswith(f"{one}.") for one in known)
 
 
 def _named(content: Any, key: str, file: str) -> Chosen:

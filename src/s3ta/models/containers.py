@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 from torch import Tensor
 
 from s3ta.errors import UserError
-from s3ta.models.inert import Instance, walk
+from s3ta.models.inert import Instance, Name, walk
 from s3ta.models.torch_file import tensor_of_array
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "unaveraged_model_state_dict")
@@ -74,6 +74,22 @@ def choose_state(content: Any, key: str | None, file: str, fits: Callable[[State
     )
 
 
+def objects_within(content: Any, path: str) -> set[str]:
+    """The classes of everything that lies in the entry of this path, such as arrays that are weights, or parts of a network."""
+    return {
+        one.name if isinstance(one, Instance) else one.full
+        for _, one in walk(_at(content, path))
+        if isinstance(one, (Instance, Name))
+    }
+
+
+def _at(content: Any, path: str) -> Any:
+    names = [path] if isinstance(content, dict) and path in content else path.split(".") if path else []
+    for name in names:
+        content = _entry(content, name)
+    return content
+
+
 def _is_average(path: str) -> bool:
     return _AVERAGE.search(path) is not None
 
@@ -89,9 +105,7 @@ def _is_within(path: str, known: dict[str, State]) -> bool:
 
 
 def _named(content: Any, key: str, file: str) -> Chosen:
-    part: Any = content
-    for name in [key] if isinstance(content, dict) and key in content else key.split("."):
-        part = _entry(part, name)
+    part = _at(content, key)
     if (state := _state_of(part) or _state_of(part, mixed=True)) is None:
         raise UserError(f"{file} has no weights under '{key}': it holds {_listed(content)}.")
     return Chosen(key, state, [], [])
@@ -137,9 +151,7 @@ def _state_of_module(module: Any, start: str = "") -> State:
 
 
 def _notes(content: Any, path: str, file: str) -> list[str]:
-    part = content
-    for name in path.split(".") if path else ():
-        part = _entry(part, name)
+    part = _at(content, path)
     if isinstance(part, Instance) and part.state is not None:
         return [f"{file} holds a whole network ({part.name}): its weights were read, and none of its code."]
     words = [f"'{key}'" for key, value in part.items() if _is_plain(value)] if isinstance(part, dict) else []

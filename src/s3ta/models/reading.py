@@ -19,6 +19,7 @@ import torch
 from s3ta.errors import UserError
 from s3ta.files import read_json
 from s3ta.models.inert import ForbiddenError, Stored, walk
+from s3ta.models.plain_pickle import is_plain_pickle, read_plain_pickle
 from s3ta.models.pretrained import read_tensors
 from s3ta.models.torch_file import read_inert
 
@@ -43,10 +44,11 @@ _FOREIGN = (
 
 
 class Content(NamedTuple):
-    """What a file holds: tensors by name, perhaps within other mappings, and sentences for people."""
+    """What a file holds: tensors by name, perhaps within other mappings."""
 
     value: Any
-    notes: list[str]
+    names: list[str]
+    """Every class and function that its pickle names."""
 
 
 class Source(NamedTuple):
@@ -106,11 +108,16 @@ def read_state(path: Path, ignored: tuple[str, ...] = (), label: str | None = No
             f"{path} holds more than tensors ({asked[0].name}{where}), and to read that is to run what the file asks for, so "
             f"it is not done here: where you trust it, save only its state_dict(), with torch.save or as safetensors{advice}."
         )
-    return Content(value, _notes(stored.names, label or path.name))
+    return Content(value, stored.names)
 
 
-def _notes(names: list[str], file: str) -> list[str]:
-    objects = [name for name in names if not name.startswith(("torch.", "collections.", "_codecs.", "builtins."))]
+def objects_note(names: list[str], taken: set[str], file: str) -> list[str]:
+    """A sentence on the objects of a file, by the names in its pickle, that are not among those of which weights were made."""
+    helpers = ("._reconstruct", "._frombuffer", "._reconstructor", "numpy.dtype") if taken else ()
+    known = ("torch.", "collections.", "_codecs.", "builtins.")
+    objects = [
+        name for name in names if not name.startswith(known) and name not in taken and not name.endswith(helpers)
+    ]
     if not objects:
         return []
     more = f" and {len(objects) - 3} more" if len(objects) > 3 else ""
@@ -189,7 +196,7 @@ def _read_torch(path: Path) -> Stored:
             return Stored(torch.load(path, map_location="cpu", weights_only=True), [], [])
     except Exception:  # noqa: BLE001 - torch raises many kinds for a file that it does not read
         try:
-            return read_inert(path)
+            return read_plain_pickle(path) if is_plain_pickle(_head(path)) else read_inert(path)
         except ForbiddenError as error:
             raise UserError(
                 f"{path} asks to run {error}, which no file of weights has a reason to: nothing of it was run; do not use it."

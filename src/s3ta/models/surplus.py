@@ -74,6 +74,10 @@ def check_numbers(taken: State, own: State, file: str) -> list[str]:
         to = own[key].dtype
         if stored.is_meta or stored.layout != torch.strided or stored.is_quantized:
             raise UserError(f"{file} holds '{key}' as {_kind_of(stored)}: save ordinary weights, as float32.")
+        if stored.is_complex() and not to.is_complex:
+            raise UserError(
+                f"{file} holds '{key}' as complex numbers, the network as {_plain(to)}: of another network?"
+            )
         if stored.is_floating_point() != to.is_floating_point:
             raise UserError(
                 f"{file} holds '{key}' as {_plain(stored.dtype)}, the network as {_plain(to)} (quantised, or not saved whole?)."

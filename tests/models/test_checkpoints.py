@@ -527,6 +527,24 @@ def test_a_folder_of_the_hub_and_one_without_weights(there, tmp_path):
         loaded(tmp_path / "empty")
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_folders_in_parts_are_named_with_what_makes_one_file(there, tmp_path):
+    from torch.distributed.checkpoint import FileSystemWriter, save
+
+    folder = tmp_path / "dcp"
+    save({"model": there.state_dict()}, storage_writer=FileSystemWriter(folder), no_dist=True)
+    for path in (folder, next(folder.glob("*.distcp"))):
+        with pytest.raises(UserError, match=rf"format_utils dcp_to_torch {folder} model\.pt"):
+            loaded(path)
+    step = tmp_path / "zero" / "global_step3"
+    step.mkdir(parents=True)
+    saved({"module": {}}, step / "mp_rank_00_model_states.pt")
+    (step.parent / "latest").write_text("global_step3")
+    for path in (step, step.parent):
+        with pytest.raises(UserError, match=rf"is of DeepSpeed.*zero_to_fp32\.py {step.parent} weights"):
+            loaded(path)
+
+
 def test_a_home_folder_in_quotes(there, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     saved(there.state_dict(), tmp_path / "x.pt")

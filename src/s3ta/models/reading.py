@@ -70,6 +70,7 @@ def split_key(weights: str) -> Source:
     path, key = Path(weights).expanduser(), None
     if not path.exists() and "#" in weights:
         path, key = Path(weights.rpartition("#")[0]).expanduser(), weights.rpartition("#")[2]
+    _refuse_parts_of_training(path)
     if path.is_file():
         return Source(path, key, path.name, path.stem)
     inside = next((path / name for name in IN_FOLDERS if (path / name).is_file()), None)
@@ -81,6 +82,24 @@ def split_key(weights: str) -> Source:
         f"{path} {what}. Weights are a file (safetensors, or a state dict of torch.save), a folder of the Hub, pretrained, "
         "or random."
     )
+
+
+def _refuse_parts_of_training(path: Path) -> None:
+    """UserError where weights lie in the parts that several processes wrote, with the command that makes one file of them."""
+    folder = path.parent if path.suffix == ".distcp" else path
+    if not folder.is_dir() or any((folder / name).is_file() for name in IN_FOLDERS):
+        return
+    if (folder / ".metadata").is_file() and (path != folder or any(folder.glob("*.distcp"))):
+        raise UserError(
+            f"{path} is of torch.distributed.checkpoint, in parts. Make one file of them, and give that: "
+            f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {folder} model.pt"
+        )
+    if any(folder.glob("*mp_rank_*")) or ((folder / "latest").is_file() and any(folder.glob("*/*mp_rank_*"))):
+        top = folder.parent if (folder.parent / "latest").is_file() else folder
+        raise UserError(
+            f"{path} is of DeepSpeed, in parts. Make one file of them, and give that: "
+            f"python {top}/zero_to_fp32.py {top} weights (the script was saved with them, and comes with DeepSpeed)"
+        )
 
 
 def read_state(path: Path, ignored: tuple[str, ...] = (), label: str | None = None) -> Content:

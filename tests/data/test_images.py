@@ -3,6 +3,8 @@
 import errno
 import os
 import random
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -85,6 +87,51 @@ def test_more_than_eight_bits_are_refused(tmp_path, array, name, words):
     with pytest.raises(UserError) as caught:
         load_image(path, 9, 3)
     assert str(caught.value) == f"{path} holds {words} pixels: save it with 8 bits per channel first."
+
+
+def _png_of_16_bits(colour_type, array):
+    height, width = array.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))]
+    chunks += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    parts = [struct.pack(">I", len(c)) + kind + c + struct.pack(">I", zlib.crc32(kind + c)) for kind, c in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def _tiff_of_16_bits(order, array):
+    height, width, bands = array.shape
+    data = array.astype(f"{order}u2").tobytes()
+    depth = struct.pack(f"{order}{bands}H", *(16,) * bands)
+    fields = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, bands, 8 + len(data)), (259, 3, 1, 1), (262, 3, 1, 2)]
+    fields += [(273, 4, 1, 8), (277, 3, 1, bands), (278, 4, 1, height), (279, 4, 1, len(data))]
+    entries = [
+        struct.pack(f"{order}HHI", *field[:3])
+        + (struct.pack(f"{order}HH", field[3], 0) if field[1:3] == (3, 1) else struct.pack(f"{order}I", field[3]))
+        for field in fields
+    ]
+    start = 8 + len(data) + len(depth)
+    head = {"<": b"II", ">": b"MM"}[order] + struct.pack(f"{order}HI", 42, start)
+    return head + data + depth + struct.pack(f"{order}H", len(fields)) + b"".join(entries) + bytes(4)
+
+
+@pytest.mark.parametrize("kind", ["png of 2", "png of 6", "png of 4", "tiff of <", "tiff of >"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_colours_of_sixteen_bits_are_refused_as_grey_ones_are(tmp_path, kind, channels):
+    name, _, which = kind.partition(" of ")
+    array = np.random.default_rng(0).integers(0, 4096, (9, 9, {"6": 4, "4": 2}.get(which, 3)))
+    content = _png_of_16_bits(int(which), array) if name == "png" else _tiff_of_16_bits(which, array)
+    path = tmp_path / f"x.{name}"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        load_image(path, 9, channels)
+    assert str(caught.value) == f"{path} holds 16- or 32-bit pixels: save it with 8 bits per channel first."
+
+
+def test_sixteen_bits_for_all_three_colours_together_are_eight_bit_colours(tmp_path):
+    head = b"BM" + struct.pack("<IHHI", 70 + 32, 0, 0, 70)
+    info = struct.pack("<IiiHHIIiiII4I", 56, 4, 4, 1, 16, 3, 32, 0, 0, 0, 0, 0xF800, 0x7E0, 0x1F, 0)
+    (tmp_path / "x.bmp").write_bytes(head + info + b"\xff\xff" * 16)
+    assert (load_image(tmp_path / "x.bmp", 4, 3) > 240).all()
 
 
 def _bad(folder, kind):

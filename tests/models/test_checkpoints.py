@@ -169,10 +169,64 @@ def test_the_inert_reader_agrees_with_torch_on_every_kind_of_tensor(tmp_path, pr
 @PROTOCOLS
 def test_weights_that_are_numpy_arrays(there, tmp_path, protocol):
     arrays = {key: value.numpy() for key, value in there.state_dict().items()}
-    assert same(loaded(saved(arrays, tmp_path / "x.pt", protocol))[0], there)
+    net, found = loaded(saved(arrays, tmp_path / "x.pt", protocol))
+    assert same(net, there)
+    assert found.config["notes"] == []
+    _, found = loaded(saved({"model": arrays, "args": argparse.Namespace(a=arrays)}, tmp_path / "z.pt", protocol))
+    assert found.config["notes"] == [
+        "z.pt also holds Python objects (argparse.Namespace), of which nothing was loaded."
+    ]
     odd = {"a": np.array([None]), "b": np.array(["x"])}
     value = read_inert(saved(odd, tmp_path / "y.pt", protocol)).value
     assert not any(isinstance(tensor_of_array(value[name]), torch.Tensor) for name in odd)
+
+
+@PROTOCOLS
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+def test_a_plain_pickle_of_tensors_arrays_or_a_network_is_read(there, tmp_path, protocol):
+    state = there.state_dict()
+    view = torch.arange(12.0).reshape(3, 4).t()[1:]
+    contents = {
+        "tensors": state,
+        "parameters": dict(there.named_parameters()) | dict(there.named_buffers()),
+        "arrays": {"model": {key: value.numpy() for key, value in state.items()}, "__author__": "x"},
+        "network": there,
+        "odd": {"views": view, "none": torch.zeros(0), "b": torch.ones(3, dtype=torch.bfloat16)},
+    }
+    for name, content in contents.items():
+        (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps(content, protocol))
+    for name in ("tensors", "parameters", "arrays", "network"):
+        assert same(loaded(tmp_path / f"{name}.pkl")[0], there), name
+    for key, value in read_state(tmp_path / "odd.pkl").value.items():
+        assert value.dtype == contents["odd"][key].dtype
+        assert torch.equal(value, contents["odd"][key])
+
+
+@PROTOCOLS
+def test_a_plain_pickle_runs_nothing_and_reads_nothing_beyond_its_storages(tmp_path, protocol):
+    sprung = tmp_path / "sprung"
+    for call, sentence in (
+        (Calls(os.system, f"touch {sprung}"), r"asks to run posix\.system"),
+        (Calls(pathlib.Path.touch, sprung), "holds more than tensors|asks to run"),
+        (Calls(torch.storage._load_from_bytes, pickle.dumps(Calls(pathlib.Path.touch, sprung))), "is damaged"),
+    ):
+        (tmp_path / "x.pkl").write_bytes(pickle.dumps({"model": call}, protocol))
+        with pytest.raises(UserError, match=sentence):
+            loaded(tmp_path / "x.pkl")
+    assert not sprung.exists()
+    flat = torch.zeros(4).untyped_storage()
+    far = Calls(
+        torch._utils._rebuild_tensor_v2,
+        torch.storage.TypedStorage(wrap_storage=flat, dtype=torch.float32, _internal=True),
+        0,
+        (9,),
+        (1,),
+        False,
+        {},
+    )
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"model": far}, protocol))
+    with pytest.raises(UserError, match="is damaged"):
+        loaded(tmp_path / "x.pkl")
 
 
 @PROTOCOLS
@@ -185,10 +239,9 @@ def test_a_whole_network_gives_its_weights_and_runs_none_of_its_code(tmp_path, p
     del sys.modules["gone_lightning"]
     net, found = loaded(path)
     assert same(net, there)
-    assert (
+    assert found.config["notes"] == [
         "x.pt holds a whole network (gone_lightning.Net): its weights were read, and none of its code."
-        in (found.config["notes"])
-    )
+    ]
 
 
 # --- nothing is run -----------------------------------------------------------------------------------------------
@@ -229,12 +282,21 @@ def test_a_hostile_file_is_refused_and_runs_nothing(there, tmp_path, protocol, a
     for ignored in ((), ("epoch*",)) if kind == "system" else ((),):
         with pytest.raises(
             UserError,
-            match=r"asks to run posix\.system|holds more than tensors \((builtins\.(eval|getattr)|pathlib\.Path\.touch)",
+            match=r"asks to run (posix\.system|builtins\.eval),|more than tensors \((builtins\.getattr|pathlib\.Path\.touch)",
         ):
             loaded(path, ignored=ignored)
     assert not sprung.exists()
     torch.load(path, weights_only=False)
     assert sprung.exists(), "the same file would have done it"
+
+
+@pytest.mark.parametrize("function", [eval, exec, compile, __import__, open])
+def test_builtins_that_run_or_open_something_are_said_as_what_they_are(there, tmp_path, function):
+    content = {"model": there.state_dict(), "extra": Calls(function, "a", "b", "exec")}
+    for protocol in (2, 4):
+        path = saved(content, tmp_path / "x.pt", protocol)
+        with pytest.raises(UserError, match=r"asks to run (builtins|_?io)\.\w+, which no file of weights has a reason"):
+            loaded(path, ignored=("extra",))
 
 
 def test_what_asks_for_a_call_can_be_left_out_and_is_still_not_called(there, tmp_path):
@@ -363,7 +425,7 @@ def tarred():
         (b"\x93NUMPY" + b"x" * 50, "is a NumPy array"),
         (b"GGUF" + b"x" * 50, "is a GGUF file"),
         (b"\x08\x07\x12\x07pytorch", "is an ONNX file"),
-        (pickle.dumps({"a": 1}, protocol=4), "is damaged, or not"),
+        (pickle.dumps({"a": 1}, protocol=4), "holds no weights under a known key .* but 'a'"),
         (b"\xff" * 8 + b'{"a": 1}', "is damaged, or not"),
     ],
     ids=range(12),
@@ -465,6 +527,24 @@ def test_a_folder_of_the_hub_and_one_without_weights(there, tmp_path):
         loaded(tmp_path / "empty")
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_folders_in_parts_are_named_with_what_makes_one_file(there, tmp_path):
+    from torch.distributed.checkpoint import FileSystemWriter, save
+
+    folder = tmp_path / "dcp"
+    save({"model": there.state_dict()}, storage_writer=FileSystemWriter(folder), no_dist=True)
+    for path in (folder, next(folder.glob("*.distcp"))):
+        with pytest.raises(UserError, match=rf"format_utils dcp_to_torch {folder} model\.pt"):
+            loaded(path)
+    step = tmp_path / "zero" / "global_step3"
+    step.mkdir(parents=True)
+    saved({"module": {}}, step / "mp_rank_00_model_states.pt")
+    (step.parent / "latest").write_text("global_step3")
+    for path in (step, step.parent):
+        with pytest.raises(UserError, match=rf"is of DeepSpeed.*zero_to_fp32\.py {step.parent} weights"):
+            loaded(path)
+
+
 def test_a_home_folder_in_quotes(there, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     saved(there.state_dict(), tmp_path / "x.pt")
@@ -502,6 +582,31 @@ def test_several_that_fit_are_listed(there, tmp_path):
         loaded(path)
     assert same(loaded(f"{path}#student")[0], there)
     assert same(loaded(path, ignored=("teacher",))[0], there)
+
+
+@pytest.mark.parametrize(
+    ("key", "other"),
+    [
+        ("net", "net_ema"),
+        ("model", "model_best"),
+        ("state_dict", "callbacks.EMA.weights"),
+        ("params", "params_ema"),
+        ("weights", "swa_weights"),
+    ],
+)
+def test_other_weights_that_fit_are_always_named(there, tmp_path, key, other):
+    second = Small(seed=2)
+    content = {key: there.state_dict(), "optimizer": {"exp_avg": second.state_dict()}, "head": {"w": torch.zeros(2)}}
+    outer, *inner = other.split(".")
+    content = {outer: nested_in(second.state_dict(), inner), **content}
+    net, found = loaded(saved(content, tmp_path / "x.pt"))
+    assert same(net, there)
+    assert found.config["notes"] == [f"x.pt also holds {other}; {key} was taken (another: x.pt#{other})."]
+    assert same(loaded(f"{tmp_path / 'x.pt'}#{other}")[0], second)
+
+
+def nested_in(value, keys):
+    return {keys[0]: nested_in(value, keys[1:])} if keys else value
 
 
 def test_networks_side_by_side_behind_unusual_names(there, tmp_path):

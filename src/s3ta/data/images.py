@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -85,6 +86,17 @@ def transparency_note(names: Sequence[str], num_images: int) -> str:
     )
 
 
+def _wide_pixels(opened: Image.Image) -> str:
+    """Which numbers the pixels of a picture are, in words, where they are not of 8 bits; else empty.
+
+    Of colours Pillow's mode does not say it: the way in which they are stored does, as in `RGB;16B`. Of 16 bits it would
+    take the upper 8, and often fewer than 16 are in use."""
+    if opened.mode == "F":
+        return "floating-point"
+    stored = any(re.search(r";16[BLN]\b", str(tile[3])) for tile in getattr(opened, "tile", []))
+    return "16- or 32-bit" if stored or opened.mode in ("I", "I;16", "I;16B") else ""
+
+
 def decoded(path: Path, size: int, channels: int, how: Preprocessing = DEFAULT) -> Image.Image:
     """The whole picture, RGB or grey, not yet resized. Raises UserError as `load_image`."""
     return looked_over(path, path, size, channels, how)[0]
@@ -103,11 +115,8 @@ def looked_over(
     name = on_one_line(path)
     try:
         with Image.open(file) as opened:
-            if opened.mode in ("F", "I", "I;16", "I;16B"):
-                raise UserError(
-                    f"{name} holds {'floating-point' if opened.mode == 'F' else '16- or 32-bit'} pixels: "
-                    "save it with 8 bits per channel first."
-                )
+            if kind := _wide_pixels(opened):
+                raise UserError(f"{name} holds {kind} pixels: save it with 8 bits per channel first.")
             picture = opened.convert(_MODES[channels])
             is_transparent = file is not path and _is_transparent(opened)
     except Image.DecompressionBombError:

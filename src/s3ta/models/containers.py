@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
 from s3ta.errors import UserError
-from s3ta.models.inert import MOST_DEPTH, Instance, walk
+from s3ta.models.inert import MOST_DEPTH, Instance, Name, walk
 from s3ta.models.torch_file import tensor_of_array
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "unaveraged_model_state_dict")
 """Keys of a file under which people keep the weights, the first that is there being taken."""
 AVERAGED = ("model_ema", "ema", "ema_model", "state_dict_ema", "ema_state_dict", "model_ema_state_dict")
 """Keys of the running average of the weights: taken where there is nothing else, or where it is named."""
+_AVERAGE = re.compile(r"(?<!sch)ema(?![a-z])|(?<![a-z])ema|(?<!un)averag|(?<![a-z])swa(?![a-z])|swa$", re.IGNORECASE)
+"""In the name of any entry: another such average, beside which the weights are taken."""
 MOST_ENTRIES = 1000
 """That are looked into: a file may lead in circles."""
 MOST_FOR_NAMES = 20_000_000
@@ -44,7 +47,7 @@ class Chosen(NamedTuple):
     """The path of their entry, empty for the file itself."""
     state: State
     others: list[str]
-    """Paths of other weights under known names."""
+    """Paths of other weights that could have been meant."""
     notes: list[str]
 
 
@@ -62,11 +65,13 @@ def choose_state(content: Any, key: str | None, file: str, fits: Callable[[State
         return _named(content, key, file)
     known = _known_states(content) or _known_states(content, mixed=True)
     if known:
-        averaged = [path for path in known if set(path.split(".")) & set(AVERAGED)]
-        first, *others = [path for path in known if path not in averaged] + averaged
+        first, *others = sorted(known, key=_is_average)
+        others += [] if first == "" else _others_that_fit(content, known, fits)
         return Chosen(first, known[first], others, _notes(content, first, file))
     anywhere = _all_states(content)
     fitting = {path: state for path, state in anywhere.items() if fits(state)}
+    if len(plain := [path for path in fitting if not _is_average(path)]) == 1 and len(fitting) > 1:
+        return Chosen(plain[0], fitting[plain[0]], [path for path in fitting if path != plain[0]], [])
     if len(fitting) == 1:
         name, state = next(iter(fitting.items()))
         return Chosen(name, state, [], [f"The only weights in {file} that fit the network are those under '{name}'."])
@@ -84,10 +89,38 @@ def choose_state(content: Any, key: str | None, file: str, fits: Callable[[State
     )
 
 
+def objects_within(content: Any, path: str) -> set[str]:
+    """The classes of everything that lies in the entry of this path, such as arrays that are weights, or parts of a network."""
+    return {
+        one.name if isinstance(one, Instance) else one.full
+        for _, one in walk(_at(content, path))
+        if isinstance(one, (Instance, Name))
+    }
+
+
+def _at(content: Any, path: str) -> Any:
+    names = [path] if isinstance(content, dict) and path in content else path.split(".") if path else []
+    for name in names:
+        content = _entry(content, name)
+    return content
+
+
+def _is_average(path: str) -> bool:
+    return _AVERAGE.search(path) is not None
+
+
+def _others_that_fit(content: Any, known: dict[str, State], fits: Callable[[State], bool]) -> list[str]:
+    """Paths of weights under other names than the known ones, and not within what these hold."""
+    outside = {path: state for path, state in _all_states(content).items() if not _is_within(path, known)}
+    return [path for path, state in outside.items() if fits(state)]
+
+
+def _is_within(path: str, known: dict[str, State]) -> bool:
+    return any(path == one or path.startswith(f"{one}.") for one in known)
+
+
 def _named(content: Any, key: str, file: str) -> Chosen:
-    part: Any = content
-    for name in [key] if isinstance(content, dict) and key in content else key.split("."):
-        part = _entry(part, name)
+    part = _at(content, key)
     if (state := _state_of(part) or _state_of(part, mixed=True)) is None:
         raise UserError(f"{file} has no weights under '{key}': it holds {_listed(content)}.")
     return Chosen(key, state, [], [])
@@ -152,9 +185,7 @@ def _named_parts(settings: dict[Any, Any], kind: str) -> list[tuple[str, Any]]:
 
 
 def _notes(content: Any, path: str, file: str) -> list[str]:
-    part = content
-    for name in path.split(".") if path else ():
-        part = _entry(part, name)
+    part = _at(content, path)
     if isinstance(part, Instance) and part.state is not None:
         return [f"{file} holds a whole network ({part.name}): its weights were read, and none of its code."]
     words = [f"'{key}'" for key, value in part.items() if _is_plain(value)] if isinstance(part, dict) else []

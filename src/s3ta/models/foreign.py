@@ -19,12 +19,13 @@ from s3ta.errors import UserError, unknown_name
 from s3ta.guard import ForeignError, attribute, guarded, set_mode
 from s3ta.models import weights as state
 from s3ta.models.asking import num_outputs
+from s3ta.models.beside import Beside, for_unit_pixels, normalisation_beside, preparation_unused
 from s3ta.models.card import Card, Classifier, card_of, device_of, with_outputs
 from s3ta.models.casting import cast_to_float32, defaults_kept, leave_inference_mode
 from s3ta.models.libraries import Known, from_timm, from_torchvision, seeded
 from s3ta.models.normalisation import chosen, origins, refuse_half, same_numbers
 from s3ta.models.pretrained import from_pretrained
-from s3ta.models.reading import normalisation_beside, split_key
+from s3ta.models.reading import split_key
 from s3ta.models.resnet import ResNet
 from s3ta.models.s3ta import S3TA
 
@@ -239,15 +240,21 @@ def _wrapped(known: Known, source: str, opening: Opening) -> Classifier:
     assert image_size is not None, "sources that do not know it were refused"
     config: dict[str, Any] = {"source": source, "weights": known.weights, "library": known.library}
     name, notes, stored = known.name, list(known.notes), state.Found(None, None, {})
+    beside, unused = Beside(), ""
     if opening.weights not in (None, "pretrained", "random"):
         stored = state.fill(known.net, opening.weights, in_channels, known.unused, opening.ignored)
         config |= stored.config
         notes += stored.config["notes"]
         name = f"{name}@{_stem(opening.weights)}"
         if opening.mean is None and opening.std is None and stored.mean is None and stored.std is None:
-            mean, std = normalisation_beside(split_key(opening.weights).path)
-            stored = stored._replace(mean=mean, std=std)
+            beside = normalisation_beside(split_key(opening.weights).path)
+            stored = stored._replace(mean=beside.mean, std=beside.std)
+            notes += beside.notes
+        unused = preparation_unused(split_key(opening.weights).path, timm="timm" in known.library)
     refuse_half(opening.mean, opening.std, stored)
+    if opening.mean is not None and opening.std is not None:
+        mean, std, scaled = for_unit_pixels(opening.mean, opening.std, "given")
+        opening, notes = opening._replace(mean=mean, std=std), notes + scaled
     mean = chosen("mean", opening.mean, stored.mean, known.mean, in_channels, source)
     std = chosen("std", opening.std, stored.std, known.std, in_channels, source)
     set_mode(known.net, mode=False)
@@ -271,7 +278,8 @@ def _wrapped(known: Known, source: str, opening: Opening) -> Classifier:
         config={**config, "notes": notes},
     ).to(device_of(known.net))
     given = opening.mean is not None and opening.std is not None
-    classifier.card = classifier.card._replace(origins=origins(known, given=given, stored=stored.mean is not None))
+    origin = origins(known, given, stored.mean is not None, beside.unused, unused)
+    classifier.card = classifier.card._replace(origins=origin)
     return (classifier if opening.outputs is None else with_outputs(classifier, opening.outputs)).eval()
 
 

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 FORBIDDEN = ("os", "posix", "nt", "sys", "subprocess", "shutil", "socket", "ctypes", "runpy", "importlib", "pty")
 """Modules that no file of weights has a reason to name: it is refused as a whole."""
+_FORBIDDEN_BUILTINS = ("eval", "exec", "execfile", "compile", "__import__", "open", "input", "breakpoint")
+"""So are these; `getattr` is not, for older protocols write it for every class within a class."""
 MOST_DEPTH = 300
 """How deep values may lie in one another: networks of hundreds of layers need about a hundred."""
 MOST_TEXT = 10_000
@@ -202,7 +204,8 @@ class Reader:
             raise TypeError("a name is no text")
         module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
         self._names[f"{module}.{name}"] = None
-        if module.partition(".")[0] in FORBIDDEN:
+        builtin = module in ("builtins", "io", "_io") and name.partition(".")[0] in _FORBIDDEN_BUILTINS
+        if builtin or module.partition(".")[0] in FORBIDDEN:
             raise ForbiddenError(f"{module}.{name}")
         self._stack.append(Name(f"{module}.{name}"))
 

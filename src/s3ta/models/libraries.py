@@ -14,8 +14,8 @@ from torch import nn
 
 from s3ta.errors import UserError, unknown_name
 from s3ta.guard import plain_generators, reason
+from s3ta.models.beside import settings_beside
 from s3ta.models.card import View
-from s3ta.models.reading import settings_beside
 
 _IMAGE_SIZE = {"vit": "image_size", "maxvit": "input_size"}
 """torchvision's families that are built for one image size, and the name of that setting."""

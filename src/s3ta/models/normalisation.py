@@ -51,9 +51,16 @@ def _numbers(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.4g}" for value in values)
 
 
-def origins(known: Known, *, given: bool, stored: bool) -> Origins:
-    """Where normalisation and preparation of a foreign network come from."""
+def origins(known: Known, given: bool, stored: bool, unused_normalisation: str, unused_preparation: str) -> Origins:
+    """Where normalisation and preparation of a foreign network come from, with what files beside its weights say in vain."""
     library = next(iter(known.library), "")
-    usual = f"{library}'s" if known.mean is not None else UNKNOWN
+    usual = f"{library}'s" if known.mean is not None else _default(unused_normalisation)
     normalisation = "given" if given else "stored with the weights" if stored else usual
-    return Origins(normalisation, UNKNOWN if known.view is None else f"{library}'s", known.remarks)
+    preparation = _default(unused_preparation)
+    if known.view is not None:
+        preparation = f"{library}'s{f' ({unused_preparation})' if unused_preparation else ''}"
+    return Origins(normalisation, preparation, known.remarks)
+
+
+def _default(unused: str) -> str:
+    return f"the default ({unused})" if unused else UNKNOWN

@@ -21,6 +21,7 @@ from s3ta.errors import UserError
 from s3ta.files import read_json
 from s3ta.guard import is_out_of_memory
 from s3ta.models.inert import ForbiddenError, Step, Stored, walk
+from s3ta.models.plain_pickle import is_plain_pickle, read_plain_pickle
 from s3ta.models.pretrained import read_tensors
 from s3ta.models.torch_file import is_larger_than_file, read_inert
 
@@ -45,10 +46,11 @@ _FOREIGN = (
 
 
 class Content(NamedTuple):
-    """What a file holds: tensors by name, perhaps within other mappings, and sentences for people."""
+    """What a file holds: tensors by name, perhaps within other mappings."""
 
     value: Any
-    notes: list[str]
+    names: list[str]
+    """Every class and function that its pickle names."""
 
 
 class Source(NamedTuple):
@@ -70,6 +72,7 @@ def split_key(weights: str) -> Source:
     path, key = Path(weights).expanduser(), None
     if not path.exists() and "#" in weights:
         path, key = Path(weights.rpartition("#")[0]).expanduser(), weights.rpartition("#")[2]
+    _refuse_parts_of_training(path)
     if path.is_file():
         return Source(path, key, path.name, path.stem)
     inside = next((path / name for name in IN_FOLDERS if (path / name).is_file()), None)
@@ -83,28 +86,22 @@ def split_key(weights: str) -> Source:
     )
 
 
-def settings_beside(path: Path) -> dict[str, Any]:
-    """What `config.json` says beside weights in a folder of the Hub, with what `preprocessor_config.json` adds."""
-    settings: dict[str, Any] = {}
-    if path.name in IN_FOLDERS:
-        for file in (path.parent / "config.json", path.parent / "preprocessor_config.json"):
-            content = read_json(file) if file.is_file() else None
-            settings |= content if isinstance(content, dict) else {}
-    return settings
-
-
-def normalisation_beside(path: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Mean and deviation, for pixels in [0, 1], that a folder of the Hub states for its weights (timm, transformers)."""
-    settings = settings_beside(path)
-    stated = settings.get("pretrained_cfg")
-    pairs = [(stated.get("mean"), stated.get("std"))] if isinstance(stated, dict) else []
-    if settings.get("do_normalize", True):
-        pairs.append((settings.get("image_mean"), settings.get("image_std")))
-    for pair in pairs:
-        if all(isinstance(row, list) and row and all(isinstance(one, (int, float)) for one in row) for row in pair):
-            mean, std = (tuple(map(float, row or ())) for row in pair)
-            return mean, std
-    return None, None
+def _refuse_parts_of_training(path: Path) -> None:
+    """UserError where weights lie in the parts that several processes wrote, with the command that makes one file of them."""
+    folder = path.parent if path.suffix == ".distcp" else path
+    if not folder.is_dir() or any((folder / name).is_file() for name in IN_FOLDERS):
+        return
+    if (folder / ".metadata").is_file() and (path != folder or any(folder.glob("*.distcp"))):
+        raise UserError(
+            f"{path} is of torch.distributed.checkpoint, in parts. Make one file of them, and give that: "
+            f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {folder} model.pt"
+        )
+    if any(folder.glob("*mp_rank_*")) or ((folder / "latest").is_file() and any(folder.glob("*/*mp_rank_*"))):
+        top = folder.parent if (folder.parent / "latest").is_file() else folder
+        raise UserError(
+            f"{path} is of DeepSpeed, in parts. Make one file of them, and give that: "
+            f"python {top}/zero_to_fp32.py {top} weights (the script was saved with them, and comes with DeepSpeed)"
+        )
 
 
 def read_state(path: Path, ignored: tuple[str, ...] = (), label: str | None = None) -> Content:
@@ -135,11 +132,16 @@ def read_state(path: Path, ignored: tuple[str, ...] = (), label: str | None = No
             f"{path} holds more than tensors ({asked[0].name}{where}), and to read that is to run what the file asks for, so "
             f"it is not done here: where you trust it, save only its state_dict(), with torch.save or as safetensors{advice}."
         )
-    return Content(value, _notes(stored.names, label or path.name))
+    return Content(value, stored.names)
 
 
-def _notes(names: list[str], file: str) -> list[str]:
-    objects = [name for name in names if not name.startswith(("torch.", "collections.", "_codecs.", "builtins."))]
+def objects_note(names: list[str], taken: set[str], file: str) -> list[str]:
+    """A sentence on the objects of a file, by the names in its pickle, that are not among those of which weights were made."""
+    helpers = ("._reconstruct", "._frombuffer", "._reconstructor", "numpy.dtype") if taken else ()
+    known = ("torch.", "collections.", "_codecs.", "builtins.")
+    objects = [
+        name for name in names if not name.startswith(known) and name not in taken and not name.endswith(helpers)
+    ]
     if not objects:
         return []
     more = f" and {len(objects) - 3} more" if len(objects) > 3 else ""
@@ -221,7 +223,7 @@ def _read_torch(path: Path) -> Stored:
         if is_out_of_memory(error):
             raise _too_large(path) from None
     with sound(path):
-        return read_inert(path)
+        return read_plain_pickle(path) if is_plain_pickle(_head(path)) else read_inert(path)
 
 
 @contextmanager

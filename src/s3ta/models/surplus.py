@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from s3ta.errors import UserError
+from s3ta.models.beside import for_unit_pixels
 from s3ta.models.containers import AVERAGED, State
 from s3ta.models.wrappers import bare, misfits, prefixes
 
@@ -45,10 +46,8 @@ def explained(
     if not {"mean", "std"} & kinds.keys():
         return None, None, notes
     mean, std = (_agreed(kinds.get(what, []), state, what, file) for what in ("mean", "std"))
-    if max(mean + std) > 2:
-        notes.append(f"The normalisation stored in {file} is for pixels of 0 to 255; it was divided by 255.")
-        mean, std = tuple(value / 255 for value in mean), tuple(value / 255 for value in std)
-    return mean, std, notes
+    mean, std, scaled = for_unit_pixels(mean, std, f"stored in {file}")
+    return mean, std, notes + scaled
 
 
 def _kind(name: str, per_channel: bool) -> str:
@@ -75,6 +74,10 @@ def check_numbers(taken: State, own: State, file: str) -> list[str]:
         to = own[key].dtype
         if stored.is_meta or stored.layout != torch.strided or stored.is_quantized:
             raise UserError(f"{file} holds '{key}' as {_kind_of(stored)}: save ordinary weights, as float32.")
+        if stored.is_complex() and not to.is_complex:
+            raise UserError(
+                f"{file} holds '{key}' as complex numbers, the network as {_plain(to)}: of another network?"
+            )
         if stored.is_floating_point() != to.is_floating_point:
             raise UserError(
                 f"{file} holds '{key}' as {_plain(stored.dtype)}, the network as {_plain(to)} (quantised, or not saved whole?)."

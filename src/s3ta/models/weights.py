@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from s3ta.models.containers import AVERAGED, choose_state
-from s3ta.models.reading import read_state, sound, split_key
+from s3ta.models.containers import AVERAGED, choose_state, objects_within
+from s3ta.models.reading import objects_note, read_state, sound, split_key
 from s3ta.models.surplus import check_numbers, explained
 from s3ta.models.wrappers import choose_prefix, fits
 
@@ -47,7 +47,8 @@ def fill(
         name, state, others, notes = choose_state(content.value, key, file, lambda state: fits(own, state))
     prefix, of_prefix = choose_prefix(own, state, file, name)
     taken = {key: state[prefix + key] for key in own if prefix + key in state}
-    notes = content.notes + notes + of_prefix
+    objects = objects_note(content.names, objects_within(content.value, name), file)
+    notes = objects + notes + of_prefix
     if others:
         notes.append(
             f"{file} also holds {', '.join(others)}; {name or 'the rest'} was taken (another: {file}#{others[0]})."

@@ -39,8 +39,8 @@ LISTED: Final[Choice] = "listed"
 """How the examples were chosen, as `informative.examples` tells it."""
 
 _HASH_KEY, _MANIFEST_KEY = b"s3ta.content", b"s3ta.manifest"
-_PROSE = "suite.description"
-"""In other words it is the same measurement: what is run say the settings."""
+_PROSE = ("suite.description", "model.config.notes")
+"""In other words it is the same measurement: what is run say the settings, and of which weights their hash."""
 _MOST_CLASSES = 20
 _COSTS = ["num_gradients", "num_forwards"]
 
@@ -93,7 +93,7 @@ class Ledger:
                 )
             return
         there = _read_manifest(folder)
-        differences = [one for one in manifest_differences(there, manifest) if one[0] != _PROSE]
+        differences = [one for one in manifest_differences(there, manifest) if not one[0].startswith(_PROSE)]
         if differences:
             order = _other_order(there, manifest)
             named = [

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from s3ta.data import DataConfig, with_view
-from s3ta.models import UNKNOWN, Card
+from s3ta.models import UNKNOWN, Card, Origins
 from s3ta.workflow.subject import Subject
 
 
@@ -32,7 +32,9 @@ def prepared(subject: Subject, config: DataConfig, card: Card) -> Preparation:
         elif recipe is not None and recipe.source.startswith("folder:"):
             config, origin = config.model_copy(update={"preprocessing": recipe.preprocessing}), "the recipe's"
         else:
-            origin = UNKNOWN if card.view is None else card.origins.preparation
+            origin = card.origins.preparation
+            if card.view is None and origin == Origins().preparation:
+                origin = UNKNOWN
     channels = 1 if card.in_channels == 1 else 3
     config = config.model_copy(update={"image_size": card.image_size, "channels": channels})
     if card.view is not None:

@@ -113,7 +113,8 @@ def answers(model: nn.Module) -> list[float]:
 def _are_others(before: Sequence[float], now: Sequence[float]) -> bool:
     """Whether two answers to the same images differ by more than machines do."""
     largest = max(1e-6, np.abs(np.asarray(now)).max())
-    return bool(np.abs(np.asarray(before) - np.asarray(now)).max() > _OTHER * largest)
+    with np.errstate(invalid="ignore"):  # masked classes: infinity less infinity
+        return bool(np.abs(np.asarray(before) - np.asarray(now)).max() > _OTHER * largest)
 
 
 def refuse_other_answers(folder: Path, told: dict[str, Any]) -> None:

@@ -46,8 +46,7 @@ def autograd_gradient(outputs_fn: OutputsFn, objective: Objective, images: Image
     with torch.enable_grad():
         images = images.detach().requires_grad_(True)
         outputs = outputs_fn(images)
-        with torch.enable_grad():  # once more: the model may have switched it off for everybody
-            value = objective(outputs).sum()
+        value = objective(outputs).sum()
         with guarded("The model's backward pass", "attacks without gradients (square, spsa) need none"):
             gradient = torch.autograd.grad(value, images)[0]
     return Ascent(gradient, _detached(outputs), 1, 1)

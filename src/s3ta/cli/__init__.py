@@ -3,10 +3,12 @@
 `training` (demo, train, show), `evaluating` (evaluate, export), `reporting` (report, predict, list).
 """
 
+import sys
+
 from s3ta.cli import training  # isort: skip
 from s3ta.cli import evaluating  # isort: skip
 from s3ta.cli import reporting  # isort: skip
-from s3ta.cli.shared import app
+from s3ta.cli.shared import app, is_output_blocked
 from s3ta.console import speak_plainly
 
 __all__ = ["app", "evaluating", "main", "reporting", "training"]
@@ -15,4 +17,9 @@ __all__ = ["app", "evaluating", "main", "reporting", "training"]
 def main() -> None:
     """Entry point of the program."""
     speak_plainly()
-    app()
+    try:
+        app()
+    except OSError as error:  # outside of a command: of help, or of the version
+        if not is_output_blocked(error):
+            raise
+        sys.exit(2)

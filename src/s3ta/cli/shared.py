@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
@@ -65,27 +66,35 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
             _forget_unwritten()
             raise typer.Exit(0) from None
         except OSError as error:
-            if not _is_output_blocked():
+            if not is_output_blocked(error):
                 raise
-            _forget_unwritten()
-            with suppress(OSError):
-                err_console.print(
-                    f"s3ta: The output cannot be written ({error.strerror}); what was finished is saved. Write it elsewhere "
-                    "and run the same command again.",
-                    markup=False,
-                )
             raise typer.Exit(2) from None
 
     return wrapped
 
 
-def _is_output_blocked() -> bool:
-    """Whether a standard stream holds text that it cannot get rid of, as on a full disk."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            return True
+def is_output_blocked(error: OSError) -> bool:
+    """Whether this says that a standard stream cannot be written, as on a full disk. Then one sentence says so, where it can."""
+    frames = traceback.walk_tb(error.__traceback__)
+    if not any(frame.f_globals.get("__name__") == "rich.console" for frame, _ in frames) and not _holds_text():
+        return False
+    _forget_unwritten()
+    with suppress(OSError):
+        err_console.print(
+            f"s3ta: The output cannot be written ({error.strerror}); what was finished is saved. Write it elsewhere and run "
+            "the same command again.",
+            markup=False,
+        )
+    return True
+
+
+def _holds_text() -> bool:
+    """Whether a standard stream holds text that it cannot get rid of."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        return True
     return False
 
 

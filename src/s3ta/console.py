@@ -94,7 +94,7 @@ def _restore_stream(name: str, stream: Any, manner: dict[str, Any]) -> None:
             present.flush()
     if stream is None or _is_open(stream):
         setattr(sys, name, stream)
-        if manner and _manner(stream) != manner:
+        if isinstance(stream, io.TextIOWrapper) and _manner(stream) != manner:
             stream.reconfigure(**manner)
     elif not _is_open(present):
         setattr(sys, name, _nowhere())

@@ -7,11 +7,16 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import torch
-from torch.backends import cuda, cudnn, mkldnn
+from torch.backends import cuda, cudnn
 
 from s3ta.surroundings import process_state_kept
 
-_LOWER: tuple[Any, ...] = (cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
+_BACKENDS: Any = torch.backends
+_LOWER: tuple[Any, ...] = (
+    cuda.matmul,
+    *(_BACKENDS.cudnn.conv, _BACKENDS.cudnn.rnn),
+    *(_BACKENDS.mkldnn.matmul, _BACKENDS.mkldnn.conv, _BACKENDS.mkldnn.rnn),
+)
 """Which operations torch may compute in less than float32, on a GPU and on the CPU; each has its `fp32_precision`."""
 _EXACT = ("none", "ieee")
 

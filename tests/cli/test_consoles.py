@@ -86,9 +86,9 @@ def test_ctrl_c_waits_until_libraries_are_loaded() -> None:
 @pytest.mark.parametrize(("words", "code"), [("--version", 2), ("list models", 2), ("list nothing", 2)])
 def test_the_program_on_full_and_closed_streams(words: str, code: int) -> None:
     command = f"{sys.executable} -m s3ta {words}"
-    full = subprocess.run(f"{command} > /dev/full", shell=True, capture_output=True, text=True, check=False)  # noqa: S602
+    full = subprocess.run(f"{command} > /dev/full", shell=True, capture_output=True, text=True, check=False)
     assert full.returncode == code
     assert full.stderr.startswith("s3ta: ") or "Usage" in full.stderr
     assert "Traceback" not in full.stderr
-    closed = subprocess.run(f"{command} 2>&-", shell=True, capture_output=True, text=True, check=False)  # noqa: S602
+    closed = subprocess.run(f"{command} 2>&-", shell=True, capture_output=True, text=True, check=False)
     assert closed.returncode == (code if words == "list nothing" else 0)

@@ -134,12 +134,13 @@ def test_an_encoding_that_other_code_changes_comes_back(monkeypatch):
 @pytest.mark.parametrize("way", ["closed", "detached", "detached for good"])
 def test_streams_that_other_code_takes_away_stop_nothing(monkeypatch, way):
     stream = _text_stream()
+    buffer = stream.buffer
     monkeypatch.setattr(sys, "stdout", stream)
     with module.standard_streams_kept():
         if way == "closed":
             stream.close()
         else:
-            buffer = stream.detach()
+            stream.detach()
             if way == "detached":
                 sys.stdout = io.TextIOWrapper(buffer, encoding="ascii", write_through=True)
     print("≤")

@@ -19,7 +19,7 @@ WAYS = {
     "nothing": lambda: None,
     "former": lambda: torch.set_float32_matmul_precision("medium"),
     "matmul": _set(cuda.matmul, "tf32"),
-    "conv": _set(cudnn.conv, "ieee"),
+    "conv": _set(torch.backends.cudnn.conv, "ieee"),
     "cudnn": _set(cudnn, "tf32"),
     "all": _set(torch.backends, "tf32"),
     "mkldnn": _set(mkldnn.matmul, "bf16"),

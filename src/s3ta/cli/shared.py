@@ -74,7 +74,7 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def is_output_blocked(error: OSError) -> bool:
-    """Whether this says that a standard stream cannot be written, as on a full disk. Then one sentence says so, where it can."""
+    """Whether a standard stream cannot be written, as on a full disk. Then one sentence says so, where it can."""
     frames = traceback.walk_tb(error.__traceback__)
     if not any(frame.f_globals.get("__name__") == "rich.console" for frame, _ in frames) and not _holds_text():
         return False
@@ -100,7 +100,7 @@ def _holds_text() -> bool:
 
 def _forget_unwritten() -> None:
     """Point the standard output nowhere, so that Python's end does not fail on what it still holds."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 import sys
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import Any
 
 from rich.console import Console
 
@@ -38,6 +43,8 @@ _PLAIN = str.maketrans(
 )
 """What stands for a sign that an encoding lacks. Rich itself draws boxes and bars from ASCII where it must."""
 _ERRORS = "s3ta-plain"
+_superseded: list[Any] = []
+"""Streams that stood in place of standard ones: a text stream that is forgotten closes what it writes to."""
 
 
 def plain_console(*, stderr: bool = False) -> Console:
@@ -47,10 +54,59 @@ def plain_console(*, stderr: bool = False) -> Console:
 
 def speak_plainly() -> None:
     """From now on the standard streams of this process can print every text, whatever their encoding: a dash becomes a
-    hyphen, `≤` becomes `<=`; of a name, a letter that is lacking, or a byte that is no letter, is written as an escape."""
+    hyphen, `≤` becomes `<=`; of a name, a letter that is lacking, or a byte that is no letter, is written as an escape. Where a
+    stream is closed, as by `2>&-`, its text goes nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, _nowhere())
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_ERRORS)
+
+
+@cache
+def _nowhere() -> io.TextIOBase:
+    return open(os.devnull, "w", encoding="utf-8")
+
+
+@contextmanager
+def standard_streams_kept() -> Iterator[None]:
+    """`sys.stdout` and `sys.stderr`, with their encodings, as they were afterwards. Where one was closed or detached
+    meanwhile, what stands in its place stays; where nothing does, its text goes nowhere."""
+    before = {name: getattr(sys, name) for name in ("stdout", "stderr")}
+    manners = {name: _manner(stream) for name, stream in before.items()}
+    try:
+        yield
+    finally:
+        for name, stream in before.items():
+            _restore_stream(name, stream, manners[name])
+
+
+def _manner(stream: Any) -> dict[str, Any]:
+    return {"encoding": stream.encoding, "errors": stream.errors} if isinstance(stream, io.TextIOWrapper) else {}
+
+
+def _restore_stream(name: str, stream: Any, manner: dict[str, Any]) -> None:
+    present = getattr(sys, name)
+    if present is not stream and not any(present is one for one in _superseded):
+        _superseded.append(present)
+        with suppress(Exception):
+            present.flush()
+    if stream is None or _is_open(stream):
+        setattr(sys, name, stream)
+        if isinstance(stream, io.TextIOWrapper) and _manner(stream) != manner:
+            stream.reconfigure(**manner)
+    elif not _is_open(present):
+        setattr(sys, name, _nowhere())
+    elif manner and isinstance(present, io.TextIOWrapper):
+        present.reconfigure(errors=manner["errors"])
+
+
+def _is_open(stream: Any) -> bool:
+    try:
+        return not stream.closed
+    except Exception:  # noqa: BLE001 - a detached stream raises, and somebody else's may raise anything
+        return False
 
 
 def _instead(sign: str) -> str:

@@ -38,7 +38,9 @@ def guarded(call: str, advice: str = "") -> Iterator[None]:
     Raises ForeignError, from whatever was raised; any other UserError, Ctrl-C and the like pass."""
     try:
         yield
-    except (Exception, SystemExit) as caught:  # it may raise anything
+    except BaseException as caught:  # it may raise anything
+        if is_request_to_stop(caught):
+            raise
         if isinstance(caught, UserError) and not (advice and isinstance(caught, ForeignError)):
             raise
         if type(caught).__module__.startswith("torch.") and type(caught).__name__.startswith("_"):
@@ -51,6 +53,19 @@ def guarded(call: str, advice: str = "") -> Iterator[None]:
         raise ForeignError(f"{call} failed: {reason(error)}{where(error)}{f': {advice}' if advice else ''}.") from error
 
 
+def is_request_to_stop(error: BaseException) -> bool:
+    """Whether this is no failure of somebody else's code: Ctrl-C, or a generator that is closed."""
+    return isinstance(error, (KeyboardInterrupt, GeneratorExit))
+
+
+def message_of(error: BaseException) -> str:
+    """Its message; nothing where it cannot even say that."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - somebody else's `__str__`
+        return ""
+
+
 def original(error: BaseException) -> BaseException:
     """What was raised behind the guard; any other error is its own."""
     return error.__cause__ if isinstance(error, ForeignError) and error.__cause__ else error
@@ -59,7 +74,7 @@ def original(error: BaseException) -> BaseException:
 def reason(error: BaseException) -> str:
     """The kind of an error and the beginning of its message, on one line; of a TorchScript traceback its end; of an error of
     ours the sentence."""
-    message = str(error)
+    message = message_of(error)
     if isinstance(error, UserError):
         return message.rstrip(".")
     if "TorchScript" in message:
@@ -80,7 +95,7 @@ def where(error: BaseException) -> str:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on whatever device."""
     kinds = ("MemoryError", "OutOfMemoryError")
-    return type(error).__name__ in kinds or any(words in str(error) for words in _NO_MEMORY)
+    return type(error).__name__ in kinds or any(words in message_of(error) for words in _NO_MEMORY)
 
 
 def set_mode(module: Any, *, mode: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import subprocess
@@ -98,10 +99,53 @@ def test_a_byte_that_cannot_be_read_is_still_an_error():
         b"\xff".decode("utf-8", "s3ta-plain")
 
 
-def test_streams_that_are_no_text_streams_are_left_alone(monkeypatch):
-    monkeypatch.setattr(sys, "stdout", io.StringIO())
+def test_streams_that_are_no_text_streams_are_left_alone_and_closed_ones_go_nowhere(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", stream := io.StringIO())
     monkeypatch.setattr(sys, "stderr", None)
     module.speak_plainly()
+    assert sys.stdout is stream
+    print("nobody hears it", file=sys.stderr)
+
+
+def _text_stream():
+    return io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="s3ta-plain", write_through=True)
+
+
+def test_streams_that_other_code_replaces_come_back_and_still_write(monkeypatch):
+    stream = _text_stream()
+    monkeypatch.setattr(sys, "stdout", stream)
+    with module.standard_streams_kept():
+        sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-16")
+        print("theirs")
+    gc.collect()
+    print("ours –")
+    assert sys.stdout is stream
+    assert stream.buffer.getvalue().endswith("ours –\n".encode())
+
+
+def test_an_encoding_that_other_code_changes_comes_back(monkeypatch):
+    stream = _text_stream()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with module.standard_streams_kept():
+        sys.stderr.reconfigure(encoding="ascii", errors="strict")
+    assert (stream.encoding, stream.errors) == ("utf-8", "s3ta-plain")
+
+
+@pytest.mark.parametrize("way", ["closed", "detached", "detached for good"])
+def test_streams_that_other_code_takes_away_stop_nothing(monkeypatch, way):
+    stream = _text_stream()
+    buffer = stream.buffer
+    monkeypatch.setattr(sys, "stdout", stream)
+    with module.standard_streams_kept():
+        if way == "closed":
+            stream.close()
+        else:
+            stream.detach()
+            if way == "detached":
+                sys.stdout = io.TextIOWrapper(buffer, encoding="ascii", write_through=True)
+    print("≤")
+    if way == "detached":
+        assert buffer.getvalue() == b"<=\n"
 
 
 @pytest.mark.parametrize("text", [":fish:", "[bold]a[/bold]", "[red]", "[/]", "a :warning: b", r"\[x]", "[link=x]y"])

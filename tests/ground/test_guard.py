@@ -137,3 +137,18 @@ def test_plain_generators_begin_from_a_seed_and_stand_where_they_stood() -> None
         np.random.rand()
     assert drawn[0] == drawn[1]
     assert (random.getstate(), repr(np.random.get_state(legacy=False))) == before
+
+
+def test_an_error_without_words_and_one_of_no_ordinary_kind() -> None:
+    class SilentError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    class Stop(BaseException):
+        pass
+
+    for error, sentence in ((SilentError(), "x failed: SilentError"), (Stop("enough"), "x failed: Stop: enough")):
+        with pytest.raises(ForeignError, match=sentence), guarded("x"):
+            raise error
+    with pytest.raises(GeneratorExit), guarded("x"):
+        raise GeneratorExit

@@ -3,12 +3,13 @@
 `training` (demo, train, show), `evaluating` (evaluate, export), `reporting` (report, predict, list).
 """
 
+import sys
 import warnings
 
 from s3ta.cli import training  # isort: skip
 from s3ta.cli import evaluating  # isort: skip
 from s3ta.cli import reporting  # isort: skip
-from s3ta.cli.shared import app
+from s3ta.cli.shared import app, is_output_blocked
 from s3ta.console import speak_plainly
 from s3ta.plausibility import ImplausibleSettingsWarning
 
@@ -19,4 +20,9 @@ def main() -> None:
     """Entry point of the program."""
     speak_plainly()
     warnings.simplefilter("ignore", ImplausibleSettingsWarning)  # the commands say it in their own words
-    app()
+    try:
+        app()
+    except OSError as error:  # outside of a command: of help, or of the version
+        if not is_output_blocked(error):
+            raise
+        sys.exit(2)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,6 +54,7 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **{name: _at_home(value) for name, value in kwargs.items()})
+            sys.stdout.flush()
         except UserError as error:
             err_console.print(f"s3ta: {error}", markup=False)
             raise typer.Exit(2) from None
@@ -58,10 +63,45 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
                 err_console.print("s3ta: interrupted; what was finished is saved. Run the same command again to go on.")
             raise typer.Exit(130) from None
         except BrokenPipeError:  # the reader of our output left, as in `s3ta list models | head -1`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _forget_unwritten()
             raise typer.Exit(0) from None
+        except OSError as error:
+            if not is_output_blocked(error):
+                raise
+            raise typer.Exit(2) from None
 
     return wrapped
+
+
+def is_output_blocked(error: OSError) -> bool:
+    """Whether a standard stream cannot be written, as on a full disk. Then one sentence says so, where it can."""
+    frames = traceback.walk_tb(error.__traceback__)
+    if not any(frame.f_globals.get("__name__") == "rich.console" for frame, _ in frames) and not _holds_text():
+        return False
+    _forget_unwritten()
+    with suppress(OSError):
+        err_console.print(
+            f"s3ta: The output cannot be written ({error.strerror}); what was finished is saved. Write it elsewhere and run "
+            "the same command again.",
+            markup=False,
+        )
+    return True
+
+
+def _holds_text() -> bool:
+    """Whether a standard stream holds text that it cannot get rid of."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        return True
+    return False
+
+
+def _forget_unwritten() -> None:
+    """Point the standard output nowhere, so that Python's end does not fail on what it still holds."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _at_home(value: Any) -> Any:
@@ -100,8 +140,28 @@ def before_the_first_pass(*, return_memory: bool) -> None:
     """Freed memory is kept unless asked otherwise; torch is loaded, with a line where that takes long."""
     if not return_memory:
         keep_memory()
-    with waiting("loading the libraries"):
-        import torch  # noqa: F401
+    with waiting("loading the libraries"), _interrupts_held():
+        import s3ta.report
+        import s3ta.workflow  # noqa: F401
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the end: libraries that are interrupted while they load fail in any manner.
+
+    Raises KeyboardInterrupt then."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is not signal.default_int_handler:
+        yield
+        return
+    received: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if received:
+        raise KeyboardInterrupt
 
 
 def radius_of(text: str | None) -> float | None:

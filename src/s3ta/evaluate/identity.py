@@ -27,6 +27,7 @@ from s3ta.models import card_of, device_of, num_parameters, weights_hash
 from s3ta.records import FORMAT
 from s3ta.records.ledger import INFORMATIVE
 from s3ta.streams import stream
+from s3ta.surroundings import process_state_kept
 
 _OTHER = 0.01
 """Of the largest logit: devices and versions stay far below it."""
@@ -101,7 +102,7 @@ def answers(model: nn.Module) -> list[float]:
     images = torch.from_numpy(stream(0, "answers").random(shape, np.float32)).to(device_of(model))
     asked = []
     for _ in range(2):
-        with as_found(model), frozen(model), random_state(0), torch.no_grad():
+        with process_state_kept(), as_found(model), frozen(model), random_state(0), torch.no_grad():
             try:
                 asked.append(model(images.clone()).float().cpu())
             except Exception:  # noqa: BLE001 - whatever is wrong with a foreign model is the lint's to tell

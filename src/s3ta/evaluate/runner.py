@@ -8,6 +8,7 @@ shards.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from s3ta.models import card_of, device_of
 from s3ta.progress import Reporter, console
 from s3ta.records import RUN, Ledger
 from s3ta.streams import stream
+from s3ta.surroundings import process_state_kept
 
 Columns = dict[str, Any]
 
@@ -91,6 +93,7 @@ def fill(
     missing = set(ledger.missing(own_chunks(suite, len(positions), settings, shard)))
     standing = Standing(suite, settings, dataset, positions)
     searcher, done, began = searched(model, settings.search), 0, False
+    warned: set[str] = set()
     with exact_arithmetic(settings.num_threads), frozen(model), frozen(searcher):
         for stage in stages(suite):
             cut = pieces(stage, positions, settings.micro_batch, standing.left_out(stage), block_of(suite, settings))
@@ -110,7 +113,10 @@ def fill(
                     if not began:
                         report(done)  # what an earlier, interrupted run had done
                         began = True
-                    columns, final = run_piece(model, searcher, dataset, piece, settings, images, next(loaded))
+                    batch = next(loaded)
+                    with process_state_kept() as changes:
+                        columns, final = run_piece(model, searcher, dataset, piece, settings, images, batch)
+                    _warn_once(changes, warned)
                     ledger.write_chunk(piece.chunk, columns)  # refuses other records than a sound chunk holds
                     keep(ledger, piece, suite, settings, dataset, columns, final)
                 else:
@@ -195,6 +201,12 @@ def _run_group(
             for read_out in range(len(attacked.read_outs))
         ]
     return parts, attacked.final[rows].cpu()
+
+
+def _warn_once(sentences: list[str], warned: set[str]) -> None:
+    for sentence in set(sentences) - warned:
+        warned.add(sentence)
+        warnings.warn(sentence, stacklevel=3)
 
 
 def _columns(ledger: Ledger, index: int) -> Columns:

@@ -10,6 +10,7 @@ from s3ta.attacks import frozen, random_state
 from s3ta.data import Dataset, fetch
 from s3ta.errors import UserError
 from s3ta.models import device_of
+from s3ta.surroundings import process_state_kept
 
 KEPT = ("example_ids", "targets", "adversarial", "attack")
 """The arrays that an evaluation keeps of its first examples."""
@@ -45,7 +46,7 @@ def look(model: nn.Module, images: torch.Tensor, micro_batch: int = 0) -> dict[s
     count = len(images)
     images = torch.cat([images, images[-1:].expand(max(0, micro_batch - count), -1, -1, -1)])
     images = images.to(device_of(model))
-    with frozen(model), random_state(0), torch.no_grad():
+    with process_state_kept(), frozen(model), random_state(0), torch.no_grad():
         unroll = getattr(model, "unroll", None)
         if unroll is None:
             return {"probabilities": _array(model(images)[:count].float().softmax(dim=-1))}

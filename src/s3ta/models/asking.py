@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from s3ta.errors import UserError
-from s3ta.guard import attribute, is_out_of_memory, original, reason, where
+from s3ta.guard import attribute, is_out_of_memory, is_request_to_stop, message_of, original, reason, where
 from s3ta.models.card import device_of
-from s3ta.models.casting import defaults_kept
 from s3ta.models.libraries import seeded
+from s3ta.surroundings import process_state_kept
 
 _SHAPES = r"(?i)\b(size|shape|dimension|channel|kernel|resolution|multipl)"
 _ADVICE = {
@@ -38,16 +38,18 @@ def num_outputs(net: nn.Module, in_channels: int, image_size: int, source: str, 
     first: BaseException | None = None
     for images in _questions((in_channels, image_size, image_size), micro_batch, device_of(net)):
         try:
-            with torch.no_grad(), seeded(), defaults_kept():
+            with torch.no_grad(), seeded(), process_state_kept(source.partition(":")[0]):
                 answer = net(images)
-        except (Exception, SystemExit) as caught:  # noqa: BLE001 - the network is somebody else's, and may raise anything
+        except BaseException as caught:
+            if is_request_to_stop(caught):
+                raise
             first = first or original(caught)
             if is_out_of_memory(original(caught)):
                 break
         else:
             return _checked(answer, images, source)
     assert first is not None, "there is always a first question"
-    advice = next((advice for words, advice in _ADVICE.items() if re.search(words, str(first))), "")
+    advice = next((advice for words, advice in _ADVICE.items() if re.search(words, message_of(first))), "")
     if is_out_of_memory(first):
         advice = ": there is too little memory for two images"
     shape = f"{in_channels} x {image_size} x {image_size}"
@@ -94,4 +96,4 @@ def where_logits_are(answer: Any) -> str:
 
 def is_about_shapes(error: BaseException) -> bool:
     """Whether another image size, or other channels, may be what an error asks for."""
-    return re.search(_SHAPES, str(original(error))) is not None
+    return re.search(_SHAPES, message_of(original(error))) is not None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -150,7 +150,7 @@ class Classifier(nn.Module):
     def _guard(self, images: Tensor) -> AbstractContextManager[None]:
         if torch.compiler.is_compiling():  # whoever compiles guards the call
             return nullcontext()
-        return guarded(f"{self.card.name}, asked about images of shape {tuple(images.shape)},")
+        return _asked(f"{self.card.name}, asked about images of shape {tuple(images.shape)},")
 
     def _prepared(self, images: Tensor) -> Tensor:
         return self.normalize(images.flip(1) if self.channel_order == "bgr" else images)
@@ -159,6 +159,13 @@ class Classifier(nn.Module):
         chosen = logits if self._outputs is None else logits[..., self._outputs]
         # what is no tensor of logits is left as it is, for the checks to name
         return chosen.float() if isinstance(chosen, Tensor) and chosen.is_floating_point() else chosen
+
+
+@contextmanager
+def _asked(call: str) -> Iterator[None]:
+    """Around a network's forward pass: it is guarded, and gradients are afterwards on or off as they were."""
+    with guarded(call), torch.set_grad_enabled(torch.is_grad_enabled()):
+        yield
 
 
 def _is_sequential(net: nn.Module) -> bool:

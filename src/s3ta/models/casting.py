@@ -1,10 +1,8 @@
-"""The numbers that a foreign network computes with: float32 where it can, its own where it cannot; and torch's defaults, which
-its code may change for everybody."""
+"""The numbers that a foreign network computes with: float32 where it can, its own where it cannot."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -69,16 +67,3 @@ def leave_inference_mode(net: nn.Module) -> None:
                     copy = tensor.clone()
                     made = nn.Parameter(copy, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copy
                     holder[key] = ordinary.setdefault(id(tensor), made)
-
-
-@contextmanager
-def defaults_kept() -> Iterator[None]:
-    """Torch's default type, default device and whether gradients are on, as they were afterwards."""
-    dtype, device = torch.get_default_dtype(), torch.get_default_device()
-    with torch.set_grad_enabled(torch.is_grad_enabled()):
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(dtype)
-            if torch.get_default_device() != device:
-                torch.set_default_device(device)

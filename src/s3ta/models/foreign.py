@@ -21,13 +21,14 @@ from s3ta.models import weights as state
 from s3ta.models.asking import num_outputs
 from s3ta.models.beside import Beside, for_unit_pixels, normalisation_beside, preparation_unused
 from s3ta.models.card import Card, Classifier, card_of, device_of, with_outputs
-from s3ta.models.casting import cast_to_float32, defaults_kept, leave_inference_mode
+from s3ta.models.casting import cast_to_float32, leave_inference_mode
 from s3ta.models.libraries import Known, from_timm, from_torchvision, seeded
 from s3ta.models.normalisation import chosen, origins, refuse_half, same_numbers
 from s3ta.models.pretrained import from_pretrained
 from s3ta.models.reading import split_key
 from s3ta.models.resnet import ResNet
 from s3ta.models.s3ta import S3TA
+from s3ta.surroundings import process_state_kept
 
 _WORD = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 
@@ -152,8 +153,11 @@ def _factory(source: str) -> Any:
     """What `package.module:name` names. Importing a module runs it."""
     module_name, _, path = source.partition(":")
     importlib.invalidate_caches()
+    shadowing = _shadowing_file(module_name)
+    if shadowing is not None and module_name.partition(".")[0] in sys.stdlib_module_names:
+        raise shadowing
     try:
-        with guarded(f"Importing {module_name}"), seeded(), defaults_kept():
+        with guarded(f"Importing {module_name}"), seeded(), process_state_kept(module_name):
             found = importlib.import_module(module_name)
     except ForeignError as error:
         missing = error.__cause__
@@ -164,6 +168,8 @@ def _factory(source: str) -> Any:
         raise
     for name in path.split("."):
         if not hasattr(found, name):
+            if shadowing is not None:
+                raise shadowing
             public = [
                 known
                 for known, value in vars(found).items()
@@ -174,13 +180,29 @@ def _factory(source: str) -> Any:
     return found
 
 
+def _shadowing_file(module_name: str) -> UserError | None:
+    """What to say where a file of the current folder is called like a module that is loaded already from elsewhere."""
+    first = module_name.partition(".")[0]
+    files = [path for path in (Path.cwd() / f"{first}.py", Path.cwd() / first / "__init__.py") if path.is_file()]
+    if first not in sys.modules or not files:
+        return None
+    loaded = attribute(sys.modules[first], "__file__")
+    if loaded is not None and Path(loaded).exists() and any(path.samefile(loaded) for path in files):
+        return None
+    name = files[0].relative_to(Path.cwd()).as_posix()
+    return UserError(
+        f"{name} in the current folder is called like the module {first} of Python or a library, which is loaded already: "
+        f"rename the {'file' if files[0].stem == first else 'folder'}."
+    )
+
+
 def _call(source: str, factory: Any) -> nn.Module:
     """The network that a factory makes, seeded; a network itself is taken as it is."""
     if isinstance(factory, nn.Module):
         return factory
     if not callable(factory):
         raise UserError(f"{source} is a {type(factory).__name__}, not a function that makes a network.")
-    with guarded(f"{source}()"), seeded(), defaults_kept():
+    with guarded(f"{source}()"), seeded(), process_state_kept(source.partition(":")[0]):
         made = factory()
     if not isinstance(made, nn.Module):
         raise UserError(

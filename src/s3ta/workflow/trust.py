@@ -19,6 +19,7 @@ from s3ta.files import read_json, write_json
 from s3ta.models import card_of, device_of
 from s3ta.progress import console, waiting
 from s3ta.records import TRUST_FILE, Finding
+from s3ta.surroundings import process_state_kept
 from s3ta.workflow.examples import Measured
 
 UNREADABLE = "unreadable images"
@@ -154,7 +155,7 @@ def num_linted(measured: Measured) -> int:
     not by the clock, so that the same model is always looked at alike."""
     model, dataset, positions, _, _ = measured
     image = fetch(dataset, positions[:1]).images.to(device_of(model))
-    with as_found(model), frozen(model), random_state(0), torch.no_grad():
+    with process_state_kept(), as_found(model), frozen(model), random_state(0), torch.no_grad():
         try:
             with FlopCounterMode(display=False) as counter:
                 model(image)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from s3ta.guard import original, plain_generators, reason, where
+from s3ta.guard import is_request_to_stop, original, plain_generators, reason, where
 from s3ta.models import device_of, tensor_bytes
 
 _AT_ONCE = 32
@@ -106,7 +106,9 @@ def guarded(call: Callable[[], T]) -> T:
     """What `call` gives; ModelError with the text where it raises anything."""
     try:
         return call()
-    except (Exception, SystemExit) as caught:  # noqa: BLE001 - anybody's model may raise anything
+    except BaseException as caught:  # anybody's model may raise anything
+        if is_request_to_stop(caught):
+            raise
         error = original(caught)
         raise ModelError(f"raises {reason(error)}{where(error)}") from error
 

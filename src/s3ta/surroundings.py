@@ -1,0 +1,58 @@
+"""What other people's code may change for the whole process, by accident or for itself: all of it is put back."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import torch
+
+from s3ta.console import standard_streams_kept
+
+
+@contextmanager
+def process_state_kept(program: str | None = None) -> Iterator[list[str]]:
+    """The current folder, the arguments, the standard streams, torch's default type and device, whether gradients are on, and
+    the number of CPU threads, as they were afterwards.
+
+    Args:
+      program: what other code finds as the only argument meanwhile; None: the arguments as they are.
+    Yields:
+      A list; afterwards it holds a sentence if the number of threads was another one: that may change last bits."""
+    changes: list[str] = []
+    folder, arguments = _current_folder(), sys.argv
+    dtype, device, num_threads = torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads()
+    with standard_streams_kept(), torch.set_grad_enabled(torch.is_grad_enabled()):
+        try:
+            if program is not None:
+                sys.argv = [program]
+            yield changes
+        finally:
+            sys.argv = arguments
+            if folder is not None and _current_folder() != folder:
+                with suppress(OSError):
+                    os.chdir(folder)
+            torch.set_default_dtype(dtype)
+            if torch.get_default_device() != device:
+                torch.set_default_device(device)
+            changes += _restore_threads(num_threads)
+
+
+def _current_folder() -> str | None:
+    """None where it is gone."""
+    with suppress(OSError):
+        return os.getcwd()
+    return None
+
+
+def _restore_threads(num_threads: int) -> list[str]:
+    changed = torch.get_num_threads()
+    if changed == num_threads:
+        return []
+    torch.set_num_threads(num_threads)
+    return [
+        f"The model computes with {changed} CPU threads, a number that it sets itself, instead of {num_threads}: last bits may "
+        "not repeat. Take torch.set_num_threads out of its forward pass."
+    ]

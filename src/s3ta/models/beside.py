@@ -92,13 +92,18 @@ def _rescaled(mean: Row, std: Row, settings: dict[str, Any], file: str) -> Besid
     return Beside(mean, std, (note,))
 
 
+_OF_BYTES = 10
+"""Means and deviations of pixels of 0 to 255 lie far above, of pixels of 0 to 1 far below."""
+
+
 def for_unit_pixels(mean: Row, std: Row, where: str) -> tuple[Row, Row, list[str]]:
-    """The normalisation for pixels in [0, 1]: numbers above 2 are for pixels of 0 to 255, and divided; and notes.
+    """The normalisation for pixels in [0, 1]: numbers above 10 are for pixels of 0 to 255, and divided; and notes. Numbers that
+    are not finite are left for others to refuse.
 
     Raises UserError where one of the two is for pixels of 0 to 1 and the other for pixels of 0 to 255."""
-    if max(mean + std) <= 2:
+    if not all(map(math.isfinite, mean + std)) or max(mean + std) <= _OF_BYTES:
         return mean, std, []
-    if min(std) < 1 if max(mean) > 2 else any(mean):
+    if min(std) < 1 if max(mean) > _OF_BYTES else any(mean):
         raise UserError(
             f"The normalisation {where} has mean {_shown(mean)} and std {_shown(std)}, of which one is for pixels of 0 to 1 "
             f"and the other for pixels of 0 to 255: {_ADVICE}."

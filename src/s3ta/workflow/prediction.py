@@ -72,7 +72,8 @@ def prepared_images(
     config, origins = prepared(subject, DataConfig(source="folder:images", preprocessing=preprocessing), card)
     how = config.preprocessing or DEFAULT
     size = size_of_files(config, how)
-    line = preparation_line(described(how, size), card.config, origins)
-    console.print(line, markup=False, soft_wrap=True)
-    for path in images:
-        yield as_images(torch.from_numpy(load_image(path, size, card.in_channels, how))[None])
+    for number, path in enumerate(images):
+        pixels = load_image(path, size, card.in_channels, how)
+        if not number:
+            console.print(preparation_line(described(how, size), card.config, origins), markup=False, soft_wrap=True)
+        yield as_images(torch.from_numpy(pixels)[None])

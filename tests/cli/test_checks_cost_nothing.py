@@ -190,7 +190,7 @@ def test_a_kill_during_the_checks_leaves_the_table_and_the_records(place: Path, 
     )
     assert process.stdout is not None
     shown = ""
-    while "targeted-20    20" not in shown and (line := process.stdout.readline()):
+    while shown.count("\ntargeted-20") < 3 and (line := process.stdout.readline()):  # its read-outs, the last rows
         shown += line
     process.kill()
     process.communicate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import codecs
 import io
 import os
@@ -66,7 +67,9 @@ def speak_plainly() -> None:
 
 @cache
 def _nowhere() -> io.TextIOBase:
-    return open(os.devnull, "w", encoding="utf-8")
+    stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - it stays open until the process ends
+    atexit.register(stream.close)
+    return stream
 
 
 @contextmanager

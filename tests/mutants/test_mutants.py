@@ -484,7 +484,10 @@ MUTANTS = {
         "tests/evaluate/test_probes.py -k closed_form",
     ),
     "probes beyond the box": Mutant(
-        "attacks/gradients.py", "probed.clamp_(0, 1)", "pass", "tests/evaluate/test_probes_that_fail.py -k asserts"
+        "attacks/gradients.py",
+        "probed.clamp_(0, 1)",
+        "pass",
+        "tests/attacks/test_gradients.py -k asserts_its_input_range",
     ),
     "experiments for a quarter of the passes": Mutant(
         "workflow/checking.py", "_SHARE = 5", "_SHARE = 4", "tests/cli/test_announcements.py -k fifth"

@@ -164,8 +164,8 @@ class Contender:
         assert self._passes is not None
         if self.done or "probes" in read_found(self.ledger):
             return self._passes.of_checks
-        told = re.findall(r"^checks of the evaluation.*: (\d+)/\d+", self._log_text(), re.MULTILINE)
-        return min(int(told[-1]), self._passes.of_checks) if told else 0
+        progress_counts = re.findall(r"^checks of the evaluation.*: (\d+)/\d+", self._log_text(), re.MULTILINE)
+        return min(int(progress_counts[-1]), self._passes.of_checks) if progress_counts else 0
 
     def _log_text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.is_file() else ""

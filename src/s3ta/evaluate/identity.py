@@ -137,8 +137,8 @@ def _structure(model: nn.Module) -> str:
         saved = model.state_dict().keys()
     others = [(name, buffer) for name, buffer in model.named_buffers() if name not in saved]
     # four digits: machines compute sines with other last bits
-    told = [f"{name} {tuple(buffer.shape)} {_total(buffer)}" for name, buffer in others]
-    return sha256("\n".join([_printed(model), *told]).encode())
+    lines = [f"{name} {tuple(buffer.shape)} {_total(buffer)}" for name, buffer in others]
+    return sha256("\n".join([_printed(model), *lines]).encode())
 
 
 def _printed(model: nn.Module) -> str:

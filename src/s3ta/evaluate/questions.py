@@ -75,13 +75,15 @@ def larger_radius(subject: Subject, large: Tried) -> Finding:
     right, total = int(large.right.sum()), len(subject.ids)
     chance = 1 / large.logits.shape[1]
     evidence = {"num_right": right, "num_examples": total, "chance": round(chance, 6), "radius": LARGE_RADIUS}
-    told = (
+    measured = (
         f"at radius {LARGE_RADIUS}, where every image can be made plain grey, 20 PGD steps leave {right} of {total} images "
         f"right; chance is {100 * chance:.3g}%."
     )
     if wilson(right, total, 0.98).low > max(chance, _CONSIDERABLE):
-        return Finding("larger radius", "warning", f"The attack fails where it cannot fail: {told}", evidence, _MASKED)
-    return Finding("larger radius", "passed", f"A large radius breaks the model, as it must: {told}", evidence)
+        return Finding(
+            "larger radius", "warning", f"The attack fails where it cannot fail: {measured}", evidence, _MASKED
+        )
+    return Finding("larger radius", "passed", f"A large radius breaks the model, as it must: {measured}", evidence)
 
 
 def stronger(kind: str, what: str, broken: Tensor, pgd: Tried) -> Finding:
@@ -96,13 +98,13 @@ def stronger(kind: str, what: str, broken: Tensor, pgd: Tried) -> Finding:
         "num_examples": total,
         "p_value": p_value,
     }
-    told = (
+    measured = (
         f"{what} breaks {int(broken.sum())} of {total} images, PGD of 20 steps on the cross-entropy {int(pgd.broken.sum())} "
         f"(alone {only_this} and {only_pgd}, exact McNemar p {p_value:.2g})."
     )
     if only_this - only_pgd > _CONSIDERABLE * total and p_value < _LEVEL:
-        return Finding(kind, "warning", f"Gradients seem to be masked: {told}", evidence, _MASKED)
-    return Finding(kind, "passed", f"No sign of masked gradients: {told}", evidence)
+        return Finding(kind, "warning", f"Gradients seem to be masked: {measured}", evidence, _MASKED)
+    return Finding(kind, "passed", f"No sign of masked gradients: {measured}", evidence)
 
 
 def zero_gradients(subject: Subject, end: Tried) -> Finding:
@@ -114,7 +116,7 @@ def zero_gradients(subject: Subject, end: Tried) -> Finding:
     ]
     total = len(subject.ids)
     evidence = {"num_zero": zero[0], "num_zero_at_the_end": zero[1], "num_examples": total}
-    told = (
+    measured = (
         f"The input gradient of the cross-entropy is exactly zero for {zero[0]} of {total} clean images, and for {zero[1]} "
         "where PGD ends."
     )
@@ -123,7 +125,7 @@ def zero_gradients(subject: Subject, end: Tried) -> Finding:
         "warning": f"Sign PGD stands still there: attack the margin (attack.loss=margin). {_MASKED}",
         "note": "Sign PGD stands still on these: attack the margin too (attack.loss=margin).",
     }
-    return Finding("zero gradients", severity, told, evidence, advice.get(severity, ""))
+    return Finding("zero gradients", severity, measured, evidence, advice.get(severity, ""))
 
 
 def still_rising(clean: Tried, pgd: Tried, late: Tried, end: Tried) -> Finding:
@@ -141,15 +143,17 @@ def still_rising(clean: Tried, pgd: Tried, late: Tried, end: Tried) -> Finding:
         return Finding("loss still rising", "warning", sentence, evidence, _MASKED)
     share = (at_40 - at_36) / (at_40 - at_start) if at_40 > at_start else 0.0
     evidence["share_of_last_tenth"] = share
-    told = (
+    measured = (
         f"of the rise of the mean loss from {at_start:.3g} to {at_40:.3g} nats over 40 PGD steps, {100 * share:.1f}% fall into "
         f"the last tenth; {evidence['num_right']['20']} of {total} images are right after 20 steps, "
         f"{evidence['num_right']['40']} after 40."
     )
     if share > _STILL_RISING:
         advice = "More attack steps find more: give 100 or more before the number is called robustness."
-        return Finding("loss still rising", "note", f"The loss still rises at the last steps: {told}", evidence, advice)
-    return Finding("loss still rising", "passed", f"The loss has about stopped to rise: {told}", evidence)
+        return Finding(
+            "loss still rising", "note", f"The loss still rises at the last steps: {measured}", evidence, advice
+        )
+    return Finding("loss still rising", "passed", f"The loss has about stopped to rise: {measured}", evidence)
 
 
 def eight_bits(subject: Subject, images: Tensor, *, given: bool) -> Finding:
@@ -162,13 +166,13 @@ def eight_bits(subject: Subject, images: Tensor, *, given: bool) -> Finding:
     if not number:
         sentence = f"Whether adversarial images survive 8 bits is not known: no image {of_what} is adversarial."
         return Finding("eight bits", "unchecked", sentence, evidence)
-    told = f"{left} of {number} adversarial images {of_what} are still adversarial when rounded to whole 255ths."
+    measured = f"{left} of {number} adversarial images {of_what} are still adversarial when rounded to whole 255ths."
     if 2 * left < number:
         advice = "Saved as PNG files most are harmless: attack with attack.eight_bit=true, and look for rounding in the model."
-        return Finding("eight bits", "warning", f"Only {told}", evidence, advice)
+        return Finding("eight bits", "warning", f"Only {measured}", evidence, advice)
     severity = "passed" if left == number else "note"
     advice = "" if left == number else "Where images must be files, attack with attack.eight_bit=true."
-    return Finding("eight bits", severity, told, evidence, advice)
+    return Finding("eight bits", severity, measured, evidence, advice)
 
 
 def linearity(subject: Subject, inside: list[Tried]) -> Finding:
@@ -200,10 +204,12 @@ def linearity(subject: Subject, inside: list[Tried]) -> Finding:
         "radius": subject.radius,
     }
     relative = f", {gamma / mean_rise:.2g} times the rise that attacks found" if mean_rise > 0 else ""
-    told = (
+    measured = (
         f"within {format_radius(subject.radius)} the margin leaves its tangent plane by {gamma:.3g} on average{relative}; for "
         f"{int(useless.sum())} of {total} images the gradient predicts less than a tenth of that rise, or a fall."
     )
     if 2 * int(useless.sum()) > total:
-        return Finding("local linearity", "warning", f"The gradient does not show the way: {told}", evidence, _MASKED)
-    return Finding("local linearity", "passed", f"The gradient shows the way: {told}", evidence)
+        return Finding(
+            "local linearity", "warning", f"The gradient does not show the way: {measured}", evidence, _MASKED
+        )
+    return Finding("local linearity", "passed", f"The gradient shows the way: {measured}", evidence)

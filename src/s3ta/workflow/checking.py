@@ -121,7 +121,7 @@ def _probes(measured: Measured, suite: Suite, table: pa.Table, *, full: bool) ->
         )
         return [Finding("probes", "note", sentence, plan._asdict(), _ASK_FOR_ALL)]
     try:
-        answers = _asked(measured, table, plan, radius)
+        answers = _run_experiments(measured, table, plan, radius)
     except Exception as error:  # noqa: BLE001 - no check costs a result
         answers = [unanswered("probes", reason(error))]
     if plan.num_images < plan.num_wanted:
@@ -133,7 +133,7 @@ def _probes(measured: Measured, suite: Suite, table: pa.Table, *, full: bool) ->
     return answers
 
 
-def _asked(measured: Measured, table: pa.Table, plan: Probing, radius: float) -> list[Finding]:
+def _run_experiments(measured: Measured, table: pa.Table, plan: Probing, radius: float) -> list[Finding]:
     model, dataset, positions, settings, _ = measured
     batch, count = _probed(dataset, table, positions, plan.num_images), plan.num_images
     few = f" instead of {plan.num_wanted}, for a fifth of the attacks' passes" if count < plan.num_wanted else ""

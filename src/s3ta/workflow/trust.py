@@ -71,10 +71,10 @@ def _linted(measured: Measured, suite: Suite) -> list[Finding]:
         others = [place for place in choose_examples(dataset, None, settings.seed) if place not in known]
         for_order = _for_order(dataset, [*positions, *others], count, suite, len(positions))
         try:
-            found = _asked(measured, [*positions, *others][:count], for_order)
+            found = _lint_on(measured, [*positions, *others][:count], for_order)
         except UserError:  # one that is not measured, and cannot be read
             others = []
-            found = _asked(measured, positions[:count], [])
+            found = _lint_on(measured, positions[:count], [])
         num_others = max(0, count - len(positions)) if others else 0
         if num_others and any(one.severity == "error" for one in found):
             theirs = {one.kind: one for one in found}
@@ -82,7 +82,7 @@ def _linted(measured: Measured, suite: Suite) -> list[Finding]:
                 _of_others(theirs[one.kind], num_others)
                 if theirs[one.kind].severity == "error" != one.severity
                 else one
-                for one in _asked(measured, positions, for_order)
+                for one in _lint_on(measured, positions, for_order)
             ]
     if total(suite, 1).num_gradients:
         return found
@@ -90,7 +90,7 @@ def _linted(measured: Measured, suite: Suite) -> list[Finding]:
     return [not_asked(one.kind) if one.kind in unasked else one for one in found]
 
 
-def _asked(measured: Measured, positions: Sequence[int], for_order: Sequence[int]) -> list[Finding]:
+def _lint_on(measured: Measured, positions: Sequence[int], for_order: Sequence[int]) -> list[Finding]:
     """The lint by these examples. Raises UserError for an image that cannot be read."""
     model, dataset = measured.model, measured.dataset
     batch = fetch(dataset, positions)

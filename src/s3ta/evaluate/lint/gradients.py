@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from s3ta.attacks import random_state, wrong_margin
-from s3ta.evaluate.lint.probe import ModelError, Probe, guarded, number
+from s3ta.evaluate.lint.probe import ModelError, Probe, as_model_error, number
 from s3ta.records import Finding
 
 _AT_ONCE = 8
@@ -58,7 +58,7 @@ def _slope(probe: Probe, images: Tensor, labels: Tensor, quantity: Quantity) -> 
         if not logits.requires_grad:
             return margins, _quantised(probe.model) or _NO_GRAPH
         value = quantity(logits.float(), labels).sum()
-        (gradient,) = guarded(lambda: torch.autograd.grad(value, leaf, allow_unused=True))
+        (gradient,) = as_model_error(lambda: torch.autograd.grad(value, leaf, allow_unused=True))
     if gradient is None:
         return margins, _quantised(probe.model) or "The logits have a graph, but it does not reach the image."
     return margins, gradient.float().flatten(1).cpu()

@@ -73,7 +73,7 @@ class Probe:
 
     def raw(self, images: Tensor) -> Any:
         """Whatever the model answers. Raises ModelError where it raises."""
-        return guarded(lambda: self.model(images) if self.only is None else self._filled_up(images, self.only))
+        return as_model_error(lambda: self.model(images) if self.only is None else self._filled_up(images, self.only))
 
     def some(self, count: int) -> Tensor:
         """So many of the images, or as many as the model is asked about at once; a whole batch where it answers no other."""
@@ -102,7 +102,7 @@ class Probe:
         return torch.cat(answers)
 
 
-def guarded(call: Callable[[], T]) -> T:
+def as_model_error(call: Callable[[], T]) -> T:
     """What `call` gives; ModelError with the text where it raises anything."""
     try:
         return call()

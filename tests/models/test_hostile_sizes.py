@@ -70,6 +70,32 @@ def test_a_tensor_is_no_list_of_items(tmp_path, name):
         read_inert(path)
 
 
+MANY = TENSOR.replace(b"J@B\x0f\x00", b"\x8a\x05\x00\xe4\x0bT\x02")
+"""The same number ten thousand million times: whoever counts its items does not come back."""
+
+
+@pytest.mark.parametrize("name", ["set", "Counter", "OrderedDict"])
+@pytest.mark.parametrize("is_archive", [True, False], ids=["archive", "stream"])
+def test_a_tensor_whose_items_are_counted_by_a_call_that_torch_allows_is_refused_at_once(tmp_path, name, is_archive):
+    module = b"builtins" if name == "set" else b"collections"
+    content = b"c" + module + b"\n" + name.encode() + b"\n" + MANY + b"\x85R"
+    if is_archive:
+        refused(archive(tmp_path / "x.pt", content))
+        return
+    content = content.replace(b"K\x01tQK\x00", b"K\x01NtQK\x00")
+    head = b"".join(pickle.dumps(part, protocol=2) for part in (MAGIC, VERSION, {"little_endian": True}))
+    path = tmp_path / "x.pt"
+    path.write_bytes(head + b"\x80\x02" + content + b"." + pickle.dumps(["0"], protocol=2) + struct.pack("<qf", 1, 1))
+    refused(path)
+
+
+def test_a_storage_within_a_plain_pickle_is_no_way_around_that(tmp_path):
+    hidden = archive(tmp_path / "hidden.pt", b"cbuiltins\nset\n" + MANY + b"\x85R").read_bytes()
+    call = b"ctorch.storage\n_load_from_bytes\nB" + struct.pack("<I", len(hidden)) + hidden + b"\x85R"
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x03" + call + b".")
+    refused(tmp_path / "x.pkl")
+
+
 @pytest.mark.parametrize("ending", [b"R", b"\x81"], ids=["call", "new"])
 def test_a_tensor_is_no_row_of_arguments(tmp_path, ending):
     refused(archive(tmp_path / "x.pt", b"cbuiltins\nlist\n" + TENSOR + ending))

@@ -80,7 +80,11 @@ def _text_as_bytes(text: str, encoding: str = "latin1") -> bytes:
 
 def _mapping(*arguments: Any) -> Any:
     """`OrderedDict` and its kin from nothing, pairs or another mapping; a `defaultdict` is called with its factory."""
-    given = arguments[-1] if arguments and isinstance(arguments[-1], (list, tuple, dict)) else ()
+    given = arguments[-1] if arguments else ()
+    if given is None or isinstance(given, Name):
+        given = ()
+    if isinstance(given, Instance) or not isinstance(given, (list, tuple, dict)):
+        raise TypeError(f"the items of a mapping are a {type(given).__name__}")
     return _mapping_of(given.items() if isinstance(given, dict) else given)
 
 
@@ -102,7 +106,7 @@ def _checked_key(key: Any, depth: int = 0) -> Any:
 
 
 def _items(items: Any = ()) -> list[Any]:
-    if not isinstance(items, (list, tuple, dict)):
+    if isinstance(items, Instance) or not isinstance(items, (list, tuple, dict)):
         raise TypeError(f"the items of a container are a {type(items).__name__}")
     return list(items)
 

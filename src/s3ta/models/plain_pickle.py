@@ -6,6 +6,7 @@ Each storage in one is a file of `torch.save` of its own, as bytes; torch reads 
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from s3ta.models.inert import Reader, Stored
+from s3ta.models.torch_file import read_with_torch
 
 _MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 """With this number begins what an old torch.save wrote, which is a pickle, too."""
@@ -35,8 +37,12 @@ def _no_storage(_: Any) -> Any:
 
 def _flat(data: bytes) -> Tensor:
     """The numbers of a storage, in a row."""
-    storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    return torch.tensor([], dtype=storage.dtype).set_(storage.untyped())
+    storage = read_with_torch(io.BytesIO(data))
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # a storage that knows its type will go, and is what such files hold
+        return torch.tensor([], dtype=storage.dtype).set_(storage.untyped())
 
 
 def _tensor(flat: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:

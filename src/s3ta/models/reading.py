@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import struct
-import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,15 +14,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from s3ta.errors import UserError
 from s3ta.files import read_json
 from s3ta.guard import is_out_of_memory
 from s3ta.models.inert import ForbiddenError, Step, Stored, walk
 from s3ta.models.plain_pickle import is_plain_pickle, read_plain_pickle
 from s3ta.models.pretrained import read_tensors
-from s3ta.models.torch_file import is_larger_than_file, read_inert
+from s3ta.models.torch_file import is_larger_than_file, read_inert, read_with_torch
 
 INDEX = ".index.json"
 IN_FOLDERS = (
@@ -214,16 +211,16 @@ def _is_safetensors(path: Path, head: bytes) -> bool:
 def _read_torch(path: Path) -> Stored:
     if zipfile.is_zipfile(path):
         _refuse_other_archives(path)
+    if is_plain_pickle(_head(path)):
+        with sound(path):
+            return read_plain_pickle(path)
     try:
-        with warnings.catch_warnings():
-            # of pickle protocols: either the file is read whole, or by our own reader below
-            warnings.simplefilter("ignore", UserWarning)
-            return Stored(torch.load(path, map_location="cpu", weights_only=True), [], [])
+        return Stored(read_with_torch(path), [], [])
     except Exception as error:  # noqa: BLE001 - torch raises many kinds for a file that it does not read
         if is_out_of_memory(error):
             raise _too_large(path) from None
     with sound(path):
-        return read_plain_pickle(path) if is_plain_pickle(_head(path)) else read_inert(path)
+        return read_inert(path)
 
 
 @contextmanager

@@ -1,14 +1,17 @@
-"""Files of `torch.save` whose pickle `torch.load(weights_only=True)` does not take: other protocols, other objects.
+"""Files of `torch.save`, also those whose pickle `torch.load(weights_only=True)` does not take: other protocols, objects.
 
 Tensors are made of the bytes that lie in the file; everything else stays inert (`s3ta.models.inert`).
 """
 
 from __future__ import annotations
 
+import io
 import os
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -56,9 +59,36 @@ def read_inert(path: Path) -> Stored:
         return _read_stream(file)
 
 
+def read_with_torch(file: Path | io.BytesIO) -> Any:
+    """What `torch.load(weights_only=True)` makes of a file of `torch.save`, whose pickle is first read inertly.
+
+    torch does run the few calls that it allows, and of some arguments they never return. Raises as `read_inert` where the
+    pickle is unsound, and whatever torch raises where it does not take it."""
+    with file.open("rb") if isinstance(file, Path) else nullcontext(file) as stream:
+        if zipfile.is_zipfile(stream):
+            with zipfile.ZipFile(stream) as archive, archive.open(_listing_of(archive.namelist())) as pickle:
+                Reader(pickle, _no_storage).read()
+        else:
+            stream.seek(0)
+            for _ in ("magic number", "version", "machine", "content", "names of storages"):
+                Reader(stream, _no_storage).read()
+        stream.seek(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of pickle protocols: read whole, or by `read_inert`
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _no_storage(_: Any) -> Name:
+    return Name("a storage")
+
+
+def _listing_of(names: list[str]) -> str:
+    return next(name for name in names if name == "data.pkl" or name.endswith("/data.pkl"))
+
+
 def _read_archive(archive: zipfile.ZipFile) -> Stored:
     names = archive.namelist()
-    listing = next(name for name in names if name == "data.pkl" or name.endswith("/data.pkl"))
+    listing = _listing_of(names)
     root = listing.removesuffix("data.pkl")
     if f"{root}byteorder" in names and archive.read(f"{root}byteorder").strip() != b"little":
         raise ValueError("its numbers are stored with the highest byte first")

@@ -1,4 +1,4 @@
-"""The drawings in docs/: the plan is that of the import contract, and the picture of attention can be drawn again."""
+"""The documents name files that exist, and their drawings are those of the import contract and of an evaluation."""
 
 from __future__ import annotations
 
@@ -9,10 +9,31 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 SVG = "{http://www.w3.org/2000/svg}"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
+SCRIPTS = [
+    f"/{path.relative_to(ROOT).as_posix()}"
+    for name in ("src", "tests", "benchmarks", "docs")
+    for path in (ROOT / name).rglob("*.py")
+]
+ELSEWHERE = {"my_models.py", "autopgd_base.py", "square.py", "src/s3ta/recipes/DATASET.py"}
+"""What a reader writes, files of AutoAttack's authors, and a pattern."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_documents_name_exist(page: Path) -> None:
+    named = set(re.findall(r"`([\w/]+\.py)`", page.read_text(encoding="utf-8"))) - ELSEWHERE
+    assert [name for name in sorted(named) if not any(script.endswith(f"/{name}") for script in SCRIPTS)] == []
+
+
+def test_readme_is_short_and_shows_a_picture() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 120
+    assert "](docs/attention.svg)" in text
 
 
 def test_plan_is_drawn_from_the_import_contract() -> None:

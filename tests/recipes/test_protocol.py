@@ -59,7 +59,7 @@ def test_epochs_of_the_smaller_recipes_are_whole(name, num_images, epochs, drops
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_learning_rate_table(name):
+def test_learning_rates_equal_the_papers_table(name):
     """X28: at the first steps, at the end of warm-up, and at the first steps of epochs 36, 71 and 96."""
     recipe = get_recipe(name)
     steps = (0, 6254, 6255, 35 * EPOCH, 70 * EPOCH, 95 * EPOCH, 120 * EPOCH - 1)

@@ -138,7 +138,7 @@ def test_a_link_that_leads_nowhere_stops_or_is_skipped(here: Path) -> None:
 
 
 def test_names_in_any_bytes_and_with_line_breaks_go_through_every_file(here: Path) -> None:
-    """06.e and S33: records, lists and the lists given back."""
+    """Records, lists and the lists given back."""
     root = greys(here / "set", THREE)
     for raw in (b"caf\xe9.bmp", b"line\nbreak.bmp", "e\u0301.bmp".encode()):
         shutil.copy(os.fsencode(root / "val/bee/0.bmp"), os.fsencode(root / "val/bee") + b"/" + raw)

@@ -41,7 +41,7 @@ def steps(suite: Suite) -> dict[str, float]:
     ],
 )
 def test_a_single_attack_of_the_paper_takes_the_papers_steps(attack: str, number: int, name: str, step: float) -> None:
-    """W5: E5's max(1, 16 / steps), so `targeted-10` is one attack, however it is asked for."""
+    """E5's max(1, 16 / steps), so `targeted-10` is one attack, however it is asked for."""
     suite = chosen(attack, changes=(f"attack.num_attack_steps={number}",), radius=16 / 255)
     assert steps(suite) == {name: step}
     if name == "targeted-10":
@@ -63,7 +63,7 @@ def test_steps_of_other_attacks_stay_where_their_number_changes() -> None:
 @pytest.mark.parametrize("name", [*SUITES_AT, *(name for name in ATTACKS if name != "more-glimpses-100")])
 @pytest.mark.parametrize("radius", ["4/255", "0.1"])
 def test_attacks_use_the_radius_that_was_set(name: str, radius: str) -> None:
-    """W5: `attack.radius=R` and `--radius R` ask for one thing: step sizes, parts of a budget and description follow."""
+    """`attack.radius=R` and `--radius R` ask for one thing: step sizes, parts of a budget and description follow."""
     value = {"4/255": 4 / 255, "0.1": 0.1}[radius]
     changed, stated = chosen(name, changes=(f"attack.radius={radius}",)), chosen(name, radius=value)
     assert [(a.name, a.attack) for a in changed.attacks] == [(a.name, a.attack) for a in stated.attacks]

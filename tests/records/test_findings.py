@@ -324,7 +324,7 @@ def test_a_subset_says_how_far_it_can_be_off():
 
 
 def test_what_chance_can_do_is_never_less_than_the_interval_says():
-    """W1: not half a width, which near 0 and 1 is half of what the far end is away."""
+    """Not half a width, which near 0 and 1 is half of what the far end is away."""
     for right, total in ((0, 8), (16, 16), (58, 60)):
         parts = [rows("clean", predicted(range(right), total), [0] * total)]
         (told,) = of_kind("subset", parts, [], data={"num_examples": total, "num_available": 10**6})

@@ -223,7 +223,7 @@ def test_top1_and_success_come_in_one_score():
 
 @pytest.mark.parametrize("starts", [(5, 12), (12, 5), (2, 3), (1, 7)])
 def test_nested_scores_always_include_all_restarts_of_each_attack(starts):
-    """F4: attacks with different numbers of restarts: each shows 1, 10, 100 of its own, and all."""
+    """Attacks with different numbers of restarts: each shows 1, 10, 100 of its own, and all."""
     parts = [
         rows(name, [(i + restart) % 3 for i in LABELS], LABELS, TARGETS, restart=restart)
         for name, count in zip("ab", starts, strict=True)

@@ -31,7 +31,7 @@ def two(tmp_path, a: int, b: int, total: int = 256):
 
 
 def test_the_interval_alone_names_no_winner(tmp_path):
-    """D2: 5 images against 0 of 256 are +2.0 points [+0.1, +3.8], but the exact p is 0.0625."""
+    """5 images against 0 of 256 are +2.0 points [+0.1, +3.8], but the exact p is 0.0625."""
     found, couple = two(tmp_path, 100, 105)
     counts = couple.comparisons[-1].top1
     assert counts.interval.low > 0

@@ -169,7 +169,7 @@ def threat_of(config: LoopAttack | AutoAttackConfig, clean: Images, draw: Draw |
 def _objective(
     outputs_fn: OutputsFn, clean: Images, labels: Labels, config: LoopAttack, targets: Labels | None, draw: Draw | None
 ) -> Objective:
-    """What to ascend."""
+    """The objective that the attack ascends."""
     outputs = None
     if config.looks_first:
         with torch.no_grad():

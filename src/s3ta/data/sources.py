@@ -136,11 +136,11 @@ class Subset:
         return self.whole.image(self.positions[index], draw)
 
     def problem(self, index: int) -> str | None:
-        """As that of the whole."""
+        """Why an example cannot be read, as the whole data set says it."""
         return problem_of(self.whole, self.positions[index])
 
     def stored(self) -> Stored | None:
-        """As that of the whole, the pixels copied."""
+        """The stored pixels of the whole data set at these positions, copied."""
         whole = stored_of(self.whole)
         return whole and whole._replace(pixels=whole.pixels[self.positions])
 

@@ -17,7 +17,7 @@ from s3ta.models.wrappers import choose_prefix, fits
 
 
 class Found(NamedTuple):
-    """What a file of weights says beside the weights."""
+    """What reading a file of weights told beside the weights themselves."""
 
     mean: tuple[float, ...] | None
     """Of the normalisation stored with them, for pixels in [0, 1]; None: none is stored."""

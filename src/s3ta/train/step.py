@@ -119,7 +119,7 @@ class Trainer:
 
     @property
     def result(self) -> S3TA | ResNet:
-        """What is validated and saved: the average of the weights where there is one."""
+        """The model that is validated and saved: the average of the weights where there is one."""
         return self.model if self.average is None else self.average.model  # pyright: ignore[reportReturnType]
 
     @property

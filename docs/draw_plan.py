@@ -90,7 +90,7 @@ def _height(names: list[str]) -> int:
     return 40 if len(names) == 1 else 58
 
 
-def _ground(names: list[str], top: int, per_line: int = 5) -> tuple[list[str], int]:
+def _ground(names: list[str], top: int, per_line: int = 4) -> tuple[list[str], int]:
     """The modules that everybody may import, in a box of their own; and its height."""
     names = sorted(names)
     lines = [names[start : start + per_line] for start in range(0, len(names), per_line)]

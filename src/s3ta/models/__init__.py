@@ -9,9 +9,17 @@ from s3ta.lazy import load_names_on_first_use
 
 if TYPE_CHECKING:
     from s3ta.models.card import UNKNOWN, Card, Classifier, Origins, View, card_of, device_of, with_outputs
-    from s3ta.models.config import ModelConfig, ResNetConfig, S3TAConfig, VisionConfig, default_stem
+    from s3ta.models.config import (
+        ModelConfig,
+        ResNetConfig,
+        S3TAConfig,
+        VisionConfig,
+        default_stem,
+        list_models,
+        model_config,
+    )
     from s3ta.models.cost import Cost, count
-    from s3ta.models.factory import build_model, create_model, list_models, model_config, num_parameters
+    from s3ta.models.factory import build_model, create_model, num_parameters
     from s3ta.models.foreign import Opening, is_foreign, open_model, refuse_file_of_code
     from s3ta.models.manner import InManner, Manner
     from s3ta.models.pretrained import (

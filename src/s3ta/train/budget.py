@@ -9,9 +9,9 @@ from s3ta.attacks import evaluations
 from s3ta.errors import UserError, unknown_name
 from s3ta.models import ModelConfig, count
 from s3ta.models.cost import Cost, kept_bytes
+from s3ta.train.batch_norm_groups import grouping
 from s3ta.train.config import ComputeConfig, TrainConfig
 from s3ta.train.schedule import attack_scale, glimpses_at
-from s3ta.train.step import grouping
 
 Precision = Literal["float32", "bfloat16"]
 FLOAT32_BYTES = 4

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         list_models,
         model_config,
     )
-    from s3ta.models.cost import Cost, count
+    from s3ta.models.cost_table import Cost, count
     from s3ta.models.factory import build_model, create_model, num_parameters
     from s3ta.models.foreign import Opening, is_foreign, open_model, refuse_file_of_code
     from s3ta.models.manner import InManner, Manner

@@ -8,10 +8,12 @@ if TYPE_CHECKING:
     from s3ta.data.classes import Match, Relabelled, count_as_numbers, match_classes, numbers_as_names, text_order_note
     from s3ta.data.config import (
         PREPROCESSINGS,
+        TORCHVISION,
         DataConfig,
         Preprocessing,
         get_preprocessing,
         preprocessing_of_view,
+        refuse_unknown_data,
         with_view,
     )
     from s3ta.data.dataset import Batch, Dataset, check_fit, content_of, fetch, preprocessing_of
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from s3ta.data.order import batches, position, steps_per_epoch
     from s3ta.data.resident import Resident, resident
     from s3ta.data.selection import read_ids, select_ids, unreadable, unreadable_error, write_ids
-    from s3ta.data.sources import TORCHVISION, Located, locate, open_dataset, readable
+    from s3ta.data.sources import Located, locate, open_dataset, readable
     from s3ta.data.targets import read_targets, write_targets
 
 __all__ = [
@@ -64,6 +66,7 @@ __all__ = [
     "read_ids",
     "read_targets",
     "readable",
+    "refuse_unknown_data",
     "resident",
     "select_ids",
     "steps_per_epoch",

@@ -13,6 +13,8 @@ from s3ta.config import Config
 from s3ta.errors import UserError, unknown_name
 
 Augment = Literal["none", "crop_flip", "strong", "simple", "fd"]
+SPLIT_NAMES = ("train", "validation", "test")
+TORCHVISION = ("CIFAR10", "CIFAR100", "FashionMNIST", "MNIST")
 
 
 class Preprocessing(Config):
@@ -118,3 +120,15 @@ def with_view(
     if chosen is None and config.source.startswith("folder:"):
         chosen = preprocessing_of_view(resize, interpolation, image_size)
     return config.model_copy(update={"image_size": image_size, "preprocessing": chosen})
+
+
+def refuse_unknown_data(source: str, split: str) -> None:
+    """UserError for a source or a split that does not exist on any machine, nearest names offered."""
+    if split not in SPLIT_NAMES:
+        raise unknown_name("split", split, SPLIT_NAMES)
+    kind, _, name = source.partition(":")
+    if kind == "torchvision" and name:
+        if name not in TORCHVISION:
+            raise unknown_name("torchvision data set", name, TORCHVISION)
+    elif source != "digits" and not (kind in ("folder", "npz") and name):
+        raise unknown_name("data source", source, ["digits", "torchvision:CIFAR10", "folder:PATH", "npz:PATH"])

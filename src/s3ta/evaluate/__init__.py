@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         transfer_suite,
     )
     from s3ta.evaluate.trials import chunk_seconds
-    from s3ta.evaluate.variants import asked_norm, changed_suite, tiny_suite
+    from s3ta.evaluate.variants import asked_norm, asked_suite, changed_suite, tiny_suite
 
 __all__ = [
     "ATTACKS",
@@ -51,6 +51,7 @@ __all__ = [
     "Suite",
     "TransferConfig",
     "asked_norm",
+    "asked_suite",
     "changed_suite",
     "choose_examples",
     "chunk_seconds",

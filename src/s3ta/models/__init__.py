@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     )
     from s3ta.models.cost_table import Cost, count
     from s3ta.models.factory import build_model, create_model, num_parameters
-    from s3ta.models.foreign import Opening, is_foreign, open_model, refuse_file_of_code
+    from s3ta.models.foreign import Opening, open_model
     from s3ta.models.manner import InManner, Manner
+    from s3ta.models.naming import is_foreign, refuse_unknown_source
     from s3ta.models.pretrained import (
         find_weights,
         from_pretrained,
@@ -67,7 +68,7 @@ __all__ = [
     "open_model",
     "read_config",
     "read_tensors",
-    "refuse_file_of_code",
+    "refuse_unknown_source",
     "save_pretrained",
     "tensor_bytes",
     "weights_hash",

@@ -14,7 +14,7 @@ from s3ta.models import ModelConfig
 from s3ta.models.cost import count, kept_bytes
 from s3ta.models.cost_table import TABLE_FILE, table_key
 from s3ta.recipes import RECIPES
-from s3ta.train.budget import models_of
+from s3ta.train.cost import models_of
 
 
 def row(config: ModelConfig) -> dict[str, Any]:

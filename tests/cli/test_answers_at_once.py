@@ -108,7 +108,7 @@ SETTINGS = (
     "s3ta.data.config",
     "s3ta.evaluate",
     "s3ta.evaluate.suites",
-    "s3ta.evaluate.variants",
+    "s3ta.evaluate.suite_overrides",
     "s3ta.models",
     "s3ta.models.config",
     "s3ta.models.cost_table",
@@ -117,7 +117,7 @@ SETTINGS = (
     "s3ta.records",
     "s3ta.train",
     "s3ta.train.config",
-    "s3ta.train.budget",
+    "s3ta.train.cost",
     "s3ta.report",
     "s3ta.cli",
 )

@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 
 from s3ta.models import ModelConfig, cost, cost_table, model_config
 from s3ta.recipes import RECIPES, get_recipe
-from s3ta.train.budget import HARDWARE, budget, models_of
+from s3ta.train.cost import HARDWARE, budget, models_of
 
 READ = TypeAdapter(ModelConfig)
 ROWS = json.loads(cost_table.TABLE_FILE.read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from s3ta.cli.mistakes import refuse_mistakes
-from s3ta.cli.opening import (
+from s3ta.cli.model_options import (
     ChannelOrder,
     ClassNames,
     IgnoreKeys,

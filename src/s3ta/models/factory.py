@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from s3ta.models.config import ModelConfig, S3TAConfig, model_config
-from s3ta.models.resnet import ResNet
+from s3ta.models.pooled_classifier import ResNet
 from s3ta.models.s3ta import S3TA
 
 

@@ -18,18 +18,8 @@ from torch import Tensor, nn
 
 from s3ta.errors import UserError, unknown_name
 from s3ta.models.activation_checkpointing import recomputed
-from s3ta.models.config import VisionConfig
+from s3ta.models.config import BACKBONES, VisionConfig
 from s3ta.types import Images
-
-BACKBONES = (
-    "resnetv2_mini",
-    "resnetv2_18",
-    "resnetv2_34",
-    "resnetv2_50",
-    "resnetv2_101",
-    "resnetv2_152",
-    "wrn_28_10",
-)
 
 
 class Normalize(nn.Module):

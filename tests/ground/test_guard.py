@@ -68,7 +68,7 @@ def test_the_outer_guard_tells_where_the_inner_one_has_no_advice(theirs: dict) -
     ids=repr,
 )
 def test_too_little_memory_is_named(error: Exception) -> None:
-    with pytest.raises(ForeignError, match=r"net ran out of memory .*--micro-batch"), guarded("net"):
+    with pytest.raises(ForeignError, match=r"net ran out of memory .*--batch-size"), guarded("net"):
         raise error
 
 

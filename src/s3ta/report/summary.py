@@ -8,7 +8,8 @@ from typing import Any
 from s3ta.errors import UserError
 from s3ta.files import write_atomic, write_json
 from s3ta.records import CLEAN, Finding, Ledger, Score, is_cascade, scores
-from s3ta.report.runs import read_runs
+from s3ta.report.calibration import calibration_table
+from s3ta.report.runs import read_run, read_runs
 from s3ta.report.stages import Stage, stages
 from s3ta.report.tables import Table, cost_texts, full_table, read_out_table, success_text, table_text, top1_text
 from s3ta.report.trust import TOLD, Trust, read_trust
@@ -47,6 +48,15 @@ def summary(folder: Path) -> Table:
         "other forwards",
     ]
     return Table(headers, [_row(score.attack, balls, score, success_text(score)) for score in scores(table)])
+
+
+def evaluation_table(folder: Path) -> Table:
+    """What a person is shown of an evaluation: `summary`, or, where nothing was attacked, how sure the model is and how often
+    right. Raises UserError where the folder holds no records."""
+    suite = Ledger.read(folder).manifest["suite"]
+    if suite["attacks"]:
+        return summary(folder)
+    return calibration_table([read_run(folder, suite["name"])])
 
 
 def _row(name: str, balls: dict[str, str], score: Score, middle: str) -> list[str]:

@@ -7,14 +7,18 @@ from s3ta.workflow.measuring import default_ledger, evaluate_model, is_evaluated
 from s3ta.workflow.place import Place
 from s3ta.workflow.prediction import Answer, predict
 from s3ta.workflow.preparation import preparation_line
+from s3ta.workflow.request import EvaluationRequest, Output, SuiteChoice
 from s3ta.workflow.subject import Subject, open_subject, recipe_data
 from s3ta.workflow.training import train_run
 
 __all__ = [
     "Answer",
+    "EvaluationRequest",
     "Examples",
+    "Output",
     "Place",
     "Subject",
+    "SuiteChoice",
     "choose_suite",
     "default_ledger",
     "evaluate_model",

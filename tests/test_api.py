@@ -368,7 +368,7 @@ def wrong_calls() -> Iterator[tuple[str, dict[str, Any], str]]:
     )
     yield "labels twice", {"images": Pairs(pixels, np.array(labels))}, r"brings its own labels"
     yield "no pairs", {"images": TensorDataset(torch.zeros(4, 3, 8, 8)), "labels": None}, r"must be a pair"
-    yield "an unknown suite", {"suite": "quik"}, r"^Unknown suite 'quik'\. Did you mean quick\?"
+    yield "an unknown suite", {"suite": "quik"}, r"^Unknown suite or attack 'quik'\. Did you mean quick\?"
     yield "an unknown attack", {"suite": ["pdg-100"]}, r"^Unknown attack 'pdg-100'\. Did you mean pgd-100"
     yield "a radius in pixels", {"radius": 8.0}, r"radius"
     yield "no radius", {"radius": "eight"}, r"^radius: 'eight' is neither"
@@ -405,6 +405,11 @@ def test_a_folder_of_another_evaluation_is_refused_and_kept(
 def test_inference_mode_is_refused(model: nn.Module, examples: tuple[np.ndarray, np.ndarray]) -> None:
     with torch.inference_mode(), pytest.raises(UserError, match="inference_mode"):
         s3ta.attack(model, *examples, progress=False)
+
+
+def test_there_is_a_target_for_each_image(model: nn.Module, examples: tuple[np.ndarray, np.ndarray]) -> None:
+    with pytest.raises(UserError, match=rf"^The targets have shape 2 .* each of {COUNT} images"):
+        s3ta.attack(model, *examples, "targeted-100", targets=[1, 2], progress=False)
 
 
 @pytest.mark.parametrize("targets", [[0] * COUNT, [9] * COUNT])

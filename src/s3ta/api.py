@@ -14,17 +14,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import nn
 
 from s3ta.attacks import frozen, random_state
 from s3ta.attacks.checks import refuse_inference_mode
 from s3ta.config import parse_radius
-from s3ta.data import read_examples
+from s3ta.data import class_numbers
 from s3ta.data.sources import ArrayDataset
-from s3ta.errors import UserError
-from s3ta.evaluate import ATTACKS, SUITES, Settings, Suite, choose_examples, get_suite
+from s3ta.errors import UserError, unknown_name
+from s3ta.evaluate import ATTACKS, SUITES, SUITES_AT, Settings, Suite, choose_examples, get_suite
 from s3ta.models import Manner, Opening, device_of
 from s3ta.models import open_model as _open_model
 from s3ta.progress import only_progress
@@ -250,6 +249,8 @@ def _suite(
         return choose_suite(subject, SuiteChoice(attacks=tuple(suite), radius=radius, overrides=overrides))
     if suite in ATTACKS:
         return choose_suite(subject, SuiteChoice(attacks=(suite,), radius=radius, overrides=overrides))
+    if suite not in (*SUITES, *SUITES_AT):
+        raise unknown_name("suite or attack", suite, [*SUITES, *SUITES_AT, *ATTACKS], "s3ta list suites")
     if suite in SUITES and radius is not None:
         return choose_suite(subject, SuiteChoice(suite, overrides=(*_at_radius(get_suite(suite), radius), *overrides)))
     return choose_suite(subject, SuiteChoice(suite, radius=radius, overrides=overrides))
@@ -269,8 +270,8 @@ def _at_radius(suite: Suite, radius: float) -> list[str]:
 
 def _settings(seed: int, batch_size: int, threads: int | None, attack_precision: str) -> Settings:
     for what, value in (("batch_size", batch_size), ("threads", threads)):
-        if value is not None and value < 1:
-            raise UserError(f"{what} is {value}: it must be 1 or more.")
+        if value is not None and (value < 1 or value != int(value)):
+            raise UserError(f"{what} is {value}: it must be a whole number, 1 or more.")
     if attack_precision not in ("float32", "bfloat16"):
         raise UserError(f"attack_precision is '{attack_precision}': it must be float32 or bfloat16.")
     return Settings(
@@ -295,7 +296,7 @@ def _radius(radius: float | str | None) -> float | None:
 
 def _targets(targets: Any, dataset: ArrayDataset) -> Mapping[str, int]:
     """Targets by example id."""
-    _, aims = read_examples(np.zeros((len(dataset.ids), 1, 1, 1), np.uint8), targets)
+    aims = class_numbers(targets, len(dataset.ids), "targets")
     for index, (aim, label) in enumerate(zip(aims.tolist(), dataset.labels.tolist(), strict=True)):
         if aim == label or not 0 <= aim < len(dataset.classes):
             raise UserError(

@@ -551,6 +551,32 @@ def test_options_of_the_attack_are_recorded(run: Path, tmp_path: Path) -> None:
     refused(s3ta(*words), "exhaustive is true there and false now")
 
 
+def test_former_words_still_work_and_the_one_with_another_meaning_says_so(run: Path, tmp_path: Path) -> None:
+    words = ("evaluate", run, "--attack", "pgd-100", "--tiny", "--num-examples", 4, "--threads", 1, "--no-checks")
+    now = s3ta(
+        *words, "--batch-size", 2, "--attack-precision", "bfloat16", "--max-passes", 9, "--out", tmp_path / "now"
+    )
+    then = s3ta(*words, "--micro-batch", 2, "--search", "bfloat16", "--budget", 9, "--out", tmp_path / "then")
+    assert now.exit_code == then.exit_code == 0, now.output + then.output
+    new, old = (Ledger.read(tmp_path / name) for name in ("now", "then"))
+    assert {**new.manifest, "informative": 0} == {**old.manifest, "informative": 0}
+    assert new.table().equals(old.table())
+    assert (new.manifest["micro_batch"], new.manifest["search"]["precision"], new.manifest["budget"]) == (
+        2,
+        "bfloat16",
+        9,
+    )
+    assert [
+        result.stderr.count("note: --batch-size is what goes through the model at once") for result in (now, then)
+    ] == [1, 0]
+    refused(s3ta(*words, "--micro-batch", 4, "--batch-size", 2), "write --batch-size 4 --prefetch 2")
+    refused(
+        s3ta(*words, "--search", "float32", "--attack-precision", "float32"), "the former word for --attack-precision"
+    )
+    helped = s3ta("evaluate", "--help").stdout
+    assert not [word for word in ("--micro-batch", "--search", "--budget") if word in helped]
+
+
 def test_images_are_kept_and_transferred(run: Path, plain: Path, tmp_path: Path) -> None:
     words = ("evaluate", run, "--attack", "targeted-100", "--tiny", *FEW, "--out", tmp_path / "a")
     assert s3ta(*words).exit_code == 0

@@ -8,7 +8,7 @@ from s3ta.data.folders import facts_of, left_out_of, listing_line
 from s3ta.data.imagenet import IMAGENET_A, imagenet_a_wnids, imagenet_wnids
 from s3ta.data.images import has_transparency, load_image, transparency_note
 from s3ta.data.listing import FileFacts, printable
-from s3ta.data.memory import array_dataset, read_examples
+from s3ta.data.memory import array_dataset, class_numbers, read_examples
 from s3ta.data.order import batches, position, steps_per_epoch
 from s3ta.data.preprocessing import PREPROCESSINGS, Preprocessing, get_preprocessing, preprocessing_of_view
 from s3ta.data.resident import Resident, resident
@@ -33,6 +33,7 @@ __all__ = [
     "array_dataset",
     "batches",
     "check_fit",
+    "class_numbers",
     "content_of",
     "count_as_numbers",
     "facts_of",

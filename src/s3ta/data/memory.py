@@ -39,7 +39,7 @@ def read_examples(images: Any, labels: Any = None) -> tuple[np.ndarray, np.ndarr
                 "There are no labels: give one whole number per image, or a torch Dataset of (image, label)."
             )
         pixels = _pixels(images)
-        return pixels, _labels(labels, len(pixels))
+        return pixels, class_numbers(labels, len(pixels))
     if labels is not None:
         raise UserError(f"A {type(images).__name__} brings its own labels: leave out the ones beside it.")
     batches = [_batch(batch) for batch in _in_order(images)]
@@ -90,7 +90,7 @@ def _batch(batch: Any) -> tuple[np.ndarray, np.ndarray]:
         held = f"{len(batch)} things" if isinstance(batch, (tuple, list)) else f"a {type(batch).__name__}"
         raise UserError(f"A batch holds {held}: it must be a pair, images and labels.")
     pixels = _pixels(batch[0])
-    return pixels, _labels(batch[1], len(pixels))
+    return pixels, class_numbers(batch[1], len(pixels))
 
 
 def _pixels(images: Any) -> np.ndarray:
@@ -131,12 +131,13 @@ def _turned(shape: tuple[int, ...]) -> str:
     return ""
 
 
-def _labels(labels: Any, count: int) -> np.ndarray:
-    numbers = _array(labels, "labels", "one whole number per image")
+def class_numbers(labels: Any, count: int, what: str = "labels") -> np.ndarray:
+    """One class per image as int64. Raises UserError for another shape or type."""
+    numbers = _array(labels, what, "one whole number per image")
     if numbers.shape != (count,) or numbers.dtype.kind not in "iu":
         shape = " x ".join(map(str, numbers.shape)) or "one number"
         raise UserError(
-            f"The labels have shape {shape} and type {numbers.dtype}: give one whole number for each of {count} images."
+            f"The {what} have shape {shape} and type {numbers.dtype}: give one whole number for each of {count} images."
         )
     return numbers.astype(np.int64)
 
@@ -147,7 +148,7 @@ def _array(values: Any, what: str, wanted: str) -> np.ndarray:
         return (values.float() if values.is_floating_point() else values).numpy()
     if isinstance(values, np.ndarray):
         return values
-    if what == "labels" and isinstance(values, (list, tuple)):
+    if what != "images" and isinstance(values, (list, tuple)):
         with suppress(ValueError):  # rows of several lengths
             return np.asarray(values)
     raise UserError(f"The {what} are a {type(values).__name__}: give {wanted}.")

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from s3ta.attacks import frozen, random_state
-from s3ta.attacks.checks import refuse_inference_mode
+from s3ta.attacks.validation import refuse_inference_mode
 from s3ta.config import parse_radius
 from s3ta.data import class_numbers
 from s3ta.data.sources import ArrayDataset
@@ -26,16 +26,16 @@ from s3ta.errors import UserError, unknown_name
 from s3ta.evaluate import ATTACKS, SUITES, SUITES_AT, Settings, Suite, choose_examples, get_suite
 from s3ta.models import Manner, Opening, device_of
 from s3ta.models import open_model as _open_model
+from s3ta.process_state import process_state_kept
 from s3ta.progress import only_progress
-from s3ta.surroundings import process_state_kept
 from s3ta.workflow import EvaluationRequest, Examples, Output, Place, Subject, SuiteChoice, choose_suite, evaluate_model
-from s3ta.workflow.attacking import attacked_images
-from s3ta.workflow.choosing import refuse_misfits
-from s3ta.workflow.examples import Measured
+from s3ta.workflow.attack_images import attacked_images
+from s3ta.workflow.checks_before import lint_measured
+from s3ta.workflow.choose_suite import refuse_misfits
+from s3ta.workflow.data import Measured
 from s3ta.workflow.in_memory import Model, ModelFacts, Numbers, modules_behind, numbers_of, open_in_memory
 from s3ta.workflow.request import Checks
 from s3ta.workflow.result import AttackedImages, Findings, ReadOut, Result, in_python
-from s3ta.workflow.trust import lint_measured
 
 __all__ = ["AttackedImages", "Findings", "ReadOut", "Result", "attack", "evaluate", "lint", "open_model"]
 

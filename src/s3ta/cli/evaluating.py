@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from s3ta.cli.evaluation_options import DataOptions, OutputOptions, RunOptions, SuiteOptions
-from s3ta.cli.grouping import grouped
-from s3ta.cli.opening import ModelOptions
+from s3ta.cli.model_options import ModelOptions
+from s3ta.cli.option_groups import grouped
 from s3ta.cli.shared import (
     DataRoot,
     app,

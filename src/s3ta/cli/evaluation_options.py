@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from s3ta.cli.opening import PreprocessingName, preprocessing_of
+from s3ta.cli.model_options import PreprocessingName, preprocessing_of
 from s3ta.cli.shared import DataRoot, Device, Download, ReturnMemory, Tiny, err_console, one_of, radius_of
 from s3ta.errors import UserError
 

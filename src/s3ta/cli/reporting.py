@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from s3ta.cli.grouping import grouped
-from s3ta.cli.opening import ModelOptions, PreprocessingName, preprocessing_of
+from s3ta.cli.model_options import ModelOptions, PreprocessingName, preprocessing_of
+from s3ta.cli.option_groups import grouped
 from s3ta.cli.shared import (
     Device,
     ReturnMemory,

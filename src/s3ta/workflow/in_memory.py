@@ -16,8 +16,8 @@ from s3ta.data import array_dataset, read_examples
 from s3ta.data.sources import ArrayDataset
 from s3ta.errors import UserError
 from s3ta.models import Card, Classifier, Origins, card_of
-from s3ta.models.asking import num_outputs
-from s3ta.workflow.subject import Subject
+from s3ta.models.output_detection import num_outputs
+from s3ta.workflow.model import Subject
 
 Model = nn.Module | Callable[[Tensor], Tensor]
 Numbers = float | Sequence[float]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from s3ta.evaluate import KeptImages, Settings, Shard, Suite
-from s3ta.workflow.examples import Examples
-from s3ta.workflow.place import Place
+from s3ta.workflow.data import Examples
+from s3ta.workflow.runtime_options import Place
 
 Checks = Literal["none", "some", "full"]
 

@@ -21,7 +21,7 @@ from s3ta.errors import UserError
 from s3ta.records import SEVERITIES, Finding, Ledger, Score, is_cascade, scores
 from s3ta.report import evaluation_table, findings_of, trust_of
 from s3ta.report.tables import bounds, rate
-from s3ta.workflow.preparation import preparation_line
+from s3ta.workflow.preprocessing import preparation_line
 
 
 class ReadOut(NamedTuple):

@@ -116,6 +116,8 @@ def open_in_memory(
 
 def _known(model: Any, facts: ModelFacts, shape: tuple[int, int, int]) -> nn.Module | None:
     """The model itself where it says what it takes; None where it does not."""
+    if not isinstance(model, nn.Module):
+        return None
     try:
         card = card_of(model)
     except UserError:

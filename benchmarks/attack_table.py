@@ -1,7 +1,7 @@
 """The tables and the figure of docs/attacks.md, from the records of evaluated run folders. Runs no model.
 
-    s3ta evaluate RUN --suite sequential --num-examples 256 --micro-batch 64   # also: autoattack, strongest, local
-    s3ta evaluate RUN --attack pgd-1000 --num-examples 256 --micro-batch 64
+    s3ta evaluate RUN --suite sequential --num-examples 256 --batch-size 64   # also: autoattack, strongest, local
+    s3ta evaluate RUN --attack pgd-1000 --num-examples 256 --batch-size 64
     python benchmarks/attack_table.py "digits S3TA-4=RUN" "CIFAR-10 S3TA-4=RUN" --figure docs/attacks.svg --csv out.csv
 
 Every attack is compared with `annealed-100` of the same model on the same examples: the paired difference of top-1 with its

@@ -3,7 +3,7 @@
     python benchmarks/batch_flips.py [RUN_FOLDER] [--num-examples 64] [--radius 8/255] [--data-root D]
 
 AutoAttack: `pyautoattack` as it is used everywhere, `AutoAttack(model, norm="Linf", eps, seed=0)` with its first two parts,
-`run_standard_evaluation(images, labels, batch_size=...)`. Ours: the attacks named below with `--batch-size`, the micro-batch
+`run_standard_evaluation(images, labels, batch_size=...)`. Ours: the attacks named below with `--prefetch`, the batch size
 fixed at 8 (one in flight: each beside seven copies of itself). Counted are images whose verdict (right or wrong) differs
 from that of batch size 64, and images whose adversarial version is not bit for bit the same.
 """
@@ -22,7 +22,7 @@ from s3ta.data import fetch
 from s3ta.determinism import exact_arithmetic
 from s3ta.evaluate import Settings, Situation, suite_of
 from s3ta.records import Ledger, flips
-from s3ta.workflow import Examples, Place, evaluate_model, open_subject
+from s3ta.workflow import EvaluationRequest, Examples, Output, Place, evaluate_model, open_subject
 from s3ta.workflow.data import bring_together
 from timing import about
 
@@ -66,9 +66,8 @@ def main() -> None:
     tables = {}
     for size in SIZES:
         with tempfile.TemporaryDirectory() as folder:
-            out = evaluate_model(
-                subject, suite, wanted, Path(folder) / "x", settings._replace(batch_size=size), place, checks="none"
-            )
+            output, how = Output(Path(folder) / "x", "none"), settings._replace(batch_size=size)
+            out = evaluate_model(subject, EvaluationRequest(suite, wanted, how, place, output))
             assert out is not None
             tables[size] = Ledger.read(out).table()
     for size in SIZES:

@@ -23,7 +23,7 @@ from typing import Any
 from s3ta.attacks import PGDConfig
 from s3ta.evaluate import NamedAttack, Settings, Suite, get_suite, runner, total
 from s3ta.evaluate.sanity_checks import num_evaluations
-from s3ta.workflow import Examples, Place, evaluate_model, open_subject
+from s3ta.workflow import EvaluationRequest, Examples, Output, Place, evaluate_model, open_subject
 from timing import about
 
 
@@ -36,9 +36,8 @@ def run(given: argparse.Namespace, count: int, steps: int) -> None:
     place, wanted = Place(given.data_root, "cpu"), Examples(num_examples=count)
     settings = Settings(micro_batch=32, num_threads=1)
     with tempfile.TemporaryDirectory() as folder:
-        evaluate_model(
-            open_subject(given.model), suite_of(steps), wanted, Path(folder) / "x", settings, place, checks="none"
-        )
+        output = Output(Path(folder) / "x", "none")
+        evaluate_model(open_subject(given.model), EvaluationRequest(suite_of(steps), wanted, settings, place, output))
 
 
 def shares(given: argparse.Namespace) -> tuple[float, float]:

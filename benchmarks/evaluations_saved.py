@@ -18,7 +18,7 @@ from pathlib import Path
 
 from s3ta.evaluate import Settings, Suite, changed_suite, get_suite, total
 from s3ta.records import Ledger, nested_scores
-from s3ta.workflow import Examples, Place, evaluate_model, open_subject
+from s3ta.workflow import EvaluationRequest, Examples, Output, Place, evaluate_model, open_subject
 
 
 def suites(radius: str, restarts: int, long: int) -> list[Suite]:
@@ -55,9 +55,8 @@ def main() -> None:
     )
     for suite, apart in zip(suites(given.radius, given.restarts, given.long), alone, strict=True):
         with tempfile.TemporaryDirectory() as folder:
-            out = evaluate_model(
-                open_subject(given.model), suite, wanted, Path(folder) / "x", settings, place, checks="none"
-            )
+            output = Output(Path(folder) / "x", "none")
+            out = evaluate_model(open_subject(given.model), EvaluationRequest(suite, wanted, settings, place, output))
             assert out is not None
             table = Ledger.read(out).table()
         last = {attack.name: attack.attack.num_attack_steps for attack in suite.attacks}

@@ -195,6 +195,8 @@ def test_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     program.write_text("\n".join(block for page in pages for block in blocks(page, "python")), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     names = runpy.run_path(str(program))
+    assert names["last"].top1_low <= names["last"].top1 <= names["last"].top1_high
+    assert names["adversaries"].images.shape == (40, 3, 32, 32)
     assert names["trace"].attention.shape == (6, 4, 4, 15, 15)
     assert names["attacked"].images.shape == (3, 4, 1, 60, 60)
     assert names["adversarial"].shape == names["images"].shape

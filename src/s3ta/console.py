@@ -8,12 +8,15 @@ import io
 import os
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _PLAIN = str.maketrans(
     {
@@ -51,6 +54,27 @@ _superseded: list[Any] = []
 def plain_console(*, stderr: bool = False) -> Console:
     """A console that prints text as it is: no markup, no emoji for `:fish:`, no colours guessed into numbers."""
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def drawn_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table as a console prints it: a narrow terminal breaks headers, never numbers."""
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False)
+    for i, header in enumerate(headers):
+        shown.add_column(header, min_width=max((len(row[i]) for row in rows), default=0))
+    for row in rows:
+        shown.add_row(*row)
+    return shown
+
+
+def as_text(*parts: Any, width: int = 128) -> str:
+    """What a console of this width prints, as one text; parts are texts and tables."""
+    screen = Console(file=io.StringIO(), width=width, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    with screen.capture() as captured:
+        for part in parts:
+            screen.print(part)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
 def speak_plainly() -> None:

@@ -48,7 +48,7 @@ def guarded(call: str, advice: str = "") -> Iterator[None]:
         error = original(caught)
         if is_out_of_memory(error):
             raise ForeignError(
-                f"{call} ran out of memory ({reason(error)}): give fewer images at once (--micro-batch), or another device."
+                f"{call} ran out of memory ({reason(error)}): give fewer images at once (--batch-size), or another device."
             ) from error
         raise ForeignError(f"{call} failed: {reason(error)}{where(error)}{f': {advice}' if advice else ''}.") from error
 

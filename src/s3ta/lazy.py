@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 
-class _LazyPackage(ModuleType):
+class LazyPackage(ModuleType):
     """A package whose public names are imported when they are first asked for."""
 
     @cached_property
@@ -37,4 +37,4 @@ def load_names_on_first_use(package: str) -> None:
     """Called by a package's `__init__.py`, whose imports of public names stand under `if TYPE_CHECKING:` alone.
 
     Type checkers and the import contract read these as they are; at run time each name is imported when it is asked for."""
-    sys.modules[package].__class__ = _LazyPackage
+    sys.modules[package].__class__ = LazyPackage

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -26,6 +27,8 @@ _PATIENCE, _AGAIN = 4.0, 60.0
 """Seconds after which a piece of work without a bar is named, and is named again."""
 _APART = 2.0
 """Seconds between two lines of `LineReporter`."""
+_instead: list[Console | None] = []
+"""Where progress is shown while nothing else is (`only_progress`), innermost last; None: nowhere."""
 _speakers: list[object] = []
 """Who tells what is going on, outermost first; only the last one speaks."""
 
@@ -35,6 +38,26 @@ class Reporter(Protocol):
     """Tells how far a piece of work has come."""
 
     def __call__(self, completed: int, note: str = "") -> None: ...
+
+
+@contextmanager
+def only_progress(*, shown: bool) -> Iterator[None]:
+    """Inside, nothing is printed but progress, and that only if it is to be shown: in somebody else's program."""
+    was_quiet, console.quiet = console.quiet, True
+    _instead.append(plain_console(stderr=True) if shown else None)
+    try:
+        yield
+    finally:
+        _instead.pop()
+        console.quiet = was_quiet
+
+
+def _screen() -> Console | None:
+    return _instead[-1] if _instead else console
+
+
+def _ignore(completed: int, note: str = "") -> None:
+    """The progress that nobody wants to see."""
 
 
 def bars() -> Progress:
@@ -47,20 +70,23 @@ def bars() -> Progress:
         TextColumn("left"),
         TimeRemainingColumn(elapsed_when_finished=False),
         TextColumn("{task.fields[note]}", markup=False),
-        console=console,
+        console=_screen(),
     )
 
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Reporter]:
     """A reporter for one piece of work. Its first report says what an earlier, interrupted run had done."""
+    screen = _screen()
     with _speaking():
-        if console.is_terminal:
+        if screen is None:
+            yield _ignore
+        elif screen.is_terminal:
             with bars() as display:
                 task: TaskID = display.add_task(description, total=total, note="")
                 yield _BarReporter(display, task)
         else:
-            yield LineReporter(description, total)
+            yield LineReporter(description, total, screen)
 
 
 @contextmanager
@@ -117,8 +143,8 @@ class LineReporter:
     """Where there is no terminal: a line at the start, each tenth of the way and at the end, with the time left. Lines
     between the first and the last are at least `_APART` seconds apart."""
 
-    def __init__(self, description: str, total: int) -> None:
-        self.description, self.total = description, total
+    def __init__(self, description: str, total: int, screen: Console | None = None) -> None:
+        self.description, self.total, self.screen = description, total, screen or console
         self.first, self.began, self.next_line, self.finished = -1, 0.0, 0, False
         self.last_line = -_APART
         """When the line before was printed, in seconds since the first report."""
@@ -136,4 +162,4 @@ class LineReporter:
         left = ""
         if done > 0 and completed < self.total:
             left = f", about {elapsed / done * (self.total - completed):.0f} s left"
-        console.print(f"{self.description}: {completed}/{self.total}{left} {note}".rstrip())
+        self.screen.print(f"{self.description}: {completed}/{self.total}{left} {note}".rstrip())

@@ -395,7 +395,7 @@ def test_shards_of_a_foreign_model_make_up_the_evaluation(words: tuple[str, ...]
     done(*run, "--out", "whole")
     first = done(*run, "--shard", "1/2", "--out", "parts")
     assert "3 of 9 chunks are still missing" in first.output
-    done(*run, "--shard", "2/2", "--out", "parts", "--batch-size", "1")
+    done(*run, "--shard", "2/2", "--out", "parts", "--prefetch", "1")
     assert chunks(tmp_path / "parts") == chunks(tmp_path / "whole")
 
 

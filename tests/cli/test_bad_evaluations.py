@@ -153,7 +153,7 @@ def test_masked_gradients_are_seen_by_the_checks_afterwards(
     source: str, words: tuple[str, ...], tmp_path: Path
 ) -> None:
     """Saturated: PGD leaves everything right, where half of the pictures can be broken."""
-    whole = ("--suite", "quick", *words, "--micro-batch", "12", "--full-checks", "--out")
+    whole = ("--suite", "quick", *words, "--batch-size", "12", "--full-checks", "--out")
     shown = done("evaluate", f"{source}:saturated", *whole, "out")
     free = rows(tmp_path / "out", attack="untargeted-20", num_attack_steps=20)
     assert all(row["correct"] for row in free)
@@ -493,12 +493,12 @@ def test_another_measurement_is_not_written_into_the_same_folder(finished: tuple
         (("--seed", "1"), "seed is 0 there and 1 now"),
         (("--mean", "0.5", "--std", "1"), "model.config.mean is null there"),
         (("--channel-order", "bgr"), 'model.config.channel_order is "rgb" there and "bgr" now'),
-        (("--micro-batch", "3"), "micro_batch is 4 there and 3 now"),
+        (("--batch-size", "3"), "micro_batch is 4 there and 3 now"),
         (("--limit", "8"), "num_examples is 12 there and 8 now"),
         (("attack.radius=4/255",), "radius"),
     ):
         refused(s3ta(*run, *more), told)
-    done(*run, "--batch-size", "2")  # how many are in flight is no part of the question
+    done(*run, "--prefetch", "2")  # how many are in flight is no part of the question
     assert contents(out) == before
 
 

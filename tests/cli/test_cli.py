@@ -49,8 +49,8 @@ def digit(tmp_path: Path) -> Path:
 def refused(result: Result, *words: str) -> None:
     """One sentence on stderr, nothing on stdout, exit code 2, no traceback."""
     assert result.exit_code == 2, result.output
-    assert result.stderr.startswith("s3ta: ")
-    assert len(result.stderr.strip().splitlines()) == 1
+    (line,) = [line for line in result.stderr.splitlines() if not line.startswith("note: --batch-size is what goes")]
+    assert line.startswith("s3ta: ")
     assert "Traceback" not in result.output
     assert result.stdout == ""
     for word in words:
@@ -88,6 +88,7 @@ def test_the_verbs_and_options_are_those_that_people_have_learned() -> None:
         "show": ["batch_size", "fields", "gpus", "hardware", "overrides", "recipe", "utilization"],
         "evaluate": [
             "attack",
+            "attack_precision",
             "batch_size",
             "budget",
             "channel_order",
@@ -107,6 +108,7 @@ def test_the_verbs_and_options_are_those_that_people_have_learned() -> None:
             "in_channels",
             "keep_images",
             "match_classes",
+            "max_passes",
             "mean",
             "micro_batch",
             "model",
@@ -116,6 +118,7 @@ def test_the_verbs_and_options_are_those_that_people_have_learned() -> None:
             "on_unreadable",
             "out",
             "overrides",
+            "prefetch",
             "preprocessing",
             "radius",
             "return_memory",
@@ -395,7 +398,7 @@ def test_usage_errors_leave_with_2() -> None:
         ("train",),
         ("predict", "x"),
         ("demo", "--fast"),
-        ("evaluate", "x", "--micro-batch", "0"),
+        ("evaluate", "x", "--batch-size", "0"),
         ("nonsense",),
     ):
         assert s3ta(*words).exit_code == (2 if words else s3ta("--help").exit_code or 2)
@@ -459,7 +462,7 @@ def test_records_written_elsewhere_can_be_reported(run: Path, tmp_path: Path) ->
     assert (tmp_path / "page.html").is_file()
 
 
-FEW = ("--num-examples", "4", "--micro-batch", "4", "--threads", "1", "--no-checks")
+FEW = ("--num-examples", "4", "--batch-size", "4", "--threads", "1", "--no-checks")
 
 
 @pytest.fixture(scope="module")
@@ -504,7 +507,7 @@ def test_single_attacks_run_at_any_radius(run: Path, tmp_path: Path) -> None:
         (("--attack", "pgd-100", "--radius", "1/."), "radius"),
         (("--radius", "0.2"), "Suite 'digits' states its own radius"),
         (("--suite", "table1", "--radius", "0.2"), "change it with attack.radius="),
-        (("--attack", "pgd-100", "--search", "float16"), "Did you mean bfloat16"),
+        (("--attack", "pgd-100", "--attack-precision", "float16"), "Did you mean bfloat16"),
         (("--attack", "pgd-100", "attack.step=3"), "attack.step_size"),
         (("--attack", "pgd-100", "--attack", "square", "attack.nonsense=3"), "Unknown setting 'attack.nonsense'"),
         (("--attack", "pgd-100", "--attack", "square", "attack.radius=2"), "radius"),
@@ -522,7 +525,7 @@ def test_bad_attacks_are_answered_in_one_sentence(run: Path, words: tuple[str, .
 
 def test_a_budget_is_told_before_and_what_it_left_out_after(run: Path, tmp_path: Path) -> None:
     words = ("evaluate", run, "--attack", "pgd-100", "--attack", "annealed-100", "--tiny", *FEW)
-    done = s3ta(*words, "--budget", "6", "--out", tmp_path / "a")
+    done = s3ta(*words, "--max-passes", "6", "--out", tmp_path / "a")
     assert done.exit_code == 0, done.output
     assert "Budget: 6 passes per example, so at most 24 in all." in " ".join(done.stderr.split())
     assert "warning: incomplete: The budget left out 4 records of 'annealed-2'" in done.stderr
@@ -540,12 +543,38 @@ def test_the_cost_is_announced_before_the_run(run: Path, tmp_path: Path) -> None
 
 def test_options_of_the_attack_are_recorded(run: Path, tmp_path: Path) -> None:
     words = ("evaluate", run, "--attack", "pgd-100", "--tiny", *FEW, "--out", tmp_path / "a")
-    done = s3ta(*words, "--exhaustive", "--search", "bfloat16", "--channels-last")
+    done = s3ta(*words, "--exhaustive", "--attack-precision", "bfloat16", "--channels-last")
     assert done.exit_code == 0, done.output
     manifest = Ledger.read(tmp_path / "a").manifest
     assert manifest["exhaustive"] is True
     assert manifest["search"] == {"precision": "bfloat16", "compiled": False, "channels_last": True}
     refused(s3ta(*words), "exhaustive is true there and false now")
+
+
+def test_former_words_still_work_and_the_one_with_another_meaning_says_so(run: Path, tmp_path: Path) -> None:
+    words = ("evaluate", run, "--attack", "pgd-100", "--tiny", "--num-examples", 4, "--threads", 1, "--no-checks")
+    now = s3ta(
+        *words, "--batch-size", 2, "--attack-precision", "bfloat16", "--max-passes", 9, "--out", tmp_path / "now"
+    )
+    then = s3ta(*words, "--micro-batch", 2, "--search", "bfloat16", "--budget", 9, "--out", tmp_path / "then")
+    assert now.exit_code == then.exit_code == 0, now.output + then.output
+    new, old = (Ledger.read(tmp_path / name) for name in ("now", "then"))
+    assert {**new.manifest, "informative": 0} == {**old.manifest, "informative": 0}
+    assert new.table().equals(old.table())
+    assert (new.manifest["micro_batch"], new.manifest["search"]["precision"], new.manifest["budget"]) == (
+        2,
+        "bfloat16",
+        9,
+    )
+    assert [
+        result.stderr.count("note: --batch-size is what goes through the model at once") for result in (now, then)
+    ] == [1, 0]
+    refused(s3ta(*words, "--micro-batch", 4, "--batch-size", 2), "write --batch-size 4 --prefetch 2")
+    refused(
+        s3ta(*words, "--search", "float32", "--attack-precision", "float32"), "the former word for --attack-precision"
+    )
+    helped = s3ta("evaluate", "--help").stdout
+    assert not [word for word in ("--micro-batch", "--search", "--budget") if word in helped]
 
 
 def test_images_are_kept_and_transferred(run: Path, plain: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from s3ta.cli import app
 from tests.processes import PATIENCE
 
 COUNT = 28
-COMMON = ["--data", "digits", "--num-examples", str(COUNT), "--micro-batch", "4", "--threads", "1", "--device", "cpu"]
+COMMON = ["--data", "digits", "--num-examples", str(COUNT), "--batch-size", "4", "--threads", "1", "--device", "cpu"]
 SUITE = ["--attack", "pgd-100", "--attack", "targeted-100", "attack.num_attack_steps=4", "attack.num_restarts=2"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 

@@ -19,7 +19,7 @@ from s3ta.records import Ledger
 from .tints import contents, done, refused, rows, s3ta
 
 QUICK = ("--attack", "pgd-100", "attack.num_attack_steps=1", "attack.step_size=8/255", "--no-checks")
-RUN = ("--image-size", "8", "--threads", "1", "--device", "cpu", "--micro-batch", "8", *QUICK)
+RUN = ("--image-size", "8", "--threads", "1", "--device", "cpu", "--batch-size", "8", *QUICK)
 GREYS = """
 import torch
 from torch import nn

@@ -19,7 +19,7 @@ from .tints import done, refused, rows, s3ta
 
 SHORT = ("--attack", "pgd-100", "attack.num_attack_steps=2", "attack.step_size=8/255")
 NONE = ("--attack", "square", "--tiny")
-HOW = ("--micro-batch", "40", "--threads", "1", "--device", "cpu")
+HOW = ("--batch-size", "40", "--threads", "1", "--device", "cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -160,7 +160,7 @@ def test_a_correct_network_is_measured_without_a_false_alarm(name: str, data: st
 @pytest.mark.parametrize("name", BY_A_COMPILER)
 @pytest.mark.parametrize("micro_batch", ["40", "7"])
 def test_a_compiled_or_exported_network_is_measured(name: str, micro_batch: str, data: str, tmp_path: Path) -> None:
-    check_measured(name, data, tmp_path / "out", "--micro-batch", micro_batch, known=frozenset(BY_A_COMPILER[name]))
+    check_measured(name, data, tmp_path / "out", "--batch-size", micro_batch, known=frozenset(BY_A_COMPILER[name]))
 
 
 @pytest.mark.filterwarnings("ignore::Warning")
@@ -234,7 +234,9 @@ def test_a_random_network_can_be_resumed(name: str, data: str, tmp_path: Path) -
         assert rows(tmp_path / "again") == first
 
 
-@pytest.mark.parametrize("option", [("--search", "bfloat16"), ("--channels-last",)], ids=lambda option: option[0])
+@pytest.mark.parametrize(
+    "option", [("--attack-precision", "bfloat16"), ("--channels-last",)], ids=lambda option: option[0]
+)
 @pytest.mark.parametrize("name", ["KeepsFeatures", "HoldsLock", "HoldsIterators", "hooked", "pruned"])
 def test_what_cannot_be_copied_is_searched_in_another_manner(
     name: str, option: tuple[str, ...], data: str, tmp_path: Path
@@ -245,7 +247,9 @@ def test_what_cannot_be_copied_is_searched_in_another_manner(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::Warning")
-@pytest.mark.parametrize("option", [("--search", "bfloat16"), ("--channels-last",)], ids=lambda option: option[0])
+@pytest.mark.parametrize(
+    "option", [("--attack-precision", "bfloat16"), ("--channels-last",)], ids=lambda option: option[0]
+)
 @pytest.mark.parametrize("name", ["scripted", "traced", "optimised_script", "exported", "compiled_inside"])
 def test_a_script_is_searched_in_another_manner_or_refused_in_a_sentence(
     name: str, option: tuple[str, ...], data: str, tmp_path: Path
@@ -258,14 +262,14 @@ def test_a_script_is_searched_in_another_manner_or_refused_in_a_sentence(
 
 
 def test_a_network_that_forbids_its_copy_is_refused_for_another_memory_order_only(data: str, tmp_path: Path) -> None:
-    check_measured("NeverCopied", data, tmp_path / "bfloat16", "--search", "bfloat16")
+    check_measured("NeverCopied", data, tmp_path / "bfloat16", "--attack-precision", "bfloat16")
     result = s3ta(*words("NeverCopied", data, tmp_path / "last", "--channels-last"))
     refused(result, "does not let itself be copied (zoo.py, line ", "leave --channels-last out")
 
 
 def test_a_manner_that_the_processor_lacks_is_one_sentence(data: str, tmp_path: Path) -> None:
     """cuDNN's LSTM in bfloat16: some processors have it, others raise from deep inside."""
-    result = s3ta(*words("Recurrent", data, tmp_path / "out", "--search", "bfloat16", "--no-checks"))
+    result = s3ta(*words("Recurrent", data, tmp_path / "out", "--attack-precision", "bfloat16", "--no-checks"))
     if result.exit_code:
         refused(result, "computed otherwise than in plain float32 (bfloat16)", "leave that setting out")
 

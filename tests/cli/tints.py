@@ -57,7 +57,7 @@ class Around(nn.Module):
 def make():
     return Tint()
 """
-FEW = ("--micro-batch", "4", "--threads", "1", "--device", "cpu")
+FEW = ("--batch-size", "4", "--threads", "1", "--device", "cpu")
 
 
 def s3ta(*words: str | Path) -> Result:

@@ -9,7 +9,7 @@ import pytest
 from s3ta.errors import UserError
 from s3ta.evaluate import SUITES_AT, Suite, get_suite
 from s3ta.evaluate.catalogue import ATTACKS
-from s3ta.workflow import choose_suite
+from s3ta.workflow import SuiteChoice, choose_suite
 from s3ta.workflow.model import Subject
 from tests.evaluate.toys import random_s3ta
 
@@ -21,7 +21,7 @@ def chosen(*names: str, changes: tuple[str, ...] = (), radius: float | None = No
     """As the command line chooses: suites by their names, else single attacks."""
     (first, *_) = names
     suite, attacks = (None, list(names)) if first in ATTACKS else (first, [])
-    return choose_suite(SUBJECT, suite, attacks, radius, tiny, list(changes))
+    return choose_suite(SUBJECT, SuiteChoice(suite, tuple(attacks), radius, changes, tiny))
 
 
 def steps(suite: Suite) -> dict[str, float]:

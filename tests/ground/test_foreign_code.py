@@ -68,7 +68,7 @@ def test_the_guard_that_has_advice_is_the_one_that_speaks(theirs: dict) -> None:
     ids=repr,
 )
 def test_too_little_memory_is_named(error: Exception) -> None:
-    with pytest.raises(ForeignError, match=r"net ran out of memory .*--micro-batch"), guarded("net"):
+    with pytest.raises(ForeignError, match=r"net ran out of memory .*--batch-size"), guarded("net"):
         raise error
 
 

@@ -47,7 +47,7 @@ def test_a_network_that_refuses_constant_images_is_opened(check):
 def test_a_network_of_one_batch_size_is_opened_where_that_is_known():
     assert num_outputs(Answers(ten), 3, 4, "mine:net", micro_batch=10) == 5
     for other in (None, 50):
-        with pytest.raises(UserError, match=r"batch must be 10, got 2 .*evaluate it with that --micro-batch\.$"):
+        with pytest.raises(UserError, match=r"batch must be 10, got 2 .*evaluate it with that --batch-size\.$"):
             num_outputs(Answers(ten), 3, 4, "mine:net", micro_batch=other)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,46 +16,6 @@ if TYPE_CHECKING:
 
 PANEL = "A model that is not one of ours"
 
-Weights = Annotated[
-    str | None,
-    typer.Option(
-        help="pretrained, random, a file (.safetensors, .pt, an index of shards) or a folder of the Hub.  "
-        "\\[default: pretrained; a factory's own]",
-        rich_help_panel=PANEL,
-    ),
-]
-IgnoreKeys = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--ignore-keys",
-        help="Pattern of what to leave out of the file of weights, such as 'criterion.*'; may be given several times.",
-        rich_help_panel=PANEL,
-    ),
-]
-NumClasses = Annotated[int | None, typer.Option(min=2, help="How many outputs it has.", rich_help_panel=PANEL)]
-ImageSize = Annotated[int | None, typer.Option(min=1, help="Height and width of its images.", rich_help_panel=PANEL)]
-InChannels = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Channels of its images: 1, grey, or 3; files are read so.  \\[default: its own]",
-        rich_help_panel=PANEL,
-    ),
-]
-Mean = Annotated[
-    str | None,
-    typer.Option(
-        help="Subtracted from pixels of \\[0, 1], such as 0.485,0.456,0.406; with --std.", rich_help_panel=PANEL
-    ),
-]
-Std = Annotated[str | None, typer.Option(help="Divides after that.", rich_help_panel=PANEL)]
-ChannelOrder = Annotated[
-    str | None, typer.Option(help="rgb or bgr: the order that it wants.  \\[default: rgb]", rich_help_panel=PANEL)
-]
-ClassNames = Annotated[
-    Path | None,
-    typer.Option(help="File with the names of its classes, in order, one per line.", rich_help_panel=PANEL),
-]
 PreprocessingName = Annotated[
     str | None,
     typer.Option(
@@ -65,31 +26,71 @@ PreprocessingName = Annotated[
 ]
 
 
-def opening_of(
-    weights: str | None,
-    ignore_keys: list[str] | None,
-    num_classes: int | None,
-    image_size: int | None,
-    in_channels: int | None,
-    mean: str | None,
-    std: str | None,
-    channel_order: str | None,
-    class_names: Path | None,
-) -> Opening:
-    """The options as the package takes them. Raises UserError for text that is none of what they take."""
-    from s3ta.models import Opening
+@dataclass(frozen=True)
+class ModelOptions:
+    """What a person says of a model."""
 
-    return Opening(
-        weights=weights,
-        num_classes=num_classes,
-        image_size=image_size,
-        in_channels=in_channels,
-        mean=_numbers("--mean", mean),
-        std=_numbers("--std", std),
-        channel_order=None if channel_order is None else one_of("--channel-order", channel_order, ("rgb", "bgr")),
-        class_names=None if class_names is None else _lines(class_names),
-        ignored=tuple(ignore_keys or ()),
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="pretrained, random, a file (.safetensors, .pt, an index of shards) or a folder of the Hub.  "
+            "\\[default: pretrained; a factory's own]",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    ignore_keys: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ignore-keys",
+            help="Pattern of what to leave out of the file of weights, such as 'criterion.*'; may be given several times.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    num_classes: Annotated[int | None, typer.Option(min=2, help="How many outputs it has.", rich_help_panel=PANEL)] = (
+        None
     )
+    image_size: Annotated[
+        int | None, typer.Option(min=1, help="Height and width of its images.", rich_help_panel=PANEL)
+    ] = None
+    in_channels: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Channels of its images: 1, grey, or 3; files are read so.  \\[default: its own]",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            help="Subtracted from pixels of \\[0, 1], such as 0.485,0.456,0.406; with --std.", rich_help_panel=PANEL
+        ),
+    ] = None
+    std: Annotated[str | None, typer.Option(help="Divides after that.", rich_help_panel=PANEL)] = None
+    channel_order: Annotated[
+        str | None, typer.Option(help="rgb or bgr: the order that it wants.  \\[default: rgb]", rich_help_panel=PANEL)
+    ] = None
+    class_names: Annotated[
+        Path | None,
+        typer.Option(help="File with the names of its classes, in order, one per line.", rich_help_panel=PANEL),
+    ] = None
+
+    def opening(self) -> Opening:
+        """The options as the package takes them. Raises UserError for text that is none of what they take."""
+        from s3ta.models import Opening
+
+        order = self.channel_order
+        return Opening(
+            weights=self.weights,
+            num_classes=self.num_classes,
+            image_size=self.image_size,
+            in_channels=self.in_channels,
+            mean=_numbers("--mean", self.mean),
+            std=_numbers("--std", self.std),
+            channel_order=None if order is None else one_of("--channel-order", order, ("rgb", "bgr")),
+            class_names=None if self.class_names is None else _lines(self.class_names),
+            ignored=tuple(self.ignore_keys or ()),
+        )
 
 
 def preprocessing_of(name: str | None) -> Any:

@@ -7,20 +7,8 @@ from typing import Annotated
 
 import typer
 
-from s3ta.cli.model_options import (
-    ChannelOrder,
-    ClassNames,
-    IgnoreKeys,
-    ImageSize,
-    InChannels,
-    Mean,
-    NumClasses,
-    PreprocessingName,
-    Std,
-    Weights,
-    opening_of,
-    preprocessing_of,
-)
+from s3ta.cli.model_options import ModelOptions, PreprocessingName, preprocessing_of
+from s3ta.cli.option_groups import grouped
 from s3ta.cli.shared import (
     Device,
     ReturnMemory,
@@ -80,6 +68,7 @@ def report(
     "s3ta predict my_models:make cat.jpg --weights best.pt --image-size 32 --mean 0.5 --std 0.25"
 )
 @plain_errors
+@grouped
 def predict(
     model: Annotated[
         str,
@@ -88,16 +77,8 @@ def predict(
         ),
     ],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    opened: ModelOptions,
     top: Annotated[int, typer.Option(min=1, help="How many classes to print.")] = 5,
-    weights: Weights = None,
-    ignore_keys: IgnoreKeys = None,
-    num_classes: NumClasses = None,
-    image_size: ImageSize = None,
-    in_channels: InChannels = None,
-    mean: Mean = None,
-    std: Std = None,
-    channel_order: ChannelOrder = None,
-    class_names: ClassNames = None,
     preprocessing: PreprocessingName = None,
     device: Device = "auto",
     return_memory: ReturnMemory = False,
@@ -110,9 +91,7 @@ def predict(
     before_the_first_pass(return_memory=return_memory)
     from s3ta import workflow
 
-    opening = opening_of(
-        weights, ignore_keys, num_classes, image_size, in_channels, mean, std, channel_order, class_names
-    )
+    opening = opened.opening()
     with waiting(f"asking {model}"):
         answers = workflow.predict(model, images, top, workflow.Place(device=device), opening, asked_preprocessing)
     for answer in answers:

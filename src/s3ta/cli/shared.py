@@ -17,7 +17,7 @@ import typer
 
 from s3ta import __version__
 from s3ta.allocator import keep_memory
-from s3ta.console import plain_console
+from s3ta.console import drawn_table, plain_console
 from s3ta.errors import UserError, unknown_name
 from s3ta.progress import waiting
 
@@ -181,31 +181,22 @@ def radius_of(text: str | None) -> float | None:
 
 def print_table(table: Any) -> None:
     """A table on the terminal."""
-    from rich.table import Table
-
-    shown = Table(box=None, pad_edge=False)
-    for i, header in enumerate(table.headers):  # a narrow terminal breaks headers, never numbers
-        shown.add_column(header, min_width=max((len(row[i]) for row in table.rows), default=0))
-    for row in table.rows:
-        shown.add_row(*row)
-    out_console.print(shown)
+    out_console.print(drawn_table(table.headers, table.rows))
 
 
-def print_evaluation(folder: Path, suite: str, *, natural: bool) -> None:
+def print_evaluation(folder: Path, *, natural: bool) -> None:
     """The table, as far as there are records."""
     from s3ta.records import Ledger
-    from s3ta.report import calibration_table, read_run, summary
+    from s3ta.report import evaluation_table
 
     if not any(folder.glob("chunk-*.parquet")):
         return
     if missing := len(Ledger.read(folder).missing()):
         out_console.print(f"Not finished: {missing} chunks are missing. What is there so far:")
     _say_preparation(folder)
+    print_table(evaluation_table(folder))
     if natural:  # how sure the model is matters as much as how often it is right
-        print_table(calibration_table([read_run(folder, suite)]))
         out_console.print("Calibration takes 100 images, its published form 200; a dash: fewer.")
-    else:
-        print_table(summary(folder))
 
 
 def _say_preparation(folder: Path) -> None:

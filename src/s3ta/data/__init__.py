@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from s3ta.data.folder_listing import FileFacts, printable
     from s3ta.data.image_files import has_transparency, load_image, transparency_note
     from s3ta.data.imagenet_classes import IMAGENET_A, imagenet_a_wnids, imagenet_wnids
+    from s3ta.data.memory import array_dataset, class_numbers, read_examples
     from s3ta.data.sources import Located, locate, open_dataset, readable
     from s3ta.data.targets import read_targets, write_targets
 
@@ -49,8 +50,10 @@ __all__ = [
     "Preprocessing",
     "Relabelled",
     "Resident",
+    "array_dataset",
     "batches",
     "check_fit",
+    "class_numbers",
     "content_of",
     "count_as_numbers",
     "facts_of",
@@ -70,6 +73,7 @@ __all__ = [
     "preprocessing_of",
     "preprocessing_of_view",
     "printable",
+    "read_examples",
     "read_ids",
     "read_targets",
     "readable",

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -57,8 +57,8 @@ def augmented(
 
 
 def augmented_pixels(
-    pixels: UInt8[np.ndarray, "C H W"], augment: Augment, example_id: str, draw: tuple[int, int] | None
-) -> UInt8[np.ndarray, "C H W"]:
+    pixels: Shaped[np.ndarray, "C H W"], augment: Augment, example_id: str, draw: tuple[int, int] | None
+) -> Shaped[np.ndarray, "C H W"]:
     """One image, as `augmented`; without a draw as it is."""
     if draw is None or augment == "none":
         return pixels

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Shaped
 from torch import Tensor
 
 from s3ta.data.folder_layout import unlike_folders
@@ -50,7 +50,8 @@ class Dataset(Protocol):
         ...
 
     def image(self, index: int, draw: tuple[int, int] | None = None) -> Shaped[np.ndarray, "C H W"]:
-        """The example's pixels, uint8. With draw = (seed, epoch) as training sees them: augmented, or drawn anew."""
+        """The example's pixels, uint8; in memory also float32 in [0, 1]. With draw = (seed, epoch) as training sees them:
+        augmented, or drawn anew."""
         ...
 
 
@@ -88,8 +89,11 @@ def fetch(dataset: Dataset, indices: Sequence[int], draw: tuple[int, int] | None
     return Batch([dataset.ids[i] for i in places], as_images(pixels), labels, tuple(skipped))
 
 
-def as_images(pixels: UInt8[Tensor, "n C H W"]) -> Images:
-    """Bytes as float32 in [0, 1]; the same numbers on every device, where CUDA multiplies by 1/255 if 255 is no tensor."""
+def as_images(pixels: Shaped[Tensor, "n C H W"]) -> Images:
+    """Bytes as float32 in [0, 1]; the same numbers on every device, where CUDA multiplies by 1/255 if 255 is no tensor. What
+    is of floating point is in [0, 1] already."""
+    if pixels.is_floating_point():
+        return pixels.float()
     return pixels.float().div_(torch.full((), 255.0, device=pixels.device))
 
 

@@ -73,13 +73,13 @@ def open_dataset(config: DataConfig, split: str, root: Path, download: bool = Fa
 
 
 class ArrayDataset:
-    """Images held in memory."""
+    """Images held in memory: uint8, or float32 in [0, 1] that no bytes can stand for."""
 
     def __init__(
         self,
         config: DataConfig,
         split: str,
-        pixels: UInt8[np.ndarray, "n C H W"],
+        pixels: Shaped[np.ndarray, "n C H W"],
         labels: Shaped[np.ndarray, " n"],
         classes: Sequence[str],
         ids: Sequence[str],
@@ -95,7 +95,7 @@ class ArrayDataset:
         self.content = content or self.fingerprint
         self.preprocessing = preprocessing or as_stored(self.shape)
 
-    def image(self, index: int, draw: tuple[int, int] | None = None) -> UInt8[np.ndarray, "C H W"]:
+    def image(self, index: int, draw: tuple[int, int] | None = None) -> Shaped[np.ndarray, "C H W"]:
         return augmented_pixels(self._pixels[index], self._augment, self.ids[index], draw)
 
     def stored(self) -> Stored:

@@ -98,7 +98,7 @@ class KeptImages(ImageStore):
         if is_cascade(self.manifest) or set(ledger.table()["status"].to_pylist()) != {RUN}:
             raise UserError(
                 f"{folder} holds images of only some examples, for others left early: evaluate with a suite that is not "
-                "a cascade, without --budget, and with --exhaustive where it has restarts."
+                "a cascade, without --max-passes, and with --exhaustive where it has restarts."
             )
         super().__init__(ledger)
         table = ledger.table().select(["example_id", "attack", "target"]).to_pylist()

@@ -18,8 +18,8 @@ from s3ta.process_state import process_state_kept
 _SHAPES = r"(?i)\b(size|shape|dimension|channel|kernel|resolution|multipl)"
 _ADVICE = {
     r"size\(\)\[0\]": ": it was exported for one number of images, export it with a batch that may vary, or evaluate it "
-    "with that --micro-batch",
-    r"(?i)\bbatch(es)?\b": ": where it takes one number of images only, evaluate it with that --micro-batch",
+    "with that --batch-size",
+    r"(?i)\bbatch(es)?\b": ": where it takes one number of images only, evaluate it with that --batch-size",
     _SHAPES: ": see --image-size",
 }
 """Words of an error, and what may help; the first that is met counts."""

@@ -218,7 +218,7 @@ def _cut(table: pa.Table, last: dict[str, Outcome]) -> list[Finding]:
     )
     if without:
         sentence += f"; {', '.join(map(repr, without))} {'has' if len(without) == 1 else 'have'} no number at all"
-    advice = "Evaluate again without --budget, or with a larger one, for a number to quote."
+    advice = "Evaluate again without --max-passes, or with a larger one, for a number to quote."
     return [Finding("incomplete", "warning", sentence + ".", {"num_left_out": cut, "without_number": without}, advice)]
 
 

@@ -10,7 +10,7 @@ from s3ta.report.calibration import calibration_table
 from s3ta.report.load_runs import Run, evaluations_of, read_run, read_runs, unfinished
 from s3ta.report.page import build_report
 from s3ta.report.paper_tables import paper_section, write_paper_table
-from s3ta.report.summary import findings_of, summary, trust_of, write_findings, write_table
+from s3ta.report.summary import evaluation_table, findings_of, summary, trust_of, write_findings, write_table
 from s3ta.report.tables import Table, comparison_table, full_table, summary_table
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "build_report",
     "calibration_table",
     "comparison_table",
+    "evaluation_table",
     "evaluations_of",
     "findings_of",
     "full_table",

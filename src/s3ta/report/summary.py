@@ -9,9 +9,10 @@ from s3ta.errors import UserError
 from s3ta.files import write_atomic, write_json
 from s3ta.records import CLEAN, Finding, Ledger, Score, is_cascade, scores
 from s3ta.report.attack_text import ball_text
+from s3ta.report.calibration import calibration_table
 from s3ta.report.cascade import Stage, stages
 from s3ta.report.checks import TOLD, Trust, read_trust
-from s3ta.report.load_runs import read_runs
+from s3ta.report.load_runs import read_run, read_runs
 from s3ta.report.tables import Table, cost_texts, full_table, read_out_table, success_text, table_text, top1_text
 
 
@@ -47,6 +48,15 @@ def summary(folder: Path) -> Table:
         "other forwards",
     ]
     return Table(headers, [_row(score.attack, balls, score, success_text(score)) for score in scores(table)])
+
+
+def evaluation_table(folder: Path) -> Table:
+    """What a person is shown of an evaluation: `summary`, or, where nothing was attacked, how sure the model is and how often
+    right. Raises UserError where the folder holds no records."""
+    suite = Ledger.read(folder).manifest["suite"]
+    if suite["attacks"]:
+        return summary(folder)
+    return calibration_table([read_run(folder, suite["name"])])
 
 
 def _row(name: str, balls: dict[str, str], score: Score, middle: str) -> list[str]:

@@ -7,14 +7,18 @@ from s3ta.workflow.export import export
 from s3ta.workflow.model import Subject, open_subject, recipe_data
 from s3ta.workflow.prediction import Answer, predict
 from s3ta.workflow.preprocessing import preparation_line
+from s3ta.workflow.request import EvaluationRequest, Output, SuiteChoice
 from s3ta.workflow.runtime_options import Place
 from s3ta.workflow.training import train_run
 
 __all__ = [
     "Answer",
+    "EvaluationRequest",
     "Examples",
+    "Output",
     "Place",
     "Subject",
+    "SuiteChoice",
     "choose_suite",
     "default_ledger",
     "evaluate_model",

@@ -46,7 +46,7 @@ def look_over(measured: Measured, suite: Suite, folder: Path, *, strict: bool) -
     told = read_found(folder)
     if is_lint_due(folder):
         with waiting("looking the model over before it is measured"):
-            told["lint"] = [one._asdict() for one in [*_linted(measured, suite), *_left_out(measured)]]
+            told["lint"] = [one._asdict() for one in [*lint_measured(measured, suite), *_left_out(measured)]]
     serious = [Finding(**one) for one in told["lint"] if one["severity"] in ("error", "warning")]
     fatal = [one.told for one in serious if one.severity == "error" or (strict and one.kind != UNREADABLE)]
     if fatal:
@@ -62,7 +62,7 @@ def is_lint_due(folder: Path) -> bool:
     return "lint" not in read_found(folder) or next(folder.glob("chunk-*.parquet"), None) is None
 
 
-def _linted(measured: Measured, suite: Suite) -> list[Finding]:
+def lint_measured(measured: Measured, suite: Suite) -> list[Finding]:
     """The lint by images that are measured and, where these are few, by others of the data; only the first can stop a run."""
     dataset, positions, settings = measured.dataset, measured.positions, measured.settings
     with exact_arithmetic(settings.num_threads):

@@ -22,27 +22,20 @@ from s3ta.models import Card
 from s3ta.records import DRAWN, LISTED
 from s3ta.records.ledger import INFORMATIVE
 from s3ta.workflow.model import Subject
+from s3ta.workflow.request import SuiteChoice
 
 
-def choose_suite(
-    subject: Subject, name: str | None, attacks: list[str], radius: float | None, is_tiny: bool, overrides: list[str]
-) -> Suite:
-    """The suite of a name, or of single attacks, at the radius that fits.
+def choose_suite(subject: Subject, choice: SuiteChoice) -> Suite:
+    """The suite of a name, or of single attacks, at the radius that fits what will be measured.
 
-    Args:
-      subject: what will be measured.
-      name: of a suite; None: the recipe's, else `quick`.
-      attacks: names of single attacks instead of a suite.
-      radius: for suites and attacks that state none; None: that of the recipe, else 8/255.
-      is_tiny: shrink it to seconds.
-      overrides: `attack.a=b` settings for all its attacks.
     Raises UserError for a name that is unknown, and for a radius where the suite states its own."""
-    card = subject.card
+    card, name, radius = subject.card, choice.name, choice.radius
+    attacks, overrides = list(choice.attacks), list(choice.overrides)
     found = radius if radius is not None else _usual_radius(subject, name)
     at = Situation(found, card.num_glimpses, card.num_classes, is_stated=radius is not None, norm=asked_norm(overrides))
     if not attacks:
         name = name or (subject.recipe.suite if subject.recipe else "quick")
-    suite = asked_suite(name, attacks, at, is_tiny, overrides)
+    suite = asked_suite(name, attacks, at, choice.is_tiny, overrides)
     refuse_misfits(suite, card)
     return suite
 

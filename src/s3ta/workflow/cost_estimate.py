@@ -120,7 +120,8 @@ def _about_the_search(settings: Settings, measured_pace: Pace) -> list[str]:
     times = measured_pace.gradient / measured_pace.plain_gradient
     if times > _SLOWER:
         lines.append(
-            f"A gradient in {settings.search.precision} takes {times:.1f} times as long here as in float32: leave --search out."
+            f"A gradient in {settings.search.precision} takes {times:.1f} times as long here as in float32: leave "
+            "--attack-precision out."
         )
     return lines
 

@@ -42,8 +42,8 @@ from s3ta.workflow.runtime_options import Place
 class Examples(NamedTuple):
     """Which examples a person asks for, and how they are prepared."""
 
-    data: DataConfig | None = None
-    """None: the recipe's own (run folders only)."""
+    data: DataConfig | Dataset | None = None
+    """Where they are; or themselves, as the model takes them. None: the recipe's own (run folders only)."""
     split: str = "test"
     num_examples: int | None = None
     """None: as many as the suite says, else all."""
@@ -96,6 +96,8 @@ def say(severity: Literal["note", "warning"], sentence: str) -> None:
 
 def _opened(subject: Subject, wanted: Examples, place: Place, card: Card) -> tuple[Dataset, dict[str, str]]:
     """The data as the model wants them, and where their preparation comes from."""
+    if isinstance(wanted.data, Dataset):
+        return wanted.data, {"images": "as they are given", "normalisation": card.origins.normalisation}
     config = wanted.data or recipe_data(subject)
     located = locate(config.source, place.data_root)
     config, origins = prepared(subject, config.model_copy(update={"source": located.source}), card)

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from s3ta.errors import UserError
 from s3ta.evaluate import (
     KEPT_FILE,
     KeptImages,
-    Settings,
     Shard,
     Suite,
     fill,
@@ -43,60 +42,41 @@ from s3ta.workflow.choose_suite import refuse_misfits
 from s3ta.workflow.cost_estimate import Upcoming, announcement, num_own
 from s3ta.workflow.data import Examples, Measured, bring_together
 from s3ta.workflow.model import Subject
-from s3ta.workflow.runtime_options import Place, device_at
+from s3ta.workflow.request import Checks, EvaluationRequest
+from s3ta.workflow.runtime_options import device_at
 from s3ta.workflow.source_files import files_in_manifest, keep_files, refuse_other_files
 
-Checks = Literal["none", "some", "full"]
 GALLERY_FILE, IDS_FILE, TARGETS_FILE = "gallery.npz", "examples.txt", "targets.csv"
 SAID_BY_THE_LINT = "The model (seems to answer with probabilities|answers in)"
 """Warnings of the attacks, as a pattern."""
 
 
 def evaluate_model(
-    subject: Subject,
-    suite: Suite,
-    wanted: Examples,
-    out: Path | None,
-    settings: Settings,
-    place: Place,
-    images: KeptImages | None = None,
-    shard: Shard | None = None,
-    *,
-    checks: Checks = "some",
-    strict: bool = False,
-    show: Callable[[Path], None] | None = None,
+    subject: Subject, request: EvaluationRequest, show: Callable[[Path], None] | None = None
 ) -> Path | None:
     """Run what is missing of a suite on a model; once all is there, draw the gallery and check the evaluation.
 
     Args:
       subject: the model.
-      suite: what to measure.
-      wanted: the examples.
-      out: the ledger's folder; None: `evaluations/SUITE` in the model's.
-      settings: how.
-      place: where.
-      images: for a suite of transfers, whose.
-      shard: the part to do here; others are done elsewhere, in the same folder or in one whose chunks are copied into it.
-      checks: `none`; `some`: the model is looked over before, and the evaluation checked afterwards for at most a fifth of the
-        attacks' passes; `full`: for as many as that takes.
-      strict: whether a warning about the model ends the run.
+      request: what to measure, on which examples, how, where, and into which folder.
       show: called with the folder as soon as the attacks are done: what comes after costs no result.
     Returns:
       The ledger's folder; None in those processes of `torchrun` that have nothing to say.
 
     A finished evaluation in a folder that cannot be written is shown as it is."""
     with ranks() as rank:
-        if rank.count > 1 and shard is not None:
+        if rank.count > 1 and request.output.shard is not None:
             raise UserError("Under torchrun each process is a shard already: leave --shard out.")
-        shard = shard or Shard(rank.rank + 1, rank.count)
+        suite, wanted, settings, images = request.suite, request.examples, request.settings, request.images
+        shard = request.output.shard or Shard(rank.rank + 1, rank.count)
         if wanted.ids is not None and images is None:
             settings = settings._replace(examples=LISTED)
-        device = own_device(device_at(place))
+        device = own_device(device_at(request.place))
         with guarded(f"Moving {subject.card.name} to {device}"):
             model = subject.model.to(device)
         with waiting("reading which images there are"):
-            measured = bring_together(subject, suite, wanted, settings, place, model)
-        folder = out or default_ledger(subject, suite, wanted)
+            measured = bring_together(subject, suite, wanted, settings, request.place, model)
+        folder = request.output.folder or default_ledger(subject, suite, wanted)
         if images is not None:
             _refuse_other_data(images, measured.dataset, measured.positions)
         with ExitStack() as held:
@@ -107,12 +87,12 @@ def evaluate_model(
                     raise
                 _show_unchanged(folder, rank, show)
                 return folder if rank.is_first else None
-            ledger = _run(measured, suite, folder, images, shard, rank, checks=checks, strict=strict)
+            ledger = _run(measured, request, folder, shard, rank)
             rank.wait()
             if rank.is_first:
                 if show is not None:
                     show(folder)
-                _finish(measured, suite, ledger, checks)
+                _finish(measured, suite, ledger, request.output.checks)
         return folder if rank.is_first else None
 
 
@@ -133,19 +113,10 @@ def _held(folder: Path, shard: Shard) -> AbstractContextManager[None]:
     return sole_use(folder) if shard.is_all else part_use(folder, shard.name)
 
 
-def _run(
-    measured: Measured,
-    suite: Suite,
-    folder: Path,
-    images: KeptImages | None,
-    shard: Shard,
-    rank: Ranks,
-    *,
-    checks: Checks,
-    strict: bool,
-) -> Ledger:
-    """Run what is missing of the shard's part."""
+def _run(measured: Measured, request: EvaluationRequest, folder: Path, shard: Shard, rank: Ranks) -> Ledger:
+    """What is missing of the shard's part."""
     model, dataset, positions, settings, _ = measured
+    suite, checks, strict = request.suite, request.output.checks, request.output.strict
     told = _identified(measured, suite, folder)
     _warn_of_settings(told, strict=strict, aloud=rank.is_first)
     own = own_chunks(suite, len(positions), settings, shard)
@@ -168,7 +139,7 @@ def _run(
         warnings.simplefilter("ignore", ImplausibleSettingsWarning)  # said above
         if checks != "none":  # the lint has said it
             warnings.filterwarnings("ignore", SAID_BY_THE_LINT, UserWarning)
-        fill(model, dataset, suite, ledger, positions, settings, tell, images, shard)
+        fill(model, dataset, suite, ledger, positions, settings, tell, request.images, shard)
     return ledger
 
 

@@ -1,0 +1,348 @@
+"""The options of `s3ta evaluate` in groups, each as what the package takes: suite, examples, how it runs, what comes of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from s3ta.cli.model_options import PreprocessingName, preprocessing_of
+from s3ta.cli.shared import DataRoot, Device, Download, ReturnMemory, Tiny, err_console, one_of, radius_of
+from s3ta.errors import UserError
+
+if TYPE_CHECKING:
+    from s3ta.data import DataConfig
+    from s3ta.evaluate import KeptImages, Settings
+    from s3ta.workflow import Examples, Output, Place, SuiteChoice
+
+ATTACKS, DATA, RUN = "What is measured", "Examples", "How it runs"
+_USUAL_BATCH = 50
+
+
+@dataclass(frozen=True)
+class SuiteOptions:
+    """With what the model is measured."""
+
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            help="Name from `s3ta list suites`.  \\[default: the recipe's, else quick]", rich_help_panel=ATTACKS
+        ),
+    ] = None
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Instead of a suite: an attack from `s3ta list attacks`; may be given several times.",
+            rich_help_panel=ATTACKS,
+        ),
+    ] = None
+    radius: Annotated[
+        str | None,
+        typer.Option(
+            help="Such as 8/255, for suites and attacks that state none.  \\[default: the recipe's, else 8/255]",
+            rich_help_panel=ATTACKS,
+        ),
+    ] = None
+    transfer: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of a suite: score the images kept in this folder of another model's evaluation.",
+            rich_help_panel=ATTACKS,
+        ),
+    ] = None
+    seed: Annotated[int, typer.Option(help="Chooses examples, targets and starts.", rich_help_panel=ATTACKS)] = 0
+    max_passes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Forward and backward passes that each example may cost; what does not fit is left out.",
+            rich_help_panel=ATTACKS,
+        ),
+    ] = None
+    budget: Annotated[int | None, typer.Option("--budget", min=1, hidden=True)] = None
+    exhaustive: Annotated[
+        bool,
+        typer.Option(
+            "--exhaustive",
+            help="Go on with examples whose verdict cannot change any more.",
+            rich_help_panel=ATTACKS,
+        ),
+    ] = False
+    tiny: Tiny = False
+
+    def choice(self, overrides: list[str]) -> SuiteChoice:
+        """The suite that is meant."""
+        from s3ta.workflow import SuiteChoice
+
+        return SuiteChoice(self.suite, tuple(self.attack or ()), radius_of(self.radius), tuple(overrides), self.tiny)
+
+    def refuse_beside_transfer(self, overrides: list[str], examples: DataOptions) -> None:
+        """UserError for what a suite of transfers takes from the other evaluation."""
+        given = [self.suite, self.attack, overrides, self.tiny, self.radius, self.seed]
+        if any([*given, examples.num_examples, examples.ids, examples.targets]):
+            raise UserError(
+                "--transfer scores what is there: it goes with no suite, attack, radius, size, ids, targets, seed or "
+                "settings."
+            )
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """On what it is measured."""
+
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="digits, torchvision:NAME, folder:PATH or npz:PATH.  \\[default: the recipe's]", rich_help_panel=DATA
+        ),
+    ] = None
+    split: Annotated[str, typer.Option(help="train, validation or test.", rich_help_panel=DATA)] = "test"
+    num_validation: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="How many training examples are the validation split.  \\[default: 1000, or the recipe's]",
+            rich_help_panel=DATA,
+        ),
+    ] = None
+    num_examples: Annotated[
+        int | None,
+        typer.Option(
+            "--num-examples",
+            "--limit",
+            min=1,
+            help="How many examples.  \\[default: the suite's]",
+            rich_help_panel=DATA,
+        ),
+    ] = None
+    ids: Annotated[
+        Path | None,
+        typer.Option(help="File with the ids of the examples to use, one per line.", rich_help_panel=DATA),
+    ] = None
+    targets: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV file with a target for each example; each evaluation writes its own.", rich_help_panel=DATA
+        ),
+    ] = None
+    preprocessing: PreprocessingName = None
+    match_classes: Annotated[
+        str | None,
+        typer.Option(
+            help="Match classes by name: `data`, only those of the data compete (ImageNet-A's 200 ways); `model`, all of "
+            "the model's do.",
+            rich_help_panel=DATA,
+        ),
+    ] = None
+    on_unreadable: Annotated[
+        str, typer.Option(help="stop or skip: what to do about images that cannot be read.", rich_help_panel=DATA)
+    ] = "stop"
+    data_root: DataRoot = Path("data")
+    download: Download = False
+
+    def refuse_mistakes(self) -> None:
+        """UserError for text that is none of what the options take; imports no torch."""
+        from s3ta.data import refuse_unknown_data
+
+        self._matched()
+        self._skips_unreadable()
+        if (data := self.config()) is not None:
+            refuse_unknown_data(data.source, self.split)
+
+    def _matched(self) -> Literal["data", "model"] | None:
+        text = self.match_classes
+        return None if text is None else one_of("--match-classes", text, ("data", "model"))
+
+    def _skips_unreadable(self) -> bool:
+        return one_of("--on-unreadable", self.on_unreadable, ("stop", "skip")) == "skip"
+
+    def examples(self, images: KeptImages | None = None) -> Examples:
+        """The examples that are meant; those of kept images where there are any."""
+        from s3ta.workflow import Examples
+
+        return Examples(
+            data=self.config(),
+            split=self.split,
+            num_examples=self.num_examples,
+            ids=self.ids if images is None else images.ids,
+            targets=self.targets,
+            match_classes=self._matched(),
+            skip_unreadable=self._skips_unreadable(),
+        )
+
+    def config(self) -> DataConfig | None:
+        """The data that a person names; None: the recipe's."""
+        from s3ta.data import DataConfig
+
+        if self.data is None:
+            named = (("--preprocessing", self.preprocessing), ("--num-validation", self.num_validation))
+            for option, value in named:
+                if value is not None:
+                    raise UserError(f"{option} goes with --data: a recipe says how its own data are treated.")
+            return None
+        treatment = preprocessing_of(self.preprocessing)
+        return DataConfig(source=self.data, preprocessing=treatment, num_validation=self.num_validation)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How it is measured, and where."""
+
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Examples that go through the model at once; recorded, for it can change last bits.  \\[default: 50]",
+            rich_help_panel=RUN,
+        ),
+    ] = None
+    micro_batch: Annotated[int | None, typer.Option("--micro-batch", min=1, hidden=True)] = None
+    prefetch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Examples in flight: more than a batch are loaded ahead; changes no record.  \\[default: a batch]",
+            rich_help_panel=RUN,
+        ),
+    ] = None
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="CPU threads; recorded like the batch size.  \\[default: all cores]", rich_help_panel=RUN
+        ),
+    ] = None
+    attack_precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Arithmetic of the attack: float32 or bfloat16. The verdict is always float32.  \\[default: float32]",
+            rich_help_panel=RUN,
+        ),
+    ] = None
+    search: Annotated[str | None, typer.Option("--search", hidden=True)] = None
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Attack a compiled copy of the model.", rich_help_panel=RUN)
+    ] = False
+    channels_last: Annotated[
+        bool,
+        typer.Option("--channels-last", help="Attack in the memory order that GPUs prefer.", rich_help_panel=RUN),
+    ] = False
+    keep_images: Annotated[
+        bool,
+        typer.Option("--keep-images", help="Keep every adversarial image beside the records.", rich_help_panel=RUN),
+    ] = False
+    device: Device = "auto"
+    return_memory: ReturnMemory = False
+
+    def refuse_mistakes(self) -> None:
+        """UserError for text that is none of what the options take; imports no torch."""
+        self._precision()
+        self._batch_size()
+
+    def _precision(self) -> Literal["float32", "bfloat16"]:
+        precision = one_word("--attack-precision", self.attack_precision, "--search", self.search) or "float32"
+        return one_of("--attack-precision", precision, ("float32", "bfloat16"))
+
+    def settings(self, suite: SuiteOptions) -> Settings:
+        """How the evaluation runs. Raises UserError for text that is none of what the options take."""
+        from s3ta.evaluate import Settings
+        from s3ta.models import Manner
+
+        return Settings(
+            seed=suite.seed,
+            micro_batch=self._batch_size() or _USUAL_BATCH,
+            num_threads=self.threads or os.cpu_count() or 1,
+            search=Manner(self._precision(), self.compiled, self.channels_last),
+            exhaustive=suite.exhaustive,
+            budget=one_word("--max-passes", suite.max_passes, "--budget", suite.budget),
+            keep_images=self.keep_images,
+            batch_size=self.prefetch,
+        )
+
+    def say_what_changed(self) -> None:
+        """A line for who gives the option whose meaning is another than it was."""
+        if self.batch_size is not None:
+            err_console.print(
+                "note: --batch-size is what goes through the model at once, which --micro-batch was; what it was before, how "
+                "many examples are in flight, is --prefetch."
+            )
+
+    def _batch_size(self) -> int | None:
+        if self.batch_size is not None and self.micro_batch is not None:
+            raise UserError(
+                "--micro-batch is called --batch-size now, and what --batch-size was is --prefetch: write --batch-size "
+                f"{self.micro_batch} --prefetch {self.batch_size}."
+            )
+        return self.batch_size if self.micro_batch is None else self.micro_batch
+
+    def place(self, examples: DataOptions) -> Place:
+        """Where data are, and what computes."""
+        from s3ta.workflow import Place
+
+        return Place(examples.data_root, self.device, examples.download)
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What comes of it, and how far it is checked."""
+
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the records.  \\[default: evaluations/SUITE in the run folder]", rich_help_panel=RUN
+        ),
+    ] = None
+    shard: Annotated[
+        str | None,
+        typer.Option(help="Do only this part, such as 1/4; merge by copying chunks.", rich_help_panel=RUN),
+    ] = None
+    checks: Annotated[
+        bool,
+        typer.Option(
+            "--checks/--no-checks",
+            help="Look the model over before, and check the evaluation afterwards.",
+            rich_help_panel=RUN,
+        ),
+    ] = True
+    full_checks: Annotated[
+        bool,
+        typer.Option(
+            "--full-checks",
+            help="Let the checks afterwards cost what they need, 344 passes on each of up to 32 images; by default at most a "
+            "fifth of the attacks' passes.",
+            rich_help_panel=RUN,
+        ),
+    ] = False
+    strict: Annotated[bool, typer.Option("--strict", help="Stop where the model looks wrong.", rich_help_panel=RUN)] = (
+        False
+    )
+
+    def refuse_mistakes(self) -> None:
+        """UserError for options that contradict each other or are no part; imports no torch."""
+        if self.full_checks and not self.checks:
+            raise UserError("--full-checks asks for what --no-checks leaves out: choose one of them.")
+        _part(self.shard)
+
+    def output(self) -> Output:
+        """Folder, part and checks."""
+        from s3ta.evaluate import Shard
+        from s3ta.workflow import Output
+
+        checks = "full" if self.full_checks else "some" if self.checks else "none"
+        return Output(self.out, checks, self.strict, None if self.shard is None else Shard(*_part(self.shard)))
+
+
+def one_word(option: str, value: Any, former: str, old: Any) -> Any:
+    """What was given by an option or by its former word. Raises UserError where both were."""
+    if value is not None and old is not None:
+        raise UserError(f"{former} is the former word for {option}: give one of them.")
+    return old if value is None else value
+
+
+def _part(text: str | None) -> tuple[int, int]:
+    index, _, count = (text or "1/1").partition("/")
+    if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+        raise UserError(f"--shard {text} is no part such as 1/4: the first of four.")
+    return int(index), int(count)

@@ -1,0 +1,91 @@
+"""One attack on all images of a data set, judged as an evaluation judges it; nothing is written."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from s3ta.attacks import frozen
+from s3ta.data import Dataset
+from s3ta.determinism import exact_arithmetic
+from s3ta.evaluate import Settings, Suite, pieces, stages
+from s3ta.evaluate.attack_precision import searched
+from s3ta.evaluate.plan import Stage
+from s3ta.evaluate.runner import run_piece
+from s3ta.progress import Reporter, progress
+from s3ta.workflow.result import AttackedImages
+
+_COUNTS = ("num_gradients", "num_forwards")
+_READ = ("label", "target", "prediction", "correct", "hit", "distance", *_COUNTS)
+
+
+def attacked_images(model: nn.Module, dataset: Dataset, suite: Suite, settings: Settings) -> AttackedImages:
+    """All images through all restarts of the suite's one attack; of each the first restart that succeeds, else the last.
+
+    Raises UserError as `s3ta.evaluate.evaluate`."""
+    (named,) = suite.attacks
+    is_targeted = named.attack.objective == "targeted"
+    searcher, all_stages = searched(model, settings.search), stages(suite)
+    total = len(dataset.ids) * sum(stage.cost.total for stage in all_stages)
+    with (
+        exact_arithmetic(settings.num_threads),
+        frozen(model),
+        frozen(searcher),
+        progress(f"{named.name}, passes", total) as report,
+    ):
+        done = _Done(report)
+        clean, last, *others = (_run(model, searcher, dataset, stage, settings, done) for stage in all_stages)
+    last["success"] = _succeeded(last, is_targeted)
+    for restart in others:
+        restart["success"] = _succeeded(restart, is_targeted)
+        last = {name: _merged(name, values, restart[name], last["success"]) for name, values in last.items()}
+    return AttackedImages(
+        attack=named.name,
+        radius=float(getattr(named.attack, "radius", 0)),
+        images=last["images"],
+        labels=clean["label"],
+        targets=last["target"] if is_targeted else None,
+        clean_predictions=clean["prediction"],
+        predictions=last["prediction"],
+        success=last["success"],
+        distances=last["distance"],
+        num_gradients=last["num_gradients"],
+        num_forwards=last["num_forwards"],
+    )
+
+
+class _Done:
+    """Tells how many passes are done."""
+
+    def __init__(self, report: Reporter) -> None:
+        self._report, self._count = report, 0
+        report(0)
+
+    def add(self, count: int) -> None:
+        self._count += count
+        self._report(self._count)
+
+
+def _run(
+    model: nn.Module, searcher: nn.Module, dataset: Dataset, stage: Stage, settings: Settings, done: _Done
+) -> dict[str, Tensor]:
+    """The last read-out of one stage, by column, and its images; in the order of the data set."""
+    parts = []
+    for piece in pieces(stage, range(len(dataset.ids)), settings.micro_batch, block=1):
+        columns, images = run_piece(model, searcher, dataset, piece, settings)
+        last = {name: torch.from_numpy(np.asarray(columns[name])[-len(images) :]) for name in _READ}
+        parts.append({**last, "images": images})
+        done.add(piece.num_evaluations)
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _succeeded(columns: dict[str, Tensor], is_targeted: bool) -> Tensor:
+    return columns["hit"] if is_targeted else ~columns["correct"]
+
+
+def _merged(name: str, before: Tensor, now: Tensor, is_done: Tensor) -> Tensor:
+    """Counts add up; everything else is the present restart's where none before succeeded."""
+    if name in _COUNTS:
+        return before + now
+    return torch.where(is_done.view(-1, *[1] * (before.ndim - 1)), before, now)

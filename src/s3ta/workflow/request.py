@@ -1,0 +1,58 @@
+"""What an evaluation is asked: which suite on which examples, how, where, and what comes of it. The command line and `s3ta.api`
+both say it in these words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from s3ta.evaluate import KeptImages, Settings, Shard, Suite
+from s3ta.workflow.data import Examples
+from s3ta.workflow.runtime_options import Place
+
+Checks = Literal["none", "some", "full"]
+
+
+@dataclass(frozen=True)
+class SuiteChoice:
+    """The attacks that a person means."""
+
+    name: str | None = None
+    """Of a suite; None: the recipe's, else `quick`."""
+    attacks: tuple[str, ...] = ()
+    """Names of single attacks, instead of a suite."""
+    radius: float | None = None
+    """For suites and attacks that state none; None: that of the recipe, else 8/255."""
+    overrides: tuple[str, ...] = ()
+    """`attack.a=b` settings for all its attacks."""
+    is_tiny: bool = False
+    """Whether it is shrunk to seconds."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What comes of an evaluation, and how far it is checked."""
+
+    folder: Path | None = None
+    """Of the ledger; None: `evaluations/SUITE` in the model's folder."""
+    checks: Checks = "some"
+    """`none`; `some`: the model is looked over before, and the evaluation checked afterwards for at most a fifth of the
+    attacks' passes; `full`: for as many as that takes."""
+    strict: bool = False
+    """Whether a warning about the model ends the run."""
+    shard: Shard | None = None
+    """The part to do here; others are done elsewhere, in the same folder or in one whose chunks are copied into it."""
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """One evaluation of any model."""
+
+    suite: Suite
+    examples: Examples = field(default_factory=Examples)
+    settings: Settings = field(default_factory=Settings)
+    place: Place = field(default_factory=Place)
+    output: Output = field(default_factory=Output)
+    images: KeptImages | None = None
+    """For a suite of transfers, whose."""

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from s3ta.attack_config import AdamConfig
 from s3ta.attacks import Draw, PGDConfig, autograd_gradient, run_attack
-from s3ta.attacks.config import AdamConfig
 from s3ta.attacks.objectives import divergence
 
 from .helpers import SHAPE, Linear, names, pictures, small_s3ta

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from s3ta.attack_config import AdamConfig
 from s3ta.attacks import PGDConfig
-from s3ta.attacks.config import AdamConfig
 from s3ta.ranks import Ranks
 from s3ta.train import step as step_module
 from s3ta.train.config import ScheduleConfig, TrainConfig

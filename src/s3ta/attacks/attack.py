@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Annotated, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
+from s3ta.attack_config import SPSA, AdamConfig, AutoAttackConfig, Exact, LoopConfig, PGDConfig
 from s3ta.attacks import sequence, steps
-from s3ta.attacks.auto import AutoAttackConfig, auto_attack
+from s3ta.attacks.auto import auto_attack
 from s3ta.attacks.checks import LOW_PRECISION, check_examples, check_whole, watched
-from s3ta.attacks.config import SPSA, AdamConfig, Exact, LoopConfig, PGDConfig
 from s3ta.attacks.draws import Draw, start_noise
 from s3ta.attacks.frozen import frozen, random_state, unwrapped
 from s3ta.attacks.gradients import GradientSource, autograd_gradient, expectation, jitter, spsa, straight_through
@@ -38,7 +37,6 @@ from s3ta.streams import stream
 from s3ta.trace import Images, Labels, Trace
 
 LoopAttack: TypeAlias = PGDConfig | AdamConfig
-AttackConfig = Annotated[PGDConfig | AdamConfig | AutoAttackConfig, Field(discriminator="kind")]
 
 
 def run_attack(

@@ -3,24 +3,29 @@
 Knows nothing of attacks, data or training. Read `s3ta.models.s3ta` first.
 """
 
-from s3ta.models.card import UNKNOWN, Card, Classifier, Origins, View, card_of, device_of, with_outputs
-from s3ta.models.config import ModelConfig, ResNetConfig, S3TAConfig, VisionConfig, default_stem
-from s3ta.models.cost import Cost, count
-from s3ta.models.factory import build_model, create_model, list_models, model_config, num_parameters
-from s3ta.models.foreign import Opening, is_foreign, open_model, refuse_file_of_code
-from s3ta.models.manner import InManner, Manner
-from s3ta.models.pretrained import (
-    find_weights,
-    from_pretrained,
-    load_weights,
-    read_config,
-    read_tensors,
-    save_pretrained,
-    tensor_bytes,
-    weights_hash,
-)
-from s3ta.models.resnet import ResNet
-from s3ta.models.s3ta import S3TA
+from typing import TYPE_CHECKING
+
+from s3ta.lazy import load_names_on_first_use
+
+if TYPE_CHECKING:
+    from s3ta.models.card import UNKNOWN, Card, Classifier, Origins, View, card_of, device_of, with_outputs
+    from s3ta.models.config import ModelConfig, ResNetConfig, S3TAConfig, VisionConfig, default_stem
+    from s3ta.models.cost import Cost, count
+    from s3ta.models.factory import build_model, create_model, list_models, model_config, num_parameters
+    from s3ta.models.foreign import Opening, is_foreign, open_model, refuse_file_of_code
+    from s3ta.models.manner import InManner, Manner
+    from s3ta.models.pretrained import (
+        find_weights,
+        from_pretrained,
+        load_weights,
+        read_config,
+        read_tensors,
+        save_pretrained,
+        tensor_bytes,
+        weights_hash,
+    )
+    from s3ta.models.resnet import ResNet
+    from s3ta.models.s3ta import S3TA
 
 __all__ = [
     "S3TA",
@@ -60,3 +65,5 @@ __all__ = [
     "weights_hash",
     "with_outputs",
 ]
+
+load_names_on_first_use(__name__)

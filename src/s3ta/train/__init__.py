@@ -1,22 +1,27 @@
 """Adversarial training that can be stopped at any moment. Read `s3ta.train.loop` first."""
 
-from s3ta.train.board import SILENT, Board, TensorBoard, check_tensorboard
-from s3ta.train.budget import HARDWARE, Budget, budget, get_hardware, operations
-from s3ta.train.config import (
-    AdversarialLoss,
-    AveragingConfig,
-    BatchNormConfig,
-    ComputeConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-    TradesLoss,
-    TrainConfig,
-    WeightPerturbationConfig,
-)
-from s3ta.train.first import seeded_model
-from s3ta.train.loop import train
-from s3ta.train.run import claim, is_claimed, is_finished, read_recipe, run_of
-from s3ta.train.step import grouping
+from typing import TYPE_CHECKING
+
+from s3ta.lazy import load_names_on_first_use
+
+if TYPE_CHECKING:
+    from s3ta.train.board import SILENT, Board, TensorBoard, check_tensorboard
+    from s3ta.train.budget import HARDWARE, Budget, budget, get_hardware, operations
+    from s3ta.train.config import (
+        AdversarialLoss,
+        AveragingConfig,
+        BatchNormConfig,
+        ComputeConfig,
+        OptimizerConfig,
+        ScheduleConfig,
+        TradesLoss,
+        TrainConfig,
+        WeightPerturbationConfig,
+    )
+    from s3ta.train.first import seeded_model
+    from s3ta.train.loop import train
+    from s3ta.train.run import claim, is_claimed, is_finished, read_recipe, run_of
+    from s3ta.train.step import grouping
 
 __all__ = [
     "HARDWARE",
@@ -46,3 +51,5 @@ __all__ = [
     "seeded_model",
     "train",
 ]
+
+load_names_on_first_use(__name__)

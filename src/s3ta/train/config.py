@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from s3ta.attack_config import AdamConfig
 from s3ta.attacks import PGDConfig
-from s3ta.attacks.config import AdamConfig
 from s3ta.config import Config, identity_hash
 from s3ta.data import DataConfig
 from s3ta.models import ModelConfig

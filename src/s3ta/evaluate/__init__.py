@@ -6,7 +6,7 @@ from s3ta.lazy import load_names_on_first_use
 
 if TYPE_CHECKING:
     from s3ta.evaluate.catalogue import ATTACKS, Situation, get_attack
-    from s3ta.evaluate.identity import manifest, refuse_other_answers, suite_identity
+    from s3ta.evaluate.identity import as_today, manifest, refuse_other_answers, suite_as_today, suite_identity
     from s3ta.evaluate.kept import KEPT_FILE, ImageStore, KeptImages
     from s3ta.evaluate.pacing import Pace, pace
     from s3ta.evaluate.plan import (
@@ -50,6 +50,7 @@ __all__ = [
     "Situation",
     "Suite",
     "TransferConfig",
+    "as_today",
     "asked_norm",
     "changed_suite",
     "choose_examples",
@@ -67,6 +68,7 @@ __all__ = [
     "pieces",
     "refuse_other_answers",
     "stages",
+    "suite_as_today",
     "suite_identity",
     "suite_of",
     "targets_of",

@@ -27,7 +27,7 @@ from s3ta.attacks import (
 )
 from s3ta.data import Batch, Dataset, check_fit, fetch
 from s3ta.evaluate.flight import ahead, alone, padded
-from s3ta.evaluate.identity import manifest
+from s3ta.evaluate.identity import as_today, manifest
 from s3ta.evaluate.kept import KeptImages, images_path, keep, lacks_images
 from s3ta.evaluate.layout import layout
 from s3ta.evaluate.plan import Piece, Settings, Shard, block_of, own_chunks, pieces, stages, targets_of
@@ -72,7 +72,8 @@ def evaluate(
       UserError: model and data do not fit, or the folder holds another measurement (differences named)."""
     card = card_of(model)
     check_fit(dataset, channels=card.in_channels, num_classes=card.num_classes)
-    ledger = Ledger.open(folder, manifest(model, dataset, suite, positions, settings, device_of(model)))
+    facts = manifest(model, dataset, suite, positions, settings, device_of(model))
+    ledger = Ledger.open(folder, facts, as_today)
     fill(model, dataset, suite, ledger, positions, settings, report, images, shard)
     return ledger
 

@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable
 from typing import Any, Literal
 
+from s3ta.attack_config import NamedAttack, TransferConfig
 from s3ta.attacks import SPSA, AutoAttackConfig, PGDConfig, evaluation_step_size
 from s3ta.config import from_json, override, to_json
 from s3ta.errors import UserError
-from s3ta.evaluate.schema import NamedAttack, Suite, TransferConfig
+from s3ta.evaluate.schema import Suite
 from s3ta.files import sha256
 
 _THREAT = ("attack.radius", "attack.norm", "attack.mask", "attack.eight_bit")

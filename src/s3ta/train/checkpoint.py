@@ -12,9 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from s3ta.config import from_json
 from s3ta.errors import UserError
 from s3ta.files import sha256, write_atomic
 from s3ta.models import load_weights
+from s3ta.records import manifest_differences
+from s3ta.train.config import TrainConfig
 
 FORMAT = 2
 NAME = "checkpoint.safetensors"
@@ -76,20 +79,27 @@ def load_checkpoint(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     recipe_hash: str,
-    *earlier: str,
+    *,
+    recipe: TrainConfig | None = None,
     average: nn.Module | None = None,
     rank: int = 0,
+    on_gpu: bool = False,
 ) -> Progress:
     """Fill model, optimizer and average and say where the run stood. A process whose own buffers are not there (the run
-    went on with fewer) takes those of the first. `earlier` are further hashes that the same recipe once had.
+    went on with fewer) takes those of the first.
 
-    Raises UserError for a damaged or foreign file, a newer format, or another recipe's checkpoint."""
+    Where the hash is another one, the recipe in the file decides, read through today's configs: settings that came later have
+    their defaults there. A file of format 1 has only a hash, so that of the data is compared, and the run folder answers for
+    the recipe.
+
+    Raises UserError for a damaged or foreign file, a newer format, or another recipe's checkpoint (every difference is
+    named)."""
     about, tensors = _read(path)
     number, progress = about.get("format"), about.get("progress")
     if not isinstance(number, int) or number > FORMAT:
         raise UserError(f"{path} was written by a newer version of s3ta (format {number}): upgrade to resume it.")
-    if about.get("recipe") not in (recipe_hash, *earlier):
-        raise UserError(f"{path} belongs to another recipe or other data: choose another run folder.")
+    if about.get("recipe") != recipe_hash:
+        _refuse_other_run(path, about, recipe_hash, recipe, on_gpu=on_gpu)
     if not isinstance(progress, dict) or not {"step"} <= set(progress) <= set(Progress._fields):
         raise UserError(f"{path} does not say how far the run had come: move it away to train from the start.")
     load_weights(model, _under(tensors, "model.") | _under(tensors, f"buffers.{rank}."), path)
@@ -103,6 +113,31 @@ def load_checkpoint(
         load_weights(average, _under(tensors, "average."), path)
     _fill_optimizer(model, optimizer, _under(tensors, "optimizer."))
     return Progress(**progress)
+
+
+def recipe_differences(there: TrainConfig, now: TrainConfig, *, on_gpu: bool = False) -> list[str]:
+    """Why a run of one recipe may not go on with another, as phrases that name each setting with both values; none where it
+    may. On a GPU the number of CPU threads changes no bit."""
+    before, after = (recipe.identity(with_defaults=True) for recipe in (there, now))
+    if on_gpu:
+        before |= {"num_threads": after["num_threads"]}
+    return [f"{name} is {old} there and {new} now" for name, old, new in manifest_differences(before, after)]
+
+
+def _refuse_other_run(
+    path: Path, about: dict[str, Any], recipe_hash: str, recipe: TrainConfig | None, *, on_gpu: bool
+) -> None:
+    differences = ["the recipe differs"] if recipe is None else []
+    if recipe is not None and about.get("config"):
+        there = from_json(TrainConfig, about["config"], f"recipe in {path}")
+        differences = recipe_differences(there, recipe, on_gpu=on_gpu)
+    data_there, data_now = (str(text).partition("/")[2] for text in (about.get("recipe"), recipe_hash))
+    if data_there != data_now:
+        differences.append(f"the data's fingerprint is {data_there} there and {data_now} now")
+    if differences:
+        raise UserError(
+            f"{path} belongs to another recipe or other data: {'; '.join(differences[:4])}. Choose another run folder."
+        )
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

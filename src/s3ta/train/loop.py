@@ -30,7 +30,7 @@ from s3ta.train.config import TrainConfig
 from s3ta.train.feeding import Prepared, ahead, prepared
 from s3ta.train.first import seeded_model
 from s3ta.train.interrupt import StopRequest, stop_request
-from s3ta.train.run import CURVE, MILESTONES, MODEL, cut_curve, is_whole, keep_milestone, milestones, note_unreadable
+from s3ta.train.run import CURVE, MILESTONES, MODEL, cut_curve, is_whole, keep_milestone, milestones, note_changes
 from s3ta.train.schedule import glimpses_at, learning_rate
 from s3ta.train.speed import Clock
 from s3ta.train.step import DivergedError, Trainer
@@ -88,6 +88,8 @@ class _Run:
         self.trainer = Trainer(config, seeded_model(config).to(device), device, ranks)
         self.progress, self.milestones = Progress(), milestones(self.last)
         self.clock = Clock(config, device)
+        self.tried_at = 0
+        """The training step before which the options of `compute` are compared with float32."""
 
     def to_the_end(self) -> S3TA | ResNet:
         self._resume()
@@ -111,19 +113,22 @@ class _Run:
         return self.trainer.result.eval()
 
     def _resume(self) -> None:
-        self.progress = self.trainer.load(self.folder / NAME, *self._identities)
+        self.progress = self.trainer.load(self.folder / NAME, self._identity)
+        changed = []
         if self.ranks.is_first:
             cut_curve(self.folder, self.progress.step)
-            note_unreadable(self.folder, self.progress.step, self.config.data.on_unreadable)
+            changed = note_changes(self.folder, self.progress.step, self.config)
             self._keep_milestone(if_missing=True)
-        self.ranks.wait()
+        if self.ranks.any(any(name.startswith("compute.") for name in changed)):
+            self.tried_at = self.progress.step
         self.report(self.progress.step)
 
     def _check(self, batch: Prepared) -> None:
-        """Before the first training step the options of `compute` must agree with float32; bfloat16 begins once it does."""
+        """Before the first training step, and the first one with others, the options of `compute` must agree with float32;
+        bfloat16 begins once it does."""
         compute, trainer = self.config.compute, self.trainer
         trainer.use_lower(self.progress.is_lower)
-        if batch.step == 0 and not is_plain(compute):
+        if batch.step == self.tried_at and not is_plain(compute):
             trial = self._try_out(batch)
             if not trial.agrees and compute.must_agree:
                 self.ranks.together(trial.refusal)
@@ -141,8 +146,8 @@ class _Run:
         return trial
 
     @property
-    def _identities(self) -> list[str]:
-        return [f"{it}/{self.data.fingerprint}" for it in (config_hash(self.config), self.config.earlier_hash())]
+    def _identity(self) -> str:
+        return f"{config_hash(self.config)}/{self.data.fingerprint}"
 
     def _until_stopped(self, coming: Iterator[Prepared], stop: StopRequest) -> Iterator[Prepared]:
         """The batches, until someone asks to stop: worker processes may then be gone before the loop, which is no error."""
@@ -236,7 +241,7 @@ class _Run:
             trainer.model,
             trainer.optimizer,
             self.progress,
-            self._identities[0],
+            self._identity,
             recipe=to_json(self.config),
             average=trainer.average.model if trainer.average else None,
             buffers=buffers,

@@ -6,37 +6,34 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
-from s3ta.config import from_json, to_json
+from s3ta.config import describe, from_json, to_json
 from s3ta.errors import UserError
 from s3ta.files import append_lines, read_lines, readable_errors, write_atomic
 from s3ta.models import S3TA, ResNet, save_pretrained
 from s3ta.progress import console
-from s3ta.records import manifest_differences
-from s3ta.train.checkpoint import NAME
-from s3ta.train.config import TrainConfig
+from s3ta.train.checkpoint import NAME, recipe_differences
+from s3ta.train.config import PROSE, TrainConfig
 
 RECIPE, CURVE, MODEL, MILESTONES = "recipe.json", "train.jsonl", "model", "milestones"
 _LINK = f".{NAME}.link"
 
 
-def claim(folder: Path, config: TrainConfig) -> None:
-    """Make the folder this recipe's own, or find that it already is. Errors as `is_claimed`."""
-    if not is_claimed(folder, config):
+def claim(folder: Path, config: TrainConfig, *, on_gpu: bool = False) -> None:
+    """Make the folder this recipe's own, or find that it already is. Arguments and errors as `is_claimed`."""
+    if not is_claimed(folder, config, on_gpu=on_gpu):
         write_atomic(folder / RECIPE, to_json(config).encode())
 
 
-def is_claimed(folder: Path, config: TrainConfig) -> bool:
-    """Whether the folder is this recipe's own; False where it is free. Writes nothing.
+def is_claimed(folder: Path, config: TrainConfig, *, on_gpu: bool = False) -> bool:
+    """Whether the folder is this recipe's own; False where it is free. Writes nothing. `on_gpu`: where the run goes on.
 
     Raises UserError where it belongs to another recipe (differences named) or holds something else."""
     recipe = folder / RECIPE
     if recipe.is_file():
-        found = from_json(TrainConfig, recipe.read_bytes(), str(recipe))
-        different = [
-            f"{where} is {there} there and {now} now"
-            for where, there, now in manifest_differences(found.identity(), config.identity())
-        ]
+        there = from_json(TrainConfig, recipe.read_bytes(), str(recipe))
+        different = recipe_differences(there, config, on_gpu=on_gpu)
         if different:
             raise UserError(
                 f"{folder} holds a run of another recipe: {'; '.join(different[:4])}. Choose another folder "
@@ -112,14 +109,26 @@ def refuse_lost_checkpoint(folder: Path) -> None:
         )
 
 
-def note_unreadable(folder: Path, step: int, value: str) -> None:
-    """Where a run goes on with another `data.on_unreadable` than before, say so, and keep it in the learning curve."""
-    before = None if not (folder / RECIPE).is_file() else read_recipe(folder).data.on_unreadable
-    changes = [line["value"] for line in read_lines(folder / CURVE) if line.get("kind") == "on_unreadable"]
-    before = changes[-1] if changes else before
-    if before not in (None, value):
-        append_lines(folder / CURVE, [{"kind": "on_unreadable", "step": step, "value": value}])
-        console.print(f"data.on_unreadable: {before} until step {step}, {value} from here on", markup=False)
+def note_changes(folder: Path, step: int, config: TrainConfig) -> list[str]:
+    """Where a run goes on with settings other than before, which make it no other run, say so and keep it in the learning
+    curve. Returns their names."""
+    if not (folder / RECIPE).is_file():
+        return []
+    before, now = _settings(read_recipe(folder)), _settings(config)
+    for line in read_lines(folder / CURVE):
+        if line.get("kind") in ("setting", "on_unreadable"):  # the second, of `data.on_unreadable`, in older runs
+            before[line.get("name", "data.on_unreadable")] = line["value"]
+    changed = [name for name, value in now.items() if before.get(name, value) != value]
+    for name in changed:
+        note = {"kind": "setting", "step": step, "name": name, "before": before[name], "value": now[name]}
+        append_lines(folder / CURVE, [note])
+        console.print(f"{name}: {before[name]} until step {step}, {now[name]} from here on", markup=False)
+    return changed
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    """Every setting but prose, by its dotted name, as a JSON value."""
+    return {name: json.loads(text) for name, text, _ in describe(config) if name not in PROSE}
 
 
 def cut_curve(folder: Path, step: int) -> None:

@@ -80,7 +80,7 @@ class Trainer:
             loss.backward()
         self.model.zero_grad(set_to_none=True)
 
-    def load(self, path: Path, recipe_hash: str, *earlier: str) -> Progress:
+    def load(self, path: Path, recipe_hash: str) -> Progress:
         """Go on from a checkpoint, where there is one. In all processes together.
 
         Raises UserError as `load_checkpoint`, and where not all processes find the same file."""
@@ -89,7 +89,14 @@ class Trainer:
         try:
             if path.exists():
                 progress = load_checkpoint(
-                    path, self.model, self.optimizer, recipe_hash, *earlier, average=average, rank=self.ranks.rank
+                    path,
+                    self.model,
+                    self.optimizer,
+                    recipe_hash,
+                    recipe=self.config,
+                    average=average,
+                    rank=self.ranks.rank,
+                    on_gpu=next(self.model.parameters()).is_cuda,
                 )
         except UserError as found:
             error = found

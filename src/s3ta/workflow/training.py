@@ -90,7 +90,7 @@ def _train_run(recipe: TrainConfig, out: Path, place: Place, rank: Ranks, *, ten
     rank.together(error)
     assert ready is not None
     recipe = ready.recipe
-    if is_claimed(out, recipe) and is_finished(out):
+    if is_claimed(out, recipe, on_gpu=ready.device.type == "cuda") and is_finished(out):
         return False
     total = recipe.schedule.num_train_steps
     with ExitStack() as held:
@@ -113,7 +113,7 @@ def _begin(held: ExitStack, ready: _Ready, out: Path, rank: Ranks, *, tensorboar
         check_space(out, _bytes_needed(recipe, ready.num_parameters, out))
         held.enter_context(sole_use(out))
         clear_leftovers(out)
-        claim(out, recipe)
+        claim(out, recipe, on_gpu=ready.device.type == "cuda")
         _tell_files(ready, out)
         board = TensorBoard(out) if tensorboard else SILENT
     except UserError:
@@ -149,7 +149,8 @@ def _ready(recipe: TrainConfig, out: Path, place: Place, rank: Ranks) -> _Ready:
         model = seeded_model(recipe)
     located = locate(recipe.data.source, place.data_root)
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": located.source})})
-    is_claimed(out, recipe)
+    device = own_device(device_at(place))
+    is_claimed(out, recipe, on_gpu=device.type == "cuda")
     data, validation = (
         open_dataset(recipe.data, split, located.root, place.download) for split in ("train", "validation")
     )
@@ -163,7 +164,7 @@ def _ready(recipe: TrainConfig, out: Path, place: Place, rank: Ranks) -> _Ready:
             "for each of two or more classes, train/CLASS/*, and model.num_classes set to their number."
         )
     steps_per_epoch(data, recipe.batch_size)
-    return _Ready(recipe, data, validation, own_device(device_at(place)), num_parameters(model))
+    return _Ready(recipe, data, validation, device, num_parameters(model))
 
 
 def _bytes_needed(recipe: TrainConfig, num_parameters: int, out: Path) -> int:

@@ -176,3 +176,30 @@ def test_a_setting_of_a_newer_version_is_a_difference_that_is_named(old):
     done = command("train", old / "recipe.json", "--out", old / "stopped", "--device", "cpu")
     assert done.exit_code == 2
     assert "attack.pgd.min_scale: Extra inputs are not permitted" in " ".join(done.stderr.split())
+
+
+def test_an_old_training_is_extended(old):
+    folder = old / "stopped"
+    assert "Add --extend to train on" in " ".join(train(folder, "schedule.num_train_steps=9").stderr.split())
+    done = train(folder, "schedule.num_train_steps=9", "--extend")
+    assert done.exit_code == 0, done.output
+    lines = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, 10))
+    assert [(line["step"], line["before"], line["value"]) for line in lines if line["kind"] == "setting"] == [(6, 8, 9)]
+    assert train(folder).stdout.startswith("Already trained")
+
+
+def test_how_an_old_training_is_computed_may_change_and_its_curve_says_so(old):
+    folder = old / "stopped"
+    changes = ("compute.attack_batch=4", "compute.units_per_checkpoint=1", "log_every=2", "num_workers=0")
+    done = train(folder, *changes)
+    assert done.exit_code == 0, done.output
+    lines = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    noted = {line["name"]: (line["step"], line["before"], line["value"]) for line in lines if line["kind"] == "setting"}
+    assert noted == {
+        "compute.attack_batch": (6, None, 4),
+        "compute.units_per_checkpoint": (6, 0, 1),
+        "log_every": (6, 1, 2),
+    }
+    assert [line["step"] for line in lines if line["kind"] == "agreement"] == [6]
+    assert "log_every: 1 until step 6, 2 from here on" in done.stderr

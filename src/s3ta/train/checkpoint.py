@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +16,12 @@ from s3ta.config import from_json
 from s3ta.errors import UserError
 from s3ta.files import sha256, write_atomic
 from s3ta.models import load_weights
-from s3ta.records import manifest_differences
 from s3ta.train.config import TrainConfig
 
 FORMAT = 2
 NAME = "checkpoint.safetensors"
+Differences = Callable[[TrainConfig], list[str]]
+"""Why a run may not go on with another recipe than this one, as phrases."""
 
 
 class Progress(NamedTuple):
@@ -79,18 +80,17 @@ def load_checkpoint(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     recipe_hash: str,
+    differences_from: Differences | None = None,
     *,
-    recipe: TrainConfig | None = None,
     average: nn.Module | None = None,
     rank: int = 0,
-    on_gpu: bool = False,
 ) -> Progress:
     """Fill model, optimizer and average and say where the run stood. A process whose own buffers are not there (the run
     went on with fewer) takes those of the first.
 
-    Where the hash is another one, the recipe in the file decides, read through today's configs: settings that came later have
-    their defaults there. A file of format 1 has only a hash, so that of the data is compared, and the run folder answers for
-    the recipe.
+    Where the hash is another one, `differences_from` the recipe in the file decides, which is read through today's configs:
+    settings that came later have their defaults. A file of format 1 has only a hash: that of the data is compared, and the
+    run folder answers for the recipe.
 
     Raises UserError for a damaged or foreign file, a newer format, or another recipe's checkpoint (every difference is
     named)."""
@@ -99,7 +99,7 @@ def load_checkpoint(
     if not isinstance(number, int) or number > FORMAT:
         raise UserError(f"{path} was written by a newer version of s3ta (format {number}): upgrade to resume it.")
     if about.get("recipe") != recipe_hash:
-        _refuse_other_run(path, about, recipe_hash, recipe, on_gpu=on_gpu)
+        _refuse_other_run(path, about, recipe_hash, differences_from)
     if not isinstance(progress, dict) or not {"step"} <= set(progress) <= set(Progress._fields):
         raise UserError(f"{path} does not say how far the run had come: move it away to train from the start.")
     load_weights(model, _under(tensors, "model.") | _under(tensors, f"buffers.{rank}."), path)
@@ -115,22 +115,12 @@ def load_checkpoint(
     return Progress(**progress)
 
 
-def recipe_differences(there: TrainConfig, now: TrainConfig, *, on_gpu: bool = False) -> list[str]:
-    """Why a run of one recipe may not go on with another, as phrases that name each setting with both values; none where it
-    may. On a GPU the number of CPU threads changes no bit."""
-    before, after = (recipe.identity(with_defaults=True) for recipe in (there, now))
-    if on_gpu:
-        before |= {"num_threads": after["num_threads"]}
-    return [f"{name} is {old} there and {new} now" for name, old, new in manifest_differences(before, after)]
-
-
 def _refuse_other_run(
-    path: Path, about: dict[str, Any], recipe_hash: str, recipe: TrainConfig | None, *, on_gpu: bool
+    path: Path, about: dict[str, Any], recipe_hash: str, differences_from: Differences | None
 ) -> None:
-    differences = ["the recipe differs"] if recipe is None else []
-    if recipe is not None and about.get("config"):
-        there = from_json(TrainConfig, about["config"], f"recipe in {path}")
-        differences = recipe_differences(there, recipe, on_gpu=on_gpu)
+    differences = ["the recipe differs"] if differences_from is None else []
+    if differences_from is not None and about.get("config"):
+        differences = differences_from(from_json(TrainConfig, about["config"], f"recipe in {path}"))
     data_there, data_now = (str(text).partition("/")[2] for text in (about.get("recipe"), recipe_hash))
     if data_there != data_now:
         differences.append(f"the data's fingerprint is {data_there} there and {data_now} now")
@@ -150,6 +140,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not isinstance(about, dict):
         raise UserError(f"{path} is not a checkpoint of this program: move it away to train from the start.")
     return about, tensors
+
+
+def step_of(path: Path) -> int:
+    """How many training steps the run had done. Raises UserError for a damaged or foreign file."""
+    return _read(path)[0].get("progress", {}).get("step", 0) if path.exists() else 0
 
 
 def _content(tensors: dict[str, Tensor]) -> str:

@@ -30,7 +30,7 @@ from s3ta.train.config import TrainConfig
 from s3ta.train.feeding import Prepared, ahead, prepared
 from s3ta.train.first import seeded_model
 from s3ta.train.interrupt import StopRequest, stop_request
-from s3ta.train.run import CURVE, MILESTONES, MODEL, cut_curve, is_whole, keep_milestone, milestones, note_changes
+from s3ta.train.run import CURVE, MILESTONES, MODEL, differences, is_whole, keep_milestone, milestones, resume_curve
 from s3ta.train.schedule import glimpses_at, learning_rate
 from s3ta.train.speed import Clock
 from s3ta.train.step import DivergedError, Trainer
@@ -85,11 +85,11 @@ class _Run:
         self.config, self.folder, self.data, self.validation = config, folder, data, validation
         self.device, self.report, self.ranks, self.board = device, report, ranks, board
         self.last = config.schedule.num_train_steps
+        self.identity = f"{config_hash(config)}/{data.fingerprint}"
         self.trainer = Trainer(config, seeded_model(config).to(device), device, ranks)
         self.progress, self.milestones = Progress(), milestones(self.last)
         self.clock = Clock(config, device)
-        self.tried_at = 0
-        """The training step before which the options of `compute` are compared with float32."""
+        self.first_step = 0  # with these options of `compute`
 
     def to_the_end(self) -> S3TA | ResNet:
         self._resume()
@@ -113,22 +113,21 @@ class _Run:
         return self.trainer.result.eval()
 
     def _resume(self) -> None:
-        self.progress = self.trainer.load(self.folder / NAME, self._identity)
-        changed = []
+        differences_from = partial(differences, self.folder, self.config, on_gpu=self.device.type == "cuda")
+        self.progress = self.trainer.load(self.folder / NAME, self.identity, differences_from)
+        computes_anew = False
         if self.ranks.is_first:
-            cut_curve(self.folder, self.progress.step)
-            changed = note_changes(self.folder, self.progress.step, self.config)
+            computes_anew = resume_curve(self.folder, self.progress.step, self.config)
             self._keep_milestone(if_missing=True)
-        if self.ranks.any(any(name.startswith("compute.") for name in changed)):
-            self.tried_at = self.progress.step
+        self.first_step = self.progress.step if self.ranks.any(computes_anew) else 0
         self.report(self.progress.step)
 
     def _check(self, batch: Prepared) -> None:
-        """Before the first training step, and the first one with others, the options of `compute` must agree with float32;
-        bfloat16 begins once it does."""
+        """Before the first training step with them the options of `compute` must agree with float32; bfloat16 begins once it
+        does."""
         compute, trainer = self.config.compute, self.trainer
         trainer.use_lower(self.progress.is_lower)
-        if batch.step == self.tried_at and not is_plain(compute):
+        if batch.step == self.first_step and not is_plain(compute):
             trial = self._try_out(batch)
             if not trial.agrees and compute.must_agree:
                 self.ranks.together(trial.refusal)
@@ -144,10 +143,6 @@ class _Run:
         trial = try_out(self.trainer, batch.clean, batch.labels, batch.step)
         self._tell(trial.line)
         return trial
-
-    @property
-    def _identity(self) -> str:
-        return f"{config_hash(self.config)}/{self.data.fingerprint}"
 
     def _until_stopped(self, coming: Iterator[Prepared], stop: StopRequest) -> Iterator[Prepared]:
         """The batches, until someone asks to stop: worker processes may then be gone before the loop, which is no error."""
@@ -241,7 +236,7 @@ class _Run:
             trainer.model,
             trainer.optimizer,
             self.progress,
-            self._identity,
+            self.identity,
             recipe=to_json(self.config),
             average=trainer.average.model if trainer.average else None,
             buffers=buffers,

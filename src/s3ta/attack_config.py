@@ -87,7 +87,7 @@ class Exact(Config):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is just the one gradient at the iterate."""
+        """Whether the source is the exact gradient at the iterate, asked once."""
         return self.num_samples == 1 and not self.moves_images
 
 

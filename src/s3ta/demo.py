@@ -29,8 +29,8 @@ from s3ta.records import is_trial
 from s3ta.report import Table, build_report, read_runs, summary_table
 from s3ta.train import is_claimed, is_finished
 from s3ta.workflow import is_evaluated
-from s3ta.workflow.checking import probing
-from s3ta.workflow.trust import read_found
+from s3ta.workflow.checks_after import probing
+from s3ta.workflow.checks_before import read_found
 
 RECIPES = ("digits/s3ta_4", "digits/resnetv2_mini_dense")
 SUITE = "digits"
@@ -139,7 +139,7 @@ class Contender:
             self.child.kill()
 
     def standing(self) -> tuple[str, int, int | None, str]:
-        """What is going on: (activity, done, total or None if not known yet, note).
+        """What the process is doing: (activity, done, total or None if not known yet, note).
 
         Attacks and the checks that follow them are counted in passes, for chunks differ: one of clean images is a pass per
         image, one of a long attack hundreds."""

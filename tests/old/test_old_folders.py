@@ -13,7 +13,7 @@ from s3ta.attack_config import NamedAttack, TransferConfig
 from s3ta.attacks import PGDConfig
 from s3ta.cli import app
 from s3ta.errors import UserError
-from s3ta.evaluate.schema import Suite
+from s3ta.evaluate.suite import Suite
 from s3ta.records import Ledger, refuse_other_settings
 from s3ta.report import build_report
 from s3ta.train import TrainConfig

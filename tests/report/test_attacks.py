@@ -12,11 +12,11 @@ from s3ta.errors import UserError
 from s3ta.records import RUN, SETTLED, Ledger
 from s3ta.records.schema import MEASURED
 from s3ta.report import build_report, comparison_table, read_run, read_runs, summary, summary_table
-from s3ta.report.facts import attack_settings, notes
+from s3ta.report.attack_text import attack_text, setting_text
+from s3ta.report.comparison import compare
 from s3ta.report.figures import attack_figures, panels, strength_figures
-from s3ta.report.pairs import compare
-from s3ta.report.verdict import strongest, verdict
-from s3ta.report.words import attack_text, setting_text
+from s3ta.report.headline import strongest, verdict
+from s3ta.report.provenance import attack_settings, notes
 
 from .synthetic import ATTACKS, make_run
 from .test_report import Reader
@@ -303,7 +303,7 @@ def test_the_page_says_whose_images_were_transferred(tmp_path):
         build_report([b, other], "quick", tmp_path / "r.html")
 
 
-def test_attacks_on_glimpses_beside_a_model_that_takes_none(tmp_path):
+def test_attacks_on_glimpses_are_shown_beside_a_model_without_glimpses(tmp_path):
     """Each attack on its own: those that both met are compared, the others only shown."""
     both = [attack("pgd"), attack("annealed", annealing="cosine")]
     more = [*both, attack("all-glimpses", glimpses="all")]
@@ -318,7 +318,7 @@ def test_attacks_on_glimpses_beside_a_model_that_takes_none(tmp_path):
     assert "all-glimpses" in attack_figures(read_runs([plain, sequential], "quick"))[0].alt
 
 
-def test_the_paper_suites_keep_their_curves(tmp_path):
+def test_suites_of_the_paper_keep_their_curves(tmp_path):
     run = read_run(make_run(tmp_path / "a", "a", attacks=ATTACKS), "quick")
     assert len(strength_figures([run])) == 3
     assert attack_figures([run]) == []

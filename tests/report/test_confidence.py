@@ -10,8 +10,8 @@ import pytest
 from s3ta.records import Ledger, calibration_of
 from s3ta.report import build_report, calibration_table, read_run, read_runs
 from s3ta.report.calibration import calibration_section
-from s3ta.report.twice import measured_twice
-from s3ta.report.verdict import verdict
+from s3ta.report.headline import verdict
+from s3ta.report.reproducibility import measured_twice
 
 from .synthetic import ATTACKS, make_run
 from .test_report import Reader, build
@@ -126,7 +126,7 @@ def flip(columns) -> None:
     columns["correct"][rows] = columns["prediction"][rows] == columns["label"][rows]
 
 
-def test_one_model_on_two_devices(tmp_path):
+def test_one_model_measured_on_two_devices_is_compared_with_itself(tmp_path):
     folders = [
         make_run(
             tmp_path / device, "same", device=device, micro_batch=batch, num_examples=500, attacks=ATTACKS[:1], **SMALL

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from s3ta.config import config_hash, from_json, to_json
 from s3ta.train import TrainConfig, claim, read_recipe
-from s3ta.train.run import note_changes
+from s3ta.train.run_folder import note_changes
 
 from .helpers import Crash, crash_at, recipe, run, same_run
 
@@ -41,7 +41,7 @@ def _as_it_was(folder, kind):
         {"compute": {"deterministic": False}},
     ],
 )
-def test_what_is_new_makes_another_recipe(change):
+def test_new_settings_make_another_recipe(change):
     assert config_hash(recipe(**change)) != config_hash(recipe(attack=change.get("attack")))
 
 
@@ -73,7 +73,7 @@ def test_a_run_of_the_first_program_goes_on(tmp_path, kind):
 
 @pytest.mark.parametrize(("before", "after"), [("fail", "skip"), ("skip", "fail")])
 @pytest.mark.parametrize("is_old", [False, True])
-def test_a_stopped_run_goes_on_with_another_word_on_damaged_files(tmp_path, before, after, is_old):
+def test_a_stopped_run_resumes_with_another_on_unreadable(tmp_path, before, after, is_old):
     """Checkpoints bore a hash that told `skip` from `fail`."""
     first, second = (recipe("resnet", data={"on_unreadable": value}) for value in (before, after))
     claim(tmp_path, first)

@@ -78,11 +78,14 @@ def train(
     """Train a recipe. Stop it at any moment; the same command goes on where it was, to the same weights.
 
     Under torchrun the processes share every batch, one GPU each."""
+    from s3ta.data import refuse_unknown_data
+
+    config = _resolved(recipe, overrides or [], tiny, batch_size)
+    refuse_unknown_data(config.data.source, "train")
     before_the_first_pass(return_memory=return_memory)
     from s3ta.data import locate
     from s3ta.workflow import Place, train_run
 
-    config = _resolved(recipe, overrides or [], tiny, batch_size)
     folder = out or Path("runs") / config.name.replace("/", "-")
     trained = train_run(config, folder, Place(data_root, device, download), tensorboard=tensorboard, extend=extend)
     if trained is None:  # the first process of torchrun says the rest
@@ -109,10 +112,10 @@ def show(
     utilization: Annotated[float, typer.Option(help="Share of their peak that is assumed to be used.")] = 0.4,
 ) -> None:
     """Show a recipe, complete: its note, cost and GPU-hours (on stderr) and its JSON (on stdout)."""
-    from s3ta.cli.costs import cost_lines
+    from s3ta.cli.show_costs import cost_lines
     from s3ta.config import describe, to_json
     from s3ta.recipes import RECIPES
-    from s3ta.train.budget import budget, get_hardware
+    from s3ta.train.cost import budget, get_hardware
 
     config = _resolved(recipe, overrides or [], tiny=False, batch_size=batch_size)
     note = RECIPES[recipe].__doc__ if recipe in RECIPES else None

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 from s3ta.lazy import load_names_on_first_use
 
 if TYPE_CHECKING:
+    from s3ta.evaluate.attack_timing import chunk_seconds
     from s3ta.evaluate.catalogue import ATTACKS, Situation, get_attack
-    from s3ta.evaluate.identity import as_today, manifest, refuse_other_answers, suite_as_today, suite_identity
-    from s3ta.evaluate.kept import KEPT_FILE, ImageStore, KeptImages
-    from s3ta.evaluate.pacing import Pace, pace
+    from s3ta.evaluate.image_store import KEPT_FILE, ImageStore, KeptImages
+    from s3ta.evaluate.manifest import as_today, manifest, refuse_other_answers, suite_as_today, suite_identity
     from s3ta.evaluate.plan import (
         Settings,
         Shard,
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         total,
     )
     from s3ta.evaluate.runner import evaluate, fill
+    from s3ta.evaluate.suite_overrides import asked_norm, asked_suite, changed_suite, tiny_suite
     from s3ta.evaluate.suites import (
         SUITES,
         SUITES_AT,
@@ -33,8 +34,7 @@ if TYPE_CHECKING:
         suite_of,
         transfer_suite,
     )
-    from s3ta.evaluate.trials import chunk_seconds
-    from s3ta.evaluate.variants import asked_norm, changed_suite, tiny_suite
+    from s3ta.evaluate.timing import Pace, pace
 
 __all__ = [
     "ATTACKS",
@@ -52,6 +52,7 @@ __all__ = [
     "TransferConfig",
     "as_today",
     "asked_norm",
+    "asked_suite",
     "changed_suite",
     "choose_examples",
     "chunk_seconds",

@@ -10,7 +10,8 @@ from matplotlib.axis import Axis
 
 from s3ta.records import Calibration, calibration_of, clean_answers, reliability, risk_coverage, wilson
 from s3ta.records.calibration import BIN_SIZE
-from s3ta.report.drawing import (
+from s3ta.report.load_runs import Run
+from s3ta.report.svg import (
     DASHES,
     FAINT,
     FigureSvg,
@@ -22,7 +23,6 @@ from s3ta.report.drawing import (
     percent_axis,
     style,
 )
-from s3ta.report.runs import Run
 from s3ta.report.tables import Table, percent, rate
 
 NATURAL = "figure7"
@@ -32,7 +32,7 @@ _NUM_POINTS = 120
 
 
 class Section(NamedTuple):
-    """What the page says of confidence."""
+    """The page's section on confidence."""
 
     table: Table | None
     figures: list[FigureSvg]
@@ -101,7 +101,7 @@ def headline(run: Run) -> str:
 
 
 def headline_title(run: Run) -> str:
-    """Its numbers alone."""
+    """The numbers of the headline alone."""
     numbers = calibration_of(run.table)
     assert numbers is not None
     published = published_text(numbers)

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 from s3ta.lazy import load_names_on_first_use
 
 if TYPE_CHECKING:
-    from s3ta.train.board import SILENT, Board, TensorBoard, check_tensorboard
-    from s3ta.train.budget import HARDWARE, Budget, budget, get_hardware, operations
+    from s3ta.train.batch_norm_groups import grouping
     from s3ta.train.config import (
         AdversarialLoss,
         AveragingConfig,
@@ -18,10 +17,11 @@ if TYPE_CHECKING:
         TrainConfig,
         WeightPerturbationConfig,
     )
-    from s3ta.train.first import seeded_model
+    from s3ta.train.cost import HARDWARE, Budget, budget, get_hardware, operations
+    from s3ta.train.initial_weights import seeded_model
     from s3ta.train.loop import train
-    from s3ta.train.run import claim, is_claimed, is_finished, read_recipe, run_of
-    from s3ta.train.step import grouping
+    from s3ta.train.run_folder import claim, is_claimed, is_finished, read_recipe, run_of
+    from s3ta.train.tensorboard import SILENT, Board, TensorBoard, check_tensorboard
 
 __all__ = [
     "HARDWARE",

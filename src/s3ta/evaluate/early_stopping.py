@@ -1,0 +1,72 @@
+"""Who may leave: examples whose verdict nothing that is still to come can change, or whose budget is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from s3ta.data import Dataset
+from s3ta.evaluate.plan import Settings, Stage, may_leave
+from s3ta.evaluate.suites import Suite
+from s3ta.records import BUDGET, CLEAN, RUN, SETTLED
+
+
+class Standing:
+    """What is known of each example, from the records of the stages so far and from nothing else.
+
+    So a resumed evaluation knows the same as one that was never stopped. An example leaves
+
+    * the further restarts of an attack, once one restart left it wrong, and hit if there is a target, at *every* read-out:
+      all read-outs then have their final verdict (E9);
+    * all further attacks of a cascade, once it is wrong on the clean image or at the end of one attack;
+    * an attack that costs more than is left of its budget."""
+
+    def __init__(self, suite: Suite, settings: Settings, dataset: Dataset, positions: Sequence[int]) -> None:
+        self._suite, self._settings, self._positions = suite, settings, positions
+        self._place = {dataset.ids[position]: number for number, position in enumerate(positions)}
+        self._wrong = np.zeros(len(positions), bool)
+        self._settled = np.zeros(len(positions), bool)
+        self._spent = np.zeros(len(positions), np.int64)
+        self._attack = CLEAN
+
+    @property
+    def matters(self) -> bool:
+        """Whether any example may ever be skipped; if not, finished chunks need not be read."""
+        return may_leave(self._suite, self._settings)
+
+    def left_out(self, stage: Stage) -> dict[int, str]:
+        """The places of the examples that this stage leaves out, with the reason."""
+        if stage.name != self._attack:
+            self._attack = stage.name
+            self._settled[:] = False
+        out: dict[int, str] = {}
+        if stage.attack is None:
+            return out
+        if self._settings.budget is not None:
+            for number in np.flatnonzero(self._spent + stage.cost.total > self._settings.budget).tolist():
+                out[self._positions[number]] = BUDGET
+        if not self._settings.exhaustive:
+            gone = self._settled | (self._wrong if self._suite.cascade else False)
+            for number in np.flatnonzero(gone).tolist():
+                out[self._positions[number]] = SETTLED
+        return out
+
+    def see(self, columns: dict[str, Any]) -> None:
+        """Learn from the records of one chunk; columns as of the ledger."""
+        ran = np.asarray(columns["status"]) == RUN
+        if not ran.any():
+            return
+        places = np.array([self._place[str(example)] for example in columns["example_id"]])[ran]
+        steps = np.asarray(columns["num_attack_steps"])[ran]
+        correct, hit, target = (np.asarray(columns[name])[ran].astype(int) for name in ("correct", "hit", "target"))
+        done = (correct == 0) & ((hit == 1) | (target < 0))
+        everywhere = np.ones(len(self._positions), bool)
+        np.logical_and.at(everywhere, places, done)
+        seen = np.unique(places)
+        self._settled[seen] |= everywhere[seen]
+        last = steps == steps.max()
+        self._wrong[places[last]] |= correct[last] == 0
+        spent = np.asarray(columns["num_gradients"])[ran] + np.asarray(columns["num_forwards"])[ran]
+        np.add.at(self._spent, places[last], spent[last])

@@ -1,0 +1,167 @@
+"""Why a number may be trusted, or not: what was checked before, during and after an evaluation.
+
+`trust.json` in the ledger's folder holds what was found about the model before the attacks (`lint`) and by small experiments
+on it (`probes`); what the records say of themselves is computed afresh.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from s3ta.errors import UserError
+from s3ta.files import read_json
+from s3ta.records import SEVERITIES, TRUST_FILE, Finding, findings
+
+ALARMS = ("error", "warning")
+"""What must stand at the top of a page."""
+TOLD = (*ALARMS, "note")
+"""What a reader must be told; the rest was in order, or could not be checked."""
+SOURCES = {
+    "lint": "the model, before the attacks",
+    "probes": "the model, by small experiments",
+    "records": "the records",
+}
+_MOST = 6
+"""So many entries of a list are shown as evidence."""
+
+
+class Trust(NamedTuple):
+    """The findings of one evaluation, by where they come from; None: not checked."""
+
+    lint: list[Finding] | None
+    probes: list[Finding] | None
+    records: list[Finding]
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All, worst first."""
+        found = [*(self.lint or []), *(self.probes or []), *self.records]
+        return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
+
+    def as_json(self) -> dict[str, Any]:
+        """The findings as `trust.json` holds them; null: not checked."""
+        return {
+            source: None if found is None else [finding._asdict() for finding in found]
+            for source, found in self._asdict().items()
+        }
+
+
+class Item(NamedTuple):
+    """One finding as the page shows it: texts."""
+
+    kind: str
+    severity: str
+    sentence: str
+    advice: str
+    evidence: str
+    source: str
+    about: str = ""
+    """The runs that it is about; empty where it is about all."""
+
+
+class Checks(NamedTuple):
+    """What the page says of all evaluations together: each finding once, with the runs that it is about."""
+
+    counts: list[tuple[str, str, str]]
+    """Per run its name, how many findings of each severity it has, and what was not checked at all."""
+    told: list[Item]
+    """Errors, warnings and notes, worst first."""
+    unchecked: list[Item]
+    passed: list[Item]
+
+    @property
+    def alarms(self) -> list[Item]:
+        """Errors and warnings."""
+        return [item for item in self.told if item.severity in ALARMS]
+
+
+def read_trust(folder: Path, table: pa.Table, manifest: dict[str, Any]) -> Trust:
+    """The findings about a ledger. Without a `trust.json`, only what the records show.
+
+    Raises UserError where that file is damaged, and as `records.findings`."""
+    path = folder / TRUST_FILE
+    stored = read_json(path) if path.exists() else {}
+    if not isinstance(stored, dict):
+        raise _damaged(path, "it does not hold findings by their source")
+    lint, probes = (
+        None if stored.get(source) is None else _parsed(stored[source], path, source) for source in ("lint", "probes")
+    )
+    return Trust(lint, probes, findings(table, manifest, probes or ()))
+
+
+def checks(trusts: Sequence[tuple[str, Trust]]) -> Checks:
+    """What the page says of the evaluations, given by the names of the runs."""
+    about: dict[Item, list[str]] = {}
+    counts = []
+    for label, trust in trusts:
+        parts: dict[str, list[Finding] | None] = trust._asdict()
+        missing = [SOURCES[source] for source, found in parts.items() if found is None]
+        counts.append((label, counts_text(trust.findings), "; ".join(missing)))
+        for source, found in parts.items():
+            for kind, severity, sentence, evidence, advice in found or []:
+                item = Item(kind, severity, sentence, advice, evidence_text(evidence), SOURCES[source])
+                about.setdefault(item, []).append(label)
+    every = {label for label, _ in trusts}
+    items = [
+        item._replace(about="" if {*labels} == every else ", ".join(dict.fromkeys(labels)))
+        for item, labels in about.items()
+    ]
+    items.sort(key=lambda item: SEVERITIES.index(item.severity))
+    told, unchecked, passed = (
+        [item for item in items if item.severity in group] for group in (TOLD, ("unchecked",), ("passed",))
+    )
+    return Checks(counts, told, unchecked, passed)
+
+
+def counts_text(found: Iterable[Finding]) -> str:
+    """`1 error, 2 warnings, 9 checks passed`; `nothing found` where there is nothing."""
+    names = {
+        "error": ("error", "errors"),
+        "warning": ("warning", "warnings"),
+        "note": ("note", "notes"),
+        "unchecked": ("check not possible", "checks not possible"),
+        "passed": ("check passed", "checks passed"),
+    }
+    severities = [finding.severity for finding in found]
+    counts = [(severities.count(severity), names[severity]) for severity in SEVERITIES]
+    return ", ".join(f"{count} {words[count > 1]}" for count, words in counts if count) or "nothing found"
+
+
+def evidence_text(evidence: dict[str, Any]) -> str:
+    """`num_examples 500 · largest 0.031`: long lists are cut."""
+    return " · ".join(f"{name} {_value_text(value)}" for name, value in evidence.items())
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        more = f", … ({len(value):,} in all)" if len(value) > _MOST else ""
+        return ", ".join(map(_value_text, value[:_MOST])) + more
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{name} {_value_text(inner)}" for name, inner in value.items()) + ")"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _parsed(listed: Any, path: Path, source: str) -> list[Finding]:
+    if not isinstance(listed, list):
+        raise _damaged(path, f"'{source}' is no list")
+    found = []
+    for number, stored in enumerate(listed):
+        texts = ("kind", "severity", "sentence", "advice")
+        sound = isinstance(stored, dict) and set(stored) <= set(Finding._fields)
+        stored = {"evidence": {}, "advice": ""} | stored if sound else {}
+        sound = all(isinstance(stored.get(name), str) for name in texts) and isinstance(stored["evidence"], dict)
+        if not sound or stored["severity"] not in SEVERITIES:
+            raise _damaged(path, f"entry {number} of '{source}' is no finding")
+        found.append(Finding(**stored))
+    return found
+
+
+def _damaged(path: Path, reason: str) -> UserError:
+    return UserError(f"{path} is damaged: {reason}. Remove it and run `s3ta evaluate` again.")

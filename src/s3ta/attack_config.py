@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, TypeAlias
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from s3ta.config import Config, parse_radius
+from s3ta.config import Config, from_json, parse_radius
+from s3ta.errors import UserError
 
 Loss: TypeAlias = Literal["cross_entropy", "margin", "dlr"]
 Annealing: TypeAlias = Literal["constant", "linear", "cosine"]
@@ -242,6 +245,61 @@ class AutoAttackConfig(Config):
 
 
 AttackConfig = Annotated[PGDConfig | AdamConfig | AutoAttackConfig, Field(discriminator="kind")]
+
+
+class TransferConfig(Config):
+    """No attack of its own: the images that an attack found on another model."""
+
+    kind: Literal["transfer"] = "transfer"
+    attack_name: str
+    """The attack's name there."""
+    attack: AttackConfig
+    """Its settings: what the images were allowed, and whether they have targets."""
+
+    @property
+    def objective(self) -> str:
+        return self.attack.objective
+
+    @property
+    def num_restarts(self) -> int:
+        return self.attack.num_restarts
+
+    @property
+    def num_attack_steps(self) -> int:
+        return self.attack.num_attack_steps
+
+    @property
+    def read_outs(self) -> tuple[int, ...]:
+        return ()
+
+
+class NamedAttack(Config):
+    """An attack under the name that its records carry."""
+
+    name: str
+    attack: Annotated[PGDConfig | AdamConfig | AutoAttackConfig | TransferConfig, Field(discriminator="kind")]
+
+    def as_entry(self) -> dict[str, Any]:
+        """As a manifest tells it: one flat JSON object, with the objective also where that is no setting."""
+        return {"name": self.name, "objective": self.attack.objective, **self.attack.model_dump(mode="json")}
+
+    @classmethod
+    def from_entry(cls, entry: Mapping[str, Any]) -> NamedAttack:
+        """Read what a manifest tells; settings that came later have their defaults.
+
+        Raises UserError for settings that do not exist or do not fit."""
+        settings = {name: value for name, value in entry.items() if name != "name"}
+        if settings.get("kind") in ("autoattack", "transfer"):
+            settings.pop("objective", None)
+        return from_json(cls, json.dumps({"name": entry.get("name"), "attack": settings}), "the manifest")
+
+
+def entry_as_today(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An attack's entry in a manifest with every setting of today; as it is where today's configs cannot read it."""
+    try:
+        return NamedAttack.from_entry(entry).as_entry()
+    except UserError:
+        return dict(entry)
 
 
 def evaluation_step_size(num_attack_steps: int, radius: float = 16 / 255) -> float:

@@ -13,9 +13,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from s3ta.errors import UserError, unknown_name
 
@@ -25,9 +27,37 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
-    def identity(self) -> dict[str, Any]:
-        """The settings that make two of these the same experiment, as JSON values: all, unless a config says otherwise."""
-        return self.model_dump(mode="json")
+    OUTSIDE_IDENTITY: ClassVar[frozenset[str]] = frozenset()
+    """Settings that make no other experiment: prose, logging, how the same result is computed."""
+
+    def identity(self, *, with_defaults: bool = False) -> dict[str, Any]:
+        """What makes two configs the same experiment, as JSON values: at every depth each setting that differs from its
+        declared default, each that has none, and each `kind`; so a setting added later changes no identity.
+
+        `with_defaults`: all of them, so that a difference can be named with both values."""
+        identity = {}
+        for name, field in type(self).model_fields.items():
+            if name in self.OUTSIDE_IDENTITY:
+                continue
+            value = getattr(self, name)
+            is_tag = get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
+            if with_defaults or is_tag or field.is_required() or not _is_default(value, field, self):
+                identity[name] = _identity(value, with_defaults=with_defaults)
+        return identity
+
+
+def _is_default(value: Any, field: FieldInfo, config: Config) -> bool:
+    default = field.get_default(call_default_factory=True, validated_data=vars(config))
+    return type(value) is type(default) and _identity(value) == _identity(default)
+
+
+def _identity(value: Any, *, with_defaults: bool = False) -> Any:
+    """The identity of a config, or of those in a tuple; of any other value its JSON form."""
+    if isinstance(value, Config):
+        return value.identity(with_defaults=with_defaults)
+    if isinstance(value, tuple):
+        return [_identity(part, with_defaults=with_defaults) for part in value]
+    return to_jsonable_python(value)
 
 
 SYNONYMS = {
@@ -96,12 +126,7 @@ def from_json(cls: type[ConfigT], text: str | bytes, where: str) -> ConfigT:
 
 def config_hash(config: Config) -> str:
     """Twelve hexadecimal digits that change whenever the config's identity does."""
-    return identity_hash(config.identity())
-
-
-def identity_hash(identity: dict[str, Any]) -> str:
-    """As `config_hash`, of an identity."""
-    canonical = json.dumps(identity, sort_keys=True)
+    canonical = json.dumps(config.identity(), sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 

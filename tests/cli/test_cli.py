@@ -78,6 +78,7 @@ def test_the_verbs_and_options_are_those_that_people_have_learned() -> None:
             "data_root",
             "device",
             "download",
+            "extend",
             "out",
             "overrides",
             "recipe",

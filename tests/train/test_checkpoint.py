@@ -13,7 +13,7 @@ from s3ta.models import build_model
 from s3ta.train.checkpoint import FORMAT, NAME, Progress, load_checkpoint, save_checkpoint
 from s3ta.train.optimizer import build_optimizer
 
-from .helpers import recipe, run
+from .helpers import Pictures, recipe, run
 
 CONFIG = recipe(optimizer={"kind": "adam"})
 
@@ -178,9 +178,17 @@ def test_a_run_refuses_a_checkpoint_of_another_recipe_and_keeps_it(tmp_path):
     assert config_hash(config) != config_hash(other)
     run(config, tmp_path)
     before = (tmp_path / NAME).read_bytes()
-    with pytest.raises(UserError, match="belongs to another recipe or other data: choose another run folder"):
+    with pytest.raises(UserError, match="other recipe or other data: seed is 0 there and 1 now"):
         run(other, tmp_path)
     assert (tmp_path / NAME).read_bytes() == before
+
+
+def test_a_run_refuses_a_checkpoint_of_other_data_by_name(tmp_path):
+    run(recipe("resnet"), tmp_path)
+    other = Pictures()
+    other.fingerprint = "beef"
+    with pytest.raises(UserError, match="other data: the data's fingerprint is f00d there and beef now"):
+        run(recipe("resnet"), tmp_path, data=other)
 
 
 def test_an_optimizer_that_keeps_nothing_resumes(tmp_path):

@@ -66,6 +66,12 @@ def train(
         bool, typer.Option("--tensorboard", help="Write the learning curve for TensorBoard too, in RUN/tensorboard.")
     ] = False,
     batch_size: BatchSize = None,
+    extend: Annotated[
+        bool,
+        typer.Option(
+            "--extend", help="Let a run go on to more training steps, schedule.num_train_steps=N, than it had."
+        ),
+    ] = False,
     return_memory: ReturnMemory = False,
     tiny: Tiny = False,
 ) -> None:
@@ -81,7 +87,7 @@ def train(
     from s3ta.workflow import Place, train_run
 
     folder = out or Path("runs") / config.name.replace("/", "-")
-    trained = train_run(config, folder, Place(data_root, device, download), tensorboard=tensorboard)
+    trained = train_run(config, folder, Place(data_root, device, download), tensorboard=tensorboard, extend=extend)
     if trained is None:  # the first process of torchrun says the rest
         return
     out_console.print(f"{'Trained' if trained else 'Already trained'}: {folder}", markup=False)

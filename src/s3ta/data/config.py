@@ -83,6 +83,7 @@ def _by_name(value: Any) -> Any:
 class DataConfig(Config):
     """A data source and what is done to its images."""
 
+    OUTSIDE_IDENTITY = frozenset({"on_unreadable"})
     source: str = "digits"
     """`digits`, `torchvision:CIFAR10`, `folder:PATH` (train/CLASS/*, test/CLASS/*) or `npz:PATH` (train.npz, test.npz)."""
     image_size: Annotated[int, Field(gt=0)] | None = None
@@ -102,12 +103,10 @@ class DataConfig(Config):
     """Training image files that cannot be read. fail: stop, naming the file; skip: take another example, drawn from the seed,
     in its place. It may change when a stopped run goes on."""
 
-    def identity(self) -> dict[str, Any]:
-        """All settings but what is done about damage; those that had no name once only where they are not the default."""
-        settings = self.model_dump(mode="json", exclude={"on_unreadable"})
-        if self.preprocessing in (None, DEFAULT):
-            del settings["preprocessing"]
-        return settings
+    def identity(self, *, with_defaults: bool = False) -> dict[str, Any]:
+        """As of any config; the default preprocessing is the same one whether it is named or not."""
+        plain = self.model_copy(update={"preprocessing": None}) if self.preprocessing == DEFAULT else self
+        return super(DataConfig, plain).identity(with_defaults=with_defaults)
 
 
 def with_view(

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from s3ta.evaluate.attack_timing import chunk_seconds
     from s3ta.evaluate.catalogue import ATTACKS, Situation, get_attack
     from s3ta.evaluate.image_store import KEPT_FILE, ImageStore, KeptImages
-    from s3ta.evaluate.manifest import manifest, refuse_other_answers, suite_identity
+    from s3ta.evaluate.manifest import as_today, manifest, refuse_other_answers, suite_as_today, suite_identity
     from s3ta.evaluate.plan import (
         Settings,
         Shard,
@@ -50,6 +50,7 @@ __all__ = [
     "Situation",
     "Suite",
     "TransferConfig",
+    "as_today",
     "asked_norm",
     "asked_suite",
     "changed_suite",
@@ -68,6 +69,7 @@ __all__ = [
     "pieces",
     "refuse_other_answers",
     "stages",
+    "suite_as_today",
     "suite_identity",
     "suite_of",
     "targets_of",

@@ -15,7 +15,9 @@ import torch
 from torch import nn
 
 from s3ta.allocator import allocator
+from s3ta.attack_config import NamedAttack
 from s3ta.attacks import frozen, random_state
+from s3ta.config import from_json
 from s3ta.data import Dataset, content_of, preprocessing_of
 from s3ta.errors import UserError
 from s3ta.evaluate.lint import as_found
@@ -23,7 +25,7 @@ from s3ta.evaluate.plan import Settings, block_of, num_chunks
 from s3ta.evaluate.suite import Suite
 from s3ta.files import read_json, sha256
 from s3ta.foreign_code import guarded
-from s3ta.models import card_of, device_of, num_parameters, weights_hash
+from s3ta.models import Manner, ResNetConfig, S3TAConfig, card_of, device_of, num_parameters, weights_hash
 from s3ta.process_state import process_state_kept
 from s3ta.records import FORMAT
 from s3ta.records.ledger import INFORMATIVE
@@ -178,10 +180,43 @@ def suite_identity(suite: Suite) -> dict[str, Any]:
         "cascade": suite.cascade,
         "left_out": list(suite.left_out),
         "images_from": suite.images_from and suite.images_from.model_dump(mode="json"),
-        "attacks": [
-            {"name": a.name, "objective": a.attack.objective, **a.attack.model_dump(mode="json")} for a in suite.attacks
-        ],
+        "attacks": [named.as_entry() for named in suite.attacks],
     }
+
+
+def as_today(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest read through today's configs, to be compared: settings that came later have their declared default, and what
+    is unknown stays as it is."""
+    parts: dict[str, Any] = {}
+    if isinstance(model := manifest.get("model"), dict):
+        parts["model"] = model | {"config": _config_as_today(model.get("config"))}
+    if isinstance(suite := manifest.get("suite"), dict):
+        parts["suite"] = suite_as_today(suite)
+    if isinstance(search := manifest.get("search"), dict):
+        parts["search"] = Manner()._asdict() | search
+    return manifest | parts
+
+
+def suite_as_today(suite: dict[str, Any]) -> dict[str, Any]:
+    """As `as_today`, of the suite in a manifest."""
+    try:
+        attacks = [NamedAttack.from_entry(entry).model_dump(mode="json") for entry in suite["attacks"]]
+        return suite_identity(from_json(Suite, json.dumps({**suite, "attacks": attacks}), "the manifest"))
+    except (UserError, KeyError, TypeError, AttributeError):  # a stranger's manifest may hold anything
+        return suite
+
+
+def _config_as_today(config: Any) -> Any:
+    kind = (
+        {"resnet": ResNetConfig, "s3ta": S3TAConfig}.get(str(config.get("kind"))) if isinstance(config, dict) else None
+    )
+    if kind is None:
+        return config
+    known = {name: value for name, value in config.items() if name in kind.model_fields}
+    try:
+        return config | from_json(kind, json.dumps(known), "the manifest").model_dump(mode="json")
+    except UserError:
+        return config
 
 
 def hardware(device: torch.device) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from s3ta.attack_config import NamedAttack
 from s3ta.attacks import SPSA, AdamConfig, PGDConfig, evaluation_step_size
-from s3ta.evaluate.suite import NamedAttack, Objective, Suite
+from s3ta.evaluate.suite import Objective, Suite
 
 RADIUS = 16 / 255
 SMALL_RADIUS = 4 / 255

@@ -32,7 +32,7 @@ from s3ta.evaluate.batching import ahead, alone, padded
 from s3ta.evaluate.chunk_layout import layout
 from s3ta.evaluate.early_stopping import Standing
 from s3ta.evaluate.image_store import KeptImages, images_path, keep, lacks_images
-from s3ta.evaluate.manifest import manifest
+from s3ta.evaluate.manifest import as_today, manifest
 from s3ta.evaluate.plan import Piece, Settings, Shard, block_of, own_chunks, pieces, stages, targets_of
 from s3ta.evaluate.scoring import left_out_records, no_records, records, untouched
 from s3ta.evaluate.suites import Suite, TransferConfig
@@ -72,7 +72,8 @@ def evaluate(
       UserError: model and data do not fit, or the folder holds another measurement (differences named)."""
     card = card_of(model)
     check_fit(dataset, channels=card.in_channels, num_classes=card.num_classes)
-    ledger = Ledger.open(folder, manifest(model, dataset, suite, positions, settings, device_of(model)))
+    facts = manifest(model, dataset, suite, positions, settings, device_of(model))
+    ledger = Ledger.open(folder, facts, as_today)
     fill(model, dataset, suite, ledger, positions, settings, report, images, shard)
     return ledger
 

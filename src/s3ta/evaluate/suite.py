@@ -6,45 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from s3ta.attacks import AdamConfig, AttackConfig, AutoAttackConfig, PGDConfig
+from s3ta.attack_config import NamedAttack
 from s3ta.config import Config
 from s3ta.records import CLEAN
 
 Objective = Literal["targeted", "untargeted"]
 BOTH: tuple[Objective, ...] = ("untargeted", "targeted")
-
-
-class TransferConfig(Config):
-    """No attack of its own: the images that an attack found on another model."""
-
-    kind: Literal["transfer"] = "transfer"
-    attack_name: str
-    """The attack's name there."""
-    attack: AttackConfig
-    """Its settings: what the images were allowed, and whether they have targets."""
-
-    @property
-    def objective(self) -> str:
-        return self.attack.objective
-
-    @property
-    def num_restarts(self) -> int:
-        return self.attack.num_restarts
-
-    @property
-    def num_attack_steps(self) -> int:
-        return self.attack.num_attack_steps
-
-    @property
-    def read_outs(self) -> tuple[int, ...]:
-        return ()
-
-
-class NamedAttack(Config):
-    """An attack under the name that its records carry."""
-
-    name: str
-    attack: Annotated[PGDConfig | AdamConfig | AutoAttackConfig | TransferConfig, Field(discriminator="kind")]
 
 
 class ImagesFrom(Config):

@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable
 from typing import Any, Literal
 
+from s3ta.attack_config import NamedAttack, TransferConfig
 from s3ta.attacks import SPSA, AutoAttackConfig, PGDConfig, evaluation_step_size
 from s3ta.config import from_json, override, to_json
 from s3ta.errors import UserError
 from s3ta.evaluate.catalogue import Situation
-from s3ta.evaluate.suite import NamedAttack, Suite, TransferConfig
+from s3ta.evaluate.suite import Suite
 from s3ta.evaluate.suites import SUITES, get_suite, suite_of
 from s3ta.files import sha256
 

@@ -7,12 +7,13 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from s3ta.attack_config import NamedAttack, TransferConfig
 from s3ta.attacks import AutoAttackConfig, LoopConfig, PGDConfig
-from s3ta.config import format_radius, from_json
+from s3ta.config import format_radius
 from s3ta.errors import UserError, unknown_name
 from s3ta.evaluate.catalogue import PAPER_STEPS, Situation, get_attack
 from s3ta.evaluate.paper_suites import figure7, table1, table2, table3, table4, table5, table6
-from s3ta.evaluate.suite import BOTH, ImagesFrom, NamedAttack, Objective, Suite, TransferConfig
+from s3ta.evaluate.suite import BOTH, ImagesFrom, Objective, Suite
 from s3ta.files import sha256
 from s3ta.records.ledger import INFORMATIVE
 
@@ -194,15 +195,12 @@ def transfer_suite(manifest: dict[str, Any]) -> Suite:
     attacks = []
     for settings in manifest["suite"]["attacks"]:
         name = settings["name"]
-        config = {key: value for key, value in settings.items() if key != "name"}
-        if config.get("kind") == "autoattack":
-            config.pop("objective")
-        if config.get("kind") == "transfer":
+        attack = NamedAttack.from_entry(settings).attack
+        if isinstance(attack, TransferConfig):
             raise UserError("These images were themselves transferred: use the folder of the model they were made on.")
-        held = {"kind": "transfer", "attack_name": name, "attack": {**config, "read_outs": []}}
-        if config.get("kind") == "autoattack":
-            held["attack"].pop("read_outs")
-        attacks.append(from_json(NamedAttack, json.dumps({"name": f"transfer:{name}", "attack": held}), "the manifest"))
+        if not isinstance(attack, AutoAttackConfig):
+            attack = attack.model_copy(update={"read_outs": ()})
+        attacks.append(NamedAttack(name=f"transfer:{name}", attack=TransferConfig(attack_name=name, attack=attack)))
     told = {key: value for key, value in manifest.items() if key != INFORMATIVE}
     short = re.sub(r"[^A-Za-z0-9_.,+-]+", "_", f"{source['name']}-{manifest['suite']['name']}")
     return Suite(

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from s3ta.attack_config import entry_as_today
 from s3ta.errors import UserError
 from s3ta.records.ledger import is_cascade, manifest_differences
 from s3ta.records.metrics import Outcome, outcomes
@@ -202,7 +203,7 @@ def refuse_other_settings(manifest_a: dict[str, Any], manifest_b: dict[str, Any]
             "suite": {
                 "cascade": is_cascade(manifest),
                 "images_from": suite.get("images_from"),
-                "attacks": {attack.get("name", "?"): attack for attack in suite.get("attacks", [])},
+                "attacks": {attack.get("name", "?"): entry_as_today(attack) for attack in suite.get("attacks", [])},
             },
         }
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -45,6 +45,10 @@ _MOST_CLASSES = 20
 _COSTS = ["num_gradients", "num_forwards"]
 
 
+Reader = Callable[[dict[str, Any]], dict[str, Any]]
+"""Reads a manifest through today's configs before it is compared, so that settings that came later have their defaults."""
+
+
 class ForeignChunkError(UserError):
     """A sound chunk, but of another evaluation."""
 
@@ -59,30 +63,31 @@ class Ledger:
         self.identity = sha256(json.dumps(told, sort_keys=True).encode())
 
     @classmethod
-    def open(cls, folder: Path, manifest: dict[str, Any]) -> Ledger:
+    def open(cls, folder: Path, manifest: dict[str, Any], read: Reader = dict) -> Ledger:
         """Create the ledger, or open the one that is there if it measures the same thing.
 
         Args:
           folder: created with its parents if absent.
           manifest: JSON-like; `format` and `num_chunks` are required; everything but `informative` identifies the
             measurement.
+          read: how both manifests are read before they are compared; the file keeps the words it was begun with.
 
         Raises:
           UserError: the folder holds another measurement (every difference is named by its dotted path, with both
             values), chunks without a manifest, a damaged manifest, or a format that this version does not know."""
-        cls.check(folder, manifest)
+        cls.check(folder, manifest, read)
         if not (folder / "manifest.json").exists():
             write_json(folder / "manifest.json", manifest)
-        return cls.at(folder, manifest)  # another process may have been faster
+        return cls.at(folder, manifest, read)  # another process may have been faster
 
     @classmethod
-    def at(cls, folder: Path, manifest: dict[str, Any]) -> Ledger:
+    def at(cls, folder: Path, manifest: dict[str, Any], read: Reader = dict) -> Ledger:
         """As `open`, and write nothing: where a manifest is there, its own words bind the chunks, not those of this one."""
-        cls.check(folder, manifest)
+        cls.check(folder, manifest, read)
         return cls(folder, _read_manifest(folder) if (folder / "manifest.json").exists() else manifest)
 
     @classmethod
-    def check(cls, folder: Path, manifest: dict[str, Any]) -> None:
+    def check(cls, folder: Path, manifest: dict[str, Any], read: Reader = dict) -> None:
         """Refuse what `open` refuses, and write nothing. Arguments and errors as there."""
         manifest = json.loads(json.dumps(manifest))
         _check_manifest(manifest, folder)
@@ -92,7 +97,7 @@ class Ledger:
                     f"{folder} holds chunks but no manifest.json, so what they measure is unknown: use another folder."
                 )
             return
-        there = _read_manifest(folder)
+        there, manifest = read(_read_manifest(folder)), read(manifest)
         differences = [one for one in manifest_differences(there, manifest) if not one[0].startswith(_PROSE)]
         if differences:
             order = _other_order(there, manifest)

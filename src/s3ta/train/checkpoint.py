@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +12,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from s3ta.config import from_json
 from s3ta.errors import UserError
 from s3ta.files import sha256, write_atomic
 from s3ta.models import load_weights
+from s3ta.train.config import TrainConfig
 
 FORMAT = 2
 NAME = "checkpoint.safetensors"
+Differences = Callable[[TrainConfig], list[str]]
+"""Why a run may not go on with another recipe than this one, as phrases."""
 
 
 class Progress(NamedTuple):
@@ -76,20 +80,26 @@ def load_checkpoint(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     recipe_hash: str,
-    *earlier: str,
+    differences_from: Differences | None = None,
+    *,
     average: nn.Module | None = None,
     rank: int = 0,
 ) -> Progress:
     """Fill model, optimizer and average and say where the run stood. A process whose own buffers are not there (the run
-    went on with fewer) takes those of the first. `earlier` are further hashes that the same recipe once had.
+    went on with fewer) takes those of the first.
 
-    Raises UserError for a damaged or foreign file, a newer format, or another recipe's checkpoint."""
+    Where the hash is another one, `differences_from` the recipe in the file decides, which is read through today's configs:
+    settings that came later have their defaults. A file of format 1 has only a hash: that of the data is compared, and the
+    run folder answers for the recipe.
+
+    Raises UserError for a damaged or foreign file, a newer format, or another recipe's checkpoint (every difference is
+    named)."""
     about, tensors = _read(path)
     number, progress = about.get("format"), about.get("progress")
     if not isinstance(number, int) or number > FORMAT:
         raise UserError(f"{path} was written by a newer version of s3ta (format {number}): upgrade to resume it.")
-    if about.get("recipe") not in (recipe_hash, *earlier):
-        raise UserError(f"{path} belongs to another recipe or other data: choose another run folder.")
+    if about.get("recipe") != recipe_hash:
+        _refuse_other_run(path, about, recipe_hash, differences_from)
     if not isinstance(progress, dict) or not {"step"} <= set(progress) <= set(Progress._fields):
         raise UserError(f"{path} does not say how far the run had come: move it away to train from the start.")
     load_weights(model, _under(tensors, "model.") | _under(tensors, f"buffers.{rank}."), path)
@@ -105,6 +115,21 @@ def load_checkpoint(
     return Progress(**progress)
 
 
+def _refuse_other_run(
+    path: Path, about: dict[str, Any], recipe_hash: str, differences_from: Differences | None
+) -> None:
+    differences = ["the recipe differs"] if differences_from is None else []
+    if differences_from is not None and about.get("config"):
+        differences = differences_from(from_json(TrainConfig, about["config"], f"recipe in {path}"))
+    data_there, data_now = (str(text).partition("/")[2] for text in (about.get("recipe"), recipe_hash))
+    if data_there != data_now:
+        differences.append(f"the data's fingerprint is {data_there} there and {data_now} now")
+    if differences:
+        raise UserError(
+            f"{path} belongs to another recipe or other data: {'; '.join(differences[:4])}. Choose another run folder."
+        )
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -115,6 +140,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not isinstance(about, dict):
         raise UserError(f"{path} is not a checkpoint of this program: move it away to train from the start.")
     return about, tensors
+
+
+def step_of(path: Path) -> int:
+    """How many training steps the run had done. Raises UserError for a damaged or foreign file."""
+    return _read(path)[0].get("progress", {}).get("step", 0) if path.exists() else 0
 
 
 def _content(tensors: dict[str, Tensor]) -> str:

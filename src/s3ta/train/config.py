@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from s3ta.attack_config import AdamConfig
 from s3ta.attacks import PGDConfig
-from s3ta.config import Config, identity_hash
+from s3ta.config import Config
 from s3ta.data import DataConfig
 from s3ta.models import ModelConfig
 
@@ -67,6 +67,8 @@ class WeightPerturbationConfig(Config):
 
 class ComputeConfig(Config):
     """How the arithmetic is done. Anything but the defaults must agree with plain float32 first (X10, X40)."""
+
+    OUTSIDE_IDENTITY = frozenset({"compiled", "units_per_checkpoint", "attack_batch", "must_agree"})
 
     attack_precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: autocast while training images are attacked; losses stay float32 (T20). It begins when it agrees with float32,
@@ -145,8 +147,14 @@ class ScheduleConfig(Config):
         return self
 
 
+PROSE = frozenset({"source", "departures", "suite"})
+"""Settings of a recipe that say something of it and do nothing."""
+
+
 class TrainConfig(Config):
     """Everything that decides the trained weights."""
+
+    OUTSIDE_IDENTITY = PROSE | {"log_every", "validate_every", "checkpoint_every", "num_workers"}
 
     name: str
     """The recipe's name, such as digits/s3ta_4."""
@@ -179,37 +187,6 @@ class TrainConfig(Config):
     """CPU threads; a fixed number makes runs on one machine identical. None: all cores."""
     num_workers: Count = 0
     """Processes that prepare batches; any number gives the same batches."""
-
-    def identity(self) -> dict[str, Any]:
-        """The settings that decide the weights: without prose, logging, and how batches are prepared."""
-        settings = self.model_dump(
-            mode="json",
-            exclude={
-                "source",
-                "departures",
-                "suite",
-                "log_every",
-                "validate_every",
-                "checkpoint_every",
-                "num_workers",
-            },
-        )
-        parts = {
-            name: getattr(self, name) for name in ("loss", "batch_norm", "averaging", "weight_perturbation", "compute")
-        }
-        if self.compute.attack_precision == self.compute.update_precision == "float32":
-            parts["compute"] = self.compute.model_copy(update={"must_agree": True})  # it decides when bfloat16 begins
-            settings["compute"] = parts["compute"].model_dump(mode="json")
-        # Parts that were not there once count only where they are used, so that older runs can go on.
-        for name, part in parts.items():
-            if part == type(self).model_fields[name].default:
-                del settings[name]
-        return settings | {"data": self.data.identity()}
-
-    def earlier_hash(self) -> str:
-        """What `config_hash` was while `data.on_unreadable=skip` was part of the identity: checkpoints bear it."""
-        identity = self.identity()
-        return identity_hash(identity | {"data": identity["data"] | {"on_unreadable": "skip"}})
 
     @model_validator(mode="after")
     def _parts_fit(self) -> TrainConfig:

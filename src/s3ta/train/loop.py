@@ -85,9 +85,11 @@ class _Run:
         self.config, self.folder, self.data, self.validation = config, folder, data, validation
         self.device, self.report, self.ranks, self.board = device, report, ranks, board
         self.last = config.schedule.num_train_steps
+        self.identity = f"{config_hash(config)}/{data.fingerprint}"
         self.trainer = Trainer(config, seeded_model(config).to(device), device, ranks)
         self.progress, self.milestones = Progress(), run_folder.milestones(self.last)
         self.clock = Clock(config, device)
+        self.first_step = 0  # with these options of `compute`
 
     def to_the_end(self) -> S3TA | ResNet:
         self._resume()
@@ -111,19 +113,21 @@ class _Run:
         return self.trainer.result.eval()
 
     def _resume(self) -> None:
-        self.progress = self.trainer.load(self.folder / NAME, *self._identities)
+        differences_from = partial(run_folder.differences, self.folder, self.config, on_gpu=self.device.type == "cuda")
+        self.progress = self.trainer.load(self.folder / NAME, self.identity, differences_from)
+        computes_anew = False
         if self.ranks.is_first:
-            run_folder.cut_curve(self.folder, self.progress.step)
-            run_folder.note_unreadable(self.folder, self.progress.step, self.config.data.on_unreadable)
+            computes_anew = run_folder.resume_curve(self.folder, self.progress.step, self.config)
             self._keep_milestone(if_missing=True)
-        self.ranks.wait()
+        self.first_step = self.progress.step if self.ranks.any(computes_anew) else 0
         self.report(self.progress.step)
 
     def _check(self, batch: Prepared) -> None:
-        """Before the first training step the options of `compute` must agree with float32; bfloat16 begins once it does."""
+        """Before the first training step with them the options of `compute` must agree with float32; bfloat16 begins once it
+        does."""
         compute, trainer = self.config.compute, self.trainer
         trainer.use_lower(self.progress.is_lower)
-        if batch.step == 0 and not is_plain(compute):
+        if batch.step == self.first_step and not is_plain(compute):
             trial = self._try_out(batch)
             if not trial.agrees and compute.must_agree:
                 self.ranks.together(trial.refusal)
@@ -139,10 +143,6 @@ class _Run:
         trial = try_out(self.trainer, batch.clean, batch.labels, batch.step)
         self._tell(trial.line)
         return trial
-
-    @property
-    def _identities(self) -> list[str]:
-        return [f"{it}/{self.data.fingerprint}" for it in (config_hash(self.config), self.config.earlier_hash())]
 
     def _until_stopped(self, coming: Iterator[Prepared], stop: StopRequest) -> Iterator[Prepared]:
         """The batches, until someone asks to stop: worker processes may then be gone before the loop, which is no error."""
@@ -234,7 +234,7 @@ class _Run:
             trainer.model,
             trainer.optimizer,
             self.progress,
-            self._identities[0],
+            self.identity,
             recipe=to_json(self.config),
             average=trainer.average.model if trainer.average else None,
             buffers=buffers,

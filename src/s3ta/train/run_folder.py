@@ -7,46 +7,114 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from s3ta.config import from_json, to_json
+from s3ta.config import describe, from_json, to_json
 from s3ta.errors import UserError
 from s3ta.files import append_lines, read_lines, readable_errors, write_atomic
 from s3ta.models import S3TA, ResNet, save_pretrained
 from s3ta.progress import console
 from s3ta.records import manifest_differences
-from s3ta.train.checkpoint import NAME
-from s3ta.train.config import TrainConfig
+from s3ta.train.checkpoint import NAME, step_of
+from s3ta.train.config import PROSE, TrainConfig
+from s3ta.train.schedule import learning_rate
 
 RECIPE, CURVE, MODEL, MILESTONES = "recipe.json", "train.jsonl", "model", "milestones"
+EVALUATIONS = "evaluations"
 _LINK = f".{NAME}.link"
+_LENGTH = "schedule.num_train_steps"
 
 
-def claim(folder: Path, config: TrainConfig) -> None:
-    """Make the folder this recipe's own, or find that it already is. Errors as `is_claimed`."""
-    if not is_claimed(folder, config):
+def claim(folder: Path, config: TrainConfig, *, on_gpu: bool = False, extend: bool = False) -> None:
+    """Make the folder this recipe's own, or find that it already is; where it is to be extended, make its recipe this longer
+    one. Arguments and errors as `is_claimed`."""
+    if not is_claimed(folder, config, on_gpu=on_gpu, extend=extend):
+        write_atomic(folder / RECIPE, to_json(config).encode())
+    elif is_longer(folder, config):
+        _lengthen(folder, config)
         write_atomic(folder / RECIPE, to_json(config).encode())
 
 
-def is_claimed(folder: Path, config: TrainConfig) -> bool:
+def is_claimed(folder: Path, config: TrainConfig, *, on_gpu: bool = False, extend: bool = False) -> bool:
     """Whether the folder is this recipe's own; False where it is free. Writes nothing.
 
-    Raises UserError where it belongs to another recipe (differences named) or holds something else."""
-    recipe = folder / RECIPE
-    if recipe.is_file():
-        found = from_json(TrainConfig, recipe.read_bytes(), str(recipe))
-        different = [
-            f"{where} is {there} there and {now} now"
-            for where, there, now in manifest_differences(found.identity(), config.identity())
-        ]
+    Args:
+      on_gpu: where the run goes on.
+      extend: whether it may go on to more training steps than it was begun with.
+    Raises:
+      UserError: the folder belongs to another recipe (differences named) or holds something else."""
+    if (folder / RECIPE).is_file():
+        there = read_recipe(folder)
+        longer = with_length(there, config.schedule.num_train_steps) if is_longer(folder, config) else there
+        different = recipe_differences(longer if extend else there, config, on_gpu=on_gpu)
         if different:
+            is_only_longer = not recipe_differences(longer, config, on_gpu=on_gpu)
+            advice = "Add --extend to train on, or choose" if is_only_longer else "Choose"
             raise UserError(
-                f"{folder} holds a run of another recipe: {'; '.join(different[:4])}. Choose another folder "
+                f"{folder} holds a run of another recipe: {'; '.join(different[:4])}. {advice} another folder "
                 "with --out, or repeat the recipe as it was."
             )
         return True
     if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no run: choose another folder with --out.")
     return False
+
+
+def recipe_differences(there: TrainConfig, now: TrainConfig, *, on_gpu: bool = False) -> list[str]:
+    """Why a run of one recipe may not go on with another, as phrases that name each setting with both values; none where it
+    may. On a GPU the number of CPU threads changes no bit."""
+    before, after = (recipe.identity(with_defaults=True) for recipe in (there, now))
+    if on_gpu:
+        before |= {"num_threads": after["num_threads"]}
+    return [f"{name} is {old} there and {new} now" for name, old, new in manifest_differences(before, after)]
+
+
+def with_length(config: TrainConfig, num_train_steps: int) -> TrainConfig:
+    """The same recipe with another number of training steps."""
+    schedule = config.schedule.model_copy(update={"num_train_steps": num_train_steps})
+    return config.model_copy(update={"schedule": schedule})
+
+
+def is_longer(folder: Path, config: TrainConfig) -> bool:
+    """Whether the recipe has more training steps than that of the run folder."""
+    return read_recipe(folder).schedule.num_train_steps < config.schedule.num_train_steps
+
+
+def differences(folder: Path, config: TrainConfig, there: TrainConfig, *, on_gpu: bool) -> list[str]:
+    """As `recipe_differences`, of a checkpoint's recipe in the run folder: it may be from before the run was extended."""
+    earlier = {line["before"] for line in read_lines(folder / CURVE) if line.get("name") == _LENGTH}
+    if there.schedule.num_train_steps in earlier:
+        there = with_length(there, config.schedule.num_train_steps)
+    return recipe_differences(there, config, on_gpu=on_gpu)
+
+
+def _lengthen(folder: Path, config: TrainConfig) -> None:
+    """Note that the run goes on to more training steps; what is kept of the shorter one moves to names that say so."""
+    if not (folder / NAME).exists():
+        raise UserError(f"{folder} has no {NAME} to go on from: choose another folder with --out.")
+    there, step = read_recipe(folder), step_of(folder / NAME)
+    before, now = (recipe.schedule.num_train_steps for recipe in (there, config))
+    note = {"kind": "setting", "step": step, "name": _LENGTH, "before": before, "value": now}
+    end = folder / MILESTONES / f"100-of-{before}"
+    with readable_errors(folder):
+        if note not in read_lines(folder / CURVE):
+            append_lines(folder / CURVE, [note])
+        for kept in (folder / MILESTONES).glob("[0-9][0-9][0-9]"):
+            kept.rename(kept.with_name(f"{kept.name}-of-{before}"))
+        if is_finished(folder):
+            end.parent.mkdir(exist_ok=True)
+            (folder / MODEL).rename(end)
+        if end.is_dir():
+            _link_checkpoint(folder, end)
+            if (folder / EVALUATIONS).is_dir():
+                (folder / EVALUATIONS).rename(end / EVALUATIONS)
+    console.print(f"{_LENGTH}: {before} until step {step}, {now} from here on", markup=False)
+    rates = [learning_rate(each.schedule, each.optimizer.learning_rate, step) for each in (there, config)]
+    if rates[0] != rates[1]:
+        console.print(
+            f"The learning rate follows the longer schedule from here on: {rates[1]:.3g} at step {step} instead of "
+            f"{rates[0]:.3g}. A run of {now} steps from its start would have had other rates before."
+        )
 
 
 def read_recipe(folder: Path) -> TrainConfig:
@@ -85,14 +153,18 @@ def keep_milestone(folder: Path, name: str, model: S3TA | ResNet, classes: list[
     target = folder / MILESTONES / name
     with readable_errors(target):
         target.mkdir(parents=True, exist_ok=True)
-        (target / _LINK).unlink(missing_ok=True)
-        try:
-            os.link(folder / NAME, target / _LINK)  # the next checkpoint is another file of the same name
-        except OSError:
-            shutil.copyfile(folder / NAME, target / _LINK)
-        os.replace(target / _LINK, target / NAME)
-        (target / _LINK).unlink(missing_ok=True)  # where both were the same file already, the line above did nothing
+        _link_checkpoint(folder, target)
     save_pretrained(model, target, classes)
+
+
+def _link_checkpoint(folder: Path, target: Path) -> None:
+    (target / _LINK).unlink(missing_ok=True)
+    try:
+        os.link(folder / NAME, target / _LINK)  # the next checkpoint is another file of the same name
+    except OSError:
+        shutil.copyfile(folder / NAME, target / _LINK)
+    os.replace(target / _LINK, target / NAME)
+    (target / _LINK).unlink(missing_ok=True)  # where both were the same file already, the line above did nothing
 
 
 def clear_leftovers(folder: Path) -> None:
@@ -105,22 +177,40 @@ def clear_leftovers(folder: Path) -> None:
 
 def refuse_lost_checkpoint(folder: Path) -> None:
     """Raises UserError where the checkpoint is gone but milestones tell that the run had come further."""
-    kept = sorted(path.parent for path in (folder / MILESTONES).glob(f"*/{NAME}"))
+    kept = sorted((folder / MILESTONES).glob(f"*/{NAME}"), key=step_of)
     if kept:
         raise UserError(
-            f"{folder} has no {NAME} but milestones: copy {kept[-1] / NAME} to {folder} to go on from there, or choose "
+            f"{folder} has no {NAME} but milestones: copy {kept[-1]} to {folder} to go on from there, or choose "
             "another folder with --out to train from the start."
         )
 
 
-def note_unreadable(folder: Path, step: int, value: str) -> None:
-    """Where a run goes on with another `data.on_unreadable` than before, say so, and keep it in the learning curve."""
-    before = None if not (folder / RECIPE).is_file() else read_recipe(folder).data.on_unreadable
-    changes = [line["value"] for line in read_lines(folder / CURVE) if line.get("kind") == "on_unreadable"]
-    before = changes[-1] if changes else before
-    if before not in (None, value):
-        append_lines(folder / CURVE, [{"kind": "on_unreadable", "step": step, "value": value}])
-        console.print(f"data.on_unreadable: {before} until step {step}, {value} from here on", markup=False)
+def note_changes(folder: Path, step: int, config: TrainConfig) -> list[str]:
+    """Where a run goes on with settings other than before, which make it no other run, say so and keep it in the learning
+    curve. Returns their names."""
+    if not (folder / RECIPE).is_file():
+        return []
+    before, now = _settings(read_recipe(folder)), _settings(config)
+    for line in read_lines(folder / CURVE):
+        if line.get("kind") in ("setting", "on_unreadable"):  # the second, of `data.on_unreadable`, in older runs
+            before[line.get("name", "data.on_unreadable")] = line["value"]
+    changed = [name for name, value in now.items() if before.get(name, value) != value]
+    for name in changed:
+        note = {"kind": "setting", "step": step, "name": name, "before": before[name], "value": now[name]}
+        append_lines(folder / CURVE, [note])
+        console.print(f"{name}: {before[name]} until step {step}, {now[name]} from here on", markup=False)
+    return changed
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    """Every setting but prose, by its dotted name, as a JSON value."""
+    return {name: json.loads(text) for name, text, _ in describe(config) if name not in PROSE}
+
+
+def resume_curve(folder: Path, step: int, config: TrainConfig) -> bool:
+    """Bring the learning curve to where the run goes on. Returns whether it computes otherwise than before from here on."""
+    cut_curve(folder, step)
+    return any(name.startswith("compute.") for name in note_changes(folder, step, config))
 
 
 def log_skipped(folder: Path, step: int, skipped: Iterable[tuple[str, str]]) -> None:

@@ -17,7 +17,7 @@ from s3ta.models import S3TA, InManner, Manner, ResNet
 from s3ta.models.batch_norm import statistics_kept, synchronize
 from s3ta.train.awp_and_ema import MovingAverage, perturbed
 from s3ta.train.batch_norm_groups import grouping
-from s3ta.train.checkpoint import Progress, load_checkpoint
+from s3ta.train.checkpoint import Differences, Progress, load_checkpoint
 from s3ta.train.config import TrainConfig
 from s3ta.train.losses import Learner, looking
 from s3ta.train.optimizer import build_optimizer
@@ -80,7 +80,7 @@ class Trainer:
             loss.backward()
         self.model.zero_grad(set_to_none=True)
 
-    def load(self, path: Path, recipe_hash: str, *earlier: str) -> Progress:
+    def load(self, path: Path, recipe_hash: str, differences_from: Differences) -> Progress:
         """Go on from a checkpoint, where there is one. In all processes together.
 
         Raises UserError as `load_checkpoint`, and where not all processes find the same file."""
@@ -88,8 +88,9 @@ class Trainer:
         average = self.average.model if self.average else None
         try:
             if path.exists():
+                ours = (self.model, self.optimizer)
                 progress = load_checkpoint(
-                    path, self.model, self.optimizer, recipe_hash, *earlier, average=average, rank=self.ranks.rank
+                    path, *ours, recipe_hash, differences_from, average=average, rank=self.ranks.rank
                 )
         except UserError as found:
             error = found

@@ -22,10 +22,12 @@ from s3ta.evaluate import (
     KeptImages,
     Shard,
     Suite,
+    as_today,
     fill,
     manifest,
     own_chunks,
     refuse_other_answers,
+    suite_as_today,
     suite_identity,
     targets_of,
     total,
@@ -99,7 +101,7 @@ def evaluate_model(
 def _is_there(measured: Measured, suite: Suite, folder: Path) -> bool:
     """Whether the folder holds this evaluation, and it is finished."""
     told = _identified(measured, suite, folder)
-    return (folder / "manifest.json").is_file() and not Ledger.at(folder, told).missing()
+    return (folder / "manifest.json").is_file() and not Ledger.at(folder, told, as_today).missing()
 
 
 def _show_unchanged(folder: Path, rank: Ranks, show: Callable[[Path], None] | None) -> None:
@@ -120,14 +122,14 @@ def _run(measured: Measured, request: EvaluationRequest, folder: Path, shard: Sh
     told = _identified(measured, suite, folder)
     _warn_of_settings(told, strict=strict, aloud=rank.is_first)
     own = own_chunks(suite, len(positions), settings, shard)
-    missing = set(Ledger.at(folder, told).missing(own))
+    missing = set(Ledger.at(folder, told, as_today).missing(own))
     if rank.is_first:
         finishes = shard.is_all or rank.count > 1
         _announce(measured, suite, folder, shard, missing, checks, finishes=finishes)
     problem = _problem(measured, suite, folder, strict=strict) if checks != "none" and rank.is_first else None
     if not rank.agree(problem is None):  # before anything is written, so that a mended model is no other evaluation
         raise problem or UserError("The first process says why the model was not measured.")
-    ledger = Ledger.open(folder, told)
+    ledger = Ledger.open(folder, told, as_today)
     report: AbstractContextManager[Reporter] = nullcontext(_silent)
     if rank.is_first:
         _write_questions(measured, suite, folder)
@@ -161,7 +163,7 @@ def _identified(measured: Measured, suite: Suite, folder: Path) -> dict[str, Any
     refuse_misfits(suite, card_of(model))
     with waiting("identifying the model by its weights"):
         told = manifest(model, dataset, suite, positions, settings, device_of(model))
-    Ledger.check(folder, told)
+    Ledger.check(folder, told, as_today)
     refuse_other_answers(folder, told)
     refuse_other_files(folder, measured)
     told["informative"] |= {"files": files_in_manifest(measured)}
@@ -278,7 +280,8 @@ def is_evaluated(folder: Path, suite: Suite) -> bool:
     path = folder / "manifest.json"
     if not path.is_file() or next(folder.glob("chunk-*.parquet"), None) is None:
         return False
-    there, now = ({**one, "description": ""} for one in (read_json(path).get("suite") or {}, suite_identity(suite)))
+    suites = (suite_as_today(read_json(path).get("suite") or {}), suite_as_today(suite_identity(suite)))
+    there, now = ({**one, "description": ""} for one in suites)
     if there != now:  # in other words it is the same
         raise UserError(f"{folder} holds an evaluation with other attacks: choose another folder with --out.")
     drawn = suite.gallery_attack is None or (folder / GALLERY_FILE).is_file()

@@ -39,7 +39,15 @@ from s3ta.train import (
     seeded_model,
     train,
 )
-from s3ta.train.run_folder import MILESTONES, NAME, clear_leftovers, is_whole, milestones, refuse_lost_checkpoint
+from s3ta.train.run_folder import (
+    MILESTONES,
+    NAME,
+    clear_leftovers,
+    is_longer,
+    is_whole,
+    milestones,
+    refuse_lost_checkpoint,
+)
 from s3ta.train.validation import spread
 from s3ta.workflow.data import say
 from s3ta.workflow.runtime_options import Place, about, device_at
@@ -57,19 +65,24 @@ class _Ready(NamedTuple):
     validation: Dataset
     device: torch.device
     num_parameters: int
+    is_claimed: bool
+    """Whether the run folder is this recipe's own already."""
 
 
-def train_run(recipe: TrainConfig, out: Path, place: Place, *, tensorboard: bool = False) -> bool | None:
+def train_run(
+    recipe: TrainConfig, out: Path, place: Place, *, tensorboard: bool = False, extend: bool = False
+) -> bool | None:
     """Train a recipe in its run folder, from wherever it stands. Returns whether there was anything left to do; None in
     processes of `torchrun` that have nothing to say.
 
+    `extend`: whether a run that is there may go on to more training steps than it was begun with; nothing else may differ.
     Under `torchrun` all processes share the batches; the first one writes and speaks for all.
 
     Raises UserError for a folder of another recipe, data or processes that do not fit, too little space, and all that
     `train` raises."""
     with ranks(_PATIENCE) as rank:
         try:
-            trained = _train_run(recipe, out, place, rank, tensorboard=tensorboard)
+            trained = _train_run(recipe, out, place, rank, tensorboard=tensorboard, extend=extend)
             return trained if rank.is_first else None
         except RuntimeError as error:
             if rank.count > 1 and any(word in str(error) for word in ("onnection", "Socket", "NCCL", "peer")):
@@ -80,21 +93,21 @@ def train_run(recipe: TrainConfig, out: Path, place: Place, *, tensorboard: bool
             raise
 
 
-def _train_run(recipe: TrainConfig, out: Path, place: Place, rank: Ranks, *, tensorboard: bool) -> bool:
+def _train_run(recipe: TrainConfig, out: Path, place: Place, rank: Ranks, *, tensorboard: bool, extend: bool) -> bool:
     ready = error = None
     try:
         with waiting("opening the data"):
-            ready = _ready(recipe, out, place, rank)
+            ready = _ready(recipe, out, place, rank, extend=extend)
     except UserError as found:
         error = found
     rank.together(error)
     assert ready is not None
     recipe = ready.recipe
-    if is_claimed(out, recipe) and is_finished(out):
+    if ready.is_claimed and is_finished(out) and not is_longer(out, recipe):
         return False
     total = recipe.schedule.num_train_steps
     with ExitStack() as held:
-        board = _begin(held, ready, out, rank, tensorboard=tensorboard) if rank.is_first else SILENT
+        board = _begin(held, ready, out, rank, tensorboard=tensorboard, extend=extend) if rank.is_first else SILENT
         if not rank.agree(True):
             raise SystemExit(2)
         report = held.enter_context(progress(recipe.name, total)) if rank.is_first else _silent
@@ -102,7 +115,7 @@ def _train_run(recipe: TrainConfig, out: Path, place: Place, rank: Ranks, *, ten
     return True
 
 
-def _begin(held: ExitStack, ready: _Ready, out: Path, rank: Ranks, *, tensorboard: bool) -> Board:
+def _begin(held: ExitStack, ready: _Ready, out: Path, rank: Ranks, *, tensorboard: bool, extend: bool) -> Board:
     """The folder is claimed and held, and it is said how long the run will take."""
     recipe = ready.recipe
     try:
@@ -113,7 +126,7 @@ def _begin(held: ExitStack, ready: _Ready, out: Path, rank: Ranks, *, tensorboar
         check_space(out, _bytes_needed(recipe, ready.num_parameters, out))
         held.enter_context(sole_use(out))
         clear_leftovers(out)
-        claim(out, recipe)
+        claim(out, recipe, on_gpu=ready.device.type == "cuda", extend=extend)
         _tell_files(ready, out)
         board = TensorBoard(out) if tensorboard else SILENT
     except UserError:
@@ -142,14 +155,15 @@ def _silent(completed: int, note: str = "") -> None:
     """The first process speaks for all."""
 
 
-def _ready(recipe: TrainConfig, out: Path, place: Place, rank: Ranks) -> _Ready:
+def _ready(recipe: TrainConfig, out: Path, place: Place, rank: Ranks, *, extend: bool) -> _Ready:
     """All that can be found wrong before anything is written. The same in all processes."""
     grouping(recipe, rank.count)
     with torch.device("meta"):
         model = seeded_model(recipe)
     located = locate(recipe.data.source, place.data_root)
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": located.source})})
-    is_claimed(out, recipe)
+    device = own_device(device_at(place))
+    claimed = is_claimed(out, recipe, on_gpu=device.type == "cuda", extend=extend)
     data, validation = (
         open_dataset(recipe.data, split, located.root, place.download) for split in ("train", "validation")
     )
@@ -163,7 +177,7 @@ def _ready(recipe: TrainConfig, out: Path, place: Place, rank: Ranks) -> _Ready:
             "for each of two or more classes, train/CLASS/*, and model.num_classes set to their number."
         )
     steps_per_epoch(data, recipe.batch_size)
-    return _Ready(recipe, data, validation, own_device(device_at(place)), num_parameters(model))
+    return _Ready(recipe, data, validation, device, num_parameters(model), claimed)
 
 
 def _bytes_needed(recipe: TrainConfig, num_parameters: int, out: Path) -> int:

@@ -11,16 +11,16 @@ BENCHMARKS = $(shell grep -l __main__ benchmarks/*.py)
 
 help:
 	@echo "make demo       train S3TA and its rival, attack both, write runs/demo/report.html"
-	@echo "make test       the tests, without the slow ones"
+	@echo "make test       the tests, without the thorough and the slow ones"
 	@echo "make test-slow  kills, mutants, types, the built wheel"
-	@echo "make check      lint, types, import contract, and the tests with shape checks and more random cases"
+	@echo "make check      lint, types, import contract, and all tests but the slow ones, with shape checks"
 	@echo "make bench      the scripts in benchmarks/"
 
 demo: .venv/.installed
 	.venv/bin/s3ta demo --out runs/demo
 
 test: .venv/.installed
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not thorough"
 
 test-slow: .venv/.installed
 	.venv/bin/python -m pytest -m slow

@@ -98,6 +98,7 @@ def kill_and_resume(model: Path, out: Path, num_kills: int, seed: int, total: in
     assert killed >= min(3, num_kills)
 
 
+@pytest.mark.thorough
 def test_killed_in_the_middle(model: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
     out, until = tmp_path / "x", time.monotonic() + PATIENCE
     child = subprocess.Popen(command(model, out), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -21,8 +21,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # for the programs that tests start
 EVERYWHERE = settings(
     deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-settings.register_profile("quick", EVERYWHERE, max_examples=25)
-settings.register_profile("thorough", EVERYWHERE, max_examples=100)
+settings.register_profile("quick", EVERYWHERE, max_examples=40)
+settings.register_profile("thorough", EVERYWHERE, max_examples=200)
 settings.load_profile("quick")
 
 

@@ -46,11 +46,13 @@ def together(act: Callable[..., None], *arguments: Any, count: int) -> None:
         try:
             for process in started:
                 process.join(max(0.0, until - time.monotonic()))
+            ended = [process.exitcode for process in started]
         finally:
             for process in started:
                 process.kill()
+                process.join()
         said = [log.read_text(errors="replace") if log.exists() else "" for log in logs]
-        assert [process.exitcode for process in started] == [0] * count, "\n".join(said)
+        assert ended == [0] * count, "\n".join(said)
 
 
 def _run(act: Callable[..., None], arguments: tuple[Any, ...], environment: dict[str, str], log: Path) -> None:

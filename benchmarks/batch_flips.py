@@ -19,11 +19,11 @@ from pyautoattack import AutoAttack
 
 from s3ta.config import parse_radius
 from s3ta.data import fetch
+from s3ta.determinism import exact_arithmetic
 from s3ta.evaluate import Settings, Situation, suite_of
-from s3ta.exact import exact_arithmetic
 from s3ta.records import Ledger, flips
 from s3ta.workflow import Examples, Place, evaluate_model, open_subject
-from s3ta.workflow.examples import bring_together
+from s3ta.workflow.data import bring_together
 from timing import about
 
 SIZES = (64, 8, 1)

@@ -22,7 +22,7 @@ from typing import Any
 
 from s3ta.attacks import PGDConfig
 from s3ta.evaluate import NamedAttack, Settings, Suite, get_suite, runner, total
-from s3ta.evaluate.probes import num_evaluations
+from s3ta.evaluate.sanity_checks import num_evaluations
 from s3ta.workflow import Examples, Place, evaluate_model, open_subject
 from timing import about
 
@@ -63,13 +63,13 @@ def shares(given: argparse.Namespace) -> tuple[float, float]:
         finally:
             whole += time.process_time() - began
 
-    from s3ta.workflow import measuring
+    from s3ta.workflow import evaluation
 
-    runner.run_attack, measuring.fill = timed, around
+    runner.run_attack, evaluation.fill = timed, around
     try:
         run(given, given.num_examples, given.steps)
     finally:
-        runner.run_attack, measuring.fill = honest, fill
+        runner.run_attack, evaluation.fill = honest, fill
     return inside, whole
 
 

@@ -23,8 +23,8 @@ from peers import Candidate, Counted, Strength, candidates, versions
 from s3ta.attacks import Linf, autograd_gradient, untargeted
 from s3ta.config import parse_radius
 from s3ta.data import DataConfig, fetch, locate, open_dataset
+from s3ta.determinism import exact_arithmetic
 from s3ta.evaluate import choose_examples
-from s3ta.exact import exact_arithmetic
 from s3ta.models import from_pretrained
 from s3ta.records.intervals import PairedCounts, wilson
 from s3ta.workflow import open_subject, recipe_data

@@ -20,10 +20,10 @@ from torch.nn.functional import cross_entropy
 from s3ta.attacks import draw_start, draw_targets, frozen
 from s3ta.config import override
 from s3ta.data import Batch, batches, locate, open_dataset
-from s3ta.ranks import Ranks
+from s3ta.distributed import Ranks
 from s3ta.recipes import get_recipe
 from s3ta.train import TrainConfig, seeded_model, train
-from s3ta.train.feeding import Prepared
+from s3ta.train.prefetch import Prepared
 from s3ta.train.step import Trainer
 from timing import about, interleaved, line, ratios
 

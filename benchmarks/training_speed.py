@@ -20,17 +20,17 @@ import torch
 
 from s3ta.attacks import draw_start, draw_targets
 from s3ta.config import override
+from s3ta.determinism import exact_arithmetic
+from s3ta.distributed import Ranks
 from s3ta.errors import UserError
-from s3ta.exact import exact_arithmetic
 from s3ta.models import count
-from s3ta.ranks import Ranks
 from s3ta.recipes import get_recipe
 from s3ta.train import ComputeConfig, TrainConfig, seeded_model
-from s3ta.train.agreement import compared
-from s3ta.train.budget import passes
-from s3ta.train.feeding import Prepared
-from s3ta.train.speed import measured_peak
+from s3ta.train.cost import passes
+from s3ta.train.precision_check import compared
+from s3ta.train.prefetch import Prepared
 from s3ta.train.step import Trainer
+from s3ta.train.throughput import measured_peak
 from timing import about
 
 BFLOAT16 = ["compute.attack_precision=bfloat16", "compute.update_precision=bfloat16"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from s3ta.models import Classifier, create_model, from_pretrained, list_models, save_pretrained
-    from s3ta.trace import Trace
+    from s3ta.types import Trace
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,7 +29,7 @@ _HOME = {
     "from_pretrained": "s3ta.models",
     "list_models": "s3ta.models",
     "save_pretrained": "s3ta.models",
-    "Trace": "s3ta.trace",
+    "Trace": "s3ta.types",
 }
 
 

@@ -29,8 +29,8 @@ from s3ta.records import is_trial
 from s3ta.report import Table, build_report, read_runs, summary_table
 from s3ta.train import is_claimed, is_finished
 from s3ta.workflow import is_evaluated
-from s3ta.workflow.checking import probing
-from s3ta.workflow.trust import read_found
+from s3ta.workflow.checks_after import probing
+from s3ta.workflow.checks_before import read_found
 
 RECIPES = ("digits/s3ta_4", "digits/resnetv2_mini_dense")
 SUITE = "digits"

@@ -25,7 +25,7 @@ from s3ta.attacks import (
     wrong_margin,
 )
 from s3ta.errors import UserError
-from s3ta.trace import Trace
+from s3ta.types import Trace
 from tests.reference.attacks import first_best, linear_optimum, margins
 from tests.reference.pgd import iterates
 

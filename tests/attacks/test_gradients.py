@@ -24,7 +24,7 @@ from s3ta.attacks import (
     straight_through,
     untargeted,
 )
-from s3ta.trace import Trace
+from s3ta.types import Trace
 from tests.reference.attacks import normal_cdf
 
 from .helpers import Linear, Ramp, names, pictures, small_s3ta

@@ -18,7 +18,7 @@ from s3ta.attacks import (
 )
 from s3ta.attacks.objectives import ranked_target
 from s3ta.errors import UserError
-from s3ta.trace import Trace
+from s3ta.types import Trace
 
 from .helpers import Linear, names, pictures
 

@@ -12,12 +12,12 @@ from s3ta.attacks import Evaluations
 from s3ta.data import ClutteredDigits
 from s3ta.demo import Contender, Passes
 from s3ta.evaluate import Pace, Settings, get_suite, stages, total
-from s3ta.evaluate.probes import cost, num_evaluations
+from s3ta.evaluate.sanity_checks import cost, num_evaluations
 from s3ta.models import Manner
-from s3ta.workflow import announcing
-from s3ta.workflow.announcing import Upcoming, seconds
-from s3ta.workflow.checking import planned_probing, probing
-from s3ta.workflow.examples import Measured
+from s3ta.workflow import cost_estimate
+from s3ta.workflow.checks_after import planned_probing, probing
+from s3ta.workflow.cost_estimate import Upcoming, seconds
+from s3ta.workflow.data import Measured
 from tests.evaluate.small import small_model
 
 QUICK = get_suite("quick")
@@ -69,16 +69,16 @@ def test_checks_take_float32_gradients_however_attacks_are_searched():
 
 
 def _announced(monkeypatch, upcoming: Upcoming, at: Pace, settings: Settings = SETTINGS) -> str:
-    monkeypatch.setattr(announcing, "pace", lambda *given, **more: at)
+    monkeypatch.setattr(cost_estimate, "pace", lambda *given, **more: at)
     measured = Measured(small_model(), ClutteredDigits("test"), list(range(100)), settings, [])
-    return announcing.announcement(measured, QUICK, announcing.Shard(), upcoming)
+    return cost_estimate.announcement(measured, QUICK, cost_estimate.Shard(), upcoming)
 
 
 def test_what_takes_moments_is_announced_as_a_few_seconds_and_what_was_tried_counts(monkeypatch):
     quick = Pace(1e-9, 1e-9, 1e-9)
-    monkeypatch.setattr(announcing, "chunk_seconds", lambda *given: {1: 0.1})
+    monkeypatch.setattr(cost_estimate, "chunk_seconds", lambda *given: {1: 0.1})
     assert "evaluations, a few seconds here" in _announced(monkeypatch, Upcoming(EVERYTHING, 0, NOTHING), quick)
-    monkeypatch.setattr(announcing, "chunk_seconds", lambda *given: {1: 9.0})
+    monkeypatch.setattr(cost_estimate, "chunk_seconds", lambda *given: {1: 9.0})
     assert "about 18 s here" in _announced(monkeypatch, Upcoming(EVERYTHING, 0, NOTHING), quick)
     assert "about 9 s here" in _announced(monkeypatch, Upcoming({3}, 0, NOTHING), quick)
 

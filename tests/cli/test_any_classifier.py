@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision import transforms
 
-from s3ta.data.imagenet import imagenet_a_wnids, imagenet_wnids
+from s3ta.data.imagenet_classes import imagenet_a_wnids, imagenet_wnids
 from s3ta.records import Ledger
 
 from .tints import (

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import save_file
 
 from s3ta import files
-from s3ta.evaluate import identity
+from s3ta.evaluate import manifest
 from s3ta.files import UnwritableError, part_use, sole_use
 from s3ta.records import Ledger
-from s3ta.workflow import measuring
+from s3ta.workflow import evaluation
 
 from .tints import (
     CLASSES,
@@ -239,7 +239,7 @@ def test_a_picture_that_is_damaged_while_the_run_goes_on_costs_nothing_that_was_
         (tmp_path / "out" / name).unlink()
     picture = tmp_path / "pictures" / (tmp_path / "out" / "examples.txt").read_text().split()[-1]
     kept = picture.read_bytes()
-    monkeypatch.setattr("s3ta.workflow.examples.unreadable", lambda *asked: [])  # it was sound when it was looked at
+    monkeypatch.setattr("s3ta.workflow.data.unreadable", lambda *asked: [])  # it was sound when it was looked at
     picture.write_bytes(kept[:60] + bytes(len(kept) - 60))  # of the same size, so that nothing else gives it away
     refused(s3ta(*run), "cannot be read as an image", picture.name)
     left = chunks(tmp_path / "out")
@@ -438,8 +438,8 @@ def test_a_ledger_in_other_words_goes_on_by_the_same_command(
     run, out = finished
     before = chunks(out)
     with monkeypatch.context() as other_version:
-        words = identity.suite_identity
-        other_version.setattr(identity, "suite_identity", lambda suite: words(suite) | {"description": "as once told"})
+        words = manifest.suite_identity
+        other_version.setattr(manifest, "suite_identity", lambda suite: words(suite) | {"description": "as once told"})
         shutil.rmtree(out)
         done(*run)
     old = contents(out)
@@ -449,7 +449,7 @@ def test_a_ledger_in_other_words_goes_on_by_the_same_command(
         lost.unlink()
         done(*run)
     else:
-        monkeypatch.setattr(measuring, "_held", lambda *_: (_ for _ in ()).throw(UnwritableError("read only")))
+        monkeypatch.setattr(evaluation, "_held", lambda *_: (_ for _ in ()).throw(UnwritableError("read only")))
         assert "everything is there already" in done(*run).stderr
     assert contents(out) == old
 

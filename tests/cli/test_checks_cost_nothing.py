@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from s3ta.files import UnwritableError, read_arrays
-from s3ta.records import Finding, Ledger, strength
-from s3ta.workflow import checking, measuring
+from s3ta.records import Finding, Ledger, checks_strength
+from s3ta.workflow import checks_after, evaluation
 
 from .tints import FEW, chunks, contents, done, refused, s3ta, write_module, write_pictures
 
@@ -130,15 +130,15 @@ def test_checks_that_raise_are_unchecked_with_the_reason_and_a_rerun_shows_the_s
     without_probes(out)
     before = chunks(out)
     with monkeypatch.context() as patch:
-        patch.setattr(checking, "probe", raising(ValueError("no such kernel")))
-        patch.setattr(strength, "converged", raising(ZeroDivisionError("division by zero")))
+        patch.setattr(checks_after, "probe", raising(ValueError("no such kernel")))
+        patch.setattr(checks_strength, "converged", raising(ZeroDivisionError("division by zero")))
         first = done(*words(out, "make", "--full-checks"))
     assert found(out)["probes"]["severity"] == "unchecked"
     assert "ValueError: no such kernel" in found(out)["probes"]["sentence"]
     assert "ZeroDivisionError" in found(out, "records")["converged"]["sentence"]
     assert found(out, "records")["clean accuracy"]["severity"] == "passed"
     with monkeypatch.context() as patch:
-        patch.setattr(checking, "probe", raising(AssertionError("asked twice")))
+        patch.setattr(checks_after, "probe", raising(AssertionError("asked twice")))
         assert done(*words(out)).stdout == first.stdout
     done(*words(out, "make", "--full-checks"))
     assert "probes" not in found(out)
@@ -149,7 +149,7 @@ def test_pictures_that_cannot_be_drawn_cost_only_themselves(out: Path, monkeypat
     whole = contents(out)
     (out / "gallery.npz").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(measuring, "gallery", raising(TypeError("Got unsupported ScalarType BFloat16")))
+        patch.setattr(evaluation, "gallery", raising(TypeError("Got unsupported ScalarType BFloat16")))
         told = done(*words(out))
     assert TABLE in told.stdout
     assert "pictures for the report could not be drawn: TypeError: Got unsupported" in told.stderr
@@ -164,7 +164,7 @@ def test_checks_that_are_interrupted_lose_nothing_and_go_on(
     whole = contents(out)
     without_probes(out)
     with monkeypatch.context() as patch:
-        patch.setattr(checking, "probe", raising(error))
+        patch.setattr(checks_after, "probe", raising(error))
         told = s3ta(*words(out, "make", "--full-checks"))
     assert told.exit_code == (130 if isinstance(error, KeyboardInterrupt) else 1)
     assert TABLE in told.stdout, "the table comes before the checks"
@@ -216,9 +216,9 @@ def test_damaged_findings_are_replaced(out: Path, stored: str) -> None:
 
 def test_findings_that_cannot_be_written_are_told(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_probes(out)
-    monkeypatch.setattr(checking, "write_found", raising(UnwritableError("Cannot write trust.json: it is locked.")))
+    monkeypatch.setattr(checks_after, "write_found", raising(UnwritableError("Cannot write trust.json: it is locked.")))
     alarm = Finding("black box", "warning", "Gradients seem to be masked.", {}, "Run --suite unmask.")
-    monkeypatch.setattr(checking, "probe", lambda *given, **more: [alarm])
+    monkeypatch.setattr(checks_after, "probe", lambda *given, **more: [alarm])
     told = done(*words(out, "make", "--full-checks"))
     assert TABLE in told.stdout
     assert "What was checked is not kept: Cannot write trust.json" in told.stderr
@@ -230,7 +230,7 @@ def test_a_finished_evaluation_is_shown_where_nothing_can_be_written(
 ) -> None:
     whole = contents(out)
     known = done(*words(out))
-    monkeypatch.setattr(measuring, "sole_use", raising(UnwritableError("Cannot write out: the disk is read-only.")))
+    monkeypatch.setattr(evaluation, "sole_use", raising(UnwritableError("Cannot write out: the disk is read-only.")))
     told = done(*words(out))
     assert told.stdout == known.stdout
     assert "nothing is added" in told.stderr
@@ -273,12 +273,12 @@ def test_the_passes_of_the_records_are_those_of_the_last_read_outs(out: Path) ->
     for row in table.to_pylist():
         key, spent = (row["example_id"], row["attack"]), (row["num_gradients"], row["num_forwards"])
         last[key] = max(last.get(key, (0, 0)), spent)
-    assert checking.num_passes(table) == sum(sum(spent) for spent in last.values())
-    assert checking.num_passes(table) >= 12 * (1 + 2 * (20 + 20))
+    assert checks_after.num_passes(table) == sum(sum(spent) for spent in last.values())
+    assert checks_after.num_passes(table) >= 12 * (1 + 2 * (20 + 20))
 
 
 def test_how_memory_was_held_is_told_and_identifies_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s3ta.memory._state", [])
+    monkeypatch.setattr("s3ta.allocator._state", [])
     done(*words(tmp_path / "out", "make", "--no-checks", "--return-memory"))
     one = Ledger.read(tmp_path / "out")
     assert one.manifest["informative"]["memory"] == "as it was: not asked to keep memory"

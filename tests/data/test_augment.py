@@ -9,8 +9,8 @@ import torch
 from s3ta.config import override
 from s3ta.data import DataConfig, open_dataset
 from s3ta.data.augment import augmented
-from s3ta.data.colour import draw_colours, recolour
-from s3ta.data.crops import Move, draw_crop_flip, draw_crop_shift, moved, moved_together
+from s3ta.data.colour_augment import draw_colours, recolour
+from s3ta.data.geometric_augment import Move, draw_crop_flip, draw_crop_shift, moved, moved_together
 from s3ta.errors import UserError
 from s3ta.streams import stream
 

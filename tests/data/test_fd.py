@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as peer
 
 from s3ta.data.augment import apply_whole, augmented_picture, draw_whole
-from s3ta.data.colour import (
+from s3ta.data.colour_augment import (
     BRIGHTNESS,
     CONTRAST,
     EIGENVECTORS,
@@ -22,7 +22,7 @@ from s3ta.data.colour import (
     grey,
     recolour,
 )
-from s3ta.data.crops import Crop, draw_fd_crop, draw_simple_crop
+from s3ta.data.geometric_augment import Crop, draw_fd_crop, draw_simple_crop
 from s3ta.data.resize import Cut, bicubic
 from s3ta.streams import stream
 

@@ -23,7 +23,7 @@ from s3ta.data import (
     preprocessing_of_view,
     with_view,
 )
-from s3ta.data.images import fit
+from s3ta.data.image_files import fit
 from s3ta.data.preprocessing import DEFAULT, described
 from s3ta.errors import UserError
 

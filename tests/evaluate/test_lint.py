@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from s3ta.data import ClutteredDigits
 from s3ta.errors import UserError
 from s3ta.evaluate.lint import KINDS, lint
-from s3ta.evaluate.lint.preparation import Rival, _is_better, _order, _order_of_some, _preparations
-from s3ta.evaluate.lint.probe import Probe
+from s3ta.evaluate.lint.harness import Probe
+from s3ta.evaluate.lint.preprocessing_and_labels import Rival, _is_better, _order, _order_of_some, _preparations
 from s3ta.models import Classifier, create_model
 from s3ta.records import Finding
 from tests.evaluate import planted

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from s3ta.data import fetch
 from s3ta.evaluate.lint import lint
-from s3ta.evaluate.lint.preparation import Rival, _best_first
+from s3ta.evaluate.lint.preprocessing_and_labels import Rival, _best_first
 from s3ta.records import Finding
 from tests.evaluate.planted import Around
 from tests.evaluate.toys import blobs

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from s3ta.evaluate.probes import num_evaluations, probe
-from tests.evaluate.test_probes import COUNT, KINDS, Templates, pictures
+from s3ta.evaluate.sanity_checks import num_evaluations, probe
+from tests.evaluate.test_sanity_checks import COUNT, KINDS, Templates, pictures
 from tests.evaluate.toys import RADIUS
 
 

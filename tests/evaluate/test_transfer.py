@@ -15,7 +15,7 @@ from s3ta.evaluate import KeptImages, NamedAttack, Suite, evaluate, transfer_sui
 from s3ta.files import read_arrays
 from s3ta.records import Ledger, scores
 from s3ta.workflow import transferred
-from s3ta.workflow.measuring import _refuse_other_data
+from s3ta.workflow.evaluation import _refuse_other_data
 from tests.evaluate.small import chunk_bytes, ignore, killed_after, rows
 from tests.evaluate.toys import SETTINGS, Pictures, answered_as_by, random_resnet
 

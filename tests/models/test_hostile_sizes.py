@@ -14,13 +14,13 @@ import torch
 from torch import nn
 
 from s3ta.errors import UserError
-from s3ta.models import containers
-from s3ta.models.inert import Reader
-from s3ta.models.reading import read_state
+from s3ta.models import state_dict_selection
+from s3ta.models.external_weights import fill
+from s3ta.models.safe_pickle import Reader
 from s3ta.models.torch_file import read_inert
-from s3ta.models.weights import fill
+from s3ta.models.weight_files import read_state
 
-from .test_weights import Small
+from .test_external_weights import Small
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
 TENSOR = (  # one of a million numbers that are all the first of its storage
@@ -175,7 +175,7 @@ def network(children, parameters=b"}"):
 
 
 def test_a_network_whose_parts_are_shared_again_and_again_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(containers, "MOST_FOR_NAMES", 1_000_000)
+    monkeypatch.setattr(state_dict_selection, "MOST_FOR_NAMES", 1_000_000)
     inner = b"cgone_module\nNet\n)\x81}(X\x08\x00\x00\x00_modules}ubq\x00"
     content = inner + b"0"
     for _ in range(26):
@@ -217,7 +217,7 @@ def test_an_index_that_lists_an_index_is_refused(tmp_path, name):
 @pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")]
 )
-@pytest.mark.parametrize("where", ["torch.load", "s3ta.models.reading.read_inert"])
+@pytest.mark.parametrize("where", ["torch.load", "s3ta.models.weight_files.read_inert"])
 def test_a_file_that_does_not_fit_the_memory_is_not_called_damaged(tmp_path, monkeypatch, error, where):
     def fail(*_, **__):
         raise error

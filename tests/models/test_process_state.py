@@ -15,7 +15,7 @@ from s3ta.attacks.gradients import autograd_gradient
 from s3ta.errors import UserError
 from s3ta.explain.gallery import look
 from s3ta.models import Classifier, Opening, open_model
-from s3ta.surroundings import process_state_kept
+from s3ta.process_state import process_state_kept
 
 CHANGES = {
     "folder": "os.chdir(os.sep)",

@@ -37,7 +37,7 @@ ATTENTION, CONTROLLER = "tests/models/test_attention.py", "tests/models/test_con
 CLOSED, DRAWS = "tests/attacks/test_closed_form.py", "tests/attacks/test_draws.py"
 LOOP, RESUME, METRICS = "tests/train/test_loop.py", "tests/train/test_resume.py", "tests/records/test_metrics.py"
 LEAVING, BUDGETS = "tests/evaluate/test_leaving.py", "tests/evaluate/test_budget.py"
-FINDINGS = "tests/records/test_findings.py"
+FINDINGS = "tests/records/test_checks.py"
 SHARDS, FOREIGN = "tests/evaluate/test_shards.py", "tests/cli/test_any_classifier.py"
 BAD, CALIBRATION = "tests/cli/test_bad_evaluations.py", "tests/records/test_calibration.py"
 INTERVALS = "tests/records/test_intervals.py"
@@ -110,7 +110,7 @@ MUTANTS = {
     ),
     # the attack
     "wrong sign of the step": Mutant(
-        "attacks/steps.py:_step",
+        "attacks/step_rules.py",
         "images + size(done) * direction(gradient)",
         "images - size(done) * direction(gradient)",
         CLOSED,
@@ -171,22 +171,22 @@ MUTANTS = {
         f"{LOOP} -k by_hand",
     ),
     "no label smoothing in the training loss": Mutant(
-        "train/learner.py:Learner.forward",
+        "train/losses.py",
         "cross_entropy(logits, labels, label_smoothing=self._label_smoothing)",
         "cross_entropy(logits, labels)",
         f"{LOOP} -k by_hand",
     ),
     "the same targets in every epoch": Mutant(
-        "train/feeding.py:_prepare",
+        "train/prefetch.py",
         'config.model.num_classes, "train", epoch)',
         'config.model.num_classes, "train", 0)',
         f"{LOOP} -k fresh",
     ),
     "the same order in every epoch": Mutant(
-        "data/order.py:_order",
+        "data/epoch_order.py",
         'stream(seed, "order", epoch)',
         'stream(seed, "order")',
-        "tests/data/test_order.py -k differs",
+        "tests/data/test_epoch_order.py -k differs",
     ),
     "checkpoint forgets the optimizer": Mutant(
         "train/checkpoint.py:load_checkpoint",
@@ -213,7 +213,7 @@ MUTANTS = {
         f"{LOOP} -k curriculum",
     ),
     "one side of TRADES held fixed": Mutant(
-        "train/learner.py:Learner.forward",
+        "train/losses.py",
         "clean_logits.log_softmax(1), reduction",
         "clean_logits.detach().log_softmax(1), reduction",
         "tests/train/test_losses.py -k slope",
@@ -225,19 +225,19 @@ MUTANTS = {
         "tests/train/test_losses.py -k groups",
     ),
     "weight perturbation on every tensor": Mutant(
-        "train/weights.py:perturbed", "if name in names and", "if", "tests/train/test_weights.py -k kernel"
+        "train/awp_and_ema.py", "if name in names and", "if", "tests/train/test_awp_and_ema.py -k kernel"
     ),
     "the last weights saved instead of their average": Mutant(
         "train/step.py:Trainer.result",
         "return self.model if self.average is None else self.average.model",
         "return self.model",
-        "tests/train/test_weights.py -k validated",
+        "tests/train/test_awp_and_ema.py -k validated",
     ),
     "recomputation moves BN a second time": Mutant(
         "models/batch_norm.py:statistics_kept",
         "norm.momentum, norm.num_batches_tracked = 0.0, None",
         "pass",
-        "tests/models/test_recompute.py",
+        "tests/models/test_activation_checkpointing.py",
     ),
     "a milestone lost to a kill": Mutant(
         "train/loop.py:_Run._resume",
@@ -252,7 +252,7 @@ MUTANTS = {
         "tests/train/test_grouping.py",
     ),
     "compared with itself": Mutant(
-        "train/agreement.py:_plain_copy",
+        "train/precision_check.py",
         "plain.vision.units_per_checkpoint = 0",
         "pass",
         "tests/train/test_compute.py -k plain_in_every",
@@ -284,22 +284,19 @@ MUTANTS = {
         "records/metrics.py:_reduce", '(by_restart["correct"] | ~by_restart["ran"])', 'by_restart["correct"]', METRICS
     ),
     "leaves when wrong at one read-out": Mutant(
-        "evaluate/standing.py:Standing.see",
+        "evaluate/early_stopping.py",
         "self._settled[seen] |= everywhere[seen]",
         "self._settled[places[done]] = True",
         f"{LEAVING} -k on_the_way",
     ),
     "leaves without having hit its target": Mutant(
-        "evaluate/standing.py:Standing.see", "((hit == 1) | (target < 0))", "(hit >= 0)", f"{LEAVING} -k not_hit"
+        "evaluate/early_stopping.py", "((hit == 1) | (target < 0))", "(hit >= 0)", f"{LEAVING} -k not_hit"
     ),
     "the next attack begins without those who left the last": Mutant(
-        "evaluate/standing.py:Standing.left_out",
-        "            self._settled[:] = False\n",
-        "",
-        f"{LEAVING} -k everybody",
+        "evaluate/early_stopping.py", "            self._settled[:] = False\n", "", f"{LEAVING} -k everybody"
     ),
     "a cascade goes on with those who fell": Mutant(
-        "evaluate/standing.py:Standing.see",
+        "evaluate/early_stopping.py",
         "self._wrong[places[last]] |= correct[last] == 0",
         "self._wrong[places[last]] |= False",
         "tests/evaluate/test_autoattack.py -k cascade_of_records",
@@ -332,13 +329,13 @@ MUTANTS = {
         "evaluate/runner.py:_run_group",
         "records(model, piece, attacked",
         "records(searcher, piece, attacked",
-        "tests/evaluate/test_search.py -k float32_eager",
+        "tests/evaluate/test_attack_precision.py -k float32_eager",
     ),
     "autocast that casts nothing": Mutant(
-        "models/manner.py:InManner.computes_lower",
+        "models/execution.py",
         'self._manner.precision == "bfloat16"',
         'self._manner.precision == "bf16"',
-        "tests/evaluate/test_search.py -k same_way",
+        "tests/evaluate/test_attack_precision.py -k same_way",
     ),
     "transferred images of another restart": Mutant(
         "evaluate/runner.py:_run_group",
@@ -347,19 +344,16 @@ MUTANTS = {
         "tests/evaluate/test_transfer.py -k own_images",
     ),
     "masked gradients pass unnoticed": Mutant(
-        "records/findings.py:_masked",
-        "if only_here - only_plain > least",
-        "if only_plain - only_here > least",
-        FINDINGS,
+        "records/checks.py", "if only_here - only_plain > least", "if only_plain - only_here > least", FINDINGS
     ),
     "an alarm by chance": Mutant(
-        "records/findings.py:_masked",
+        "records/checks.py",
         "mcnemar(only_here, only_plain) < _LEVEL:",
         "mcnemar(only_here, only_plain) <= 1:",
         FINDINGS,
     ),
     "a setting that not all attacks have is skipped": Mutant(
-        "evaluate/variants.py:_overridden",
+        "evaluate/suite_overrides.py",
         "            if has:",
         "            if has and all(having):",
         "tests/evaluate/test_suites.py -k goes_to",
@@ -384,7 +378,7 @@ MUTANTS = {
         f"{SHARDS} -k in_flight_really",
     ),
     "who is in flight alone loses its row": Mutant(
-        "evaluate/flight.py:alone",
+        "evaluate/batching.py",
         "| (place >= rows.stop)] = rows.stop - 1",
         "| (place >= rows.stop)] = 0",
         f"{SHARDS} -k in_flight",
@@ -402,37 +396,37 @@ MUTANTS = {
         f"{SHARDS} -k given_targets",
     ),
     "confidence of the label": Mutant(
-        "evaluate/verdict.py:records",
+        "evaluate/scoring.py",
         ".amax(dim=1).clamp(max=1)",
         ".gather(1, labels[:, None])[:, 0]",
         f"{FOREIGN} -k two_hundred",
     ),
     "outputs chosen after the softmax": Mutant(
-        "models/card.py:Classifier._chosen",
+        "models/info.py",
         "else logits[..., self._outputs]",
         "else logits.softmax(dim=-1)[..., self._outputs]",
         f"{FOREIGN} -k two_hundred",
     ),
     "outputs in another order": Mutant(
-        "models/card.py:Classifier.__init__",
+        "models/info.py",
         "torch.tensor(list(outputs), dtype=torch.long)",
         "torch.tensor(sorted(outputs), dtype=torch.long)",
         f"{FOREIGN} -k matched_by_name",
     ),
     "channels are not turned round": Mutant(
-        "models/card.py:Classifier._prepared",
+        "models/info.py",
         'images.flip(1) if self.channel_order == "bgr" else images',
         "images",
         f"{FOREIGN} -k order_of_channels",
     ),
     "mean and deviation exchanged": Mutant(
-        "models/card.py:Classifier.__init__",
+        "models/info.py",
         "Normalize(tuple(mean or (0.0,)), tuple(std or (1.0,)))",
         "Normalize(tuple(std or (1.0,)), tuple(mean or (0.0,)))",
         f"{FOREIGN} -k order_of_channels",
     ),
     "ids in the order of the data": Mutant(
-        "workflow/examples.py:_chosen",
+        "workflow/data.py",
         "return positions[: wanted.num_examples]",
         "return sorted(positions)[: wanted.num_examples]",
         f"{FOREIGN} -k ids_of_a_file",
@@ -444,19 +438,19 @@ MUTANTS = {
         "tests/data/test_preprocessing.py -k torchvisions_pixels",
     ),
     "weights that are too many pass": Mutant(
-        "models/surplus.py:explained",
+        "models/extra_keys.py",
         'if strange := kinds.get("strange"):',
         'if (strange := kinds.get("strange")) and not prefix:',
         f"{BAD} -k weights_that_are_none",
     ),
     "what cannot be read is counted": Mutant(
-        "workflow/examples.py:_readable",
+        "workflow/data.py",
         "return [place for place in positions if place not in gone], [",
         "return [place if place not in gone else min(set(positions) - gone) for place in positions], [",
         f"{BAD} -k damaged_picture_in",
     ),
     "strict about nothing": Mutant(
-        "workflow/trust.py:look_over", "(strict and one.kind != UNREADABLE)", "False", f"{BAD} -k strict_stops"
+        "workflow/checks_before.py", "(strict and one.kind != UNREADABLE)", "False", f"{BAD} -k strict_stops"
     ),
     "the last image in place of the worst": Mutant(
         "workflow/export.py:_worst",
@@ -465,16 +459,16 @@ MUTANTS = {
         "tests/cli/test_export.py -k worst",
     ),
     "class folders of numbers in the order of text": Mutant(
-        "data/classes.py:count_as_numbers",
+        "data/class_matching.py",
         "order = sorted(dataset.classes, key=int)",
         "order = sorted(dataset.classes)",
-        "tests/data/test_classes.py -k counted_as_numbers",
+        "tests/data/test_class_matching.py -k counted_as_numbers",
     ),
     "hidden folders are entered": Mutant(
-        "data/listing.py:leave_out",
+        "data/folder_listing.py",
         'if not (system or entry.name.startswith(".")):',
         "if not system:",
-        "tests/data/test_listing.py -k left_out_and_counted",
+        "tests/data/test_folder_listing.py -k left_out_and_counted",
     ),
     "numbers in a list of targets are places first": Mutant(
         "data/targets.py:_number",
@@ -508,16 +502,16 @@ MUTANTS = {
         INTERVALS,
     ),
     "the lint leaves the model in eval mode": Mutant(
-        "evaluate/lint/probe.py:as_found",
+        "evaluate/lint/harness.py",
         "module.training = training",
         "module.training = False",
         "tests/evaluate/test_lint.py -k as_they_were",
     ),
     "probes at twice the radius": Mutant(
-        "evaluate/probes.py:probe",
+        "evaluate/sanity_checks.py",
         "labels[right], kept, radius, seed)",
         "labels[right], kept, 2 * radius, seed)",
-        "tests/evaluate/test_probes.py -k closed_form",
+        "tests/evaluate/test_sanity_checks.py -k closed_form",
     ),
     "probes beyond the box": Mutant(
         "attacks/gradients.py:spsa.estimate",
@@ -526,7 +520,7 @@ MUTANTS = {
         "tests/attacks/test_gradients.py -k asserts_its_input_range",
     ),
     "experiments for a quarter of the passes": Mutant(
-        "workflow/checking.py:_SHARE", "_SHARE = 5", "_SHARE = 4", "tests/cli/test_announcements.py -k fifth"
+        "workflow/checks_after.py", "_SHARE = 5", "_SHARE = 4", "tests/cli/test_announcements.py -k fifth"
     ),
     "chunks in place of passes": Mutant(
         "demo.py:Passes.of", "stage.cost.total * examples", "1", "tests/cli/test_announcements.py -k what_is_slow"

@@ -12,7 +12,7 @@ from s3ta.config import describe, to_json
 from s3ta.data import steps_per_epoch
 from s3ta.models import build_model
 from s3ta.recipes import RECIPES, get_recipe
-from s3ta.report.paper import PAPER
+from s3ta.report.paper_tables import PAPER
 from s3ta.train.optimizer import decayed
 from s3ta.train.schedule import attack_at, glimpses_at, learning_rate
 

@@ -13,7 +13,7 @@ from s3ta.errors import UserError
 from s3ta.models import from_pretrained, model_config
 from s3ta.recipes import RECIPES, get_recipe, tiny
 from s3ta.train import TrainConfig
-from s3ta.train.budget import HARDWARE, gpu_hours
+from s3ta.train.cost import HARDWARE, gpu_hours
 from s3ta.workflow import Place, train_run
 
 

@@ -10,12 +10,12 @@ import pytest
 
 from s3ta.records import Score
 from s3ta.report import read_run, summary
+from s3ta.report.attack_text import ball_text
+from s3ta.report.comparison import compare
 from s3ta.report.figures import forest_figure
-from s3ta.report.pairs import compare
-from s3ta.report.runs import read_runs
+from s3ta.report.headline import verdict
+from s3ta.report.load_runs import read_runs
 from s3ta.report.tables import bounds, full_table, success_text, top1_text
-from s3ta.report.verdict import verdict
-from s3ta.report.words import ball_text
 
 from .synthetic import make_run, make_worst_case
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from s3ta.cli import app
 from s3ta.errors import UserError
 from s3ta.report import build_report
-from s3ta.report.runs import without_paths
+from s3ta.report.load_runs import without_paths
 
 from .synthetic import ATTACKS, change_json, make_gallery, make_run
 
@@ -147,9 +147,9 @@ def test_a_model_against_its_twin_is_undecided(tmp_path):
 def test_measures_that_disagree_leave_no_winner(tmp_path):
     """More often right, yet more often hit: no winner under the targeted attack."""
     from s3ta.records import CLEAN, PairedCounts
-    from s3ta.report.pairs import compare
-    from s3ta.report.runs import read_runs
-    from s3ta.report.verdict import verdict
+    from s3ta.report.comparison import compare
+    from s3ta.report.headline import verdict
+    from s3ta.report.load_runs import read_runs
 
     runs = read_runs(
         [

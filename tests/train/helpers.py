@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file
 
 from s3ta.attacks import PGDConfig
+from s3ta.distributed import Ranks
 from s3ta.models import ResNetConfig, S3TAConfig, VisionConfig
-from s3ta.ranks import Ranks
 from s3ta.streams import stream
 from s3ta.train import OptimizerConfig, ScheduleConfig, TrainConfig, seeded_model, train
-from s3ta.train.feeding import prepared
+from s3ta.train.prefetch import prepared
 from s3ta.train.step import Trainer
 
 CPU = torch.device("cpu")
@@ -79,7 +79,7 @@ def curve(folder):
     ]
 
 
-def losses(folder):
+def logged_losses(folder):
     return [line["loss"] for line in map(json.loads, curve(folder)) if line["kind"] == "train"]
 
 

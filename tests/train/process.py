@@ -23,12 +23,12 @@ from typer.testing import CliRunner
 from s3ta.attacks import NotFiniteError
 from s3ta.cli import app
 from s3ta.config import config_hash
+from s3ta.determinism import exact_arithmetic
+from s3ta.distributed import Ranks, ranks
 from s3ta.errors import UserError
-from s3ta.exact import exact_arithmetic
-from s3ta.ranks import Ranks, ranks
 from s3ta.train import TrainConfig, step, train
-from s3ta.train.feeding import Prepared, prepared
 from s3ta.train.loop import seeded_model
+from s3ta.train.prefetch import Prepared, prepared
 from s3ta.train.step import Trainer
 
 from .helpers import CPU, Crash, Pictures, crash_at, recipe, silent

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from s3ta.attacks.config import AdamConfig
-from s3ta.ranks import Ranks
+from s3ta.distributed import Ranks
 from s3ta.train import step as step_module
 from s3ta.train.config import ScheduleConfig, TrainConfig
 from s3ta.train.schedule import attack_at
 from s3ta.train.step import Trainer
 from tests.attacks.table import IN_THE_LOOP
 
-from .helpers import CPU, Crash, Pictures, crash_at, curve, losses, recipe, run, same_run, stepping
+from .helpers import CPU, Crash, Pictures, crash_at, curve, logged_losses, recipe, run, same_run, stepping
 
 ADAM = AdamConfig(radius=0.1, num_attack_steps=3, learning_rates=((0, 0.05), (2, 0.01)), random_start_prob=0.8)
 TRAINED = ["l2", "margin", "all glimpses", "more glimpses", "eot", "divergence", "drawn", "steered onto"]
@@ -39,7 +39,7 @@ def test_any_attack_trains_validates_and_resumes(tmp_path, name):
     same_run(tmp_path / "whole", tmp_path / "crashed")
     radii = [line["radius"] for line in map(json.loads, curve(tmp_path / "whole")) if line["kind"] == "train"]
     assert radii == pytest.approx([config.attack.radius * share for share in (0.5, 1, 1, 1, 1)])
-    assert len({*losses(tmp_path / "whole")}) == 5
+    assert len({*logged_losses(tmp_path / "whole")}) == 5
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -132,7 +132,7 @@ def test_x39_the_attack_never_calls_what_processes_share(wrapped):
 
 def test_x39_neither_does_validation(wrapped, tmp_path):
     trainer, _ = wrapped(recipe(batch_size=8))
-    from s3ta.train.validate import validate
+    from s3ta.train.validation import validate
 
     validate(trainer.result, Pictures(6, "validation"), trainer.config.attack, 0, 3)
     assert trainer.learner.calls == []

@@ -9,15 +9,15 @@ import torch
 from s3ta.errors import UserError
 from s3ta.models import InManner
 from s3ta.models.batch_norm import statistics_kept
-from s3ta.train import ComputeConfig, agreement, loop
-from s3ta.train.agreement import Agreement, compared, is_plain
+from s3ta.train import ComputeConfig, loop, precision_check
+from s3ta.train.precision_check import Agreement, compared, is_plain
 
 from .helpers import (
     Crash,
     Pictures,
     crash_at,
     curve,
-    losses,
+    logged_losses,
     noisy,
     recipe,
     run,
@@ -48,10 +48,10 @@ def test_a_healthy_option_is_logged_before_the_first_step_and_changes_no_weight(
     assert line["logits"] < 1e-5
     assert line["predictions"] == 1
     assert line["update"] > 0.999
-    monkeypatch.setattr(agreement, "compared", lambda *_: FINE)
+    monkeypatch.setattr(precision_check, "compared", lambda *_: FINE)
     run(_computed(LAST), tmp_path / "unchecked")
     assert weights(tmp_path / "checked") == weights(tmp_path / "unchecked")
-    assert losses(tmp_path / "checked") == losses(tmp_path / "unchecked")
+    assert logged_losses(tmp_path / "checked") == logged_losses(tmp_path / "unchecked")
 
 
 @pytest.mark.parametrize("trained", [False, True])
@@ -73,7 +73,7 @@ def test_the_comparison_leaves_weights_averages_gradients_and_mode_alone(trained
 def test_it_compares_with_a_copy_that_is_plain_in_every_respect(monkeypatch):
     config = _computed({"units_per_checkpoint": 1, "channels_last": True})
     (trainer, batch), seen = stepping(config, double=False), []
-    real = agreement._plain_copy
+    real = precision_check._plain_copy
 
     def copied(model):
         plain = real(model)
@@ -82,7 +82,7 @@ def test_it_compares_with_a_copy_that_is_plain_in_every_respect(monkeypatch):
         plain.vision.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].is_contiguous()))
         return plain
 
-    monkeypatch.setattr(agreement, "_plain_copy", copied)
+    monkeypatch.setattr(precision_check, "_plain_copy", copied)
     compared(trainer, batch.clean, batch.labels, None)
     assert seen[0] == (True, 0)
     assert seen[1:] == [True] * 3  # answers, input gradient, weight gradient
@@ -116,7 +116,7 @@ def test_figures_are_those_written_out():
 
 
 def test_plain_float32_is_not_compared(tmp_path, monkeypatch):
-    monkeypatch.setattr(agreement, "compared", None)
+    monkeypatch.setattr(precision_check, "compared", None)
     run(recipe(compute={"fused_optimizer": True, "attack_batch": 2}), tmp_path)
     assert not _lines(tmp_path)
 
@@ -187,7 +187,7 @@ def test_who_insists_trains_all_the_same(tmp_path, broken):
     (line,) = _lines(tmp_path)
     assert line["logits"] > 0.01
     assert line["agrees"] is False
-    assert len(losses(tmp_path)) == 7
+    assert len(logged_losses(tmp_path)) == 7
 
 
 @pytest.mark.parametrize(
@@ -219,10 +219,12 @@ def _agreeing_from(step, monkeypatch):
     real = loop._Run._check
 
     def check(self, batch):
-        monkeypatch.setattr(agreement, "compared", lambda *_: FINE if batch.step >= step else FINE._replace(signs=0.5))
+        monkeypatch.setattr(
+            precision_check, "compared", lambda *_: FINE if batch.step >= step else FINE._replace(signs=0.5)
+        )
         return real(self, batch)
 
-    monkeypatch.setattr(agreement, "RETRY", 2)
+    monkeypatch.setattr(precision_check, "RETRY", 2)
     monkeypatch.setattr(loop._Run, "_check", check)
 
 
@@ -235,7 +237,7 @@ def test_bfloat16_waits_until_it_agrees_and_says_so(tmp_path, monkeypatch):
         (2, False),
         (4, True),
     ]
-    plain, lower = losses(tmp_path / "plain"), losses(tmp_path / "lower")
+    plain, lower = logged_losses(tmp_path / "plain"), logged_losses(tmp_path / "lower")
     assert lower[:4] == plain[:4]
     assert lower[4] != plain[4]
     assert lower == pytest.approx(plain, abs=0.05)
@@ -249,28 +251,28 @@ def test_a_resumed_run_knows_whether_bfloat16_had_begun(tmp_path, monkeypatch, a
     with pytest.raises(Crash):
         run(config, tmp_path / "crashed", crash_at(at))
     run(config, tmp_path / "crashed")
-    assert losses(tmp_path / "crashed") == losses(tmp_path / "whole")
+    assert logged_losses(tmp_path / "crashed") == logged_losses(tmp_path / "whole")
     assert weights(tmp_path / "crashed") == weights(tmp_path / "whole")
 
 
 def test_a_broken_bfloat16_is_never_used(tmp_path, broken, monkeypatch):
     run(_computed({}, model="resnet"), tmp_path / "plain")
     broken("turned in bfloat16")
-    monkeypatch.setattr(agreement, "RETRY", 3)
+    monkeypatch.setattr(precision_check, "RETRY", 3)
     run(_computed(LOWER, model="resnet"), tmp_path / "lower")
     assert [(line["step"], line["agrees"]) for line in _lines(tmp_path / "lower")] == [
         (0, False),
         (3, False),
         (6, False),
     ]
-    assert losses(tmp_path / "lower") == losses(tmp_path / "plain")
+    assert logged_losses(tmp_path / "lower") == logged_losses(tmp_path / "plain")
     assert weights(tmp_path / "lower") == weights(tmp_path / "plain")
 
 
 def test_who_insists_has_bfloat16_from_the_first_step(tmp_path):
     run(_computed({}), tmp_path / "plain")
     run(_computed(LOWER | {"must_agree": False}), tmp_path / "lower")
-    plain, lower = losses(tmp_path / "plain"), losses(tmp_path / "lower")
+    plain, lower = logged_losses(tmp_path / "plain"), logged_losses(tmp_path / "lower")
     assert lower[0] != plain[0]
     assert lower == pytest.approx(plain, abs=0.05)
 
@@ -303,7 +305,7 @@ def test_every_option_trains_and_resumes_to_the_same_last_bit(tmp_path, option, 
 def test_options_of_float32_give_the_losses_of_plain_float32(tmp_path, option):
     run(_computed({}), tmp_path / "plain")
     run(_computed(OPTIONS[option]), tmp_path / "option")
-    assert losses(tmp_path / "option") == pytest.approx(losses(tmp_path / "plain"), abs=1e-4)
+    assert logged_losses(tmp_path / "option") == pytest.approx(logged_losses(tmp_path / "plain"), abs=1e-4)
 
 
 @pytest.mark.slow
@@ -312,7 +314,7 @@ def test_options_of_float32_give_the_losses_of_plain_float32(tmp_path, option):
 def test_compiled_training_agrees_with_plain(tmp_path, model):
     run(_computed({}, model=model), tmp_path / "plain")
     run(_computed({"compiled": True}, model=model), tmp_path / "compiled")
-    assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), abs=1e-3)
+    assert logged_losses(tmp_path / "compiled") == pytest.approx(logged_losses(tmp_path / "plain"), abs=1e-3)
     (line,) = _lines(tmp_path / "compiled")
     assert line["agrees"]
 

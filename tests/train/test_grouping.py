@@ -6,7 +6,7 @@ from s3ta.config import override
 from s3ta.errors import UserError
 from s3ta.recipes import get_recipe
 from s3ta.train import grouping
-from s3ta.train.validate import spread
+from s3ta.train.validation import spread
 
 from .helpers import recipe
 

@@ -13,12 +13,12 @@ from s3ta.attacks import draw_start, draw_targets
 from s3ta.data import position
 from s3ta.errors import UserError
 from s3ta.models import build_model, from_pretrained
-from s3ta.train import feeding, learner, loop, seeded_model
+from s3ta.train import loop, losses, prefetch, seeded_model
 from s3ta.train import step as step_module
-from s3ta.train.validate import validate
+from s3ta.train.validation import validate
 from tests.reference.pgd import iterates
 
-from .helpers import Pictures, curve, losses, recipe, run, snapshot
+from .helpers import Pictures, curve, logged_losses, recipe, run, snapshot
 
 
 def _buffers(model):
@@ -65,8 +65,8 @@ class Spy:
         monkeypatch.setattr(loop, "seeded_model", model)
         monkeypatch.setattr(step_module, "run_attack", run_attack)
         monkeypatch.setattr(step_module, "build_optimizer", optimizer)
-        monkeypatch.setattr(feeding, "draw_targets", drawn("target", draw_targets))
-        monkeypatch.setattr(feeding, "draw_start", drawn("start", draw_start))
+        monkeypatch.setattr(prefetch, "draw_targets", drawn("target", draw_targets))
+        monkeypatch.setattr(prefetch, "draw_start", drawn("start", draw_start))
 
     def _see(self, module, inputs):
         self.passes.append(
@@ -97,12 +97,12 @@ def test_the_loss_sees_the_attacked_images_and_nothing_else(tmp_path, monkeypatc
 
 def test_smoothing_is_in_the_training_loss_and_not_in_the_attack(tmp_path, monkeypatch):
     kept = []
-    real = learner.final_logits
-    monkeypatch.setattr(learner, "final_logits", lambda outputs: kept.append(real(outputs)) or kept[-1])
+    real = losses.final_logits
+    monkeypatch.setattr(losses, "final_logits", lambda outputs: kept.append(real(outputs)) or kept[-1])
     with monkeypatch.context() as patch:
         spy = Spy(patch)
         run(recipe(label_smoothing=0.3), tmp_path)
-    for logits, (_, labels, _, _), logged in zip(kept, spy.attacks, losses(tmp_path), strict=True):
+    for logits, (_, labels, _, _), logged in zip(kept, spy.attacks, logged_losses(tmp_path), strict=True):
         logs = logits.double().log_softmax(1)
         expected = -(0.7 * logs.gather(1, labels[:, None])[:, 0] + 0.3 * logs.mean(1)).mean()
         assert logged == pytest.approx(expected.item(), abs=1e-5)
@@ -111,7 +111,7 @@ def test_smoothing_is_in_the_training_loss_and_not_in_the_attack(tmp_path, monke
     assert torch.equal(
         second.attacks[0][3], spy.attacks[0][3]
     )  # the first attack, before any update, does not know of it
-    assert losses(other)[0] != losses(tmp_path)[0]
+    assert logged_losses(other)[0] != logged_losses(tmp_path)[0]
 
 
 @pytest.mark.parametrize("model", ["s3ta", "resnet"])
@@ -302,14 +302,14 @@ def test_training_equals_a_loop_written_by_hand(tmp_path, monkeypatch, model, ob
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path, monkeypatch):
     config = recipe(checkpoint_every=2)
     run(config, tmp_path / "whole")
-    real, calls = learner.final_logits, []
+    real, calls = losses.final_logits, []
 
     def poisoned(outputs):
         calls.append(1)
         return real(outputs) * (float("nan") if len(calls) == 4 else 1)
 
     with monkeypatch.context() as patch:
-        patch.setattr(learner, "final_logits", poisoned)
+        patch.setattr(losses, "final_logits", poisoned)
         with pytest.raises(UserError, match=r"The loss is nan at training step 3: .*lower optimizer\.learning_rate"):
             run(config, tmp_path / "stopped")
     assert not (tmp_path / "stopped/model").exists()
@@ -329,14 +329,14 @@ def test_a_learning_rate_that_explodes_is_told(tmp_path):
 
 
 def test_a_gradient_that_is_not_finite_ruins_no_checkpoint(tmp_path, monkeypatch):
-    real, calls = learner.final_logits, []
+    real, calls = losses.final_logits, []
 
     def poisoned(outputs):
         calls.append(1)
         logits = real(outputs)
         return logits + (logits * 0).sqrt() if len(calls) == 3 else logits  # value 0, gradient 0 * inf = NaN
 
-    monkeypatch.setattr(learner, "final_logits", poisoned)
+    monkeypatch.setattr(losses, "final_logits", poisoned)
     with pytest.raises(UserError):
         run(recipe(checkpoint_every=1), tmp_path)
     from safetensors.torch import load_file
@@ -375,14 +375,16 @@ def test_a_thread_other_than_the_main_one_may_train(tmp_path):
     worker.start()
     worker.join()
     assert len(done) == 1
-    assert len(losses(tmp_path)) == 7
+    assert len(logged_losses(tmp_path)) == 7
 
 
 def test_log_lines_average_what_lies_between_them(tmp_path):
     run(recipe(log_every=1), tmp_path / "each")
     run(recipe(log_every=3), tmp_path / "third")
-    each = losses(tmp_path / "each")
-    assert losses(tmp_path / "third") == pytest.approx([np.mean(each[:3]), np.mean(each[3:6]), each[6]], rel=1e-9)
+    each = logged_losses(tmp_path / "each")
+    assert logged_losses(tmp_path / "third") == pytest.approx(
+        [np.mean(each[:3]), np.mean(each[3:6]), each[6]], rel=1e-9
+    )
     lines = [json.loads(line) for line in curve(tmp_path / "third")]
     assert [(line["kind"], line["step"]) for line in lines] == [
         ("train", 3),
@@ -420,6 +422,6 @@ def test_golden_losses(tmp_path):
     # Eight steps on the CPU, pinned. The tolerance covers other processors' and torch versions' rounding, which the signs of
     # the attack can enlarge; any change of order, draws, initialisation, loss or update is larger.
     run(recipe(schedule={"num_train_steps": 8}, validate_every=99), tmp_path)
-    assert losses(tmp_path) == pytest.approx(
+    assert logged_losses(tmp_path) == pytest.approx(
         [1.603654, 1.64139, 1.588003, 1.624045, 1.624906, 1.619049, 1.608218, 1.594625], abs=1e-4
     )

@@ -9,9 +9,22 @@ import torch
 
 from s3ta.models import build_model
 from s3ta.train import AdversarialLoss, TradesLoss, seeded_model
-from s3ta.train.learner import Learner
+from s3ta.train.losses import Learner
 
-from .helpers import PLAIN, Pictures, curve, losses, moved, noisy, recipe, run, same, same_run, state_of, stepping
+from .helpers import (
+    PLAIN,
+    Pictures,
+    curve,
+    logged_losses,
+    moved,
+    noisy,
+    recipe,
+    run,
+    same,
+    same_run,
+    state_of,
+    stepping,
+)
 
 GROUPS = {"batch_size": 16, "batch_norm": {"group": 4}, "optimizer": PLAIN, "label_smoothing": 0.1}
 
@@ -117,9 +130,9 @@ def test_trades_trains_end_to_end_and_its_attack_has_no_targets(tmp_path):
     trained = run(config, tmp_path)
     counted = {int(b) for name, b in trained.named_buffers() if name.endswith("num_batches_tracked")}
     assert counted == {14}  # clean and attacked images in each of 7 steps
-    assert len(losses(tmp_path)) == 7
+    assert len(logged_losses(tmp_path)) == 7
     run(recipe(attack={"objective": "divergence", "random_start_prob": 1.0}), tmp_path / "other")
-    assert losses(tmp_path / "other") != losses(tmp_path)
+    assert logged_losses(tmp_path / "other") != logged_losses(tmp_path)
 
 
 # --- BN groups -----------------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from s3ta.config import to_json
 from s3ta.models import from_pretrained
 from s3ta.train import loop
-from s3ta.train import run as run_module
-from s3ta.train.run import claim, milestones, read_recipe
+from s3ta.train import run_folder as run_module
+from s3ta.train.run_folder import claim, milestones, read_recipe
 
 from .helpers import Crash, Pictures, crash_at, curve, recipe, run, same_run, snapshot, weights
 

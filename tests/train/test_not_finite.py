@@ -5,36 +5,36 @@ import torch
 from safetensors.torch import load_file
 
 from s3ta.errors import UserError
-from s3ta.train import learner, loop, seeded_model
+from s3ta.train import loop, losses, seeded_model
 from s3ta.train.step import DivergedError
 
-from .helpers import losses, noisy, recipe, run, same_run, state_of, stepping
+from .helpers import logged_losses, noisy, recipe, run, same_run, state_of, stepping
 
 STEP = 4
 
 
 def _loss(monkeypatch):
     """NaN logits in the update of that step."""
-    real, calls = learner.final_logits, []
+    real, calls = losses.final_logits, []
 
     def poisoned(outputs):
         calls.append(1)
         return real(outputs) * (float("nan") if len(calls) == STEP + 1 else 1)
 
-    monkeypatch.setattr(learner, "final_logits", poisoned)
+    monkeypatch.setattr(losses, "final_logits", poisoned)
     return f"The loss is nan at training step {STEP}"
 
 
 def _gradient(monkeypatch):
     """The loss is right, its gradient NaN."""
-    real, calls = learner.final_logits, []
+    real, calls = losses.final_logits, []
 
     def poisoned(outputs):
         calls.append(1)
         logits = real(outputs)
         return logits + (logits * 0).sqrt() if len(calls) == STEP + 1 else logits  # value 0, gradient 0 * inf
 
-    monkeypatch.setattr(learner, "final_logits", poisoned)
+    monkeypatch.setattr(losses, "final_logits", poisoned)
     return f"The gradient's norm is nan at training step {STEP}"
 
 
@@ -69,7 +69,7 @@ def test_the_run_stops_with_one_sentence_and_goes_on_from_the_last_good_state(tm
     assert "lower optimizer.learning_rate or with optimizer.clip_norm" in said
     assert str(folder / "checkpoint.safetensors") in said
     assert "\n" not in said
-    assert len(losses(folder)) == STEP
+    assert len(logged_losses(folder)) == STEP
     assert not (folder / "model").exists()
     kept = load_file(folder / "checkpoint.safetensors")
     assert all(value.isfinite().all() for value in kept.values() if value.is_floating_point())

@@ -20,13 +20,13 @@ from safetensors.torch import load_file
 
 from s3ta.config import config_hash, override, to_json
 from s3ta.data import DataConfig, open_dataset, position
+from s3ta.distributed import Ranks
 from s3ta.files import read_lines, sole_use
-from s3ta.ranks import Ranks
 from s3ta.recipes import get_recipe, tiny
 from s3ta.train import is_finished
 from s3ta.train.checkpoint import buffers_of
 from s3ta.train.loop import seeded_model
-from s3ta.train.run import claim
+from s3ta.train.run_folder import claim
 from s3ta.train.step import Trainer
 from tests.processes import PATIENCE, free_port, together
 

@@ -1,8 +1,7 @@
 """Attacks: (callable, images, labels) -> adversarial images. Read `s3ta.attacks.loop` first; no model class is named here."""
 
 from s3ta.attacks.attack import AttackConfig, draw_start, run_attack, threat_of
-from s3ta.attacks.auto import AutoAttackConfig, auto_attack
-from s3ta.attacks.checks import NotFiniteError
+from s3ta.attacks.autoattack import AutoAttackConfig, auto_attack
 from s3ta.attacks.config import (
     SPSA,
     AdamConfig,
@@ -17,6 +16,7 @@ from s3ta.attacks.config import (
 from s3ta.attacks.cost import Evaluations, evaluations
 from s3ta.attacks.draws import Draw, draw_targets, random_target, start_noise
 from s3ta.attacks.frozen import frozen, random_state
+from s3ta.attacks.glimpse_objectives import all_glimpses, mixed, one_glimpse, steer_away, steer_onto
 from s3ta.attacks.gradients import (
     Ascent,
     GradientSource,
@@ -26,7 +26,7 @@ from s3ta.attacks.gradients import (
     spsa,
     straight_through,
 )
-from s3ta.attacks.linearity import Linearity, Tangent, local_linearity, tangent
+from s3ta.attacks.local_linearity import Linearity, Tangent, local_linearity, tangent
 from s3ta.attacks.loop import Attacked, perturb
 from s3ta.attacks.objectives import (
     Objective,
@@ -38,9 +38,9 @@ from s3ta.attacks.objectives import (
     untargeted,
     wrong_margin,
 )
-from s3ta.attacks.sequence import all_glimpses, mixed, one_glimpse, steer_away, steer_onto
-from s3ta.attacks.steps import StepRule, adam_step, annealed, l2_step, sign_step, with_momentum
+from s3ta.attacks.step_rules import StepRule, adam_step, annealed, l2_step, sign_step, with_momentum
 from s3ta.attacks.threat import L2, Linf, Threat
+from s3ta.attacks.validation import NotFiniteError
 
 __all__ = [
     "L2",

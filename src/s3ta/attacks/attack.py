@@ -11,14 +11,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from s3ta.attacks import sequence, steps
-from s3ta.attacks.auto import AutoAttackConfig, auto_attack
-from s3ta.attacks.checks import LOW_PRECISION, check_examples, check_whole, watched
+from s3ta.attack_plausibility import ImplausibleSettingsWarning, implausible
+from s3ta.attacks import glimpse_objectives, step_rules
+from s3ta.attacks.autoattack import AutoAttackConfig, auto_attack
 from s3ta.attacks.config import SPSA, AdamConfig, Exact, LoopConfig, PGDConfig
 from s3ta.attacks.draws import Draw, start_noise
 from s3ta.attacks.frozen import frozen, random_state, unwrapped
 from s3ta.attacks.gradients import GradientSource, autograd_gradient, expectation, jitter, spsa, straight_through
 from s3ta.attacks.loop import Attacked, perturb
+from s3ta.attacks.masks import region_mask
 from s3ta.attacks.objectives import (
     Objective,
     Outputs,
@@ -30,12 +31,11 @@ from s3ta.attacks.objectives import (
     targeted,
     untargeted,
 )
-from s3ta.attacks.regions import region_mask
 from s3ta.attacks.threat import L2, Linf, Threat, whole
+from s3ta.attacks.validation import LOW_PRECISION, check_examples, check_whole, watched
 from s3ta.errors import UserError
-from s3ta.plausibility import ImplausibleSettingsWarning, implausible
 from s3ta.streams import stream
-from s3ta.trace import Images, Labels, Trace
+from s3ta.types import Images, Labels, Trace
 
 LoopAttack: TypeAlias = PGDConfig | AdamConfig
 AttackConfig = Annotated[PGDConfig | AdamConfig | AutoAttackConfig, Field(discriminator="kind")]
@@ -190,26 +190,26 @@ def _objective(
     else:
         objective = untargeted(labels, config.loss)
     if config.glimpses == "all":
-        objective = sequence.all_glimpses(objective)
+        objective = glimpse_objectives.all_glimpses(objective)
     elif config.glimpses == "each":
-        objective = sequence.one_glimpse(objective, restart)
+        objective = glimpse_objectives.one_glimpse(objective, restart)
     if config.steering is not None:
         if config.steering.towards == "away":
             assert outputs is not None
-            steering = sequence.steer_away(sequence.trace_of(outputs).attention)
+            steering = glimpse_objectives.steer_away(glimpse_objectives.trace_of(outputs).attention)
         else:
             assert config.steering.region is not None
-            steering = sequence.steer_onto(region_mask(config.steering.region, clean, draw))
-        objective = sequence.mixed(objective, steering, config.steering.weight)
+            steering = glimpse_objectives.steer_onto(region_mask(config.steering.region, clean, draw))
+        objective = glimpse_objectives.mixed(objective, steering, config.steering.weight)
     return objective
 
 
-def _step_rule(config: LoopAttack) -> steps.StepRule:
+def _step_rule(config: LoopAttack) -> step_rules.StepRule:
     if isinstance(config, AdamConfig):
-        return steps.adam_step(config.learning_rates, config.beta1, config.beta2, config.epsilon)
-    size = steps.annealed(config.step_size, config.num_attack_steps, config.annealing)
-    rule = steps.l2_step(size) if config.norm == "l2" else steps.sign_step(size)
-    return steps.with_momentum(rule, config.momentum) if config.momentum else rule
+        return step_rules.adam_step(config.learning_rates, config.beta1, config.beta2, config.epsilon)
+    size = step_rules.annealed(config.step_size, config.num_attack_steps, config.annealing)
+    rule = step_rules.l2_step(size) if config.norm == "l2" else step_rules.sign_step(size)
+    return step_rules.with_momentum(rule, config.momentum) if config.momentum else rule
 
 
 def _gradient(config: LoopAttack, draw: Draw | None, mask: Tensor | None) -> GradientSource:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from s3ta.attacks.objectives import Loss
-from s3ta.attacks.steps import Annealing
+from s3ta.attacks.step_rules import Annealing
 from s3ta.config import Config, parse_radius
 
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from s3ta.attacks.auto import AutoAttackConfig
+from s3ta.attacks.autoattack import AutoAttackConfig
 from s3ta.attacks.config import SPSA, AdamConfig, PGDConfig
 
 

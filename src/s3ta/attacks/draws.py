@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from s3ta.errors import UserError
 from s3ta.streams import stream
-from s3ta.trace import Labels
+from s3ta.types import Labels
 
 
 class Draw(NamedTuple):

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from s3ta.attacks.objectives import OutputsFn
-from s3ta.guard import plain_generators, set_mode
+from s3ta.foreign_code import plain_generators, set_mode
 
 
 def module_of(function: object) -> nn.Module | None:

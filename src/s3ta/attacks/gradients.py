@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from s3ta.attacks.checks import refuse_inference_mode
 from s3ta.attacks.draws import Draw
 from s3ta.attacks.frozen import random_state
 from s3ta.attacks.objectives import Objective, Outputs, OutputsFn
-from s3ta.guard import guarded
+from s3ta.attacks.validation import refuse_inference_mode
+from s3ta.foreign_code import guarded
 from s3ta.streams import stream
-from s3ta.trace import Images, Trace
+from s3ta.types import Images, Trace
 
 
 class Ascent(NamedTuple):

@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from s3ta.attacks.checks import NotFiniteError, check_images
 from s3ta.attacks.frozen import frozen
 from s3ta.attacks.gradients import GradientSource, autograd_gradient
 from s3ta.attacks.objectives import Objective, OutputsFn
-from s3ta.attacks.steps import StepRule
+from s3ta.attacks.step_rules import StepRule
 from s3ta.attacks.threat import Threat
-from s3ta.trace import Images
+from s3ta.attacks.validation import NotFiniteError, check_images
+from s3ta.types import Images
 
 
 class Attacked(NamedTuple):

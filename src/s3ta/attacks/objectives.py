@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from s3ta.errors import UserError
-from s3ta.trace import Images, Labels, Logits, Trace
+from s3ta.types import Images, Labels, Logits, Trace
 
 Outputs: TypeAlias = Tensor | Trace
 """What the attacked callable returns: logits (B, Y), or a Trace, of which only objectives look inside."""

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from s3ta.trace import Images
+from s3ta.types import Images
 
 
 def whole(images: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ import warnings
 from s3ta.cli import training  # isort: skip
 from s3ta.cli import evaluating  # isort: skip
 from s3ta.cli import reporting  # isort: skip
+from s3ta.attack_plausibility import ImplausibleSettingsWarning
 from s3ta.cli.shared import app, is_output_blocked
 from s3ta.console import speak_plainly
-from s3ta.plausibility import ImplausibleSettingsWarning
 
 __all__ = ["app", "evaluating", "main", "reporting", "training"]
 

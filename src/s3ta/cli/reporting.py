@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from s3ta.cli.opening import (
+from s3ta.cli.model_options import (
     ChannelOrder,
     ClassNames,
     IgnoreKeys,

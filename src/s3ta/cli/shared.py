@@ -16,9 +16,9 @@ from typing import Annotated, Any
 import typer
 
 from s3ta import __version__
+from s3ta.allocator import keep_memory
 from s3ta.console import plain_console
 from s3ta.errors import UserError, unknown_name
-from s3ta.memory import keep_memory
 from s3ta.progress import waiting
 
 app = typer.Typer(

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
-from s3ta.data.layout import unlike_folders
+from s3ta.data.folder_layout import unlike_folders
 from s3ta.errors import UserError
 from s3ta.streams import stream
-from s3ta.trace import Images, Labels
+from s3ta.types import Images, Labels
 
 
 @runtime_checkable

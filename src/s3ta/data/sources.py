@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from s3ta.data.augment import Augment, augmented_pixels, check_augment
+from s3ta.data.cluttered_digits import CANVAS, SPLITS, ClutteredDigits
 from s3ta.data.config import DataConfig
 from s3ta.data.dataset import Dataset, as_stored, content_of, preprocessing_of, problem_of
-from s3ta.data.digits import CANVAS, SPLITS, ClutteredDigits
-from s3ta.data.folders import open_folder
+from s3ta.data.folder_dataset import open_folder
 from s3ta.data.preprocessing import DEFAULT, described, fit
 from s3ta.errors import UserError, unknown_name
 from s3ta.files import sha256

@@ -1,9 +1,9 @@
 """Measure a model so that the number can be defended. Read `s3ta.evaluate.runner` first."""
 
+from s3ta.evaluate.attack_timing import chunk_seconds
 from s3ta.evaluate.catalogue import ATTACKS, Situation, get_attack
-from s3ta.evaluate.identity import manifest, refuse_other_answers, suite_identity
-from s3ta.evaluate.kept import KEPT_FILE, ImageStore, KeptImages
-from s3ta.evaluate.pacing import Pace, pace
+from s3ta.evaluate.image_store import KEPT_FILE, ImageStore, KeptImages
+from s3ta.evaluate.manifest import manifest, refuse_other_answers, suite_identity
 from s3ta.evaluate.plan import (
     Settings,
     Shard,
@@ -15,6 +15,7 @@ from s3ta.evaluate.plan import (
     total,
 )
 from s3ta.evaluate.runner import evaluate, fill
+from s3ta.evaluate.suite_overrides import asked_norm, changed_suite, tiny_suite
 from s3ta.evaluate.suites import (
     SUITES,
     SUITES_AT,
@@ -28,8 +29,7 @@ from s3ta.evaluate.suites import (
     suite_of,
     transfer_suite,
 )
-from s3ta.evaluate.trials import chunk_seconds
-from s3ta.evaluate.variants import asked_norm, changed_suite, tiny_suite
+from s3ta.evaluate.timing import Pace, pace
 
 __all__ = [
     "ATTACKS",

@@ -26,21 +26,21 @@ from s3ta.attacks import (
     threat_of,
 )
 from s3ta.data import Batch, Dataset, check_fit, fetch
-from s3ta.evaluate.flight import ahead, alone, padded
-from s3ta.evaluate.identity import manifest
-from s3ta.evaluate.kept import KeptImages, images_path, keep, lacks_images
-from s3ta.evaluate.layout import layout
+from s3ta.determinism import exact_arithmetic
+from s3ta.evaluate.attack_precision import attacked_fn, searched
+from s3ta.evaluate.batching import ahead, alone, padded
+from s3ta.evaluate.chunk_layout import layout
+from s3ta.evaluate.early_stopping import Standing
+from s3ta.evaluate.image_store import KeptImages, images_path, keep, lacks_images
+from s3ta.evaluate.manifest import manifest
 from s3ta.evaluate.plan import Piece, Settings, Shard, block_of, own_chunks, pieces, stages, targets_of
-from s3ta.evaluate.search import attacked_fn, searched
-from s3ta.evaluate.standing import Standing
+from s3ta.evaluate.scoring import left_out_records, no_records, records, untouched
 from s3ta.evaluate.suites import Suite, TransferConfig
-from s3ta.evaluate.verdict import left_out_records, no_records, records, untouched
-from s3ta.exact import exact_arithmetic
 from s3ta.models import card_of, device_of
+from s3ta.process_state import process_state_kept
 from s3ta.progress import Reporter, console
 from s3ta.records import RUN, Ledger
 from s3ta.streams import stream
-from s3ta.surroundings import process_state_kept
 
 Columns = dict[str, Any]
 

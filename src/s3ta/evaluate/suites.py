@@ -1,4 +1,4 @@
-"""Suites by name: which attacks make one row of a table. What a suite is says `schema.py`; the paper's are in `paper.py`."""
+"""Suites by name: which attacks make one row of a table. What a suite is says `suite.py`; `paper_suites.py` has the paper's."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from s3ta.attacks import AutoAttackConfig, LoopConfig, PGDConfig
 from s3ta.config import format_radius, from_json
 from s3ta.errors import UserError, unknown_name
 from s3ta.evaluate.catalogue import PAPER_STEPS, Situation, get_attack
-from s3ta.evaluate.paper import figure7, table1, table2, table3, table4, table5, table6
-from s3ta.evaluate.schema import BOTH, ImagesFrom, NamedAttack, Objective, Suite, TransferConfig
+from s3ta.evaluate.paper_suites import figure7, table1, table2, table3, table4, table5, table6
+from s3ta.evaluate.suite import BOTH, ImagesFrom, NamedAttack, Objective, Suite, TransferConfig
 from s3ta.files import sha256
 from s3ta.records.ledger import INFORMATIVE
 

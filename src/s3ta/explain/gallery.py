@@ -10,7 +10,7 @@ from s3ta.attacks import frozen, random_state
 from s3ta.data import Dataset, fetch
 from s3ta.errors import UserError
 from s3ta.models import device_of
-from s3ta.surroundings import process_state_kept
+from s3ta.process_state import process_state_kept
 
 KEPT = ("example_ids", "targets", "adversarial", "attack")
 """The arrays that an evaluation keeps of its first examples."""

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from s3ta.models.config import ModelConfig
 from s3ta.models.factory import build_model, num_parameters
-from s3ta.models.resnet import ResNet
+from s3ta.models.pooled_classifier import ResNet
 from s3ta.models.s3ta import S3TA
 
 _READ: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)

@@ -8,7 +8,7 @@ from torch import nn
 
 from s3ta.errors import unknown_name
 from s3ta.models.config import ModelConfig, ResNetConfig, S3TAConfig, VisionConfig, default_stem
-from s3ta.models.resnet import ResNet
+from s3ta.models.pooled_classifier import ResNet
 from s3ta.models.s3ta import S3TA
 from s3ta.models.vision import BACKBONES
 

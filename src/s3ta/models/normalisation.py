@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from s3ta.errors import UserError
-from s3ta.models.card import UNKNOWN, Origins
-from s3ta.models.libraries import Known
-from s3ta.models.weights import Found
+from s3ta.models.external_weights import Found
+from s3ta.models.info import UNKNOWN, Origins
+from s3ta.models.timm_torchvision import Known
 
 
 def refuse_half(mean: tuple[float, ...] | None, std: tuple[float, ...] | None, stored: Found) -> None:

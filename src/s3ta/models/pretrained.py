@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from s3ta.errors import UserError
 from s3ta.files import read_json, readable_errors, sha256, write_atomic, write_json
-from s3ta.guard import guarded
+from s3ta.foreign_code import guarded
 from s3ta.models.config import ModelConfig
 from s3ta.models.factory import build_model
-from s3ta.models.resnet import ResNet
+from s3ta.models.pooled_classifier import ResNet
 from s3ta.models.s3ta import S3TA
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"

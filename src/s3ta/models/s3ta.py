@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from s3ta.errors import UserError
 from s3ta.models.attention import attend, spatial_basis
 from s3ta.models.config import S3TAConfig
-from s3ta.models.init import linear, truncated_normal_
 from s3ta.models.vision import VisionNet
-from s3ta.trace import Images, Logits, Trace
+from s3ta.models.weight_init import linear, truncated_normal_
+from s3ta.types import Images, Logits, Trace
 
 
 class Controller(nn.Module):

@@ -1,6 +1,6 @@
 """Files of `torch.save`, also those whose pickle `torch.load(weights_only=True)` does not take: other protocols, objects.
 
-Tensors are made of the bytes that lie in the file; everything else stays inert (`s3ta.models.inert`).
+Tensors are made of the bytes that lie in the file; everything else stays inert (`s3ta.models.safe_pickle`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s3ta.models.inert import Instance, Name, Reader, Stored
+from s3ta.models.safe_pickle import Instance, Name, Reader, Stored
 
 _CHUNK = 1 << 24
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -50,7 +50,7 @@ class _Storage(NamedTuple):
 def read_inert(path: Path) -> Stored:
     """What a file of `torch.save` holds: tensors, plain values, and records of everything else.
 
-    Raises ForbiddenError (`s3ta.models.inert`), and ValueError, LookupError, TypeError, AttributeError, OSError,
+    Raises ForbiddenError (`s3ta.models.safe_pickle`), and ValueError, LookupError, TypeError, AttributeError, OSError,
     RuntimeError, EOFError, RecursionError, struct.error or zipfile.BadZipFile for a damaged file."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:

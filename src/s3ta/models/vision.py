@@ -17,9 +17,9 @@ from timm.models.resnetv2 import PreActBasic, ResNetV2
 from torch import Tensor, nn
 
 from s3ta.errors import UserError, unknown_name
+from s3ta.models.activation_checkpointing import recomputed
 from s3ta.models.config import VisionConfig
-from s3ta.models.recompute import recomputed
-from s3ta.trace import Images
+from s3ta.types import Images
 
 BACKBONES = (
     "resnetv2_mini",

@@ -11,7 +11,7 @@ from pathlib import Path
 from s3ta.config import from_json
 from s3ta.errors import UserError, unknown_name
 from s3ta.recipes import cifar10, digits, imagenet, imagenette
-from s3ta.recipes.changes import noting, rescaled, tiny
+from s3ta.recipes.modify import noting, rescaled, tiny
 from s3ta.train import TrainConfig
 
 __all__ = ["RECIPES", "get_recipe", "noting", "rescaled", "tiny"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from s3ta.attacks import PGDConfig
 from s3ta.data import DataConfig
 from s3ta.models import model_config
-from s3ta.recipes.parts import FIELD_ATTACK, FIELD_OPTIMIZER, GPU, PRECISION, steps_of, whole_batches
+from s3ta.recipes.gpu_defaults import FIELD_ATTACK, FIELD_OPTIMIZER, GPU, PRECISION, steps_of, whole_batches
 from s3ta.train import (
     AdversarialLoss,
     AveragingConfig,

@@ -19,8 +19,9 @@ from s3ta.records.calibration import (
     reliability,
     risk_coverage,
 )
+from s3ta.records.checks import findings, unanswered
+from s3ta.records.checks_radius import implausible_settings
 from s3ta.records.finding import SEVERITIES, TRUST_FILE, Finding
-from s3ta.records.findings import findings, unanswered
 from s3ta.records.flips import Flip, flips
 from s3ta.records.intervals import (
     Comparison,
@@ -34,7 +35,6 @@ from s3ta.records.intervals import (
 )
 from s3ta.records.ledger import DRAWN, FORMAT, LISTED, Choice, Ledger, is_cascade, is_trial, manifest_differences
 from s3ta.records.metrics import Outcome, Score, nested_scores, outcomes, scores
-from s3ta.records.reach import implausible_settings
 from s3ta.records.schema import BUDGET, CLEAN, NO_TARGET, RUN, SCHEMA, SETTLED, content_hash, to_table
 
 __all__ = [

@@ -7,9 +7,9 @@ headline), `page` (the page), `summary` (for a terminal).
 """
 
 from s3ta.report.calibration import calibration_table
+from s3ta.report.load_runs import Run, evaluations_of, read_run, read_runs, unfinished
 from s3ta.report.page import build_report
-from s3ta.report.paper import paper_section, write_paper_table
-from s3ta.report.runs import Run, evaluations_of, read_run, read_runs, unfinished
+from s3ta.report.paper_tables import paper_section, write_paper_table
 from s3ta.report.summary import findings_of, summary, trust_of, write_findings, write_table
 from s3ta.report.tables import Table, comparison_table, full_table, summary_table
 

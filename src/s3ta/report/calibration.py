@@ -10,7 +10,8 @@ from matplotlib.axis import Axis
 
 from s3ta.records import Calibration, calibration_of, clean_answers, reliability, risk_coverage, wilson
 from s3ta.records.calibration import BIN_SIZE
-from s3ta.report.drawing import (
+from s3ta.report.load_runs import Run
+from s3ta.report.svg import (
     DASHES,
     FAINT,
     FigureSvg,
@@ -22,7 +23,6 @@ from s3ta.report.drawing import (
     percent_axis,
     style,
 )
-from s3ta.report.runs import Run
 from s3ta.report.tables import Table, percent, rate
 
 NATURAL = "figure7"

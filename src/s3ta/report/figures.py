@@ -8,7 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from s3ta.records import CLEAN, Comparison, Score
-from s3ta.report.drawing import (
+from s3ta.report.attack_text import identity_text, threat_text
+from s3ta.report.cascade import attack_order, cascading, stages
+from s3ta.report.comparison import PairOfRuns
+from s3ta.report.load_runs import Run
+from s3ta.report.svg import (
     DASHES,
     MARKERS,
     PAGE,
@@ -22,11 +26,7 @@ from s3ta.report.drawing import (
     short,
     style,
 )
-from s3ta.report.pairs import PairOfRuns
-from s3ta.report.runs import Run
-from s3ta.report.stages import attack_order, cascading, stages
 from s3ta.report.tables import bounds, measures, p_text, points
-from s3ta.report.words import identity_text, threat_text
 
 
 class Panel(NamedTuple):

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-from s3ta.report.runs import Gallery, Run
+from s3ta.report.load_runs import Gallery, Run
 
 MAX_EXAMPLES = 8
 MAX_PIXELS = 160

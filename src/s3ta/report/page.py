@@ -19,16 +19,16 @@ from markupsafe import Markup
 from s3ta.errors import UserError
 from s3ta.files import write_atomic
 from s3ta.records import CLEAN, Interval, Score, nested_scores
-from s3ta.report import facts, figures, gallery, tables
+from s3ta.report import figures, gallery, provenance, tables
 from s3ta.report.calibration import calibration_section
-from s3ta.report.drawing import NUM_COLOURS, FigureSvg
-from s3ta.report.pairs import PairOfRuns, compare, refuse_unlike, unshared
-from s3ta.report.paper import paper_section
-from s3ta.report.runs import Run, read_runs
-from s3ta.report.stages import Stage, attack_order, cascading, stages
-from s3ta.report.trust import Trust, checks
-from s3ta.report.twice import measured_twice
-from s3ta.report.verdict import verdict
+from s3ta.report.cascade import Stage, attack_order, cascading, stages
+from s3ta.report.checks import Trust, checks
+from s3ta.report.comparison import PairOfRuns, compare, refuse_unlike, unshared
+from s3ta.report.headline import verdict
+from s3ta.report.load_runs import Run, read_runs
+from s3ta.report.paper_tables import paper_section
+from s3ta.report.reproducibility import measured_twice
+from s3ta.report.svg import NUM_COLOURS, FigureSvg
 
 
 class RateCell(NamedTuple):
@@ -98,7 +98,7 @@ def render(runs: Sequence[Run], suite: str) -> str:
     different = unshared(runs)
     ids, num_shared = gallery.shared_examples(runs)
     script = _asset("page.js")
-    attacks, attacks_alike = facts.attack_settings(runs)
+    attacks, attacks_alike = provenance.attack_settings(runs)
     trusts = [(run.label, _without_told(run.trust) if different else run.trust) for run in runs]
     calibration = calibration_section(runs)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -113,8 +113,8 @@ def render(runs: Sequence[Run], suite: str) -> str:
         calibration=calibration,
         confidence=[_inline(figure) for figure in calibration.figures],
         unfinished=[run for run in runs if not run.complete],
-        subset=facts.subset(runs),
-        images_from=facts.images_from(runs),
+        subset=provenance.subset(runs),
+        images_from=provenance.images_from(runs),
         groups=_groups(runs),
         restarts=_restarts(runs),
         strength=[_inline(figure) for figure in figures.strength_figures(runs)],
@@ -122,8 +122,8 @@ def render(runs: Sequence[Run], suite: str) -> str:
         forests=[(_inline(figures.forest_figure(pair)), tables.comparison_table(pair)) for pair in compared or []],
         why_not=why_not,
         different=different,
-        facts=facts.facts_table(runs),
-        departures=facts.departures(runs),
+        facts=provenance.facts_table(runs),
+        departures=provenance.departures(runs),
         curves=[_inline(figure) for figure in figures.curve_figures(runs)],
         recipes=[(run.label, json.dumps(run.recipe, indent=2, ensure_ascii=False)) for run in runs if run.recipe],
         examples=gallery.examples(runs, ids),
@@ -131,7 +131,7 @@ def render(runs: Sequence[Run], suite: str) -> str:
         amplification=gallery.amplification(runs, ids),
         gallery_attack=_gallery_attack(runs),
         attention=[found for run in runs if (found := gallery.attention(run, ids)) is not None],
-        notes=facts.notes(runs),
+        notes=provenance.notes(runs),
         attacks=attacks,
         attacks_alike=attacks_alike,
         style=Markup(_asset("style.css")),

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 from s3ta.errors import UserError
 from s3ta.records import CLEAN, Comparison, Interval, PairedCounts, Score, wilson
-from s3ta.report.pairs import PairOfRuns
-from s3ta.report.runs import Run
-from s3ta.report.stages import cascading
-from s3ta.report.words import attack_text
+from s3ta.report.attack_text import attack_text
+from s3ta.report.cascade import cascading
+from s3ta.report.comparison import PairOfRuns
+from s3ta.report.load_runs import Run
 
 
 class Table(NamedTuple):

@@ -1,7 +1,5 @@
 """Adversarial training that can be stopped at any moment. Read `s3ta.train.loop` first."""
 
-from s3ta.train.board import SILENT, Board, TensorBoard, check_tensorboard
-from s3ta.train.budget import HARDWARE, Budget, budget, get_hardware, operations
 from s3ta.train.config import (
     AdversarialLoss,
     AveragingConfig,
@@ -13,10 +11,12 @@ from s3ta.train.config import (
     TrainConfig,
     WeightPerturbationConfig,
 )
-from s3ta.train.first import seeded_model
+from s3ta.train.cost import HARDWARE, Budget, budget, get_hardware, operations
+from s3ta.train.initial_weights import seeded_model
 from s3ta.train.loop import train
-from s3ta.train.run import claim, is_claimed, is_finished, read_recipe, run_of
+from s3ta.train.run_folder import claim, is_claimed, is_finished, read_recipe, run_of
 from s3ta.train.step import grouping
+from s3ta.train.tensorboard import SILENT, Board, TensorBoard, check_tensorboard
 
 __all__ = [
     "HARDWARE",

@@ -17,24 +17,24 @@ import torch
 
 from s3ta.config import config_hash, to_json
 from s3ta.data import Dataset
-from s3ta.exact import exact_arithmetic
+from s3ta.determinism import exact_arithmetic
+from s3ta.distributed import Ranks
 from s3ta.files import append_lines
 from s3ta.models import S3TA, ResNet, save_pretrained
-from s3ta.models.manner import many_compilations
+from s3ta.models.execution import many_compilations
 from s3ta.progress import Reporter, console
-from s3ta.ranks import Ranks
-from s3ta.train.agreement import Trial, is_plain, lower_is_due, try_out
-from s3ta.train.board import SILENT, Board
+from s3ta.train import run_folder
 from s3ta.train.checkpoint import NAME, Progress, buffers_of, save_checkpoint
 from s3ta.train.config import TrainConfig
-from s3ta.train.feeding import Prepared, ahead, prepared
-from s3ta.train.first import seeded_model
+from s3ta.train.initial_weights import seeded_model
 from s3ta.train.interrupt import StopRequest, stop_request
-from s3ta.train.run import CURVE, MILESTONES, MODEL, cut_curve, is_whole, keep_milestone, milestones, note_unreadable
+from s3ta.train.precision_check import Trial, is_plain, lower_is_due, try_out
+from s3ta.train.prefetch import Prepared, ahead, prepared
 from s3ta.train.schedule import glimpses_at, learning_rate
-from s3ta.train.speed import Clock
 from s3ta.train.step import DivergedError, Trainer
-from s3ta.train.validate import validate
+from s3ta.train.tensorboard import SILENT, Board
+from s3ta.train.throughput import Clock
+from s3ta.train.validation import validate
 
 ALONE = Ranks()
 
@@ -86,7 +86,7 @@ class _Run:
         self.device, self.report, self.ranks, self.board = device, report, ranks, board
         self.last = config.schedule.num_train_steps
         self.trainer = Trainer(config, seeded_model(config).to(device), device, ranks)
-        self.progress, self.milestones = Progress(), milestones(self.last)
+        self.progress, self.milestones = Progress(), run_folder.milestones(self.last)
         self.clock = Clock(config, device)
 
     def to_the_end(self) -> S3TA | ResNet:
@@ -106,15 +106,15 @@ class _Run:
                 self._save()
                 raise KeyboardInterrupt
         if self.ranks.is_first:
-            save_pretrained(self.trainer.result, self.folder / MODEL, list(self.data.classes))
+            save_pretrained(self.trainer.result, self.folder / run_folder.MODEL, list(self.data.classes))
         self.ranks.wait()
         return self.trainer.result.eval()
 
     def _resume(self) -> None:
         self.progress = self.trainer.load(self.folder / NAME, *self._identities)
         if self.ranks.is_first:
-            cut_curve(self.folder, self.progress.step)
-            note_unreadable(self.folder, self.progress.step, self.config.data.on_unreadable)
+            run_folder.cut_curve(self.folder, self.progress.step)
+            run_folder.note_unreadable(self.folder, self.progress.step, self.config.data.on_unreadable)
             self._keep_milestone(if_missing=True)
         self.ranks.wait()
         self.report(self.progress.step)
@@ -160,9 +160,7 @@ class _Run:
 
     def _step(self, batch: Prepared) -> None:
         config, began = self.config, time.monotonic()
-        for example_id, reason in batch.skipped:
-            append_lines(self.folder / CURVE, [{"kind": "skipped", "step": batch.step + 1, "example_id": example_id}])
-            console.print(f"left out: {reason}", markup=False, soft_wrap=True)
+        run_folder.log_skipped(self.folder, batch.step + 1, batch.skipped)
         with self.clock.phase("attack"):
             attacked = self.trainer.attack(batch)
         with self.clock.phase("update"):
@@ -223,7 +221,7 @@ class _Run:
 
     def _tell(self, line: dict[str, Any]) -> None:
         if self.ranks.is_first:
-            append_lines(self.folder / CURVE, [line])
+            append_lines(self.folder / run_folder.CURVE, [line])
             self.board.add(line)
 
     def _save(self) -> None:
@@ -245,6 +243,6 @@ class _Run:
 
     def _keep_milestone(self, *, if_missing: bool = False) -> None:
         name = self.milestones.get(self.progress.step)
-        target = self.folder / MILESTONES / str(name)
-        if name and not (if_missing and is_whole(target) and (target / NAME).exists()):
-            keep_milestone(self.folder, name, self.trainer.result, list(self.data.classes))
+        target = self.folder / run_folder.MILESTONES / str(name)
+        if name and not (if_missing and run_folder.is_whole(target) and (target / NAME).exists()):
+            run_folder.keep_milestone(self.folder, name, self.trainer.result, list(self.data.classes))

@@ -12,18 +12,18 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from s3ta.attacks import Draw, NotFiniteError, run_attack
+from s3ta.distributed import Ranks
 from s3ta.errors import UserError
 from s3ta.models import S3TA, InManner, Manner, ResNet
 from s3ta.models.batch_norm import statistics_kept, synchronize
-from s3ta.ranks import Ranks
-from s3ta.trace import Images
+from s3ta.train.awp_and_ema import MovingAverage, perturbed
 from s3ta.train.checkpoint import Progress, load_checkpoint
 from s3ta.train.config import TrainConfig
-from s3ta.train.feeding import Prepared
-from s3ta.train.learner import Learner, looking
+from s3ta.train.losses import Learner, looking
 from s3ta.train.optimizer import build_optimizer
+from s3ta.train.prefetch import Prepared
 from s3ta.train.schedule import glimpses_at, learning_rate
-from s3ta.train.weights import MovingAverage, perturbed
+from s3ta.types import Images
 
 
 class DivergedError(Exception):

@@ -11,16 +11,16 @@ import torch
 
 from s3ta.data import DataConfig, has_transparency, load_image, transparency_note
 from s3ta.data.dataset import as_images
-from s3ta.data.folders import size_of_files
+from s3ta.data.folder_dataset import size_of_files
 from s3ta.data.preprocessing import DEFAULT, Preprocessing, described
-from s3ta.exact import exact_arithmetic
+from s3ta.determinism import exact_arithmetic
 from s3ta.models import Opening, device_of
 from s3ta.progress import console
-from s3ta.trace import Images
-from s3ta.workflow.examples import say
-from s3ta.workflow.place import Place, device_at
-from s3ta.workflow.preparation import preparation_line, prepared
-from s3ta.workflow.subject import Subject, open_subject
+from s3ta.types import Images
+from s3ta.workflow.data import say
+from s3ta.workflow.model import Subject, open_subject
+from s3ta.workflow.preprocessing import preparation_line, prepared
+from s3ta.workflow.runtime_options import Place, device_at
 
 
 class Answer(NamedTuple):

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from s3ta.data import FileFacts, facts_of, left_out_of
-from s3ta.data.listing import quoted
+from s3ta.data.folder_listing import quoted
 from s3ta.errors import UserError
 from s3ta.files import sha256, write_atomic
-from s3ta.workflow.examples import Measured, say
+from s3ta.workflow.data import Measured, say
 
 FILES_FILE = "files.csv"
 _COLUMNS = ("example_id", *FileFacts._fields)

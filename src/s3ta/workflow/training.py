@@ -20,11 +20,11 @@ from s3ta.data import (
     readable,
     steps_per_epoch,
 )
+from s3ta.distributed import Ranks, own_device, ranks
 from s3ta.errors import UserError
 from s3ta.files import check_space, sole_use, write_json
 from s3ta.models import count, num_parameters
 from s3ta.progress import console, progress, waiting
-from s3ta.ranks import Ranks, own_device, ranks
 from s3ta.train import (
     SILENT,
     Board,
@@ -39,10 +39,10 @@ from s3ta.train import (
     seeded_model,
     train,
 )
-from s3ta.train.run import MILESTONES, NAME, clear_leftovers, is_whole, milestones, refuse_lost_checkpoint
-from s3ta.train.validate import spread
-from s3ta.workflow.examples import say
-from s3ta.workflow.place import Place, about, device_at
+from s3ta.train.run_folder import MILESTONES, NAME, clear_leftovers, is_whole, milestones, refuse_lost_checkpoint
+from s3ta.train.validation import spread
+from s3ta.workflow.data import say
+from s3ta.workflow.runtime_options import Place, about, device_at
 
 LEFT_OUT_FILE = "left_out.json"
 _PATIENCE = timedelta(hours=1)

@@ -3,7 +3,7 @@
 `whole.lint` asks a few dozen times and gives one `Finding` per name in `KINDS`, always all of them, in that order.
 """
 
-from s3ta.evaluate.lint.probe import as_found
-from s3ta.evaluate.lint.whole import KINDS, lint
+from s3ta.evaluate.lint.harness import as_found
+from s3ta.evaluate.lint.run import KINDS, lint
 
 __all__ = ["KINDS", "as_found", "lint"]

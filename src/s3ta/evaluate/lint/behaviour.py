@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from s3ta.evaluate.lint.probe import LEAST_DIFFERENCE, Held, ModelError, Probe, differ, difference, number, shape_of
-from s3ta.models.asking import is_about_shapes, where_logits_are
+from s3ta.evaluate.lint.harness import LEAST_DIFFERENCE, Held, ModelError, Probe, differ, difference, number, shape_of
+from s3ta.models.output_detection import is_about_shapes, where_logits_are
 from s3ta.records import Finding
 
 _NEAR = 1e-3

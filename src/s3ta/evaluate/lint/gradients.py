@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from s3ta.attacks import random_state, wrong_margin
-from s3ta.evaluate.lint.probe import ModelError, Probe, as_model_error, number
+from s3ta.evaluate.lint.harness import ModelError, Probe, as_model_error, number
 from s3ta.records import Finding
 
 _AT_ONCE = 8

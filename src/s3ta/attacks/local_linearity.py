@@ -1,0 +1,108 @@
+"""Local linearity: how far a loss is from its tangent plane inside a ball (Qin et al. 2019; protocol C3).
+
+Near an image x with gradient g = grad l(x) a trustworthy loss follows l(x) + d.g. The largest |l(x+d) - l(x) - d.g| in the
+ball is gamma; where it is as large as the loss itself, the gradient says little about what an attacker finds nearby.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from s3ta.attacks.draws import Draw, start_noise
+from s3ta.attacks.frozen import frozen
+from s3ta.attacks.gradients import Ascent, autograd_gradient
+from s3ta.attacks.loop import perturb
+from s3ta.attacks.objectives import Objective, Outputs, OutputsFn
+from s3ta.attacks.step_rules import sign_step
+from s3ta.attacks.threat import Linf
+from s3ta.types import Images
+
+
+class Tangent(NamedTuple):
+    """A loss and its gradient at some images: what the loss nearby is predicted from."""
+
+    images: Images
+    loss: Float[Tensor, " B"]
+    gradient: Float[Tensor, "B C H W"]
+
+    def predicted(self, images: Images) -> Float[Tensor, " B"]:
+        """d.g: how much the loss rises from the tangent's images to these, were it linear."""
+        return ((images - self.images) * self.gradient).flatten(1).sum(dim=1)
+
+
+class Linearity(NamedTuple):
+    """The largest deviation from the tangent plane that was found in the ball, and where."""
+
+    gamma: Float[Tensor, " B"]
+    """|l(x+d) - l(x) - d.g|, in the unit of the loss: at least so much is there."""
+    images: Images
+    """x + d."""
+
+
+def tangent(outputs_fn: OutputsFn, images: Images, objective: Objective) -> Tangent:
+    """The objective and its gradient at the images; a module is frozen and put in eval mode for the duration."""
+    with frozen(outputs_fn):
+        ascent = autograd_gradient(outputs_fn, objective, images)
+    assert ascent.outputs is not None
+    return Tangent(images.detach(), objective(ascent.outputs), ascent.gradient)
+
+
+def local_linearity(
+    outputs_fn: OutputsFn,
+    at: Tangent,
+    objective: Objective,
+    *,
+    radius: float,
+    draw: Draw,
+    num_attack_steps: int = 10,
+) -> Linearity:
+    """Search the L-infinity ball for the largest deviation from the tangent plane, by sign steps of a quarter of the radius.
+
+    The search begins at random signs (stream `start`) and keeps the best point that it saw; each step costs one gradient, and
+    the last point one forward pass.
+
+    Args:
+      outputs_fn: images in [0, 1] -> logits or Trace.
+      at: the tangent plane of the objective at the clean images, of `tangent`.
+      objective: the loss, one number per example; the one that the tangent was made with.
+      radius: of the ball, cut at the box of valid pixels.
+      draw: names the random signs.
+      num_attack_steps: length of the search."""
+    threat = Linf(radius)
+    gamma, found = torch.full_like(at.loss, -1.0), at.images
+
+    def look(images: Images, outputs: Outputs) -> Tensor:
+        """The signed deviation at the images; the best is remembered."""
+        nonlocal gamma, found
+        deviation = objective(outputs) - at.loss - at.predicted(images)
+        better = deviation.abs() > gamma
+        gamma = torch.where(better, deviation.abs(), gamma)
+        found = torch.where(better.view(-1, 1, 1, 1), images, found)
+        return deviation
+
+    def away_from_the_plane(outputs_fn: OutputsFn, objective: Objective, images: Images, step: int) -> Ascent:
+        ascent = autograd_gradient(outputs_fn, objective, images, step)
+        assert ascent.outputs is not None
+        side = look(images, ascent.outputs).sign().view(-1, 1, 1, 1)
+        return ascent._replace(gradient=side * (ascent.gradient - at.gradient))
+
+    shape = tuple(at.images.shape[1:])
+    signs = [torch.from_numpy(start_noise(draw.seed, i, shape, *draw.names)).sign() for i in draw.ids]
+    with frozen(outputs_fn):
+        attacked = perturb(
+            outputs_fn,
+            at.images,
+            threat=threat,
+            objective=objective,
+            step_rule=sign_step(radius / 4),
+            num_attack_steps=num_attack_steps,
+            start=threat.start(at.images, torch.stack(signs).to(at.images)),
+            gradient=away_from_the_plane,
+        )
+        with torch.no_grad():
+            look(attacked.final, outputs_fn(attacked.final))
+    return Linearity(gamma, found)

@@ -1,0 +1,88 @@
+"""What `s3ta show` says a recipe costs, in a few lines."""
+
+from __future__ import annotations
+
+from s3ta.train import TrainConfig
+from s3ta.train.cost import Budget, Hardware, Precision, budget
+
+UNITS = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"))
+
+
+def cost_lines(config: TrainConfig, told: Budget, hardware: Hardware, num_gpus: int, utilization: float) -> list[str]:
+    """The budget as a table of text, with what it assumes."""
+    forward = 2 * told.cost.multiply_accumulates
+    attack, update = told.passes
+    share = config.batch_size // num_gpus
+    most, slower = told.bytes_per_process, ""
+    if "bfloat16" in (config.compute.attack_precision, config.compute.update_precision):
+        first = budget(_in_float32(config), hardware, num_gpus, utilization)
+        most = max(most, first.bytes_per_process)
+        slower = f"; {_duration(first.gpu_hours)} of it if bfloat16 never begins"
+    attacked = f"{config.compute.attack_precision}; {told.attack_images:,} of a process's {share:,} at once"
+    updated = f"{config.compute.update_precision}; {told.update_images:,} at once"
+    rows = [
+        ("forward pass", _flop(float(forward)), "per image"),
+        (
+            "training step",
+            _flop(told.operations_per_image),
+            f"per image: {attack:g} forward passes' worth in the attack, {update:g} in the update",
+        ),
+        (
+            "whole recipe",
+            _flop(told.operations),
+            f"{config.schedule.num_train_steps:,} training steps of {config.batch_size:,} images",
+        ),
+        ("kept, attack", _bytes(told.attack_bytes), f"per image for the way back, {attacked}"),
+        ("kept, update", _bytes(told.update_bytes), f"per image for the way back, {updated}"),
+        ("kept, always", _bytes(told.state_bytes), "per process: weights, gradients, optimizer and the like"),
+        ("memory", _bytes(most), _fit(most, hardware)),
+        (
+            "time",
+            _duration(told.gpu_hours / num_gpus),
+            f"{_duration(told.gpu_hours)} of GPU time on {num_gpus} x {hardware.name}{slower}",
+        ),
+    ]
+    width = max(len(value) for _, value, _ in rows)
+    lines = [f"  {name:14}{value:>{width}}  {what}" for name, value, what in rows]
+    return [*lines, _assumed(config, hardware, utilization)]
+
+
+def _in_float32(config: TrainConfig) -> TrainConfig:
+    plain = {"attack_precision": "float32", "update_precision": "float32"}
+    return config.model_copy(update={"compute": config.compute.model_copy(update=plain)})
+
+
+def _fit(most: int, hardware: Hardware) -> str:
+    if most <= 1e9 * hardware.gigabytes:
+        return f"of {hardware.gigabytes} GB per process, before the working space of kernels"
+    return (
+        f"per process, more than the {hardware.gigabytes} GB of {hardware.name}: lower compute.attack_batch or "
+        "batch_norm.group, or set compute.units_per_checkpoint"
+    )
+
+
+def _assumed(config: TrainConfig, hardware: Hardware, utilization: float) -> str:
+    used: set[Precision] = {config.compute.attack_precision, config.compute.update_precision}
+    lacks = hardware.bfloat16 is None and "bfloat16" in used
+    peaks = " and ".join(f"{hardware.peak(name) / 1e12:g} TFLOP/s in {name}" for name in sorted(used))
+    note = f"; {hardware.name} has no bfloat16 units, so its float32 counts" if lacks else ""
+    begins = "; bfloat16 throughout, though training stays in float32 until both agree" if "bfloat16" in used else ""
+    return (
+        f"Assumed: {utilization:.0%} of the data sheet's peak ({peaks}{note}){begins}; validation, data and exchange between "
+        "processes are not counted."
+    )
+
+
+def _flop(operations: float) -> str:
+    size, unit = next(((size, unit) for size, unit in UNITS if operations >= size), UNITS[-1])
+    return f"{operations / size:.3g} {unit}" if operations < 1000 * size else f"{operations:.2e} FLOP"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
+
+
+def _duration(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:,.0f} hours" if hours >= 10 else f"{hours:.1f} hours"
+    return f"{60 * hours:.0f} minutes" if hours >= 1 / 60 else f"{3600 * hours:.0f} seconds"

@@ -1,0 +1,135 @@
+"""The order of training data as a function of the step alone: any step can be reached without those before it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+from s3ta.data.dataset import Batch, Dataset, fetch
+from s3ta.data.device_cache import resident
+from s3ta.errors import UserError
+from s3ta.streams import stream
+
+
+class Position(NamedTuple):
+    """Where a training step lies; epochs and positions count from 0."""
+
+    epoch: int
+    indices: np.ndarray
+
+
+def position(dataset: Dataset, batch_size: int, seed: int, step: int) -> Position:
+    """The examples of a training step: a fresh permutation each epoch, incomplete last batches left out (T4).
+
+    Raises UserError where the data set is smaller than one batch."""
+    per_epoch = steps_per_epoch(dataset, batch_size)
+    epoch, place = divmod(step, per_epoch)
+    return Position(epoch, _order(seed, epoch, len(dataset.ids))[place * batch_size : (place + 1) * batch_size])
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
+    return stream(seed, "order", epoch).permutation(num_examples)
+
+
+def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
+    """Whole batches in one pass. Raises UserError where there is none."""
+    if len(dataset.ids) < batch_size:
+        raise UserError(
+            f"The batch size {batch_size} is larger than the {dataset.split} split of {dataset.source}, "
+            f"which has {len(dataset.ids)} examples."
+        )
+    return len(dataset.ids) // batch_size
+
+
+class _Steps(TorchDataset[Batch | UserError]):
+    def __init__(self, dataset: Dataset, batch_size: int, seed: int, part: tuple[int, int]) -> None:
+        self.dataset, self.batch_size, self.seed, self.part = dataset, batch_size, seed, part
+
+    def position(self, step: int) -> Position:
+        """This process's share of a step."""
+        whole, (rank, count) = position(self.dataset, self.batch_size, self.seed, step), self.part
+        num = len(whole.indices)
+        return whole._replace(indices=whole.indices[rank * num // count : (rank + 1) * num // count])
+
+    def __getitem__(self, step: int) -> Batch | UserError:
+        """The batch of a step. An error is handed over as a value: a worker process would wrap it in its traceback."""
+        epoch, indices = self.position(step)
+        try:
+            return fetch(self.dataset, indices.tolist(), (self.seed, epoch))
+        except UserError as error:
+            return error
+
+
+@contextmanager
+def _workers_deaf_to_signals() -> Iterator[None]:
+    """A terminal sends Ctrl-C, and a scheduler SIGTERM, to worker processes too, but it is the training loop that ends them:
+    processes begun in the block inherit that the signals are held back."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def batches(
+    dataset: Dataset,
+    batch_size: int,
+    seed: int,
+    first_step: int,
+    last_step: int,
+    num_workers: int = 0,
+    device: torch.device | None = None,
+    part: tuple[int, int] | None = None,
+) -> Generator[Batch, None, None]:
+    """The batches of steps first_step .. last_step - 1, the same for any number of worker processes and any device.
+
+    Args:
+      batch_size: of all processes together.
+      device: where to keep a data set of arrays (`resident`) and give its batches; those of others are on the CPU.
+      part: (rank, number of processes): the share of every batch that this process gets, cut in rank's order; None: all.
+
+    Closing the iterator, from any thread that it does not run in, ends the worker processes."""
+    steps = _Steps(dataset, batch_size, seed, part or (0, 1))
+    kept = None if device is None else resident(dataset, device)
+    if kept is not None:
+        for step in range(first_step, last_step):
+            epoch, indices = steps.position(step)
+            yield kept.batch(indices, (seed, epoch))
+        return
+    # A generator of its own keeps the loader from drawing its worker seed from torch's global state.
+    loader = DataLoader(
+        steps,
+        batch_size=None,
+        sampler=range(first_step, last_step),
+        num_workers=num_workers,
+        collate_fn=_as_it_is,  # torch's own makes a list of `skipped`
+        generator=torch.Generator(),
+        multiprocessing_context="spawn" if num_workers else None,
+    )
+    with _workers_deaf_to_signals():
+        loaded = iter(loader)
+    try:
+        for batch in loaded:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+    finally:
+        if isinstance(loaded, _MultiProcessingDataLoaderIter):
+            loaded._shutdown_workers()  # the only way to end them before the garbage collector does
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

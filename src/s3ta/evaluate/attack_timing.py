@@ -1,0 +1,118 @@
+"""How long a micro-batch of each attack takes here, from short runs of the attack itself: on a small network the draws, probes,
+transforms and records take longer than the passes."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from s3ta.attacks import SPSA, AutoAttackConfig, LoopConfig
+from s3ta.data import Batch, Dataset, fetch
+from s3ta.determinism import exact_arithmetic
+from s3ta.evaluate.attack_precision import searched
+from s3ta.evaluate.batching import padded
+from s3ta.evaluate.lint import as_found
+from s3ta.evaluate.plan import Piece, Settings, Stage
+from s3ta.evaluate.runner import run_piece
+from s3ta.evaluate.suites import TransferConfig
+from s3ta.evaluate.timing import Pace
+from s3ta.models import device_of
+
+_LIGHT = 0.1
+"""Seconds of a step's passes beyond which little else counts."""
+_LONG = 0.1
+"""Seconds of passes in the longer of two trials."""
+_ENOUGH = 1.2
+"""Seconds after which no further attack is tried."""
+_APART = ("num_attack_steps", "read_outs", "num_restarts", "radius", "step_size")
+"""Settings in which two attacks may differ and still take the same time for a step."""
+
+
+class Trial(NamedTuple):
+    """Seconds for one micro-batch."""
+
+    fixed: float
+    per_step: float
+
+
+def chunk_seconds(
+    model: nn.Module, dataset: Dataset, positions: Sequence[int], wanted: Iterable[Stage], settings: Settings, at: Pace
+) -> dict[int, float]:
+    """Seconds for one micro-batch of these stages by their number; without those whose passes are slow, or for which no time is
+    left: the passes alone tell of them."""
+    if max(at.gradient, at.forward) > _LIGHT:
+        return {}
+    began = time.perf_counter()
+    trials: dict[str, Trial | None] = {}
+    seconds: dict[int, float] = {}
+    settings = settings._replace(search=settings.search._replace(compiled=False))
+    batch: Batch | None = None
+    for stage in wanted:
+        config = stage.attack.attack if stage.attack else None
+        if config is None or isinstance(config, TransferConfig):
+            continue
+        key = config.model_dump_json(exclude=set(_APART))
+        if key not in trials and time.perf_counter() - began < _ENOUGH:
+            try:
+                with exact_arithmetic(settings.num_threads), as_found(model), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # the run itself warns
+                    batch = batch or _as_answered(model, fetch(dataset, positions[: settings.micro_batch]), settings)
+                    trials[key] = _trial(model, dataset, stage, positions[: settings.micro_batch], settings, at, batch)
+            except Exception:  # noqa: BLE001 - the run itself says what is wrong
+                trials[key] = None
+        trial = trials.get(key)
+        if trial is not None:
+            verdicts = (len(stage.read_outs) - 1) * at.forward
+            seconds[stage.number] = trial.fixed + config.num_attack_steps * trial.per_step + verdicts
+    return seconds
+
+
+def _as_answered(model: nn.Module, batch: Batch, settings: Settings) -> Batch:
+    """Labelled by the model itself, so that no part of AutoAttack leaves an image out."""
+    with torch.no_grad():
+        logits = model(padded(batch, settings.micro_batch).images.to(device_of(model)))
+    return batch._replace(labels=logits.argmax(dim=1)[: len(batch.ids)].to(batch.labels))
+
+
+def _trial(
+    model: nn.Module,
+    dataset: Dataset,
+    stage: Stage,
+    positions: Sequence[int],
+    settings: Settings,
+    at: Pace,
+    batch: Batch,
+) -> Trial | None:
+    assert stage.attack is not None
+    config = stage.attack.attack
+    changes: dict[str, Any] = {"radius": 1e-6} if isinstance(config, AutoAttackConfig) else {"read_outs": ()}
+    scale = 1.0
+    if isinstance(config, LoopConfig) and isinstance(config.gradient, SPSA):
+        number = min(config.gradient.num_directions, max(1, config.gradient.micro_batch // (2 * settings.micro_batch)))
+        scale = config.gradient.num_directions / number
+        changes["gradient"] = config.gradient.model_copy(update={"num_directions": number})
+    cost, searcher = stage.cost, searched(model, settings.search)
+    passes = cost.num_gradients * at.gradient + (cost.num_forwards - cost.num_gradients) * at.forward
+    step = passes / config.num_attack_steps / scale
+    if step > _LIGHT:
+        return None
+    more = max(1, min(20, int(_LONG / max(step, 1e-9))))
+
+    def seconds(num_steps: int) -> float:
+        short = stage.attack and stage.attack.model_copy(
+            update={"attack": config.model_copy(update=changes | {"num_attack_steps": num_steps})}
+        )
+        piece = Piece(stage._replace(attack=short), 0, tuple(positions), ())
+        began = time.perf_counter()
+        run_piece(model, searcher, dataset, piece, settings, None, batch)
+        return time.perf_counter() - began
+
+    seconds(1)  # warms up
+    short, long = seconds(1), seconds(1 + more)
+    per_step = max(0.0, long - short) / more
+    return Trial(max(0.0, short - per_step), scale * per_step)

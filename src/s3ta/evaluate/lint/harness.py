@@ -1,0 +1,176 @@
+"""A model as the lint asks it: a few images at a time, on its device, and everything put back as it was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from s3ta.foreign_code import is_request_to_stop, original, plain_generators, reason, where
+from s3ta.models import device_of, tensor_bytes
+
+_AT_ONCE = 32
+LEAST_DIFFERENCE = 1e-3
+"""Of the spread of the logits: kernels for other batch shapes stay well below it in float32."""
+_LEAST_SPREAD = 2e-3
+"""Of the largest logit: a smaller spread, as beside a large common offset, is not worth the last bits of float32."""
+
+T = TypeVar("T")
+
+
+class ModelError(Exception):
+    """What a model raised, or answered in place of logits; the text is the end of a sentence."""
+
+
+class Held(NamedTuple):
+    """A parameter or buffer as it was found."""
+
+    name: str
+    place: dict[str, Any]
+    key: str
+    tensor: Tensor
+    value: Tensor
+
+    @property
+    def is_changed(self) -> bool:
+        is_there = self.key in self.place and self.place[self.key] is self.tensor
+        return not is_there or not _same(self.tensor, self.value)
+
+
+class Probe:
+    """The model and the examples that it is asked about; images and labels on its device, answers on the CPU."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        ids: Sequence[str] | None = None,
+        for_order: tuple[Tensor, Tensor] | None = None,
+        micro_batch: int | None = None,
+    ) -> None:
+        device, self.num_classes = device_of(model), num_classes
+        self.model, self.images, self.labels = model, images.to(device), labels.cpu()
+        self.ids = [str(i) for i in range(len(images))] if ids is None else list(ids)
+        self.for_order, self.micro_batch = for_order, micro_batch
+        self.at_once = min(_AT_ONCE, micro_batch or _AT_ONCE)
+        self.only: int | None = None
+        """The only number of images that the model answers; None: it need not be looked for."""
+
+    def ask_in_whole_batches(self) -> bool:
+        """Fill up what is asked from now on to micro-batches, as every batch is that is measured; False where their size is not
+        known, or that was so already."""
+        if self.micro_batch is None or self.only is not None:
+            return False
+        self.only = self.at_once = self.micro_batch
+        return True
+
+    def raw(self, images: Tensor) -> Any:
+        """Whatever the model answers. Raises ModelError where it raises."""
+        return as_model_error(lambda: self.model(images) if self.only is None else self._filled_up(images, self.only))
+
+    def some(self, count: int) -> Tensor:
+        """So many of the images, or as many as the model is asked about at once; a whole batch where it answers no other."""
+        if self.only is None:
+            return self.images[: min(count, self.at_once)]
+        return self.images[torch.arange(self.only) % len(self.images)]
+
+    def _filled_up(self, images: Tensor, size: int) -> Any:
+        """The answers to these images, in batches of one size that are filled up with copies of the last image."""
+        if len(images) == size:
+            return self.model(images)
+        parts = [(part, part[-1:].expand(size - len(part), *part.shape[1:])) for part in images.split(size)]
+        answers = [self.model(torch.cat([part, copies]))[: len(part)] for part, copies in parts]
+        return answers[0] if len(answers) == 1 else torch.cat(answers)
+
+    def ask(self, images: Tensor) -> Tensor:
+        """Logits (n, Y), float32, without a graph. Raises ModelError."""
+        answers = []
+        with torch.no_grad():
+            for part in images.split(self.at_once):
+                answer = self.raw(part.to(self.images.device, copy=True))
+                if not isinstance(answer, Tensor) or answer.shape != (len(part), self.num_classes):
+                    said = f"{len(part)} images" if len(part) > 1 else "it"
+                    raise ModelError(f"answers {said} with {shape_of(answer)}")
+                answers.append(answer.detach().float().cpu().clone())
+        return torch.cat(answers)
+
+
+def as_model_error(call: Callable[[], T]) -> T:
+    """What `call` gives; ModelError with the text where it raises anything."""
+    try:
+        return call()
+    except BaseException as caught:  # anybody's model may raise anything
+        if is_request_to_stop(caught):
+            raise
+        error = original(caught)
+        raise ModelError(f"raises {reason(error)}{where(error)}") from error
+
+
+def shape_of(answer: object) -> str:
+    """An answer in words."""
+    if isinstance(answer, Tensor):
+        return f"a tensor of shape {tuple(answer.shape)}"
+    return f"a {type(answer).__name__}"
+
+
+def difference(one: Tensor, other: Tensor) -> float:
+    """The largest difference of two answers to the same images, in units of the spread of the logits; 0 to infinity."""
+    if one.shape != other.shape or not torch.isfinite(other).all():
+        return float("inf")
+    spread = max(float(one.std(dim=1).mean()), _LEAST_SPREAD * float(one.abs().max()), 1e-30)
+    return float((one - other).abs().max()) / spread
+
+
+def differ(one: Tensor, other: Tensor) -> bool:
+    """Whether two answers to the same images differ by more than rounding."""
+    return difference(one, other) > LEAST_DIFFERENCE
+
+
+def number(value: float) -> float | str:
+    """For the evidence: six digits; infinity and NaN, which JSON has not, in words."""
+    return float(f"{value:.6g}") if np.isfinite(value) else str(value)
+
+
+@contextmanager
+def as_found(model: nn.Module) -> Iterator[list[Held]]:
+    """Gives what the model holds; afterwards it holds that again, in the modes that it had, and Python's and NumPy's
+    generators stand where they stood. Parameter gradients and torch's generators are left to `attacks.frozen`."""
+    modes = [(module, module.training) for module in model.modules()]
+    held = [
+        Held(f"{prefix}.{key}".lstrip("."), place, key, tensor, tensor.detach().clone())
+        for prefix, module in model.named_modules()
+        for place in (module._parameters, module._buffers)
+        for key, tensor in place.items()
+        if tensor is not None and not is_lazy(tensor)
+    ]
+    with plain_generators():
+        try:
+            yield held
+        finally:
+            restore(held)
+            for module, training in modes:
+                module.training = training
+
+
+def restore(held: list[Held]) -> None:
+    """The same tensors with the same values, where they are not already."""
+    for one in held:
+        if one.is_changed:
+            with torch.no_grad():
+                one.tensor.copy_(one.value)
+            one.place[one.key] = one.tensor
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    if one.layout != torch.strided or one.is_quantized:
+        return tensor_bytes(one) == tensor_bytes(other)
+    return torch.equal(torch.nan_to_num(one.detach()), torch.nan_to_num(other))

@@ -1,0 +1,359 @@
+"""What can be seen with labels: whether images prepared in another way, or labels in another order, are answered better.
+
+Every such alternative is compared with the model as it is, example by example. It is a finding only where all of this holds:
+McNemar's exact p below 0.01, ten points more right, a lower cross-entropy, and clearly more right than any constant answer
+can be. Of several, the best is the warning; what it may explain is then `unchecked`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from s3ta.evaluate.lint.harness import ModelError, Probe, number
+from s3ta.models import Classifier
+from s3ta.records import Finding, mcnemar, wilson
+
+_LEVEL, _LEAST_GAIN = 0.01, 0.1
+_SAME_LOSS = 1e-4
+"""Far above float32's rounding of a mean of losses, far below what one example moves."""
+_FEWEST = 8
+"""Fewer examples cannot reach the level, whatever they say."""
+_PER_CLASS, _FEWEST_PER_CLASS = 4, 2
+"""Examples of a class by which an order is judged: on average, where all classes are looked at; and of each, where some are."""
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_CIFAR10 = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+_CAFFE = (123.68, 116.779, 103.939)
+"""Means of red, green and blue in 0..255."""
+KINDS = ("input range", "normalisation", "channel order", "label order")
+
+
+class Preparation(NamedTuple):
+    """(pixels - mean) / std, after the channels were turned round where `flip`."""
+
+    name: str
+    kind: str
+    sentence: str
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    flip: bool = False
+
+    def __call__(self, images: Tensor) -> Tensor:
+        mean, std = (torch.tensor(v, device=images.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        return ((images.flip(1) if self.flip else images) - mean) / std
+
+
+class Rival(NamedTuple):
+    """How an alternative does beside the model as it is."""
+
+    name: str
+    kind: str
+    sentence: str
+    advice: str
+    right: Tensor
+    loss: float
+
+
+def clean_accuracy(logits: Tensor, labels: Tensor) -> Finding:
+    """A note where it is no better than guessing; the examples are few, so no more than that."""
+    right, count, num_classes = int((logits.argmax(1) == labels).sum()), len(labels), logits.shape[1]
+    low, high = wilson(right, count)
+    evidence = {"right": right, "images": count, "low": number(low), "high": number(high), "chance": 1 / num_classes}
+    said = f"{right} of {count} clean images are right (95% interval {low:.1%} to {high:.1%})"
+    if low > 1 / num_classes:
+        return Finding("clean accuracy", "passed", f"{said}.", evidence)
+    sentence = f"{said}: no better than guessing among {num_classes} classes."
+    advice = "Check the weights (--weights), the label order and the normalisation, unless the model is not trained."
+    return Finding("clean accuracy", "note", sentence, evidence, advice)
+
+
+def preparation(probe: Probe, logits: Tensor, data_classes: Sequence[str]) -> list[Finding]:
+    """One finding per kind of `KINDS`."""
+    channels, labels = probe.images.shape[1], probe.labels
+    if len(labels) < _FEWEST:
+        said = f"{len(labels)} examples are too few to compare alternatives with."
+        found = {kind: Finding(kind, "unchecked", said, {"images": len(labels)}) for kind in KINDS}
+    else:
+        found = _contest(probe, logits)
+        if channels != 3:
+            found["channel order"] = Finding("channel order", "unchecked", f"The images have {channels} channels.")
+    by_name = _names(probe.model, data_classes)
+    if by_name is not None and found["label order"].severity != "warning":
+        found["label order"] = by_name
+    return [found[kind] for kind in KINDS]
+
+
+def _contest(probe: Probe, logits: Tensor) -> dict[str, Finding]:
+    labels = probe.labels
+    right, loss = logits.argmax(1) == labels, float(cross_entropy(logits, labels))
+    rivals = list(_rivals(probe))
+    followed = _followed(logits, labels)
+    if followed is not None:
+        rivals.append(followed)
+    better = _best_first([rival for rival in rivals if _is_better(rival, right, loss, labels)])
+    evidence: dict[str, Any] = {"images": len(labels), "right": int(right.sum()), "loss": number(loss)}
+    found = {}
+    for kind in KINDS:
+        own = [rival for rival in rivals if rival.kind == kind]
+        seen = {**evidence, "alternatives": {rival.name: _told(rival, right) for rival in own}}
+        if better and kind == better[0].kind:
+            found[kind] = _warning(better, right, evidence)
+        elif better:
+            said = f"Not to be judged before this is mended: {better[0].sentence}."
+            found[kind] = Finding(kind, "unchecked", said, seen)
+        elif kind == "label order" and followed is None and probe.for_order is not None:
+            found[kind] = _order_of_some(probe, *probe.for_order)
+        elif kind == "label order" and followed is None:
+            said = f"An order needs {_PER_CLASS} examples per class or more, of two classes or more."
+            found[kind] = Finding(kind, "unchecked", said, seen)
+        elif not _above_chance(right, labels):
+            said = "The model is at chance, and so is every alternative: nothing can be told."
+            found[kind] = Finding(kind, "unchecked", said, seen)
+        else:
+            found[kind] = Finding(kind, "passed", "No alternative is answered better.", seen)
+    return found
+
+
+def _order_of_some(probe: Probe, images: Tensor, labels: Tensor) -> Finding:
+    """`label order` by examples of some of the classes, chosen for it, where there are too many classes to see all."""
+    try:
+        logits = probe.ask(images)
+    except ModelError as error:
+        return Finding("label order", "unchecked", f"Asked about more examples, the model {error}.")
+    usable = torch.isfinite(logits).all(dim=1)
+    logits, labels = logits[usable], labels.cpu()[usable]
+    rival = _followed(logits, labels, _FEWEST_PER_CLASS)
+    num_classes = int(labels.unique().numel())
+    evidence: dict[str, Any] = {"images": len(labels), "classes": num_classes}
+    if rival is None or len(labels) < _FEWEST:
+        said = f"There are too few examples of one class ({len(labels)} of {num_classes} classes)."
+        return Finding("label order", "unchecked", said, evidence)
+    right, loss = logits.argmax(1) == labels, float(cross_entropy(logits, labels))
+    evidence |= {"right": int(right.sum()), "loss": number(loss)}
+    if _is_better(rival, right, loss, labels):
+        return _warning([rival], right, evidence)
+    seen = {**evidence, "alternatives": {rival.name: _told(rival, right)}}
+    if not _above_chance(right, labels):
+        said = "The model is at chance, and so is every alternative: nothing can be told."
+        return Finding("label order", "unchecked", said, seen)
+    sentence = (
+        f"No other order is answered better ({num_classes} of {probe.num_classes} classes, by {len(labels)} examples)."
+    )
+    return Finding("label order", "passed", sentence, seen)
+
+
+def _warning(better: list[Rival], right: Tensor, evidence: dict[str, Any]) -> Finding:
+    best, now = better[0], int(right.sum())
+    told = _told(best, right)
+    sentence = (
+        f"{best.sentence}: then {told['right']} of {len(right)} images are right in place of {now} (p {told['p']:.2g})."
+    )
+    others = {rival.name: _told(rival, right) for rival in better[1:]}
+    seen = {
+        **evidence,
+        "best": best.name,
+        **{f"best_{key}": value for key, value in told.items()},
+        "also_better": others,
+    }
+    return Finding(best.kind, "warning", sentence, seen, best.advice)
+
+
+def _best_first(better: list[Rival]) -> list[Rival]:
+    """Most right first; of equals one that leaves the range alone, for larger pixels make a network surer, whatever it wants;
+    then the lowest loss. Losses that differ by rounding alone are equal, or the processor would choose between two explanations
+    of the same answers: then the one that was tried first stands first."""
+
+    def rank(rival: Rival) -> tuple[int, bool]:
+        return -int(rival.right.sum()), rival.kind == KINDS[0]
+
+    ranked = sorted(better, key=lambda rival: (*rank(rival), rival.loss))
+    if ranked:
+        first, highest = rank(ranked[0]), ranked[0].loss + _SAME_LOSS * (1 + ranked[0].loss)
+        best = next(rival for rival in better if rank(rival) == first and rival.loss <= highest)
+        ranked.remove(best)
+        ranked.insert(0, best)
+    return ranked
+
+
+def _told(rival: Rival, right: Tensor) -> dict[str, Any]:
+    return {"right": int(rival.right.sum()), "loss": number(rival.loss), "p": number(_p_value(rival, right))}
+
+
+def _p_value(rival: Rival, right: Tensor) -> float:
+    return mcnemar(int((rival.right & ~right).sum()), int((right & ~rival.right).sum()))
+
+
+def _is_better(rival: Rival, right: Tensor, loss: float, labels: Tensor) -> bool:
+    gain = float(rival.right.float().mean() - right.float().mean())
+    if not (gain >= _LEAST_GAIN and rival.loss < loss):
+        return False
+    return _p_value(rival, right) < _LEVEL and _above_chance(rival.right, labels)
+
+
+def _above_chance(right: Tensor, labels: Tensor) -> bool:
+    """Clearly more right than the best constant answer."""
+    constant = int(labels.bincount().max()) / len(labels)
+    return wilson(int(right.sum()), len(labels)).low > constant
+
+
+def _rivals(probe: Probe) -> Iterator[Rival]:
+    for way in _preparations(probe.model, probe.images.shape[1]):
+        try:
+            logits = probe.ask(way(probe.images))
+        except ModelError:  # a model may refuse pixels outside [0, 1]
+            continue
+        loss = float(cross_entropy(logits, probe.labels))
+        right = logits.argmax(1) == probe.labels
+        yield Rival(way.name, way.kind, way.sentence, _advice(probe.model, way), right, loss)
+
+
+def _preparations(model: nn.Module, channels: int) -> Iterator[Preparation]:
+    range_ = "The network seems to expect pixels of another range"
+    yield Preparation("pixels x 255", KINDS[0], f"{range_} (0..255)", std=(1 / 255,))
+    yield Preparation("pixels / 255", KINDS[0], f"{range_} (0..1/255: it is scaled up twice)", std=(255.0,))
+    if channels == 3:
+        caffe = tuple(value / 255 for value in reversed(_CAFFE))
+        sentence = f"{range_} and order (0..255, blue first, mean subtracted)"
+        yield Preparation("caffe", KINDS[0], sentence, caffe, (1 / 255,), flip=True)
+    usual = {"2p - 1": ((0.5,), (0.5,))}
+    if channels == 3:
+        usual |= {"ImageNet": _IMAGENET, "CIFAR-10": _CIFAR10}
+    elif channels == 1:
+        usual |= {"MNIST": ((0.1307,), (0.3081,))}
+    for name, (mean, std) in usual.items():
+        yield Preparation(f"with {name}", KINDS[1], f"A normalisation seems to be missing ({name})", mean, std)
+    undone = {**usual, **{f"its own, {mean}, {std}": (mean, std) for mean, std in _own(model, channels)}}
+    for name, (mean, std) in undone.items():
+        sentence = f"The images seem to be normalised twice, or to need none ({name})"
+        back = tuple(-m / s for m, s in zip(mean, std, strict=True)), tuple(1 / s for s in std)
+        yield Preparation(f"without {name}", KINDS[1], sentence, *back)
+    if channels == 3:
+        yield Preparation("bgr", KINDS[2], "The network seems to expect the other order of channels", flip=True)
+
+
+def _own(model: nn.Module, channels: int) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
+    """Means and deviations of every module that has both, one number or one per channel."""
+    found = set()
+    for module in model.modules():
+        held = {**vars(module), **module._parameters, **module._buffers}
+        mean, std = _numbers(held.get("mean")), _numbers(held.get("std"))
+        if mean and std and len(mean) in (1, channels) and len(std) in (1, channels) and min(std) > 0:
+            size = max(len(mean), len(std))
+            found.add((mean * size if len(mean) < size else mean, std * size if len(std) < size else std))
+    return sorted(found - {((0.0,), (1.0,))})
+
+
+def _numbers(value: object) -> tuple[float, ...]:
+    """A few numbers out of a tensor, a sequence or one number; none where it is anything else."""
+    if isinstance(value, Tensor):
+        return tuple(round(x, 6) for x in value.detach().double().flatten().tolist()) if value.numel() <= 64 else ()
+    if isinstance(value, (int, float)):
+        return (float(value),)
+    if isinstance(value, (list, tuple)) and value and all(isinstance(x, (int, float)) for x in value):
+        return tuple(float(x) for x in value)
+    return ()
+
+
+def _advice(model: nn.Module, way: Preparation) -> str:
+    """The options that make a network behave as it does with images prepared in this way; those it has are accounted for."""
+    mean, std, order = way.mean, way.std, "rgb"
+    if isinstance(model, Classifier):
+        order = model.channel_order
+        outer = [tuple(model.card.config.get(key) or (other,)) for key, other in (("mean", 0.0), ("std", 1.0))]
+        if order == "bgr":  # it normalises after it has turned the channels round
+            mean, std = mean[::-1], std[::-1]
+        size = max(map(len, (mean, std, *outer)))
+        mean, std, outer_mean, outer_std = (v * size if len(v) < size else v for v in (mean, std, *outer))
+        mean = tuple(m + s * o for m, s, o in zip(mean, std, outer_mean, strict=True))
+        std = tuple(s * o for s, o in zip(std, outer_std, strict=True))
+    if way.flip:
+        order = "rgb" if order == "bgr" else "bgr"
+    options = []
+    if any(abs(m) > 1e-4 for m in mean) or any(abs(s - 1) > 1e-4 for s in std):
+        options.append(f"--mean {_listed(mean)} --std {_listed(std)}")
+    elif isinstance(model, Classifier) and (way.mean, way.std) != ((0.0,), (1.0,)):
+        options.append("no --mean and no --std")
+    if way.flip:
+        options.append(f"--channel-order {order}")
+    if way.name.startswith("without") and not isinstance(model, Classifier):
+        return "Normalise once: take one of the two out of the model, or what the data is normalised with before it."
+    return f"Measure it with {' '.join(options)}, or mend the preparation inside the model."
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    return ",".join(f"{v:.6g}" for v in (values[:1] if len(set(values)) == 1 else values))
+
+
+def _followed(logits: Tensor, labels: Tensor, per_class: int = _PER_CLASS) -> Rival | None:
+    """Labels behind the permutation that the answers follow; None where the classes have too few examples on average.
+
+    The permutation that one half of every class is judged by is chosen on the other half, so chance gains nothing."""
+    present = labels.unique()
+    if len(present) < 2 or len(labels) < per_class * len(present):
+        return None
+    half = torch.zeros_like(labels)
+    for label in present:
+        rows = (labels == label).nonzero().flatten()
+        half[rows] = torch.arange(len(rows)) % 2
+    wanted = labels.clone()
+    for part in (0, 1):
+        order = _order(logits[half != part], labels[half != part])
+        wanted[half == part] = torch.tensor([order.get(int(x), int(x)) for x in labels[half == part]])
+    moved = {label: output for label, output in _order(logits, labels).items() if label != output}
+    shown = ", ".join(f"{label} is output {output}" for label, output in sorted(moved.items())[:3])
+    return Rival(
+        "permuted",
+        KINDS[3],
+        f"The answers seem to follow the labels in another order ({shown}{', ...' if len(moved) > 3 else ''})",
+        "Name the outputs in their order with --class-names FILE, and use --match-classes data or model.",
+        logits.argmax(1) == wanted,
+        float(cross_entropy(logits, wanted)),
+    )
+
+
+def _order(logits: Tensor, labels: Tensor) -> dict[int, int]:
+    """Label -> output, one to one: pairs in the order of how much likelier the output is for images of that label."""
+    shares = logits.softmax(dim=1)
+    present = labels.unique()
+    lift = torch.stack([shares[labels == label].mean(dim=0) for label in present]) - shares.mean(dim=0)
+    order = {}
+    for place in lift.flatten().argsort(descending=True, stable=True).tolist():
+        label, output = int(present[place // lift.shape[1]]), place % lift.shape[1]
+        if label not in order and output not in order.values():
+            order[label] = output
+        if len(order) == len(present):
+            break
+    return order
+
+
+def _names(model: nn.Module, data_classes: Sequence[str]) -> Finding | None:
+    """The names that the model knows beside those of the data; None where they agree or none are known."""
+    card = getattr(model, "card", None)
+    ours = [_plain(str(name)) for name in getattr(card, "classes", None) or ()]
+    theirs = [_plain(str(name)) for name in data_classes]
+    pairs = list(enumerate(zip(ours, theirs, strict=False)))
+    differing = [i for i, (a, b) in pairs if a != b]
+    if not differing:
+        return None
+    counts, places = [Counter(ours), Counter(theirs)], {name: i for i, name in enumerate(theirs)}
+    # ImageNet has two cranes: only a name that each side has once can have moved
+    moved = [i for i, (a, _) in pairs if all(c[a] == 1 for c in counts) and places[a] != i]
+    first = moved[0] if moved else differing[0]
+    a, b = ours[first], theirs[first]
+    evidence = {"first": first, "model": a, "data": b, "differing": len(differing), "moved": len(moved)}
+    sentence = f"Class {first} is '{a}' to the model and '{b}' in the data ({len(differing)} names differ)"
+    advice = "Match the classes by name with --match-classes, or give the names in the model's order with --class-names FILE."
+    if moved:
+        return Finding(
+            KINDS[3], "warning", f"{sentence}: another order, so the labels mean other things.", evidence, advice
+        )
+    return Finding(KINDS[3], "note", f"{sentence}: perhaps other words for the same.", evidence, advice)
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())

@@ -1,0 +1,171 @@
+"""All checks of a model before it is measured, in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from s3ta.attacks.frozen import frozen, random_state
+from s3ta.errors import UserError
+from s3ta.evaluate.lint import behaviour
+from s3ta.evaluate.lint.gradients import gradients
+from s3ta.evaluate.lint.harness import Held, ModelError, Probe, as_found, differ, restore
+from s3ta.evaluate.lint.preprocessing_and_labels import clean_accuracy, preparation
+from s3ta.records import Finding
+
+KINDS = (
+    "answer",
+    "finite",
+    "train mode",
+    "own state",
+    "input writes",
+    "randomness",
+    "batch dependence",
+    "precision",
+    "recurrent",
+    "probabilities",
+    "constant answers",
+    "input range",
+    "normalisation",
+    "channel order",
+    "label order",
+    "clean accuracy",
+    "gradient",
+    "saturated loss",
+)
+"""Every check, in the order of the findings."""
+
+
+def lint(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    data_classes: Sequence[str],
+    num_classes: int,
+    ids: Sequence[str] | None = None,
+    for_order: tuple[Tensor, Tensor] | None = None,
+    micro_batch: int | None = None,
+) -> list[Finding]:
+    """What is wrong with how a model answers, before an attack is spent on it.
+
+    About 15 forward passes over the images, two of them with a backward pass, and more where something is found. The model is
+    asked in eval mode and left as it was found, as are all generators of random numbers; those that everybody shares begin
+    here from 0. Hold `exact_arithmetic` around it.
+
+    Args:
+      model: images -> logits, on its device; a `Classifier` says more of itself.
+      images: (n, C, H, W), float32 in [0, 1]; 32 to 64 are enough, below 8 nothing is compared by labels.
+      labels: (n,), int64.
+      data_classes: names of the data's classes, in the order of the labels.
+      num_classes: how many logits there must be.
+      ids: what the images are called; None: their places.
+      for_order: more images and labels, two or more of each class that is among them: by these the order of the labels is
+        judged, one forward pass each, where `images` hold too few of each class.
+      micro_batch: how many images are measured at once: no more are asked about at once here, and where the model raises for
+        fewer, exactly so many; None: not known.
+    Returns:
+      One finding per name in `KINDS`, in that order, whatever the model does.
+    Raises:
+      UserError: no images, or not one label per image."""
+    if images.ndim != 4 or not len(images) or labels.shape != images.shape[:1]:
+        raise UserError(
+            f"The lint was given images of shape {tuple(images.shape)} and labels of shape {tuple(labels.shape)}: "
+            "give (images, channels, height, width) and one label per image."
+        )
+    found: dict[str, Finding] = {}
+    with as_found(model) as held, random_state(0):
+        probe = Probe(model, images, labels, num_classes, ids, for_order, micro_batch)
+        training = [name for name, module in model.named_modules() if module.training]
+        handed = _first_asked(probe)[0] if training else None
+        restore(held)
+        with frozen(model):
+            for finding in _findings(probe, held, training, handed, data_classes):
+                found[finding.kind] = finding
+    said = "The model gives no logits that this could be seen in."
+    return [found.get(kind, Finding(kind, "unchecked", said)) for kind in KINDS]
+
+
+def _findings(
+    probe: Probe,
+    held: list[Held],
+    training: list[str],
+    handed: Tensor | None,
+    data_classes: Sequence[str],
+) -> Iterator[Finding]:
+    """As far as the model lets itself be asked."""
+    yield behaviour.recurrent(probe.model)
+    first = behaviour.answer(probe)
+    if first.severity == "error" and probe.ask_in_whole_batches():
+        again = behaviour.answer(probe)
+        first = again if again.severity == "passed" else first
+    restore(held)  # asked from the same state as before, so that only the mode differs
+    logits, problem = _first_asked(probe) if first.severity == "passed" else (None, "")
+    if problem and probe.ask_in_whole_batches():
+        logits, _ = _first_asked(probe)
+    if problem and logits is None:
+        sentence = f"The model answered a few images, and gave no usable answer to all of them: it {problem}."
+        first = Finding("answer", "error", sentence, {"images": len(probe.images)}, "Mend the forward pass.")
+    yield first
+    is_finite = logits is not None and bool(torch.isfinite(logits).all())
+    still = [name for name, module in probe.model.named_modules() if module.training]
+    is_comparable = is_finite and (handed is not None or probe.only is None)
+    yield behaviour.mode(training, handed, logits if is_comparable else None, still)
+    if logits is None:
+        return
+    yield behaviour.own_state(held, lambda: _around_others(probe))
+    yield behaviour.finite(logits, probe.ids)
+    yield from _safely("input writes", lambda: [behaviour.input_writes(probe)])
+    if is_finite:
+        yield from _of_finite(probe, logits, data_classes)
+
+
+def _of_finite(probe: Probe, logits: Tensor, data_classes: Sequence[str]) -> Iterator[Finding]:
+    again, problem = _asked(probe)
+    if again is None:
+        sentence = f"Asked the same a second time, the model gave no usable answer: it {problem}."
+        yield Finding(
+            "randomness", "error", sentence, {}, "Mend the forward pass: it must not depend on earlier calls."
+        )
+        return
+    is_random = differ(logits, again)
+    yield behaviour.randomness(logits, again)
+    yield behaviour.batch_dependence(probe, logits, is_random)
+    yield behaviour.precision(probe, logits)
+    yield behaviour.probabilities(logits)
+    yield behaviour.constant_answers(logits, probe.labels)
+    yield from preparation(probe, logits, data_classes)
+    yield clean_accuracy(logits, probe.labels)
+    yield from gradients(probe)
+
+
+def _first_asked(probe: Probe) -> tuple[Tensor | None, str]:
+    """As `_asked`; a random model draws the same whatever was drawn before, so that only its mode makes a difference."""
+    with random_state(1):
+        return _asked(probe)
+
+
+def _around_others(probe: Probe) -> tuple[Tensor, Tensor] | None:
+    """Answers to the same images before and after black ones; None where it gives none. Raises ModelError for the black."""
+    before, _ = _first_asked(probe)
+    probe.ask(torch.zeros_like(probe.images))
+    after, _ = _first_asked(probe)
+    return None if before is None or after is None else (before, after)
+
+
+def _asked(probe: Probe) -> tuple[Tensor | None, str]:
+    """Logits; None and why where the model raises or answers otherwise."""
+    try:
+        return probe.ask(probe.images), ""
+    except ModelError as error:
+        return None, str(error)
+
+
+def _safely(kind: str, check: Callable[[], list[Finding]]) -> list[Finding]:
+    """The findings; an error of this kind where the model raises in the middle."""
+    try:
+        return check()
+    except ModelError as error:
+        return [Finding(kind, "error", f"The model {error}.", {}, "Mend the forward pass.")]

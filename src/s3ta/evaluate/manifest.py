@@ -1,0 +1,195 @@
+"""What identifies a measurement: the manifest of its ledger."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from s3ta.allocator import allocator
+from s3ta.attacks import frozen, random_state
+from s3ta.data import Dataset, content_of, preprocessing_of
+from s3ta.errors import UserError
+from s3ta.evaluate.lint import as_found
+from s3ta.evaluate.plan import Settings, block_of, num_chunks
+from s3ta.evaluate.suite import Suite
+from s3ta.files import read_json, sha256
+from s3ta.foreign_code import guarded
+from s3ta.models import card_of, device_of, num_parameters, weights_hash
+from s3ta.process_state import process_state_kept
+from s3ta.records import FORMAT
+from s3ta.records.ledger import INFORMATIVE
+from s3ta.streams import stream
+
+_OTHER = 0.01
+"""Of the largest logit: devices and versions stay far below it."""
+
+
+def manifest(
+    model: nn.Module,
+    dataset: Dataset,
+    suite: Suite,
+    positions: Sequence[int],
+    settings: Settings,
+    device: torch.device,
+) -> dict[str, Any]:
+    """What identifies the measurement (`s3ta.records.ledger`); `informative` may differ when it is resumed."""
+    ids = [dataset.ids[i] for i in positions]
+    card = card_of(model)
+    return {
+        "format": FORMAT,
+        "num_chunks": num_chunks(suite, len(positions), settings.micro_batch),
+        "model": {
+            "name": card.name,
+            "sha256": weights_hash(model),
+            "structure": _structure(model),
+            "num_parameters": num_parameters(model),
+            "num_classes": card.num_classes,
+            "config": card.config,
+        },
+        "data": {
+            "source": dataset.source,
+            "split": dataset.split,
+            "fingerprint": dataset.fingerprint,
+            "content": content_of(dataset),
+            "examples": sha256("\n".join(ids).encode()),
+            "num_examples": len(positions),
+            "num_available": len(dataset.ids),
+            "classes": list(dataset.classes),
+            "shape": list(dataset.shape),
+            "preprocessing": preprocessing_of(dataset),
+        },
+        "suite": suite_identity(suite),
+        "seed": settings.seed,
+        "targets": _targets_hash(settings, ids),
+        "precision": "float32",
+        "search": dict(settings.search._asdict()),
+        "exhaustive": settings.exhaustive,
+        "budget": settings.budget,
+        "micro_batch": settings.micro_batch,
+        "block": block_of(suite, settings),
+        "num_threads": settings.num_threads,
+        "device": device.type,
+        "informative": {
+            "versions": {name: version(name) for name in ("s3ta", "torch", "timm", "numpy")},
+            "hardware": hardware(device),
+            "batch_size": settings.batch_size or settings.micro_batch,
+            "answers": answers(model),
+            "examples": settings.examples,
+            "memory": allocator().sentence,
+            "python": platform.python_version(),
+            "origins": dict(settings.origins or {}),
+        },
+    }
+
+
+def answers(model: nn.Module) -> list[float]:
+    """What the model says of two fixed images of noise: its first logits, at most 8 of each, to six digits; nothing where it
+    does not answer, or answers otherwise when it is asked again, for then there is nothing to know it by.
+
+    Weights and modules do not tell everything that `forward` does. Machines differ in last bits, so this is compared with a
+    tolerance (`refuse_other_answers`), and is no part of the identity."""
+    card = card_of(model)
+    shape = (2, card.in_channels, card.image_size, card.image_size)
+    images = torch.from_numpy(stream(0, "answers").random(shape, np.float32)).to(device_of(model))
+    asked = []
+    for _ in range(2):
+        with process_state_kept(), as_found(model), frozen(model), random_state(0), torch.no_grad():
+            try:
+                asked.append(model(images.clone()).float().cpu())
+            except Exception:  # noqa: BLE001 - whatever is wrong with a foreign model is the lint's to tell
+                return []
+    first, again = (logits[:, :8].flatten().tolist() for logits in asked)
+    return [] if _are_others(first, again) else [float(f"{value:.6g}") for value in first]
+
+
+def _are_others(before: Sequence[float], now: Sequence[float]) -> bool:
+    """Whether two answers to the same images differ by more than machines do."""
+    largest = max(1e-6, np.abs(np.asarray(now)).max())
+    with np.errstate(invalid="ignore"):  # masked classes: infinity less infinity
+        return bool(np.abs(np.asarray(before) - np.asarray(now)).max() > _OTHER * largest)
+
+
+def refuse_other_answers(folder: Path, told: dict[str, Any]) -> None:
+    """UserError where the ledger was begun with a model that has the same weights and other code."""
+    if not (folder / "manifest.json").is_file():
+        return
+    before = read_json(folder / "manifest.json").get(INFORMATIVE, {}).get("answers")
+    now = told[INFORMATIVE]["answers"]
+    if before and len(now) == len(before) and _are_others(before, now):
+        raise UserError(
+            f"{folder} was begun with a model that has the same weights and modules, but answers otherwise: its code, or "
+            "something that it reads beside its weights, was changed. Use another folder."
+        )
+
+
+def _structure(model: nn.Module) -> str:
+    """Identifies what the weights do not tell: the modules as torch prints them, and constants outside the state dict."""
+    with guarded(f"state_dict() of {type(model).__name__}"):
+        saved = model.state_dict().keys()
+    others = [(name, buffer) for name, buffer in model.named_buffers() if name not in saved]
+    # four digits: machines compute sines with other last bits
+    lines = [f"{name} {tuple(buffer.shape)} {_total(buffer)}" for name, buffer in others]
+    return sha256("\n".join([_printed(model), *lines]).encode())
+
+
+def _printed(model: nn.Module) -> str:
+    """As torch prints it; names and types where that fails, or is another text each time."""
+    try:
+        texts = {re.sub(r" at 0x[0-9a-fA-F]+", "", repr(model)) for _ in range(2)}
+    except Exception:  # noqa: BLE001 - somebody else's `__repr__` may raise anything
+        texts = set()
+    if len(texts) == 1:
+        return texts.pop()
+    return "\n".join(f"{name} {type(module).__name__}" for name, module in model.named_modules())
+
+
+def _total(buffer: torch.Tensor) -> str:
+    """The sum of a tensor of any kind, to four digits."""
+    values = buffer.detach()
+    if values.layout != torch.strided or values.is_quantized:
+        values = values.to_dense() if values.layout != torch.strided else values.dequantize()
+    if values.is_complex():
+        return f"{complex(values.sum()):.4g}"
+    return f"{float(values.double().sum()):.4g}"
+
+
+def _targets_hash(settings: Settings, ids: Sequence[str]) -> str:
+    """`drawn`, or what identifies the given targets of these examples."""
+    if settings.targets is None:
+        return "drawn"
+    return "given " + sha256(json.dumps([[example, settings.targets.get(example)] for example in ids]).encode())
+
+
+def suite_identity(suite: Suite) -> dict[str, Any]:
+    """The suite as the manifest tells it."""
+    return {
+        "name": suite.name,
+        "description": suite.description,
+        "gallery_attack": suite.gallery_attack,
+        "cascade": suite.cascade,
+        "left_out": list(suite.left_out),
+        "images_from": suite.images_from and suite.images_from.model_dump(mode="json"),
+        "attacks": [
+            {"name": a.name, "objective": a.attack.objective, **a.attack.model_dump(mode="json")} for a in suite.attacks
+        ],
+    }
+
+
+def hardware(device: torch.device) -> str:
+    """The processor or GPU in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

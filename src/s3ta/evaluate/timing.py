@@ -1,0 +1,79 @@
+"""How long a pass takes here: for the estimate before an evaluation starts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from s3ta.attacks import autograd_gradient, frozen, untargeted
+from s3ta.data import Dataset, fetch
+from s3ta.determinism import exact_arithmetic
+from s3ta.errors import UserError
+from s3ta.evaluate.attack_precision import searched
+from s3ta.evaluate.batching import padded
+from s3ta.evaluate.lint import as_found
+from s3ta.evaluate.plan import Settings
+from s3ta.foreign_code import ForeignError
+from s3ta.models import device_of
+
+_ENOUGH = 1.5
+"""Seconds of measuring after which one try more is not worth the wait."""
+
+
+class Pace(NamedTuple):
+    """Seconds for one micro-batch."""
+
+    gradient: float
+    """A pass forward and back, in the arithmetic of the search; 0 where no gradient is used."""
+    forward: float
+    plain_gradient: float
+    """In float32, as all other gradients are taken; the same number where the search is in float32."""
+
+
+def pace(model: nn.Module, dataset: Dataset, place: int, settings: Settings, *, gradients: bool) -> Pace:
+    """Seconds that a gradient (0 where none is used) and a forward pass of a whole micro-batch take here, for the estimate
+    before the start; compiling is not counted. Raises UserError where a gradient is needed and the model has none."""
+    batch = padded(fetch(dataset, [place]), settings.micro_batch)
+    device = device_of(model)
+    images, labels = batch.images.to(device), batch.labels.to(device)
+
+    plain = settings.search._replace(compiled=False)  # compiling takes longer than it would show
+    searcher = searched(model, plain)
+
+    def gradient(asked: nn.Module) -> Callable[[], None]:
+        return lambda: _gradient(asked, images, labels)
+
+    def forward() -> None:
+        with torch.no_grad():
+            model(images).sum().item()
+
+    with exact_arithmetic(settings.num_threads), as_found(model), frozen(model), frozen(searcher):
+        searching = _seconds(gradient(searcher)) if gradients else 0.0
+        lower = gradients and plain.precision != "float32"
+        return Pace(searching, _seconds(forward), _seconds(gradient(model)) if lower else searching)
+
+
+def _gradient(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:
+    try:
+        autograd_gradient(model, untargeted(labels), images).gradient.sum().item()
+    except ForeignError as error:
+        if "does not require grad" not in str(error):
+            raise
+        raise UserError(
+            "The model's logits have no gradient to the image: remove `no_grad` or `detach` from it, or choose attacks "
+            "without gradients, such as --attack square."
+        ) from None
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    """Of the faster of two tries after a first one that warms up, for the machine may be busy; of fewer where that is long."""
+    tried: list[float] = []
+    while len(tried) < 3 and sum(tried) < _ENOUGH:
+        began = time.perf_counter()
+        work()
+        tried.append(time.perf_counter() - began)
+    return min(tried[1:] or tried)

@@ -1,0 +1,69 @@
+"""The numbers that a foreign network computes with: float32 where it can, its own where it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from s3ta.foreign_code import guarded
+
+
+class _Slot(NamedTuple):
+    """A parameter or buffer that is no float32, and the numbers it held."""
+
+    holder: dict[str, Any]
+    key: str
+    tensor: Tensor
+    numbers: Tensor
+
+
+def cast_to_float32(net: nn.Module, answers: Callable[[], bool]) -> tuple[str, ...]:
+    """Cast a network to float32 in place. Where it does not answer then, and did before (it casts its input itself), it gets
+    its own numbers back.
+
+    Args:
+      net: any network.
+      answers: whether it answers float32 images.
+    Returns:
+      What was done, for the record: nothing where it is float32 already.
+    Raises ForeignError where it cannot be cast."""
+    slots = [
+        _Slot(holder, key, tensor, tensor.data)
+        for module in net.modules()
+        for holder in (module._parameters, module._buffers)
+        for key, tensor in holder.items()
+        if tensor is not None and tensor.is_floating_point() and tensor.dtype != torch.float32
+    ]
+    if not slots:
+        return ()
+    kinds = " and ".join(sorted({str(slot.numbers.dtype).removeprefix("torch.") for slot in slots}))
+    with guarded(f"{type(net).__name__}.float()"):
+        net.float()
+    if answers():
+        return (f"Weights were cast from {kinds} to float32.",)
+    for slot in slots:
+        if isinstance(slot.tensor, nn.Parameter):
+            slot.tensor.data = slot.numbers
+        slot.holder[slot.key] = slot.tensor
+    if answers():
+        return (f"Weights stay {kinds}, for the network fails in float32; its answers are taken as float32.",)
+    with guarded(f"{type(net).__name__}.float()"):
+        net.float()
+    return (f"Weights were cast from {kinds} to float32.",)
+
+
+def leave_inference_mode(net: nn.Module) -> None:
+    """Give a network that was made in inference mode ordinary tensors, through which gradients flow."""
+    ordinary: dict[int, Tensor] = {}
+    for module in net.modules():
+        holders: list[dict[str, Any]] = [module._parameters, module._buffers]
+        for holder in holders:
+            for key, tensor in holder.items():
+                if tensor is not None and not is_lazy(tensor) and tensor.is_inference():
+                    copy = tensor.clone()
+                    made = nn.Parameter(copy, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copy
+                    holder[key] = ordinary.setdefault(id(tensor), made)

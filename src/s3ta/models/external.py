@@ -1,0 +1,362 @@
+"""Open any classifier: ours, `timm:NAME`, `torchvision:NAME`, or what a factory `package.module:name` makes.
+
+A factory is code, so it is named by the caller in Python or on the command line, never by a file of settings.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from torch import nn
+
+from s3ta.errors import UserError, unknown_name
+from s3ta.foreign_code import ForeignError, attribute, guarded, set_mode
+from s3ta.models import external_weights as state
+from s3ta.models.dtype_casting import cast_to_float32, leave_inference_mode
+from s3ta.models.hub_config import Beside, for_unit_pixels, normalisation_beside, preparation_unused
+from s3ta.models.info import Card, Classifier, card_of, device_of, with_outputs
+from s3ta.models.normalisation import chosen, origins, refuse_half, same_numbers
+from s3ta.models.output_detection import num_outputs
+from s3ta.models.pooled_classifier import ResNet
+from s3ta.models.pretrained import from_pretrained
+from s3ta.models.s3ta import S3TA
+from s3ta.models.timm_torchvision import Known, from_timm, from_torchvision, seeded
+from s3ta.models.weight_files import split_key
+from s3ta.process_state import process_state_kept
+
+_WORD = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
+
+
+class Opening(NamedTuple):
+    """What a person may say about a network that does not say it itself; None: as the library or the factory has it."""
+
+    weights: str | None = None
+    """`pretrained`, `random` (seed 0), a file or folder, `FILE#KEY` where it holds several; None: pretrained, a factory's."""
+    num_classes: int | None = None
+    """How many numbers the network answers for one image."""
+    image_size: int | None = None
+    """Height and width in pixels."""
+    in_channels: int | None = None
+    mean: tuple[float, ...] | None = None
+    """Of the normalisation, for pixels in [0, 1]; one number, or one per channel."""
+    std: tuple[float, ...] | None = None
+    channel_order: Literal["rgb", "bgr"] | None = None
+    """The order that the network wants; None: rgb."""
+    class_names: tuple[str, ...] | None = None
+    """Of all the network's outputs, in order."""
+    outputs: tuple[int, ...] | None = None
+    """Which outputs are used, in this order."""
+    ignored: tuple[str, ...] = ()
+    """Patterns of what is left out of the file of weights, such as `criterion.*`."""
+    micro_batch: int | None = None
+    """How many images it will be asked about at once; None: not known. Nothing is said of the network by it."""
+
+
+def is_foreign(source: str) -> bool:
+    """Whether this names a network that is not ours: `timm:...`, `torchvision:...` or `package.module:factory`.
+
+    A path that exists never does, nor does `owner/name`, nor `C:anything`, which Windows takes for a path."""
+    try:
+        if Path(source).exists():
+            return False
+    except (OSError, ValueError):  # too long for a path, or no text of a path
+        return False
+    if source.startswith(("timm:", "torchvision:")):
+        return True
+    return re.fullmatch(rf"(?![A-Za-z]:){_WORD}:{_WORD}", source) is not None
+
+
+def refuse_file_of_code(source: str) -> None:
+    """UserError where a factory is named by its file, such as `nets/small.py:make`, with the name to write instead."""
+    named = re.fullmatch(rf"(.+)\.py:({_WORD})", source)
+    if named is None or Path(source).exists():
+        return
+    path = Path(named[1]).expanduser()
+    inside = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    parts = [part for part in inside.parts if part != "."]
+    if inside.is_absolute() or ".." in parts:
+        parts = parts[-1:]
+        first = f"go to the folder {path.parent} and "
+    else:
+        first = ""
+    raise UserError(f"A factory is named by its module, not by its file: {first}write {'.'.join(parts)}:{named[2]}.")
+
+
+def open_model(source: str | Path, opening: Opening | None = None) -> S3TA | ResNet | Classifier:
+    """A classifier in eval mode, on the CPU unless a factory put it elsewhere.
+
+    Args:
+      source: a run folder, a model folder, a Hub id (see `from_pretrained`), or a name as `is_foreign` knows them.
+      opening: what is said about it.
+    Raises:
+      UserError: it cannot be found, fetched, imported or filled, or something said about it is missing or wrong."""
+    opening, text = opening or Opening(), str(source)
+    for what in ("num_classes", "image_size", "in_channels"):
+        value = getattr(opening, what)
+        if value is not None and value < 1:
+            raise UserError(f"{what} is {value}: it must be 1 or more.")
+    if opening.ignored and opening.weights in (None, "pretrained", "random"):
+        raise UserError("--ignore-keys leaves something out of a file of weights: give one with --weights FILE.")
+    refuse_file_of_code(text)
+    if not is_foreign(text):
+        if not Path(text).exists() and "/" not in text:
+            raise UserError(
+                f"{text} does not exist. Give a run folder, a model folder, a Hub id such as owner/name, timm:NAME, "
+                "torchvision:NAME, or package.module:factory."
+            )
+        return _said(from_pretrained(text), text, opening)
+    library, _, name = text.partition(":")
+    if library in ("timm", "torchvision"):
+        build = from_timm if library == "timm" else from_torchvision
+        pretrained = opening.weights in (None, "pretrained")
+        file = None if opening.weights in (None, "pretrained", "random") else split_key(opening.weights).path
+        known = build(name, pretrained, opening.num_classes, opening.image_size, opening.in_channels, file)
+        return _wrapped(known, text, opening)
+    with _here_importable():  # the forward pass that `_wrapped` makes may still import something
+        made = _call(text, _factory(text))
+        set_mode(made, mode=False)
+        _refuse_meta(made, text)
+        if isinstance(made, (S3TA, ResNet)) or isinstance(attribute(made, "card"), Card):
+            model = _filled(made, text, opening.weights, opening.ignored)
+            card = card_of(model)
+            answers = num_outputs(model, card.in_channels, card.image_size, text, opening.micro_batch)
+            if answers != card.num_classes:
+                raise UserError(
+                    f"{text} says that it has {card.num_classes} classes, and answers with {answers} numbers for an image."
+                )
+            return _said(model, text, opening._replace(weights=None))
+        return _wrapped(_from_factory(made, text, opening), text, opening)
+
+
+# --- factories ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _here_importable() -> Iterator[None]:
+    """The current folder first among those that modules come from."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        if here in sys.path:
+            sys.path.remove(here)
+
+
+def _factory(source: str) -> Any:
+    """What `package.module:name` names. Importing a module runs it."""
+    module_name, _, path = source.partition(":")
+    importlib.invalidate_caches()
+    shadowing = _shadowing_file(module_name)
+    if shadowing is not None and module_name.partition(".")[0] in sys.stdlib_module_names:
+        raise shadowing
+    try:
+        with guarded(f"Importing {module_name}"), seeded(), process_state_kept(module_name):
+            found = importlib.import_module(module_name)
+    except ForeignError as error:
+        missing = error.__cause__
+        if isinstance(missing, ModuleNotFoundError) and f"{module_name}.".startswith(f"{missing.name}."):
+            raise UserError(
+                f"There is no module {missing.name} to import for {source}: not in the current folder, nor installed."
+            ) from None
+        raise
+    for name in path.split("."):
+        if not hasattr(found, name):
+            if shadowing is not None:
+                raise shadowing
+            public = [
+                known
+                for known, value in vars(found).items()
+                if not known.startswith("_") and callable(value) and getattr(value, "__module__", None) == module_name
+            ]
+            raise unknown_name(f"name in {module_name}:", path, public or ["nothing"])
+        found = getattr(found, name)
+    return found
+
+
+def _shadowing_file(module_name: str) -> UserError | None:
+    """What to say where a file of the current folder is called like a module that is loaded already from elsewhere."""
+    first = module_name.partition(".")[0]
+    files = [path for path in (Path.cwd() / f"{first}.py", Path.cwd() / first / "__init__.py") if path.is_file()]
+    if first not in sys.modules or not files:
+        return None
+    loaded = attribute(sys.modules[first], "__file__")
+    if loaded is not None and Path(loaded).exists() and any(path.samefile(loaded) for path in files):
+        return None
+    name = files[0].relative_to(Path.cwd()).as_posix()
+    return UserError(
+        f"{name} in the current folder is called like the module {first} of Python or a library, which is loaded already: "
+        f"rename the {'file' if files[0].stem == first else 'folder'}."
+    )
+
+
+def _call(source: str, factory: Any) -> nn.Module:
+    """The network that a factory makes, seeded; a network itself is taken as it is."""
+    if isinstance(factory, nn.Module):
+        return factory
+    if not callable(factory):
+        raise UserError(f"{source} is a {type(factory).__name__}, not a function that makes a network.")
+    with guarded(f"{source}()"), seeded(), process_state_kept(source.partition(":")[0]):
+        made = factory()
+    if not isinstance(made, nn.Module):
+        raise UserError(
+            f"{source}() gave a {type(made).__name__}: it must return a torch.nn.Module or a s3ta.Classifier."
+        )
+    return made
+
+
+def _refuse_meta(net: nn.Module, source: str) -> None:
+    """UserError where the network has shapes only, and no numbers."""
+    empty = [name for name, value in [*net.named_parameters(), *net.named_buffers()] if value.is_meta]
+    if empty:
+        raise UserError(
+            f"{source} is on torch's meta device, where weights have no numbers ({len(empty)} of them, the first {empty[0]}): "
+            "make it on the CPU, or load weights into it (load_state_dict with assign=True)."
+        )
+
+
+def _from_factory(net: nn.Module, source: str, opening: Opening) -> Known:
+    if opening.weights is not None:
+        _check_file(opening.weights, source)
+    if opening.image_size is None:
+        raise UserError(
+            f"{source} does not say how large its images are: give --image-size, or let it return a s3ta.Classifier."
+        )
+    size, channels = opening.image_size, opening.in_channels or _first_channels(net)
+
+    def answers() -> bool:
+        try:
+            num_outputs(net, channels, size, source, opening.micro_batch)
+        except UserError:
+            return False
+        return True
+
+    leave_inference_mode(net)
+    notes = cast_to_float32(net, answers)
+    return Known(net, source.rpartition(":")[2], "as the factory made them, seed 0", {}, notes=notes)
+
+
+def _first_channels(net: nn.Module) -> int:
+    """Image channels, by the first convolution; 3 where there is none."""
+    return next((part.in_channels for part in net.modules() if isinstance(part, nn.Conv2d)), 3)
+
+
+def _check_file(weights: str, source: str) -> None:
+    if weights in ("pretrained", "random"):
+        raise UserError(f"{source} decides itself on its weights: leave out --weights {weights}, or give a file.")
+
+
+# --- what is said about them ---------------------------------------------------------------------------------------
+
+
+def _wrapped(known: Known, source: str, opening: Opening) -> Classifier:
+    """The network with everything that an evaluation must know of it."""
+    in_channels = opening.in_channels or _first_channels(known.net)
+    image_size = opening.image_size or known.image_size
+    assert image_size is not None, "sources that do not know it were refused"
+    config: dict[str, Any] = {"source": source, "weights": known.weights, "library": known.library}
+    name, notes, stored = known.name, list(known.notes), state.Found(None, None, {})
+    beside, unused = Beside(), ""
+    if opening.weights not in (None, "pretrained", "random"):
+        stored = state.fill(known.net, opening.weights, in_channels, known.unused, opening.ignored)
+        config |= stored.config
+        notes += stored.config["notes"]
+        name = f"{name}@{_stem(opening.weights)}"
+        if opening.mean is None and opening.std is None and stored.mean is None and stored.std is None:
+            beside = normalisation_beside(split_key(opening.weights).path)
+            stored = stored._replace(mean=beside.mean, std=beside.std)
+            notes += beside.notes
+        unused = preparation_unused(split_key(opening.weights).path, timm="timm" in known.library)
+    refuse_half(opening.mean, opening.std, stored)
+    if opening.mean is not None and opening.std is not None:
+        mean, std, scaled = for_unit_pixels(opening.mean, opening.std, "given")
+        opening, notes = opening._replace(mean=mean, std=std), notes + scaled
+    mean = chosen("mean", opening.mean, stored.mean, known.mean, in_channels, source)
+    std = chosen("std", opening.std, stored.std, known.std, in_channels, source)
+    set_mode(known.net, mode=False)
+    answers = num_outputs(known.net, in_channels, image_size, source, opening.micro_batch)
+    if opening.num_classes not in (None, answers):
+        raise UserError(
+            f"{source} answers with {answers} numbers for an image, not {opening.num_classes}: leave out "
+            "--num-classes, or give weights of a network with so many."
+        )
+    classifier = Classifier(
+        known.net,
+        name=name,
+        num_classes=answers,
+        image_size=image_size,
+        in_channels=in_channels,
+        mean=mean,
+        std=std,
+        channel_order=opening.channel_order or "rgb",
+        classes=opening.class_names,
+        view=known.view,
+        config={**config, "notes": notes},
+    ).to(device_of(known.net))
+    given = opening.mean is not None and opening.std is not None
+    origin = origins(known, given, stored.mean is not None, beside.unused, unused)
+    classifier.card = classifier.card._replace(origins=origin)
+    return (classifier if opening.outputs is None else with_outputs(classifier, opening.outputs)).eval()
+
+
+def _stem(weights: str) -> str:
+    source = split_key(weights)
+    return source.stem if source.key is None else f"{source.stem}-{source.key}"
+
+
+def _filled(model: nn.Module, source: str, weights: str | None, ignored: tuple[str, ...]) -> nn.Module:
+    """A model that says itself what it is, with the weights of a file in place of a factory's."""
+    card = card_of(model)
+    if isinstance(model, Classifier):
+        model.card = card._replace(config={"source": source, **card.config})
+    if weights is None:
+        return model
+    _check_file(weights, source)
+    inner = model.net if isinstance(model, Classifier) else model
+    found = state.fill(inner, weights, card.in_channels, ignored=ignored)
+    if isinstance(model, Classifier):
+        for what, stored in (("mean", found.mean), ("std", found.std)):
+            chosen(what, tuple(model.card.config[what] or (float(what == "std"),)), stored, None, 0, source)
+        config = {**model.card.config, **found.config}
+        model.card = model.card._replace(name=f"{card.name}@{_stem(weights)}", config=config)
+    elif found.mean is not None or found.std is not None:
+        raise UserError(f"{weights} holds a normalisation, but {source} is a model with one of its own: take it out.")
+    return model
+
+
+def _said(model: Any, source: str, opening: Opening) -> S3TA | ResNet | Classifier:
+    """A model that says itself what it is: nothing that is said beside may contradict it."""
+    card = card_of(model)
+    settings = {what: card.config.get(what) for what in ("mean", "std", "channel_order")}
+    settings |= {what: getattr(card, what) for what in ("num_classes", "image_size", "in_channels")}
+    for what in ("weights", *settings):
+        said, own = getattr(opening, what), settings.get(what)
+        same = same_numbers(said, own) if isinstance(said, tuple) and isinstance(own, list) else said == own
+        if said is not None and not same:
+            raise UserError(
+                f"{source} says itself what it is{'' if own is None else f' ({what}: {own})'}: "
+                f"leave out --{what.replace('_', '-')}."
+            )
+    if opening.class_names is not None:
+        if card.classes not in (None, opening.class_names):
+            raise UserError(f"{source} says itself what its classes are called, and otherwise: leave the names out.")
+        if not isinstance(model, Classifier):
+            model = Classifier(
+                model,
+                name=card.name,
+                num_classes=card.num_classes,
+                image_size=card.image_size,
+                in_channels=card.in_channels,
+                classes=opening.class_names,
+                config=card.config,
+            ).to(device_of(model))
+        elif len(opening.class_names) != card.num_classes:
+            raise UserError(f"There are {len(opening.class_names)} class names for {card.num_classes} classes.")
+        model.card = model.card._replace(classes=opening.class_names)
+    return (model if opening.outputs is None else with_outputs(model, opening.outputs)).eval()

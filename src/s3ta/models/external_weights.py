@@ -1,0 +1,66 @@
+"""Weights of other people's networks: safetensors, or a state dict in any of its usual wrappings, into a network.
+
+What is taken off is listed in literals (`containers`, `wrappers`, `surplus`) and recorded; what is not understood is
+refused. Nothing of a file is run (`reading`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from s3ta.models.extra_keys import check_numbers, explained
+from s3ta.models.key_prefixes import choose_prefix, fits
+from s3ta.models.state_dict_selection import AVERAGED, choose_state, objects_within
+from s3ta.models.weight_files import objects_note, read_state, sound, split_key
+
+
+class Found(NamedTuple):
+    """What a file of weights says beside the weights."""
+
+    mean: tuple[float, ...] | None
+    """Of the normalisation stored with them, for pixels in [0, 1]; None: none is stored."""
+    std: tuple[float, ...] | None
+    config: dict[str, Any]
+    """JSON: `weights` (the file's name), `container` and `prefix` that were taken off, `notes` (sentences for people);
+    `ignored`, where patterns were given."""
+
+
+def fill(
+    net: nn.Module, weights: str, in_channels: int, unused: tuple[str, ...] = (), ignored: tuple[str, ...] = ()
+) -> Found:
+    """Fill a network from a file, strictly: every weight must be there with its shape, and every other one explained.
+
+    Args:
+      net: filled in place.
+      weights: safetensors, an index of shards, a folder of the Hub, or a file of `torch.save`; `FILE#KEY` names the container.
+      in_channels: image channels, which a stored normalisation must fit.
+      unused: names that begin so are training aids which decide no answer, such as auxiliary heads.
+      ignored: patterns of entries and names to leave out.
+    Raises:
+      UserError: a file that is missing, damaged, no weights, or of another network; the sentence says which."""
+    path, key, file, _ = split_key(weights)
+    own = {name: value for name, value in net.state_dict().items() if isinstance(value, Tensor)}
+    content = read_state(path, ignored, file)
+    with sound(path):
+        name, state, others, notes = choose_state(content.value, key, file, lambda state: fits(own, state))
+    prefix, of_prefix = choose_prefix(own, state, file, name)
+    taken = {key: state[prefix + key] for key in own if prefix + key in state}
+    objects = objects_note(content.names, objects_within(content.value, name), file)
+    notes = objects + notes + of_prefix
+    if others:
+        notes.append(
+            f"{file} also holds {', '.join(others)}; {name or 'the rest'} was taken (another: {file}#{others[0]})."
+        )
+    elif name.rpartition(".")[2] in AVERAGED and key is None:
+        notes.append(f"{file} holds only a running average of the weights, {name}.")
+    left = [stored for stored in state if not stored.startswith(prefix) or stored[len(prefix) :] not in taken]
+    mean, std, of_rest = explained(left, own, state, prefix, unused, in_channels, file)
+    notes += of_rest + check_numbers(taken, own, file)
+    net.load_state_dict(taken, strict=False)  # what may be missing was decided above
+    config = {"weights": f"file {file}", "container": name or None, "prefix": prefix, "notes": notes}
+    if ignored:
+        config["ignored"] = list(ignored)
+        notes.append(f"Left out of {file} on request: {', '.join(ignored)}.")
+    return Found(mean, std, config)

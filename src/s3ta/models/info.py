@@ -1,0 +1,260 @@
+"""What must be known of a classifier to measure it, and the wrapper that says it of anybody's network."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from s3ta.errors import UserError
+from s3ta.foreign_code import attribute, guarded, set_mode
+from s3ta.models.pooled_classifier import ResNet
+from s3ta.models.s3ta import S3TA
+from s3ta.models.vision import Normalize
+from s3ta.types import Images, Logits, Trace
+
+
+class View(NamedTuple):
+    """How the authors of a model make its input from an image file: the shorter side is resized, the centre cut out."""
+
+    resize: int
+    """Pixels of the shorter side before the cut."""
+    interpolation: Literal["bicubic", "bilinear"]
+
+
+UNKNOWN = "the default, for nothing says otherwise"
+
+
+class Origins(NamedTuple):
+    """Where normalisation and preparation come from, in words, and what a person should know of it. It informs only."""
+
+    normalisation: str = "the model's own"
+    """given, stored with the weights, the library's, ..., or `UNKNOWN`."""
+    preparation: str = "the model's"
+    """Of its `view`."""
+    remarks: tuple[str, ...] = ()
+    """Sentences that begin with `note:` or `warning:`."""
+
+
+class Card(NamedTuple):
+    """What an evaluation must know of a classifier; `classes`, `view` and `origins` are no part of its identity."""
+
+    name: str
+    num_classes: int
+    in_channels: int
+    image_size: int
+    """Height and width in pixels that it is meant for."""
+    config: dict[str, Any]
+    """JSON: everything beside the weights that decides the answers."""
+    num_glimpses: int | None = None
+    """None: it takes none."""
+    classes: tuple[str, ...] | None = None
+    """Names of the outputs, in order, where they are known."""
+    view: View | None = None
+    origins: Origins = Origins()
+
+
+class Classifier(nn.Module):
+    """Any network, as an attack and an evaluation see it: RGB images in [0, 1] -> logits (B, Y), float32.
+
+    Normalisation, channel order and the choice of outputs happen inside, so radii keep their meaning. A network with a
+    method `unroll(images, num_glimpses) -> Trace` keeps it. Whatever the network raises becomes a `ForeignError`."""
+
+    _outputs: Tensor | None
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        name: str,
+        num_classes: int,
+        image_size: int,
+        in_channels: int = 3,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        channel_order: Literal["rgb", "bgr"] = "rgb",
+        outputs: Sequence[int] | None = None,
+        classes: Sequence[str] | None = None,
+        view: View | None = None,
+        config: dict[str, Any] | None = None,
+    ) -> None:
+        """
+        Args:
+          net: images, normalised as below -> logits.
+          name: what people call it.
+          num_classes: how many outputs are used: those of the network, or as many as `outputs` names.
+          image_size: height and width in pixels.
+          in_channels: image channels.
+          mean, std: of the normalisation, in pixels of [0, 1]; one number, or one per channel; None: 0 and 1, nothing.
+          channel_order: the order that the network wants.
+          outputs: which of its outputs are used, in this order; None: all. Taken before any softmax (X32).
+          classes: their names, where known.
+          view: how its authors prepare an image file.
+          config: JSON, what else identifies it, such as where it came from.
+        Raises:
+          UserError: a size below 1; means, deviations, outputs or names of the wrong number or out of range."""
+        super().__init__()
+        _check_numbers(num_classes, in_channels, image_size, mean, std, channel_order)
+        for what, values in (("outputs", outputs), ("class names", classes)):
+            if values is not None and len(values) != num_classes:
+                raise UserError(f"There are {len(values)} {what} for {num_classes} classes.")
+        if outputs is not None and (len(set(outputs)) != len(outputs) or min(outputs) < 0):
+            raise UserError("The outputs to use must be numbers from 0 up, each named once.")
+        self.net = net
+        self.channel_order = channel_order
+        plain = mean is None and std is None
+        self.normalize = nn.Identity() if plain else Normalize(tuple(mean or (0.0,)), tuple(std or (1.0,)))
+        chosen = None if outputs is None else torch.tensor(list(outputs), dtype=torch.long)
+        self.register_buffer("_outputs", chosen, persistent=False)
+        if _is_sequential(net):
+            self.unroll = self._unroll
+        self.card = Card(
+            name=name,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            image_size=image_size,
+            config={
+                **(config or {}),
+                "mean": None if mean is None else list(mean),
+                "std": None if std is None else list(std),
+                "channel_order": channel_order,
+                "outputs": None if outputs is None else list(outputs),
+            },
+            num_glimpses=attribute(attribute(net, "config"), "num_glimpses"),
+            classes=None if classes is None else tuple(classes),
+            view=view,
+        )
+
+    def train(self, mode: bool = True) -> Classifier:
+        """As of any module; the parts of an exported program have no modes and stay as they are."""
+        self.training = mode
+        for part in self.children():
+            set_mode(part, mode=mode)
+        return self
+
+    def forward(self, images: Images) -> Logits:
+        with self._guard(images):
+            return self._chosen(self.net(self._prepared(images)))
+
+    def _unroll(self, images: Images, num_glimpses: int | None = None) -> Trace:
+        """As of the network; called `unroll` where the network has it."""
+        with self._guard(images):
+            trace = self.net.unroll(self._prepared(images), num_glimpses)  # pyright: ignore[reportCallIssue]
+        return Trace(self._chosen(trace.logits), trace.attention.float())
+
+    def _guard(self, images: Tensor) -> AbstractContextManager[None]:
+        if torch.compiler.is_compiling():  # whoever compiles guards the call
+            return nullcontext()
+        return _asked(f"{self.card.name}, asked about images of shape {tuple(images.shape)},")
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        return self.normalize(images.flip(1) if self.channel_order == "bgr" else images)
+
+    def _chosen(self, logits: Tensor) -> Tensor:
+        chosen = logits if self._outputs is None else logits[..., self._outputs]
+        # what is no tensor of logits is left as it is, for the checks to name
+        return chosen.float() if isinstance(chosen, Tensor) and chosen.is_floating_point() else chosen
+
+
+@contextmanager
+def _asked(call: str) -> Iterator[None]:
+    """Around a network's forward pass: it is guarded, and gradients are afterwards on or off as they were."""
+    with guarded(call), torch.set_grad_enabled(torch.is_grad_enabled()):
+        yield
+
+
+def _is_sequential(net: nn.Module) -> bool:
+    """Whether it has an `unroll` of ours; one without `num_glimpses` is something else of that name."""
+    try:
+        return "num_glimpses" in inspect.signature(attribute(net, "unroll")).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def _check_numbers(
+    num_classes: int,
+    in_channels: int,
+    image_size: int,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    channel_order: str,
+) -> None:
+    for what, value in (("num_classes", num_classes), ("in_channels", in_channels), ("image_size", image_size)):
+        if value < 1:
+            raise UserError(f"{what} is {value}: it must be 1 or more.")
+    for what, values in (("mean", mean), ("std", std)):
+        if values is not None and len(values) not in (1, in_channels):
+            raise UserError(
+                f"{what} has {len(values)} numbers, but the images have {in_channels} channels: "
+                "give one number, or one per channel."
+            )
+        if values is not None and not all(map(math.isfinite, values)):
+            raise UserError(f"{what} is {', '.join(map(str, values))}: every number must be finite.")
+    if std is not None and min(std) <= 0:
+        raise UserError(f"std is {', '.join(map(str, std))}: every number must be above 0.")
+    if channel_order not in ("rgb", "bgr"):
+        raise UserError(f"The channel order is '{channel_order}': it must be rgb or bgr.")
+    if channel_order == "bgr" and in_channels != 3:
+        raise UserError(f"Images of {in_channels} channels cannot be turned from RGB to BGR.")
+
+
+def with_outputs(model: nn.Module, outputs: Sequence[int]) -> Classifier:
+    """The same network, answering with these of its classes only, in this order; weights are shared, nothing is copied.
+
+    Raises:
+      UserError: a number that is not a class of the model, or one named twice."""
+    card = card_of(model)
+    if not outputs or not all(0 <= output < card.num_classes for output in outputs):
+        raise UserError(
+            f"The outputs of {card.name} are numbered from 0 to {card.num_classes - 1}; name one or more of them."
+        )
+    own = card.config if isinstance(model, Classifier) else {}
+    before = own.get("outputs")
+    chosen = Classifier(
+        model.net if isinstance(model, Classifier) else model,
+        name=card.name,
+        num_classes=len(outputs),
+        image_size=card.image_size,
+        in_channels=card.in_channels,
+        mean=own.get("mean"),
+        std=own.get("std"),
+        channel_order=own.get("channel_order", "rgb"),
+        outputs=[output if before is None else before[output] for output in outputs],
+        classes=None if card.classes is None else [card.classes[output] for output in outputs],
+        view=card.view,
+        config=card.config,
+    )
+    chosen.card = chosen.card._replace(origins=card.origins)
+    return chosen.to(device_of(model)).train(model.training)
+
+
+def card_of(model: nn.Module) -> Card:
+    """What must be known of a model. Raises UserError for a network that does not say it."""
+    if isinstance(model, (S3TA, ResNet)):
+        config = model.config
+        return Card(
+            name=config.name,
+            num_classes=config.num_classes,
+            in_channels=config.vision.in_channels,
+            image_size=config.vision.image_size,
+            config=config.model_dump(mode="json"),
+            num_glimpses=getattr(config, "num_glimpses", None),
+        )
+    card = getattr(model, "card", None)
+    if not isinstance(card, Card):
+        raise UserError(
+            f"{type(model).__name__} does not say what it is: wrap it, as in s3ta.Classifier(model, name=..., "
+            "num_classes=..., image_size=..., mean=..., std=...)."
+        )
+    return card
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where its weights are; the CPU for a model without any."""
+    found = next(iter([*model.parameters(), *model.buffers()]), None)
+    return torch.device("cpu") if found is None else found.device

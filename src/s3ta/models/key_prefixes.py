@@ -1,0 +1,123 @@
+"""Under which names a file holds the weights: what wrappers put before them comes off."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from s3ta.errors import UserError
+from s3ta.models.state_dict_selection import State
+
+PREFIXES = ("module.", "model.", "net.", "_orig_mod.", "backbone.", "encoder.", "attacker.", "1.")
+"""What wrappers put before the names of weights, alone or one after another (`module.attacker.model.` is Madry's copy of
+`module.model.`; `1.` the network behind a normalisation in `nn.Sequential`)."""
+
+
+def prefixes(keys: Iterable[str]) -> list[str]:
+    """The wrappers, and wrappers of wrappers, that some of the names begin with; fewest first."""
+    keys, level = list(keys), [""]
+    found = list(level)
+    while level:
+        level = [
+            start + word for start in level for word in PREFIXES if any(key.startswith(start + word) for key in keys)
+        ]
+        found += level
+    return found
+
+
+def bare(key: str) -> str:
+    """The name without its wrappers: `module.normalizer.new_mean` -> `normalizer.new_mean`."""
+    while word := next((word for word in PREFIXES if key.startswith(word)), ""):
+        key = key[len(word) :]
+    return key
+
+
+def misfits(own: State, state: State, prefix: str) -> list[str]:
+    """What keeps the stored weights from being those of the network, one phrase for each."""
+    present = {_memory(value) for key, value in own.items() if prefix + key in state}
+    found = []
+    for key, value in own.items():
+        stored = state.get(prefix + key)
+        if stored is None:
+            if not key.endswith("num_batches_tracked") and _memory(value) not in present:
+                found.append(f"'{key}' is missing")
+        elif stored.shape != value.shape:
+            found.append(f"'{key}' is {tuple(stored.shape)} in the file, {tuple(value.shape)} in the network")
+    return found
+
+
+def _memory(value: Tensor) -> Any:
+    """The same for weights that are shared: a file may hold one of them only."""
+    return (value.data_ptr(), value.shape, value.stride()) if value.numel() else id(value)
+
+
+def choose_prefix(own: State, state: State, file: str, container: str) -> tuple[str, list[str]]:
+    """What stands before the names of the network's weights, and notes.
+
+    Raises UserError where the weights fit in no way, or in several that differ."""
+    tried = {prefix: misfits(own, state, prefix) for prefix in prefixes(state)}
+    fitting = [prefix for prefix, wrong in tried.items() if not wrong]
+    if not fitting:
+        return _unusual_prefix(own, state, tried, file, container)
+    first, *copies = fitting
+    for copy in copies:
+        for key in own:
+            one, two = state.get(first + key), state.get(copy + key)
+            if one is not None and two is not None and not (one.dtype == two.dtype and torch.equal(one, two)):
+                raise UserError(
+                    f"{file} holds the weights twice, as {first or 'they are'} and {copy}, and '{key}' differs: "
+                    "keep one of them."
+                )
+    return first, []
+
+
+def fits(own: State, state: State) -> bool:
+    """Whether the network could be filled with these weights, whatever stands before their names."""
+    return any(not misfits(own, state, prefix) for prefix in [*prefixes(state), *_endings(own, state)])
+
+
+def _endings(own: State, state: State) -> list[str]:
+    """What stands before the name of one of the network's weights, wherever that name ends one of the file's."""
+    name = max(own, key=len, default="")
+    return [key.removesuffix(name) for key in state if key.endswith(f".{name}")]
+
+
+def _unusual_prefix(
+    own: State, state: State, tried: dict[str, list[str]], file: str, container: str
+) -> tuple[str, list[str]]:
+    """The only other start of names behind which all the weights are."""
+    others = [prefix for prefix in _endings(own, state) if not misfits(own, state, prefix)]
+    if len(others) == 1:
+        return others[0], [f"The weights in {file} that fit the network are those under '{others[0].rstrip('.')}'."]
+    if others:
+        raise UserError(
+            f"{file} holds several networks that fit ({', '.join(name.rstrip('.') for name in others)}): leave the others out, "
+            f"as with --ignore-keys '{others[-1].rstrip('.')}'."
+        )
+    wrong = min(tried.values(), key=len)
+    raise UserError(
+        f"{file}{f' ({container})' if container else ''} does not fit the network: {'; '.join(wrong[:3])} "
+        f"({len(wrong)} of its {len(own)} weights do not fit). Tried the names as they are"
+        f"{''.join(f', without {prefix}' for prefix in tried if prefix)}; the file's begin with "
+        f"'{next(iter(state))}' ({_guess(own, state, file)})."
+    )
+
+
+def _guess(own: State, state: State, file: str) -> str:
+    """What may be the matter, as a question."""
+    if re.search(r"-\d+-of-\d+\b", file):
+        return "it is one of several shards: give their index, or their folder"
+    pairs = [(state[key].shape, value.shape) for key, value in own.items() if key in state]
+    wrong = [(theirs, ours) for theirs, ours in pairs if theirs != ours]
+    channels = {
+        theirs[1] for theirs, ours in wrong if len(theirs) == 4 and theirs[2:] == ours[2:] and theirs[0] == ours[0]
+    }
+    classes = {theirs[0] for theirs, ours in wrong if theirs[1:] == ours[1:]}
+    options = [f"--in-channels {n}" for n in channels] + [f"--num-classes {n}" for n in classes]
+    if wrong and len(channels) <= 1 and len(classes) <= 1 and options:
+        return f"another number of classes or channels? See {' and '.join(options)}"
+    return "another network, or another number of classes or channels?"

@@ -1,0 +1,23 @@
+"""The plain rivals: the same vision net, read by averaging over all places and one linear layer (C1, M16)."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from s3ta.models.config import ResNetConfig
+from s3ta.models.vision import VisionNet
+from s3ta.models.weight_init import linear
+from s3ta.types import Images, Logits
+
+
+class ResNet(nn.Module):
+    """Images in [0, 1] -> logits. With `vision.dense` it is the stride-matched control of S3TA."""
+
+    def __init__(self, config: ResNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vision = VisionNet(config.vision)
+        self.classifier = linear(self.vision.num_features, config.num_classes)
+
+    def forward(self, images: Images) -> Logits:
+        return self.classifier(self.vision(images).mean(dim=(2, 3)))

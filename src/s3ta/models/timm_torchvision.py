@@ -1,0 +1,293 @@
+"""Networks of timm and torchvision, with what these libraries know of them: size, normalisation, preparation."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import nn
+
+from s3ta.errors import UserError, unknown_name
+from s3ta.foreign_code import plain_generators, reason
+from s3ta.models.hub_config import settings_beside
+from s3ta.models.info import View
+
+_IMAGE_SIZE = {"vit": "image_size", "maxvit": "input_size"}
+"""torchvision's families that are built for one image size, and the name of that setting."""
+_AIDED = ("googlenet", "inception_v3")
+"""torchvision's networks with heads that only help in training, of these names:"""
+_AIDS = ("AuxLogits.", "aux1.", "aux2.")
+
+
+class Known(NamedTuple):
+    """A network as its library or its factory gives it, and what is known of it."""
+
+    net: nn.Module
+    name: str
+    weights: str
+    """For the record."""
+    library: dict[str, str]
+    image_size: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    view: View | None = None
+    unused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """What was derived of a file of weights, or not known: sentences that begin with `note:` or `warning:`."""
+
+
+def from_timm(
+    name: str,
+    pretrained: bool,
+    num_classes: int | None,
+    image_size: int | None,
+    in_channels: int | None,
+    file: Path | None = None,
+) -> Known:
+    """NAME[.TAG] of timm, or `hf-hub:owner/name`, built under seed 0 and perhaps fetched; None: as the library has it.
+
+    `file` will fill it: its own name, or what lies beside it, may tell of which tag it is.
+
+    Raises UserError for a name or tag that it does not have, and for weights that cannot be had here."""
+    import timm
+    from timm.data.config import resolve_model_data_config
+    from timm.models import get_pretrained_cfg, load_model_config_from_hf
+
+    source = f"timm:{name}"
+    if name.startswith("hf-hub:"):
+        with _fetching(source):
+            known = load_model_config_from_hf(name.removeprefix("hf-hub:"))[0]
+        known = {**known, "hf_hub_id": name}
+    else:
+        _check_timm_name(name)
+        config = get_pretrained_cfg(name)
+        known = {} if config is None else config.to_dict()
+    _check_timm_use(name, known, pretrained, num_classes, image_size)
+    fixed = known.get("fixed_input_size", False)
+    settings: dict[str, Any] = {"in_chans": in_channels, "img_size": image_size if fixed else None}
+    if not pretrained:
+        settings["num_classes"] = num_classes
+    tag, settings["pretrained_cfg"], remarks = _timm_preparation(name, file)
+    settings = {key: value for key, value in settings.items() if value is not None}
+    with _fetching(source), seeded():
+        net = timm.create_model(f"{name}.{tag}" if tag else name, pretrained=pretrained, **settings)
+    data = resolve_model_data_config(net)
+    size = data["input_size"][1]
+    tag = getattr(net, "pretrained_cfg", {}).get("tag")
+    view, notes = _timm_view(data, image_size or size)
+    if pretrained and in_channels not in (None, data["input_size"][0]):
+        notes += (f"timm adapted the first convolution from {data['input_size'][0]} to {in_channels} channels.",)
+    return Known(
+        net,
+        name.rpartition("/")[2],
+        f"pretrained: {tag or name}" if pretrained else "random, seed 0",
+        {"timm": _version(timm)},
+        size,
+        tuple(data["mean"]),
+        tuple(data["std"]),
+        view,
+        notes=notes,
+        remarks=remarks,
+    )
+
+
+def _timm_preparation(name: str, file: Path | None) -> tuple[str, dict[str, Any] | None, tuple[str, ...]]:
+    """The tag that a file of weights shows by its name, or the settings that lie beside it, and a remark."""
+    from timm.models import get_pretrained_cfg, list_pretrained
+
+    if file is None or "." in name or name.startswith("hf-hub:"):
+        return "", None, ()
+    beside = settings_beside(file).get("pretrained_cfg")
+    if isinstance(beside, dict):
+        return "", beside, (f"note: {file.parent.name}/config.json says how images are prepared; that is done.",)
+    default, ways = get_pretrained_cfg(name), {}
+    for known in list_pretrained(f"{name}.*"):
+        tag, config = known.partition(".")[2], get_pretrained_cfg(known)
+        if config is None:
+            continue
+        if str(config.url).rpartition("/")[2] == file.name:
+            return tag, None, (_derived(file, "timm", tag),)
+        way = f"{config.input_size[1]} px, crop {config.crop_pct:g}, {config.interpolation}, mean {config.mean[0]:.3g}"
+        ways[way] = tag if default is not None and tag == default.tag else ways.get(way, tag)
+    return "", None, _ambiguous(file, f"timm:{name}", ways, (default and default.tag) or "")
+
+
+def _derived(file: Path, library: str, tag: str) -> str:
+    return f"note: by its name, {file.name} holds the weights that {library} calls {tag}: images are prepared as for these."
+
+
+def _ambiguous(file: Path, source: str, ways: dict[str, str], used: str) -> tuple[str, ...]:
+    """A remark where a library prepares images in several ways for weights of one network; nothing where it has one."""
+    if len(ways) < 2:
+        return ()
+    way = next((way for way, tag in ways.items() if tag == used), "its defaults")
+    others = [f"{source}.{tag} ({way})" for way, tag in ways.items() if tag != used]
+    more = f", or one of {len(others) - 2} others" if len(others) > 2 else ""
+    return (
+        f"note: {file.name} does not say how its images were prepared. This is done as for {source}.{used} ({way}); name "
+        f"another instead of {source} if it is one: {', '.join(others[:2])}{more}; or give --preprocessing, --mean, --std.",
+    )
+
+
+def _check_timm_name(name: str) -> None:
+    from timm.models import is_model, list_models, list_pretrained
+
+    base, _, tag = name.partition(".")
+    if not is_model(base):
+        raise unknown_name("timm model", name, [*list_models(), *list_pretrained()] if tag else list_models())
+    tags = [known.partition(".")[2] for known in list_pretrained(f"{base}.*")]
+    if tag and tag not in tags:
+        raise unknown_name(f"weights of timm's {base}:", tag, tags)
+
+
+def _check_timm_use(
+    name: str, known: dict[str, Any], pretrained: bool, num_classes: int | None, image_size: int | None
+) -> None:
+    """Refuse, before anything is fetched, what cannot be measured."""
+    if pretrained and not any(known.get(place) for place in ("url", "file", "hf_hub_id")):
+        raise UserError(f"timm has no pretrained weights of {name}: give --weights FILE, or --weights random.")
+    if known.get("num_classes") == 0 and (pretrained or num_classes is None):
+        raise UserError(
+            f"timm:{name} answers with features: give --num-classes, and --weights FILE or --weights random."
+        )
+    _, height, width = known.get("input_size", (3, 224, 224))
+    if height != width and image_size is None:
+        raise UserError(
+            f"timm:{name} is for images of {height} x {width} pixels; images here are square: give --image-size."
+        )
+
+
+def _timm_view(data: dict[str, Any], image_size: int) -> tuple[View | None, tuple[str, ...]]:
+    """What timm does with an image file, and a note where a `View` cannot say it."""
+    if data["crop_mode"] != "center" or data["interpolation"] not in ("bicubic", "bilinear"):
+        way = f"{data['crop_mode']}, {data['interpolation']}"
+        return None, (f"timm prepares image files for it in a way that is not done here ({way}).",)
+    return View(math.floor(image_size / data["crop_pct"]), data["interpolation"]), ()
+
+
+def from_torchvision(
+    name: str,
+    pretrained: bool,
+    num_classes: int | None,
+    image_size: int | None,
+    in_channels: int | None,
+    file: Path | None = None,
+) -> Known:
+    """NAME[.TAG] of torchvision, built under seed 0 and perhaps fetched; None: as the library has it.
+
+    `file` will fill it: its own name may tell of which tag it is.
+
+    Raises UserError for a name or tag that it does not have, and for weights that cannot be had here."""
+    import torchvision
+    from torchvision import models
+
+    source = f"torchvision:{name}"
+    base, _, tag = name.partition(".")
+    every, classifiers = models.list_models(), models.list_models(module=models)
+    if base in every and base not in classifiers:
+        raise UserError(f"{source} does not classify images: only torchvision's classification models can be measured.")
+    if base not in classifiers:
+        raise unknown_name("torchvision model", base, classifiers)
+    entries = cast(Any, models.get_model_weights(base))
+    if tag and tag not in entries.__members__:
+        raise unknown_name(f"weights of torchvision's {base}:", tag, entries.__members__)
+    remarks: tuple[str, ...] = ()
+    if file is not None and not tag:
+        tag, remarks = _torchvision_preparation(base, entries, file)
+    entry = entries[tag or "DEFAULT"]
+    if in_channels not in (None, 3):
+        raise UserError(f"{source} takes images of 3 channels, not {in_channels}: torchvision builds no other.")
+    prepared = entry.transforms()
+    size, resize = prepared.crop_size[0], prepared.resize_size[0]
+    image_size = image_size or size
+    settings: dict[str, Any] = {}
+    if base in _AIDED:
+        settings["aux_logits"] = False
+    if not pretrained:
+        settings |= {} if num_classes is None else {"num_classes": num_classes}
+        family = base.partition("_")[0]
+        if family in _IMAGE_SIZE:
+            settings[_IMAGE_SIZE[family]] = image_size if family == "vit" else (image_size, image_size)
+        if base in _AIDED:
+            # torchvision's own weights of these expect that pixels are normalised once more, inside
+            settings |= {"init_weights": True, "transform_input": bool(tag)}
+    with _fetching(source), seeded():
+        net = models.get_model(base, weights=entry if pretrained else None, **settings)
+    notes = ("It transforms its input as torchvision's weights want it.",) if settings.get("transform_input") else ()
+    return Known(
+        net,
+        name,
+        f"pretrained: {entry.name}" if pretrained else "random, seed 0",
+        {"torchvision": _version(torchvision)},
+        size,
+        tuple(prepared.mean),
+        tuple(prepared.std),
+        View(resize * image_size // size, prepared.interpolation.value),
+        _AIDS if base in _AIDED else (),
+        notes,
+        remarks,
+    )
+
+
+def _torchvision_preparation(base: str, entries: Any, file: Path) -> tuple[str, tuple[str, ...]]:
+    """The tag that a file of weights shows by its name, and a remark on what it leaves open."""
+    ways = {}
+    for tag, entry in entries.__members__.items():
+        if entry.url.rpartition("/")[2] == file.name:
+            return tag, (_derived(file, "torchvision", tag),)
+        how = entry.transforms()
+        way = f"shorter side to {how.resize_size[0]}, cut {how.crop_size[0]} px, {how.interpolation.value}"
+        ways[way] = tag if entry is entries.DEFAULT else ways.get(way, tag)
+    if base in _AIDED:
+        return "", (
+            f"warning: {file.name} does not say whether its network transforms its input, as torchvision's own weights of "
+            f"{base} want it; it is measured without, as if it was trained from scratch. Where it comes from torchvision's "
+            f"weights, name them: torchvision:{base}.{entries.DEFAULT.name}.",
+        )
+    return "", _ambiguous(file, f"torchvision:{base}", ways, entries.DEFAULT.name)
+
+
+def _version(library: Any) -> str:
+    """Without what was built for which device, so that machines agree."""
+    return library.__version__.partition("+")[0]
+
+
+@contextmanager
+def seeded() -> Iterator[None]:
+    """Seed torch's, NumPy's and Python's generators with 0, and put them back afterwards (torch's of the CPU)."""
+    with torch.random.fork_rng(devices=[]), plain_generators(0):
+        torch.manual_seed(0)
+        yield
+
+
+@contextmanager
+def _fetching(source: str) -> Iterator[None]:
+    """Around one call of a library that may fetch and build: whatever goes wrong in it becomes one sentence."""
+    try:
+        with _quiet("huggingface_hub", "timm"):  # retries; what went wrong is told below
+            yield
+    except Exception as error:  # each library, and each way to the network, has errors of its own
+        raise UserError(
+            f"{source} could not be fetched or built ({reason(error)}). Where there is no network, give a file with "
+            "--weights FILE, or --weights random."
+        ) from error
+
+
+@contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """Without log lines below errors from these libraries."""
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

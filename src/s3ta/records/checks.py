@@ -1,0 +1,239 @@
+"""What the records of an evaluation say about the evaluation itself: structured warnings, each with its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from s3ta.foreign_code import reason
+from s3ta.records import checks_radius, checks_strength, checks_validity
+from s3ta.records.finding import SEVERITIES, Finding
+from s3ta.records.intervals import mcnemar
+from s3ta.records.ledger import is_cascade, is_trial
+from s3ta.records.metrics import Outcome, outcomes
+from s3ta.records.schema import BUDGET, CLEAN
+
+_LEVEL = 0.05
+_NO_GRADIENT = "uses no gradient"
+_LEAST = {False: 0.05, True: 0.01}
+"""Shares of all examples that another loss, and an attack without gradients, must break beyond what plain attacks do. The
+margin is a few points stronger than the cross-entropy on sound models too."""
+_SQUARE_SHARE = 0.002
+"""AutoAttack's own rule: Square breaking more than this share of all examples, after the attacks with gradients."""
+
+
+def findings(table: pa.Table, manifest: dict[str, Any], probes: Sequence[Finding] = ()) -> list[Finding]:
+    """Everything that the records show, worst first; also what was checked and found in order, and what could not be.
+
+    `probes`: what small experiments on the model found, whose images the suite is compared on. Errors as of `outcomes`."""
+    cascade = is_cascade(manifest)
+    reduced, settings = outcomes(table, cascade=cascade), checks_strength.settings_of(manifest)
+    last = {outcome.attack: outcome for outcome in reduced}
+    num_examples = len(last[CLEAN].correct) if CLEAN in last else len(table["example_id"].unique())
+    attacks = {attack["name"]: attack for attack in manifest["suite"]["attacks"]}
+    questions: dict[str, Callable[[], list[Finding]]] = {
+        "trial": lambda: _trial(manifest),
+        "incomplete": lambda: _cut(table, last),
+        "ball": lambda: checks_validity.ball_respected(table, settings),
+        "clean accuracy": lambda: checks_validity.above_chance(reduced, manifest),
+        "gradient masking": lambda: (_masked_in_cascade if cascade else _masked)(last, attacks),
+        "settings": lambda: checks_radius.implausible_settings(manifest),
+        "short steps": lambda: checks_radius.ball_used(table, manifest),
+        "weaker than checks": lambda: checks_radius.weaker_than_checks(reduced, manifest, probes),
+        "converged": lambda: checks_strength.converged(reduced),
+        "more steps help": lambda: checks_strength.more_steps_help(reduced, settings),
+        "restarts": lambda: checks_strength.restarts_matter(table, settings, num_examples),
+        "weak attack": lambda: checks_strength.worst_case(manifest),
+        "fewer attacks": lambda: _left_out(manifest),
+        "subset": lambda: checks_validity.subset_of_all(reduced, manifest),
+    }
+    found = [finding for kind, question in questions.items() for finding in _answered(kind, question)]
+    return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def unanswered(kind: str, why: str) -> Finding:
+    """That a check could not be made, for this reason: the number stands, only this is not known of it."""
+    return Finding(kind, "unchecked", f"The check could not be made: {why.rstrip('.')}.", {"raised": True})
+
+
+def _answered(kind: str, question: Callable[[], list[Finding]]) -> list[Finding]:
+    """The answer; where looking fails, that: no check costs a result, nor another check's answer."""
+    try:
+        return question()
+    except Exception as error:  # noqa: BLE001 - as above
+        return [unanswered(kind, reason(error))]
+
+
+def sees_through(settings: dict[str, Any]) -> str | None:
+    """Why an attack works where gradients are masked; None where it does not, or not for that reason."""
+    if not checks_strength.uses_gradients(settings):
+        return _NO_GRADIENT
+    if settings.get("kind") in ("pgd", "adam") and settings.get("loss") in ("margin", "dlr"):
+        return "keeps a gradient where the cross-entropy has none"
+    return None
+
+
+def _masked(last: dict[str, Outcome], settings: dict[str, dict[str, Any]]) -> list[Finding]:
+    """An attack that sees through masked gradients breaks clearly more than gradients of the cross-entropy do.
+
+    Compared are attacks of one norm, radius, mask and objective, example by example: all plain ones together (an example is
+    broken if any breaks it) against each of the others. A comparison must be fair: another loss takes as many steps and keeps
+    the same iterate, and what uses no gradient meets plain attacks of 20 steps or more."""
+    found, in_order, alone = list[Finding](), dict[str, dict[str, Any]](), list[str]()
+    for name in last:
+        reason = sees_through(settings.get(name, {}))
+        if reason is None:
+            continue
+        plain = [other for other in last if _is_fair(settings.get(other, {}), settings[name])]
+        if not plain:
+            alone += [name] if reason == _NO_GRADIENT else []
+            continue
+        met = [name, *plain]  # of an unfinished evaluation, some examples have met only some of them
+        common = list(set.intersection(*(set(last[attack].example_ids) for attack in met)))
+        right, *others = (last[attack].correct[np.isin(last[attack].example_ids, common)] for attack in met)
+        survived = np.logical_and.reduce(others)
+        only_here, only_plain = int((survived & ~right).sum()), int((~survived & right).sum())
+        least = _LEAST[reason == _NO_GRADIENT] * len(survived)
+        evidence = {
+            "attack": name,
+            "plain": plain,
+            "only_this_breaks": only_here,
+            "only_plain_breaks": only_plain,
+            "num_examples": len(survived),
+            "p_value": mcnemar(only_here, only_plain),
+        }
+        if only_here - only_plain > least and mcnemar(only_here, only_plain) < _LEVEL:
+            sentence = (
+                f"Gradients seem to be masked: '{name}', which {reason}, breaks {only_here} of {len(survived)} examples that "
+                f"stay right under {' and '.join(repr(other) for other in plain)}; the other way round it is {only_plain} "
+                f"(exact McNemar p {mcnemar(only_here, only_plain):.2g})."
+            )
+            advice = (
+                "Robustness measured with cross-entropy gradients is too high here: trust the lower number, and run --suite "
+                "strongest."
+            )
+            found.append(Finding("gradient masking", "warning", sentence, evidence, advice))
+        else:
+            in_order[name] = evidence
+    return found + _in_order(in_order, alone, settings, told=[str(finding.evidence["attack"]) for finding in found])
+
+
+def _in_order(
+    compared: dict[str, dict[str, Any]], alone: list[str], settings: dict[str, dict[str, Any]], told: list[str]
+) -> list[Finding]:
+    """Comparisons without an alarm: of attacks without gradients (or why there is none), and of other losses."""
+    found = []
+    blind = {name: each for name, each in compared.items() if sees_through(settings[name]) == _NO_GRADIENT}
+    for kind, among in (
+        ("black box", blind),
+        ("other loss", {name: compared[name] for name in compared if name not in blind}),
+    ):
+        if among:
+            each = "; ".join(
+                f"'{name}' alone breaks {one['only_this_breaks']} of {one['num_examples']}, the plain ones alone "
+                f"{one['only_plain_breaks']}"
+                for name, one in among.items()
+            )
+            sentence = f"No sign of masked gradients: {each}."
+            found.append(Finding(kind, "passed", sentence, {"compared": list(among.values())}))
+    if not blind and not any(sees_through(settings[name]) == _NO_GRADIENT for name in told):
+        sentence = "Whether gradients are masked was not checked: the suite has no attack without gradients."
+        if alone:
+            sentence = (
+                f"Whether gradients are masked was not checked: beside {', '.join(map(repr, alone))}, which uses none, there "
+                f"is no PGD of {checks_strength.ENOUGH_STEPS} steps or more on the cross-entropy with the same norm, radius "
+                "and objective."
+            )
+        found.append(Finding("black box", "unchecked", sentence, {}, "Run --suite unmask too."))
+    return found
+
+
+def _masked_in_cascade(last: dict[str, Outcome], settings: dict[str, dict[str, Any]]) -> list[Finding]:
+    """Square breaks a considerable share of what all attacks before it left."""
+    found = []
+    for before, name in pairwise(last):
+        if settings.get(name, {}).get("part") != "square":
+            continue
+        left = int(last[before].correct[np.isin(last[before].example_ids, last[name].example_ids)].sum())
+        broken = left - int(last[name].correct.sum())
+        least = max(1, _SQUARE_SHARE * len(last[name].example_ids))
+        evidence = {"attack": name, "broken": broken, "left": left, "num_examples": len(last[name].example_ids)}
+        if broken > least:
+            sentence = (
+                f"Gradients may be masked: 'square', which uses none, breaks {broken} of the {left} examples that all "
+                "attacks with gradients before it left correct."
+            )
+            found.append(Finding("gradient masking", "warning", sentence, evidence, "Run --suite unmask to see more."))
+        elif before == CLEAN:
+            continue
+        else:
+            sentence = (
+                f"No sign of masked gradients: 'square', which uses none, breaks {broken} of the {left} examples that all "
+                "attacks before it left correct."
+            )
+            found.append(Finding("black box", "passed", sentence, evidence))
+    if not found:
+        sentence = (
+            "Whether gradients are masked was not checked: the suite does not end in an attack without gradients."
+        )
+        found.append(Finding("black box", "unchecked", sentence, {}, "Run --suite unmask too."))
+    return found
+
+
+def _is_fair(settings: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether a plain attack that breaks clearly less than the other one is a sign of masking, and not just a weak attack."""
+    steps = settings.get("num_attack_steps", 0)
+    if sees_through(other) == _NO_GRADIENT:
+        strong = steps >= checks_strength.ENOUGH_STEPS
+    else:
+        same = ("num_attack_steps", "keep", "num_restarts", "step_size", "annealing", "momentum", "eight_bit")
+        strong = all(settings.get(key) == other.get(key) for key in same)
+    return strong and _is_plain(settings, other)
+
+
+def _is_plain(settings: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether an attack goes by cross-entropy gradients of the answer, under the threat model of the other."""
+    same = all(settings.get(key) == other.get(key) for key in ("norm", "radius", "mask", "objective"))
+    plain = settings.get("loss") == "cross_entropy" and settings.get("gradient", {}).get("kind") == "exact"
+    own = settings.get("glimpses") == "last" and not settings.get("steering") and not settings.get("num_glimpses")
+    return same and plain and own and settings.get("objective") != "multitargeted"
+
+
+def _cut(table: pa.Table, last: dict[str, Outcome]) -> list[Finding]:
+    statuses = np.array(table["status"].to_pylist(), dtype=object)
+    if BUDGET not in statuses:
+        return []
+    names = np.array(table["attack"].to_pylist(), dtype=object)
+    cut = {
+        str(name): int((statuses[names == name] == BUDGET).sum()) for name in dict.fromkeys(names[statuses == BUDGET])
+    }
+    without = [name for name in cut if name not in last and name != CLEAN]
+    sentence = (
+        f"The budget left out {', '.join(f'{count} records of {name!r}' for name, count in cut.items())}: what was not run "
+        "was not counted as broken, so every top-1 after it is an upper bound, and every success a lower one"
+    )
+    if without:
+        sentence += f"; {', '.join(map(repr, without))} {'has' if len(without) == 1 else 'have'} no number at all"
+    advice = "Evaluate again without --budget, or with a larger one, for a number to quote."
+    return [Finding("incomplete", "warning", sentence + ".", {"num_left_out": cut, "without_number": without}, advice)]
+
+
+def _left_out(manifest: dict[str, Any]) -> list[Finding]:
+    names = list(manifest["suite"].get("left_out") or [])
+    if not names:
+        return []
+    sentence = f"Left out, for they do not fit the model or a changed setting: {', '.join(names)}."
+    advice = "Beside a model that met them, this one met fewer attacks: compare attack by attack."
+    return [Finding("fewer attacks", "note", sentence, {"left_out": names}, advice)]
+
+
+def _trial(manifest: dict[str, Any]) -> list[Finding]:
+    name = str(manifest["suite"].get("name"))
+    if not is_trial(name):
+        return []
+    sentence = "This was a trial run (--tiny): its numbers mean nothing."
+    return [Finding("trial", "warning", sentence, {"suite": name}, "Evaluate again without --tiny.")]

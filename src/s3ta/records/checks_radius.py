@@ -1,0 +1,137 @@
+"""Can an attack do what its radius says? Asked of its settings alone, so before anything is run; and, at the end, of how far
+its images went and of what the checks' own short attack did to the same ones.
+
+Each check returns what it found, also where it found nothing wrong or could not look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from s3ta.attack_plausibility import implausible
+from s3ta.records.checks_strength import aims_away, another_attack, settings_of, uses_gradients
+from s3ta.records.finding import Finding
+from s3ta.records.intervals import mcnemar
+from s3ta.records.metrics import Outcome
+from s3ta.records.schema import RUN, filled
+
+_HALF = 0.5
+_STAYED = 0.1
+"""Of the radius: an image that ends nearer to its clean one has hardly moved."""
+_NEARLY_ALL = 0.95
+_ROUNDING = 1e-6
+_LEVEL = 0.05
+_CONSIDERABLE = 0.05
+
+
+def implausible_settings(manifest: dict[str, Any]) -> list[Finding]:
+    """What settings of attacks show before they run (`s3ta.attack_plausibility`). `manifest`: `suite`, `data.shape`."""
+    shape = manifest.get("data", {}).get("shape")
+    suite = settings_of(manifest)
+    return [Finding(*remark) for name, attack in suite.items() for remark in implausible(name, attack, shape)]
+
+
+def ball_used(table: pa.Table, manifest: dict[str, Any]) -> list[Finding]:
+    """Attacks of the loop whose images stay near the clean ones though nothing holds them there.
+
+    In any ball: nearly all images that stay right have hardly moved, neither by a random start nor by a step. AutoAttack is
+    not asked: it returns the clean image where it fails. In the L2 ball also images that go less than half the radius, of
+    attacks that keep the last iterate and follow gradients: whoever is led by them ends at the edge."""
+    names = np.array(table["attack"].to_pylist(), dtype=object)
+    steps, distances = filled(table, "num_attack_steps"), filled(table, "distance")
+    ran = np.array(table["status"].to_pylist(), dtype=object) == RUN
+    correct = filled(table, "correct")
+    alarms = []
+    for name, attack in settings_of(manifest).items():
+        rows = (names == name) & ran & (steps == attack.get("num_attack_steps"))
+        if stayed := _stayed(name, attack, distances[rows & correct], int(rows.sum())):
+            alarms.append(stayed)
+            continue
+        led = attack.get("kind") in ("pgd", "adam") and attack.get("keep") == "last" and not attack.get("eight_bit")
+        if attack.get("norm") != "l2" or not led or not attack.get("radius") or not rows.any():
+            continue
+        median = float(np.median(distances[rows]))
+        if median < _HALF * attack["radius"]:
+            sentence = (
+                f"'{name}' uses little of its ball: half of its images end within {median:.3g} of the clean ones, and the "
+                f"radius is {attack['radius']:.3g}."
+            )
+            evidence = {"attack": name, "median_distance": median, "radius": attack["radius"]}
+            alarms.append(Finding("short steps", "warning", sentence, evidence, "Evaluate again, with more steps."))
+    return alarms
+
+
+def _stayed(name: str, attack: dict[str, Any], of_right: np.ndarray, num_met: int) -> Finding | None:
+    """`of_right`: distances of the images that stay right, of the `num_met` that the attack met."""
+    radius = attack.get("radius") or 0
+    num_stayed = int((of_right < _STAYED * radius).sum())
+    is_loop = attack.get("kind") in ("pgd", "adam")
+    if not is_loop or radius <= _ROUNDING or num_stayed < max(1, _STAYED * num_met, _NEARLY_ALL * len(of_right)):
+        return None
+    sentence = (
+        f"'{name}' moved hardly anything: {num_stayed} of the {len(of_right)} images that stay right end within "
+        f"{float(of_right.max()) if num_stayed == len(of_right) else _STAYED * radius:.3g} of the clean ones, and the radius "
+        f"is {radius:.3g}. That they stay right says nothing."
+    )
+    evidence = {"attack": name, "num_stayed": num_stayed, "num_right": len(of_right), "radius": radius}
+    advice = "Look at its mask, its steps and whether the model has gradients."
+    return Finding("did not move", "warning", sentence, evidence, advice)
+
+
+def weaker_than_checks(
+    reduced: Sequence[Outcome], manifest: dict[str, Any], probes: Sequence[Finding]
+) -> list[Finding]:
+    """Does the checks' own short PGD break clearly more than all attacks of the suite together did, on the same images?
+
+    Args:
+      reduced: of `outcomes`.
+      manifest: of the ledger.
+      probes: findings of the checks; one of them has as evidence the ids that were `tried`, those that PGD has `broken`, and
+        its `radius` (L-infinity, untargeted).
+    Only attacks that have the same aim and at least the same means are compared; without any there is no finding."""
+    small_attack = next((one.evidence for one in probes if "tried" in one.evidence and "broken" in one.evidence), None)
+    if small_attack is None:
+        return []
+    last = {outcome.attack: outcome for outcome in reduced}
+    settings = settings_of(manifest)
+    names = [name for name in last if _has_the_means(settings.get(name, {}), float(small_attack["radius"]))]
+    if not names:
+        return []
+    right: dict[str, bool] = {}
+    for name in names:
+        for example, correct in zip(last[name].example_ids, last[name].correct, strict=True):
+            right[example] = right.get(example, True) and bool(correct)
+    tried = [example for example in small_attack["tried"] if example in right]
+    broken = {*small_attack["broken"]}
+    only_checks = sum(example in broken and right[example] for example in tried)
+    only_suite = sum(example not in broken and not right[example] for example in tried)
+    p_value = mcnemar(only_checks, only_suite)
+    evidence = {
+        "attacks": names,
+        "only_checks_break": only_checks,
+        "only_suite_breaks": only_suite,
+        "num_examples": len(tried),
+        "p_value": p_value,
+    }
+    counts = (
+        f"of {len(tried)} images the checks' PGD of 40 steps breaks {only_checks} that stay right under "
+        f"{' and '.join(map(repr, names))}; the other way round it is {only_suite} (exact McNemar p {p_value:.2g})."
+    )
+    if only_checks - only_suite > _CONSIDERABLE * len(tried) and p_value < _LEVEL:
+        sentence = f"The attacks of the suite are too weak: {counts}"
+        advice = f"Look at their step size, number of steps and loss, or add another one, such as {another_attack(settings)}."
+        return [Finding("weaker than checks", "warning", sentence, evidence, advice)]
+    return [Finding("weaker than checks", "passed", f"The suite is no weaker than a short attack: {counts}", evidence)]
+
+
+def _has_the_means(attack: dict[str, Any], radius: float) -> bool:
+    """Whether an attack by gradients may do all that an untargeted L-infinity attack of this radius may.
+
+    Divergence too: it does not aim there, but a suite of it alone must not look robust for that."""
+    as_free = attack.get("norm", "linf") == "linf" and not attack.get("mask") and not attack.get("eight_bit")
+    away = aims_away(attack) or attack.get("objective") == "divergence"
+    return as_free and away and uses_gradients(attack) and (attack.get("radius") or 0) >= radius * (1 - _ROUNDING)

@@ -1,0 +1,113 @@
+"""Which runs may be compared, and on which attacks.
+
+Runs that were not measured alike are refused (protocol X35), but for one case: attacks on glimpses that one model has none
+of. Both are then shown, and compared where they met the same attacks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from s3ta.errors import UserError
+from s3ta.records import CLEAN, Comparison, is_cascade, pair, refuse_other_settings
+from s3ta.report.load_runs import Run
+
+
+class PairOfRuns(NamedTuple):
+    """Two runs and their comparisons, one per attack and read-out."""
+
+    a: Run
+    b: Run
+    comparisons: list[Comparison]
+
+
+def refuse_unlike(runs: Sequence[Run]) -> None:
+    """Raise a UserError that names the first two runs that may not stand side by side, and why."""
+    for a, b in combinations(runs, 2):
+        refuse_other_settings(*(_with_attacks(run.manifest, _fitting_both(a, b, run)) for run in (a, b)))
+        _refuse_other_files(a, b)
+        sources = [(run.manifest["suite"].get("images_from") or {}) for run in (a, b)]
+        if sources[0] != sources[1]:
+            told = [f"{source.get('model')} (weights {source.get('sha256')})" for source in sources]
+            raise UserError(
+                f"The two evaluations cannot be compared: their images come from {told[0]} in the first and {told[1]} in "
+                "the second. Use the images of one model for both."
+            )
+
+
+def _refuse_other_files(a: Run, b: Run) -> None:
+    """Image files of the same names and sizes that were repaired in between; older evaluations do not say what theirs held."""
+    held = [run.manifest.get("informative", {}).get("files", {}).get("sha256") for run in (a, b)]
+    same = a.manifest["data"].get("examples") == b.manifest["data"].get("examples")
+    if same and None not in held and held[0] != held[1]:
+        raise UserError(
+            f"{a.label} and {b.label} cannot be compared: their image files have the same names and sizes but hold other "
+            "images (files.csv in each folder says which). Evaluate one of them again on the other's files."
+        )
+
+
+def compare(runs: Sequence[Run]) -> list[PairOfRuns]:
+    """Every pair of runs, on the attacks that both met. Raises UserError where two were not measured alike."""
+    refuse_unlike(runs)
+    couples = []
+    for a, b in combinations(runs, 2):
+        shared = shared_attacks(a, b)
+        a_side, b_side = ((_with_records(run.table, shared), _with_attacks(run.manifest, shared)) for run in (a, b))
+        couples.append(PairOfRuns(a, b, pair(*a_side, *b_side)))
+    return couples
+
+
+def shared_attacks(a: Run, b: Run) -> list[str]:
+    """The attacks that both met; of a cascade those before the first that only one of them met, for a worst case over
+    other attacks is another measure."""
+    both = [name for name in a.attacks if name in b.attacks]
+    if not (is_cascade(a.manifest) or is_cascade(b.manifest)):
+        return both
+    shared = []
+    for mine, other in zip(a.attacks, b.attacks, strict=False):
+        if mine != other:
+            break
+        shared.append(mine)
+    return shared
+
+
+def unshared(runs: Sequence[Run]) -> str:
+    """One sentence on the attacks that only some of the models could be given; empty where there are none."""
+    left_out = {run.label: _stems(run.manifest["suite"].get("left_out")) for run in runs}
+    names = set().union(*left_out.values())
+    met = list(dict.fromkeys(name for run in runs for name in run.attacks if _stem(name) in names))
+    if not met:
+        return ""
+    without = [label for label, listed in left_out.items() if listed]
+    takes = "takes" if len(without) == 1 else "take"
+    return f"{' and '.join(without)} {takes} no glimpses and could not be given {', '.join(met)}."
+
+
+def _fitting_both(a: Run, b: Run, run: Run) -> list[str]:
+    """The attacks of a run that the other one did not have to leave out."""
+    left_out = _stems((b if run is a else a).manifest["suite"].get("left_out"))
+    return [name for name in run.attacks if _stem(name) not in left_out]
+
+
+def _stem(name: str) -> str:
+    """A name without its number of steps, which a changed suite may have replaced."""
+    return re.sub(r"-\d+$", "", name)
+
+
+def _stems(names: Sequence[str] | None) -> set[str]:
+    return {_stem(name) for name in names or []}
+
+
+def _with_attacks(manifest: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    suite = manifest["suite"]
+    attacks = [settings for settings in suite["attacks"] if settings["name"] in names]
+    return manifest | {"suite": suite | {"attacks": attacks}}
+
+
+def _with_records(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    return table.filter(pa.array([attack == CLEAN or attack in names for attack in table["attack"].to_pylist()]))

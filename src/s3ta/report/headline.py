@@ -1,0 +1,345 @@
+"""The headline in plain words: who won at the strongest attack, or that it is undecided. It promises no winner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from s3ta.records import PairedCounts, Score
+from s3ta.report.attack_text import attack_text, identity_text, made_with, norm_of, number
+from s3ta.report.calibration import headline, headline_title, is_natural
+from s3ta.report.cascade import cascading, last_stage, num_attacks
+from s3ta.report.comparison import PairOfRuns
+from s3ta.report.load_runs import Run, clean_score
+from s3ta.report.tables import p_text, percent, points, points_interval, success_text, top1_text
+
+WORST = "worst case"
+"""The objective of a cascade as the headline calls it."""
+
+
+class Verdict(NamedTuple):
+    """What the top of the page says."""
+
+    title: str
+    sentences: list[str]
+
+
+class Judged(NamedTuple):
+    """The score of each run that a sentence is about: one attack at one read-out, or each run's own worst case."""
+
+    objective: str
+    """untargeted, targeted, clean, or worst case."""
+    scores: list[Score]
+
+
+def strongest(runs: Sequence[Run], objective: str) -> tuple[str, int] | None:
+    """The attack of this kind with the largest radius, then most steps, then most starts, and its last read-out.
+
+    Chosen by its settings, never by its outcome; None where no run has records of one. Only attacks of one threat model can
+    be ranked: plain L-infinity on the whole image where there are any, else the first attack's norm and mask. Ahead of all
+    others are those that follow the gradient of the model's own answer: 5,000 random squares are not more than 100 steps."""
+    candidates = [
+        (score, runs[0].attacks[score.attack])
+        for score in runs[0].scores
+        if runs[0].attacks.get(score.attack, {}).get("objective") == objective
+        and all(run.score(score.attack, score.num_attack_steps) for run in runs)
+    ]
+    if not candidates:
+        return None
+    threats = [_kind_of_threat(settings) for _, settings in candidates]
+    plain = ("linf", identity_text(None), False)
+    chosen = plain if plain in threats else threats[0]
+
+    def strength(candidate: tuple[Score, dict[str, Any]]) -> tuple[float, bool, int, int]:
+        score, settings = candidate
+        return _radius(settings), _follows_the_answer(settings), score.num_attack_steps, score.num_restarts
+
+    ranked = [candidate for candidate, threat in zip(candidates, threats, strict=True) if threat == chosen]
+    best, _ = max(ranked, key=strength)
+    return best.attack, best.num_attack_steps
+
+
+def _kind_of_threat(settings: dict[str, Any]) -> tuple[str, str, bool]:
+    inner = made_with(settings)
+    return norm_of(settings), identity_text(inner.get("mask")), bool(inner.get("eight_bit"))
+
+
+def _radius(settings: dict[str, Any]) -> float:
+    return float(made_with(settings).get("radius") or 0)
+
+
+def _follows_the_answer(settings: dict[str, Any]) -> bool:
+    """Whether an attack goes by exact gradients of what the model answers, not of where it looks or another answer."""
+    inner = made_with(settings)
+    estimated = (inner.get("gradient") or {}).get("kind") == "spsa" or inner.get("part") == "square"
+    aside = (
+        (inner.get("steering") or {}).get("weight") == 1
+        or inner.get("num_glimpses")
+        or (inner.get("glimpses", "last") != "last")
+    )
+    return not estimated and not aside
+
+
+def verdict(runs: Sequence[Run], compared: Sequence[PairOfRuns] | None) -> Verdict:
+    """The headline of a report; `compared` is None where the runs cannot be compared."""
+    found = _verdict(runs, compared)
+    told = [text for run in runs if (text := headline(run))] if is_natural(runs) else []
+    if told and len(runs) == 1 and not _faulty(runs):
+        return Verdict(headline_title(runs[0]), [*told, *found.sentences[1:]])
+    title = (
+        found.title.replace("is ahead on clean images", "is ahead in top-1 on clean images") if told else found.title
+    )
+    return Verdict(title, [*told, *found.sentences])
+
+
+def _verdict(runs: Sequence[Run], compared: Sequence[PairOfRuns] | None) -> Verdict:
+    judged = _judged(runs)
+    if len(runs) == 1 or compared is None or not all(_same_attacks(runs, one) for one in judged) or _faulty(runs):
+        return _described(runs, judged)
+    sentences, outcome = [], {}
+    for one in judged:
+        outcome[one.objective], sentence = _judge(runs, compared, one)
+        sentences.append(sentence)
+    if not outcome:
+        cleans = [score for run in runs if (score := clean_score(run))]
+        outcome["clean"], sentence = _judge(runs, compared, Judged("clean", cleans))
+        return Verdict(_title(runs, outcome), [sentence, "No attack was run, so this says nothing about robustness."])
+    return Verdict(_title(runs, outcome), sentences)
+
+
+def _judged(runs: Sequence[Run]) -> list[Judged]:
+    """What the headline is about: the worst case of a cascade, else the strongest attack of each kind."""
+    if cascading(runs):
+        last = [last_stage(run) for run in runs]
+        scores = [stage.score for stage in last if stage is not None]
+        return [Judged(WORST, scores)] if len(scores) == len(runs) else []
+    found = []
+    for objective in ("untargeted", "targeted", "multitargeted"):
+        attack = strongest(runs, objective)
+        if attack is not None:
+            found.append(Judged(objective, [score for run in runs if (score := run.score(*attack)) is not None]))
+    return found
+
+
+def _same_attacks(runs: Sequence[Run], judged: Judged) -> bool:
+    """Whether the scores are of one attack or, of a cascade, of the same attacks one after another."""
+    suites = {tuple(run.attacks) for run in runs} if judged.objective == WORST else {()}
+    return len({(score.attack, score.num_attack_steps) for score in judged.scores}) == len(suites) == 1
+
+
+def _title(runs: Sequence[Run], outcome: dict[str, str | None]) -> str:
+    winners = set(outcome.values())
+    names = " and ".join(run.label for run in runs) if len(runs) == 2 else f"these {len(runs)} models"
+    if winners == {None}:
+        return f"Undecided: {names} cannot be told apart here"
+    if len(winners) == 1:
+        (winner,) = winners
+        where = f"under {_transferred(runs)}{' and '.join(outcome)} attack"
+        if WORST in outcome:
+            where = f"in the worst case over {number(num_attacks(runs[0]), 'attack')}"
+        return f"{winner} is ahead {'on clean images' if 'clean' in outcome else where}"
+    parts = [
+        f"{f'{winner} is ahead' if winner else 'undecided'} under {_transferred(runs)}{kind} attack"
+        for kind, winner in sorted(outcome.items(), key=lambda item: item[1] is None)
+    ]
+    return "; ".join(parts)
+
+
+def _judge(runs: Sequence[Run], compared: Sequence[PairOfRuns], judged: Judged) -> tuple[str | None, str]:
+    """The winner under one attack, or None, and the sentence that says so.
+
+    The leader by top-1 wins if it differs from each of the others by `PairedCounts.winner` (interval and exact p), if its own
+    number is no upper bound, and, under a targeted attack, if no other model is hit clearly less often."""
+    best = max(judged.scores, key=lambda score: score.top1)
+    place = judged.scores.index(best)
+    leader, others = runs[place], [run for index, run in enumerate(runs) if index != place]
+    attack = (best.attack, best.num_attack_steps)
+    top1 = {run.label: _counts(compared, leader, run, attack, success=False) for run in others}
+    open_to = [run for run in others if top1[run.label].winner < 1]
+    targeted = best.num_hits is not None
+    success = {run.label: _counts(compared, leader, run, attack, success=True) for run in others} if targeted else {}
+    against = [run for run in others if run.label in success and success[run.label].winner == 1]
+    sentence = f"{_shares(runs, judged)} {_difference(leader, others, open_to, top1, 'top-1')}"
+    if targeted:
+        sentence += f" {_success_sentence(leader, others, success)}"
+    if against and not open_to:
+        sentence += " The two measures disagree, so there is no winner under this attack."
+    if best.num_cut and not open_to:
+        sentence += f" But a budget cut attacks on {leader.label} short: its lead is no win until they are run."
+    lowest = [_lowest(run, score).top1 for run, score in zip(runs, judged.scores, strict=True)]
+    overtaken = judged.objective not in (WORST, "clean") and lowest[place] <= max(lowest[:place] + lowest[place + 1 :])
+    if overtaken and not open_to:
+        sentence += f" There {leader.label} is not ahead any more, so there is no winner under this attack."
+    return (None if open_to or against or best.num_cut or overtaken else leader.label), sentence
+
+
+def _difference(
+    leader: Run, others: Sequence[Run], open_to: Sequence[Run], counts: dict[str, PairedCounts], measure: str
+) -> str:
+    if len(others) == 1:
+        only = counts[others[0].label]
+        told = f"The difference in {measure} ({leader.label} minus {others[0].label}) is {_difference_text(only)}"
+        return told + (f": {_undecided(only)}, undecided." if open_to else f" in favour of {leader.label}.")
+    if not open_to:
+        return f"{leader.label} leads each of the others by a difference whose interval excludes 0, with an exact p below 0.05."
+    return f"{leader.label} has the highest {measure}, but undecided against {_listed(run.label for run in open_to)}."
+
+
+def _difference_text(counts: PairedCounts) -> str:
+    return f"{points(counts.difference)} points {points_interval(counts.interval)}"
+
+
+def _undecided(counts: PairedCounts) -> str:
+    """Why nobody wins."""
+    if not counts.interval.excludes_zero:
+        return "the interval contains 0"
+    return f"of {counts.only_a + counts.only_b} images that differ the exact McNemar p is {p_text(counts.p_value)}"
+
+
+def _success_sentence(leader: Run, others: Sequence[Run], success: dict[str, PairedCounts]) -> str:
+    parts = []
+    for run in others:
+        counts = success[run.label]
+        if not counts.winner:
+            told = f"undecided, {_undecided(counts)}"
+        else:
+            told = f"{leader.label if counts.winner < 0 else run.label} is clearly hit less often"
+        parts.append(
+            f"in attack success the difference ({leader.label} minus {run.label}) is {_difference_text(counts)} ({told})"
+        )
+    sentence = "; ".join(parts)
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _shares(runs: Sequence[Run], judged: Judged) -> str:
+    score = judged.scores[0]
+    parts = []
+    for run, found in zip(runs, judged.scores, strict=True):
+        is_first = not parts
+        text = f"{run.label} {'is right ' if is_first else ''}on {top1_text(found)}"
+        if found.num_hits is not None:
+            gives = "and gives the attacker's answer on" if is_first else "and"
+            text += f" {gives} {success_text(found)}"
+        if judged.objective == WORST and not _alike([num_attacks(run) for run in runs]):
+            text += f" after {number(num_attacks(run), 'attack')}"
+        parts.append(text)
+    sizes = f"on {score.num_examples:,} images"
+    sentence = f"{_start(runs, judged)}, {sizes}: {'; '.join(parts)}."
+    return " ".join([sentence, *_lower(runs, judged)])
+
+
+def _start(runs: Sequence[Run], judged: Judged) -> str:
+    score = judged.scores[0]
+    if judged.objective == "clean":
+        return "On clean images"
+    if judged.objective == WORST:
+        done, planned = [num_attacks(run) for run in runs], [len(run.attacks) for run in runs]
+        if not _alike(done):
+            return "In the worst case over all its attacks"
+        partly = done[0] < planned[0] and _alike(planned)
+        return f"In the worst case over {f'{done[0]} of {planned[0]} attacks' if partly else number(done[0], 'attack')}"
+    settings = runs[0].attacks.get(score.attack)
+    strength = attack_text(settings, score.attack, score.num_attack_steps, score.num_restarts)
+    return f"Under the strongest {judged.objective} attack ({score.attack}: {strength})"
+
+
+def _lower(runs: Sequence[Run], judged: Judged) -> list[str]:
+    """What the settings did not foresee: another attack of the same kind and threat model that leaves less right."""
+    if judged.objective in (WORST, "clean"):
+        return []
+    told = []
+    for run, score in zip(runs, judged.scores, strict=True):
+        lowest = _lowest(run, score)
+        if lowest is not score:
+            told.append(f"{lowest.attack} leaves {run.label} only {top1_text(lowest)}")
+    return [f"Other attacks with the same means do more: {'; '.join(told)}."] if told else []
+
+
+def _lowest(run: Run, score: Score) -> Score:
+    """The attack of the same aim and threat model that leaves fewest right; the given one where none does more."""
+    settings = run.attacks.get(score.attack)
+    if settings is None:
+        return score
+    rivals = [
+        rival
+        for rival in run.final_scores
+        if rival.num_examples == score.num_examples and _is_rival(run.attacks.get(rival.attack), settings)
+    ]
+    return min([score, *rivals], key=lambda rival: rival.num_correct)
+
+
+def _is_rival(settings: dict[str, Any] | None, other: dict[str, Any]) -> bool:
+    if settings is None:
+        return False
+    same_aim = settings.get("objective") == other.get("objective")
+    return same_aim and _kind_of_threat(settings) == _kind_of_threat(other) and _radius(settings) <= _radius(other)
+
+
+def _transferred(runs: Sequence[Run]) -> str:
+    return "transferred " if runs[0].manifest["suite"].get("images_from") else ""
+
+
+def _alike(values: Sequence[int]) -> bool:
+    return len(set(values)) == 1
+
+
+def _described(runs: Sequence[Run], judged: Sequence[Judged]) -> Verdict:
+    """No comparison: what happened to each model."""
+    sentences = [_shares(runs, one) for one in judged]
+    faulty = _faulty(runs)
+    if faulty:
+        clean = [score for run in runs if (score := clean_score(run))]
+        if len(clean) == len(runs):
+            sentences.insert(0, _shares(runs, Judged("clean", clean)))
+        reason = "Nothing can be concluded until that is mended: see Trust."
+        return Verdict(f"A check of {_listed(faulty)} found an error: do not use these numbers", [reason, *sentences])
+    if len(runs) > 1:
+        unfinished = not all(run.complete for run in runs)
+        title = f"{_listed(run.label for run in runs)}: not compared{' yet' if unfinished else ''}"
+        reason = "Their worst cases are over different attacks, so no winner can be named."
+        if unfinished:
+            reason = "An evaluation is unfinished, so no winner can be named."
+        return Verdict(title, [reason, *sentences])
+    run, clean = runs[0], clean_score(runs[0])
+    if clean is None:
+        return Verdict(f"{run.label} under attack", sentences)
+    told = []
+    for one in judged:
+        worst = one.objective == WORST
+        score = one.scores[0] if worst else _lowest(run, one.scores[0])
+        at_most = "at most " if score.num_cut or score is not one.scores[0] else ""
+        where = (
+            f"in the worst case over {number(num_attacks(run), 'attack')}"
+            if worst
+            else f"under {_transferred(runs)}{one.objective} attack"
+        )
+        told.append(f"{at_most}{percent(score.top1)} {where}")
+    sentences.insert(0, _shares(runs, Judged("clean", [clean])))
+    if not told:
+        sentences.append("No attack was run, so this says nothing about robustness.")
+    return Verdict(
+        f"{run.label}: {percent(clean.top1)} right on clean images{', ' if told else ''}{_listed(told)}", sentences
+    )
+
+
+def _faulty(runs: Sequence[Run]) -> list[str]:
+    """The runs of which a check says that their numbers are not to be used."""
+    return [run.label for run in runs if any(finding.severity == "error" for finding in run.trust.findings)]
+
+
+def _counts(compared: Sequence[PairOfRuns], a: Run, b: Run, attack: tuple[str, int], *, success: bool) -> PairedCounts:
+    """The paired counts of a against b, whichever way round they were compared."""
+    for couple in compared:
+        if {couple.a.label, couple.b.label} == {a.label, b.label}:
+            for comparison in couple.comparisons:
+                if (comparison.attack, comparison.num_attack_steps) == attack:
+                    counts = comparison.success if success else comparison.top1
+                    assert counts is not None
+                    turned = PairedCounts(counts.both, counts.only_b, counts.only_a, counts.neither)
+                    return counts if couple.a.label == a.label else turned
+    raise KeyError((a.label, b.label, attack))
+
+
+def _listed(parts: Iterable[str]) -> str:
+    *first, last = [*parts] or [""]
+    return f"{', '.join(first)} and {last}" if first else last

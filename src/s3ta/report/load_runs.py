@@ -1,0 +1,264 @@
+"""Reading run folders: what a report needs to know about one model, checked once and free of machine paths.
+
+```
+RUN/recipe.json                      the resolved training config (optional)
+RUN/train.jsonl                      the learning curve (optional)
+RUN/evaluations/SUITE/               the ledger (required)
+RUN/evaluations/SUITE/trust.json     what was checked about the model (optional)
+RUN/evaluations/SUITE/gallery.npz    images and attention, before and after the attack (optional)
+```
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from s3ta.errors import UserError, unknown_name
+from s3ta.files import read_arrays, read_json, read_lines
+from s3ta.records import BUDGET, CLEAN, Finding, Ledger, Score, is_cascade, scores
+from s3ta.report.checks import Trust, read_trust
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """Examples before and after an attack; n examples, C channels, Y classes, T glimpses, N heads, h x w places."""
+
+    attack: str
+    example_ids: list[str]
+    labels: np.ndarray
+    targets: np.ndarray
+    """-1: none."""
+    clean: np.ndarray
+    """(n, C, H, W) in [0, 1]."""
+    adversarial: np.ndarray
+    probabilities_clean: np.ndarray
+    """(n, Y)."""
+    probabilities_adversarial: np.ndarray
+    attention_clean: np.ndarray | None
+    """(T, n, N, h, w), each map sums to one; None where the model has no attention. So are the next three."""
+    attention_adversarial: np.ndarray | None
+    glimpse_probabilities_clean: np.ndarray | None
+    """(T, n, Y)."""
+    glimpse_probabilities_adversarial: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One model, as evaluated with one suite."""
+
+    label: str
+    """What the report calls it; unique among the runs of a report."""
+    folder_name: str
+    manifest: dict[str, Any]
+    table: pa.Table
+    scores: list[Score]
+    num_chunks_done: int
+    recipe: dict[str, Any] | None
+    curve: list[dict[str, Any]]
+    gallery: Gallery | None
+    trust: Trust
+
+    @property
+    def complete(self) -> bool:
+        return self.num_chunks_done == self.manifest["num_chunks"]
+
+    @property
+    def attacks(self) -> dict[str, dict[str, Any]]:
+        """The settings of each attack of the suite, by name."""
+        return {attack["name"]: attack for attack in self.manifest["suite"]["attacks"]}
+
+    def score(self, attack: str, num_attack_steps: int) -> Score | None:
+        for score in self.scores:
+            if (score.attack, score.num_attack_steps) == (attack, num_attack_steps):
+                return score
+        return None
+
+    @property
+    def final_scores(self) -> list[Score]:
+        """Clean, then each attack at its last read-out."""
+        last = {score.attack: score for score in self.scores}
+        return list(last.values())
+
+    @property
+    def left_out_by_budget(self) -> set[str]:
+        """Attacks that a budget kept from some examples altogether, so that they have no score."""
+        cut = {
+            name
+            for name, status in zip(*(self.table[c].to_pylist() for c in ("attack", "status")), strict=True)
+            if status == BUDGET
+        }
+        return cut - {score.attack for score in self.scores}
+
+    def class_name(self, index: int) -> str:
+        """The name of a class; its number where the data names none."""
+        names = self.manifest.get("data", {}).get("classes") or []
+        return str(names[index]) if 0 <= index < len(names) else str(index)
+
+
+def read_runs(folders: Sequence[Path], suite: str) -> list[Run]:
+    """Read the runs of a report and give each a name of its own.
+
+    Raises:
+      UserError: no run, a folder or suite that is not there (nearest names offered), the same folder twice, or damaged
+        files."""
+    if not folders:
+        raise UserError("A report needs at least one run folder.")
+    if len({folder.resolve() for folder in folders}) != len(folders):
+        raise UserError("The same run folder is given twice.")
+    runs = [read_run(folder, suite) for folder in folders]
+    for name_of in (lambda run: run.label, lambda run: f"{run.label} ({run.folder_name})"):
+        labels = [name_of(run) for run in runs]
+        if len(set(labels)) == len(labels):
+            return [replace(run, label=label) for run, label in zip(runs, labels, strict=True)]
+    return [replace(run, label=f"{run.label} (run {number})") for number, run in enumerate(runs, 1)]
+
+
+def evaluations_of(folder: Path) -> dict[str, Path]:
+    """The ledgers of a run folder by suite; of a folder that is a ledger itself (`s3ta evaluate --out`), that one."""
+    if (folder / "manifest.json").is_file():
+        suite = read_json(folder / "manifest.json").get("suite") or {}
+        return {str(suite.get("name")): folder}
+    return {path.name: path for path in sorted((folder / "evaluations").glob("*/"))}
+
+
+def unfinished(folders: Sequence[Path], suite: str) -> list[str]:
+    """A line for each of the runs whose evaluation lacks chunks."""
+    lines = []
+    for folder in folders:
+        ledger = Ledger.read(evaluations_of(folder)[suite])
+        done = sum(ledger.chunk_path(index).exists() for index in range(ledger.num_chunks))
+        if done < ledger.num_chunks:
+            lines.append(
+                f"{folder}, unfinished: {done} of {ledger.num_chunks} chunks. Its numbers are about the finished part, and "
+                "attacks may have met different examples; run the same evaluation again to finish it."
+            )
+    return lines
+
+
+def read_run(folder: Path, suite: str) -> Run:
+    """Read one run folder. Raises UserError where something needed is missing or something there is damaged."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} does not exist: give the folder of a run.")
+    evaluations = evaluations_of(folder)
+    if not evaluations:
+        raise UserError(f"{folder} holds no evaluation: run `s3ta evaluate {folder} --suite {suite}` first.")
+    if suite not in evaluations:
+        raise unknown_name(f"evaluation of {folder}", suite, evaluations)
+    evaluation = evaluations[suite]
+    ledger = Ledger.read(evaluation)
+    _check_suite(ledger.manifest, evaluation)
+    table = ledger.table()
+    recipe = read_json(folder / "recipe.json") if (folder / "recipe.json").exists() else None
+    if recipe is not None and not isinstance(recipe, dict):
+        raise UserError(f"{folder / 'recipe.json'} is damaged: it does not hold a config.")
+    gallery_path = evaluation / "gallery.npz"
+    return Run(
+        label=str(ledger.manifest["model"].get("name") or folder.name),
+        folder_name=folder.resolve().name,
+        manifest=without_paths(ledger.manifest),
+        table=table,
+        scores=scores(table, cascade=is_cascade(ledger.manifest)),
+        num_chunks_done=sum(ledger.chunk_path(index).exists() for index in range(ledger.num_chunks)),
+        recipe=without_paths(recipe),
+        curve=read_lines(folder / "train.jsonl"),
+        gallery=read_gallery(gallery_path) if gallery_path.exists() else None,
+        trust=_fit_for_others(read_trust(evaluation, table, ledger.manifest)),
+    )
+
+
+def _fit_for_others(trust: Trust) -> Trust:
+    """Without the paths of this machine."""
+    parts = (None if found is None else [Finding(*without_paths(list(one))) for one in found] for found in trust)
+    return Trust(*parts)  # pyright: ignore[reportArgumentType]
+
+
+def read_gallery(path: Path) -> Gallery:
+    """Read and check a gallery. Nothing in it is ever unpickled. Raises UserError where it is damaged."""
+    arrays = read_arrays(path)
+    problem = _gallery_problem(arrays)
+    if problem:
+        raise UserError(f"{path} is damaged: {problem}. Remove it and run `s3ta evaluate` again.")
+    texts = {"attack": str(arrays["attack"]), "example_ids": [str(name) for name in arrays["example_ids"]]}
+    values: dict[str, Any] = {name: arrays.get(name) for name in (*_REQUIRED, *_ATTENTION)} | texts
+    return Gallery(**values)
+
+
+_REQUIRED = {
+    "example_ids": "n",
+    "labels": "n",
+    "targets": "n",
+    "attack": "",
+    "clean": "nCHW",
+    "adversarial": "nCHW",
+    "probabilities_clean": "nY",
+    "probabilities_adversarial": "nY",
+}
+_ATTENTION = {
+    "attention_clean": "TnNhw",
+    "attention_adversarial": "TnNhw",
+    "glimpse_probabilities_clean": "TnY",
+    "glimpse_probabilities_adversarial": "TnY",
+}
+
+
+def _gallery_problem(arrays: dict[str, np.ndarray]) -> str:
+    """The first thing wrong with the arrays, or nothing."""
+    attention = {name: letters for name, letters in _ATTENTION.items() if any(other in arrays for other in _ATTENTION)}
+    sizes: dict[str, int] = {}
+    for name, letters in (_REQUIRED | attention).items():
+        if name not in arrays:
+            return f"array '{name}' is missing"
+        array = arrays[name]
+        if array.ndim != len(letters):
+            return f"array '{name}' has shape {array.shape}, not ({', '.join(letters)})"
+        for letter, size in zip(letters, array.shape, strict=True):
+            if size < 1 or sizes.setdefault(letter, size) != size:
+                return f"array '{name}' has {size} along {letter}, the others {sizes[letter]}"
+        is_text = name in ("example_ids", "attack")
+        if is_text != (array.dtype.kind == "U") or (not is_text and array.dtype.kind not in "iuf"):
+            return f"array '{name}' holds {array.dtype}"
+        if array.dtype.kind == "f" and (not np.isfinite(array).all() or array.min() < -1e-5 or array.max() > 1 + 1e-5):
+            return f"array '{name}' leaves [0, 1]"
+    if sizes["C"] not in (1, 3):
+        return f"the images have {sizes['C']} channels"
+    return ""
+
+
+def _check_suite(manifest: dict[str, Any], folder: Path) -> None:
+    try:
+        named = all(isinstance(attack["name"], str) for attack in manifest["suite"]["attacks"])
+        whole = named and isinstance(manifest["model"], dict) and isinstance(manifest["data"], dict)
+    except (KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise UserError(f"The manifest of {folder} is damaged: it does not name its model, data and attacks.")
+
+
+def without_paths(value: Any) -> Any:
+    """A copy of JSON-like data in which every absolute path is cut to its last part, for a page that others will
+    read."""
+    if isinstance(value, dict):
+        return {without_paths(key): without_paths(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_paths(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    whole = re.fullmatch(
+        r"((?:(?!file:)\w{2,}:)?)(?:file://|~|[A-Za-z]:[\\/]|/(?!/)|\\\\)[^\n]*?([^\\/\n]*)[\\/]?", value
+    )
+    if whole:
+        return f"{whole[1]}…/{whole[2]}"
+    return re.sub(
+        r"(?<![\w./])(?:file://)?(?:[A-Za-z]:[\\/]|~?/(?!/))(?:[^\s'\"]*[\\/])?([^\\/\s'\"]+)", r"…/\1", value
+    )
+
+
+def clean_score(run: Run) -> Score | None:
+    return run.score(CLEAN, 0)

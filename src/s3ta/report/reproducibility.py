@@ -1,0 +1,105 @@
+"""The same model measured twice, on another device or in another precision: how many verdicts depend on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+from s3ta.records import CLEAN, Flip, flips, manifest_differences
+from s3ta.records.ledger import INFORMATIVE
+from s3ta.report.comparison import shared_attacks
+from s3ta.report.load_runs import Run
+from s3ta.report.tables import Table, rate
+
+_NOT_THE_PLACE = {"model", "data", "suite", "num_chunks"}
+
+_QUOTE = '"'
+
+
+class Twice(NamedTuple):
+    """Two runs with the same weights."""
+
+    title: str
+    sentences: list[str]
+    warning: str
+    """What makes the comparison void; empty where nothing does."""
+    table: Table
+
+
+def measured_twice(runs: Sequence[Run]) -> list[Twice]:
+    """Every two runs of one model: the same weights and the same settings of the model around them."""
+    return [_twice(a, b) for a, b in combinations(runs, 2) if _identity(a) is not None and _identity(a) == _identity(b)]
+
+
+def _identity(run: Run) -> tuple[str, Any] | None:
+    model = run.manifest["model"]
+    return (model["sha256"], model.get("config")) if model.get("sha256") else None
+
+
+def _twice(a: Run, b: Run) -> Twice:
+    met = {CLEAN, *shared_attacks(a, b)}
+    found = [flip for flip in flips(a.table, b.table) if flip.attack in met]
+    common = sum(flip.num_common for flip in found)
+    flipped = sum(len(flip.flipped) for flip in found)
+    images = set(a.table["example_id"].to_pylist()) & set(b.table["example_id"].to_pylist())
+    unsteady = {example_id for flip in found for example_id in flip.flipped}
+    unlike = {example_id for flip in found for example_id in flip.unlike}
+    sentences = [
+        f"What differs between the two measurements: {_settings(a, b) or 'nothing that is recorded'}.",
+        f"{flipped:,} of {common:,} verdicts differ, and {sum(flip.num_predictions for flip in found):,} predictions; the "
+        f"largest difference of a loss is {max((flip.largest_loss_difference for flip in found), default=0):.2g} nats.",
+    ]
+    if images:
+        share = rate(len(unsteady), len(images))
+        sentences.append(f"{len(unsteady):,} of {len(images):,} images have a verdict that differs: {share}.")
+    alone = sum(flip.num_only_a + flip.num_only_b for flip in found)
+    if alone:
+        sentences.append(
+            f"{alone:,} records are in only one of them: an attack that one had no need of after an earlier verdict, or an "
+            "unfinished evaluation."
+        )
+    warning = ""
+    if unlike:
+        warning = (
+            f"Labels or targets differ on {len(unlike):,} images, such as {min(unlike)}: these are two measurements."
+        )
+    return Twice(f"{a.label} and {b.label}", sentences, warning, _table(found))
+
+
+def _settings(a: Run, b: Run) -> str:
+    told = []
+    for part, where in (((lambda m: m), ""), ((lambda m: m.get(INFORMATIVE) or {}), INFORMATIVE)):
+        one, other = ({k: v for k, v in part(run.manifest).items() if k not in _NOT_THE_PLACE} for run in (a, b))
+        for name, before, after in manifest_differences(one, other, where):
+            told.append(f"{name.removeprefix(f'{INFORMATIVE}.')} {before.strip(_QUOTE)} and {after.strip(_QUOTE)}")
+    return ", ".join(told)
+
+
+def _table(found: Sequence[Flip]) -> Table:
+    headers = [
+        "Attack",
+        "Steps",
+        "Start",
+        "In both",
+        "Verdicts that differ (95% interval)",
+        "Hits that differ",
+        "Predictions that differ",
+        "Largest difference of a loss",
+        "In only one",
+    ]
+    rows = [
+        [
+            flip.attack,
+            f"{flip.num_attack_steps:,}",
+            f"{flip.restart + 1:,}",
+            f"{flip.num_common:,}",
+            f"{len(flip.flipped):,}: {rate(len(flip.flipped), flip.num_common)}" if flip.num_common else "–",
+            f"{flip.num_hits:,}",
+            f"{flip.num_predictions:,}",
+            f"{flip.largest_loss_difference:.2g}",
+            f"{flip.num_only_a + flip.num_only_b:,}",
+        ]
+        for flip in found
+    ]
+    return Table(headers, rows)

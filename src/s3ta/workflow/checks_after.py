@@ -1,0 +1,198 @@
+"""After an evaluation: experiments on a few examples, and what the records say. They never cost a result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
+
+from s3ta.attacks import Evaluations, LoopConfig
+from s3ta.data import Batch, Dataset, fetch
+from s3ta.determinism import exact_arithmetic
+from s3ta.evaluate import Suite, TransferConfig, total
+from s3ta.evaluate.sanity_checks import FEWEST, cost, num_evaluations, probe
+from s3ta.files import UnwritableError
+from s3ta.foreign_code import reason
+from s3ta.progress import console, progress
+from s3ta.records import CLEAN, Finding, Ledger, findings, is_trial, unanswered
+from s3ta.types import Images, Logits
+from s3ta.workflow.checks_before import not_asked, read_found, write_found
+from s3ta.workflow.data import Measured
+
+_FEWEST_PROBED, _MOST_PROBED = 16, 32
+_SHARE = 5
+"""Of the attacks' passes, the experiments may spend one in so many."""
+_ASK_FOR_ALL = "--full-checks gives them what they want."
+
+
+class Probing(NamedTuple):
+    """On how many images the experiments are made."""
+
+    num_images: int
+    num_wanted: int
+    """As many as show most; fewer where a fifth of the attacks' passes does not pay for them."""
+
+    @property
+    def is_enough(self) -> bool:
+        """Fewer than 8 images show nothing."""
+        return self.num_images >= min(FEWEST, self.num_wanted)
+
+    @property
+    def cost(self) -> Evaluations:
+        return cost(self.num_images if self.is_enough else 0)
+
+
+def probing(num_passes: int, num_examples: int, micro_batch: int, *, full: bool) -> Probing:
+    """How many images are probed.
+
+    Args:
+      num_passes: forward and backward, spent or to be spent on attacks.
+      num_examples: of the evaluation.
+      micro_batch: images that the model meets together.
+      full: whether the experiments may cost more than a fifth of that."""
+    wanted = min(num_examples, max(_FEWEST_PROBED, min(_MOST_PROBED, micro_batch)))
+    return Probing(wanted if full else min(wanted, num_passes // _SHARE // num_evaluations(1)), wanted)
+
+
+def planned_probing(measured: Measured, suite: Suite, found: dict[str, Any], *, full: bool) -> Probing | None:
+    """What the experiments will be at most, before the attacks; None where none are due.
+
+    Args:
+      found: what `trust.json` holds."""
+    if not is_due(found, full=full) or _why_not(suite) or radius_of(suite) is None:
+        return None
+    count = len(measured.positions)
+    return probing(total(suite, count).num_evaluations, count, measured.settings.micro_batch, full=full)
+
+
+def check_afterwards(measured: Measured, suite: Suite, ledger: Ledger, *, full: bool = False) -> None:
+    """Experiments on a few examples, and what the records say; kept beside the ledger. Nothing is done twice.
+
+    Args:
+      full: whether the experiments may cost more than a fifth of the attacks' passes; what was left out for that, or could not
+        be answered, is then asked again.
+
+    A check that fails is `unchecked` with the reason, and findings that cannot be written are told."""
+    table, found = ledger.table(), read_found(ledger.folder)
+    if is_due(found, full=full) and (probes := _probes(measured, suite, table, full=full)):
+        found["probes"] = [one._asdict() for one in probes]
+    probed = [Finding(**stored) for stored in found.get("probes", [])]
+    found["records"] = [one._asdict() for one in findings(table, ledger.manifest, probed)]
+    try:
+        write_found(ledger.folder, found)
+    except UnwritableError as error:
+        console.print(f"warning: What was checked is not kept: {error}")
+        for one in probed:
+            if one.severity in ("error", "warning", "note"):
+                console.print(f"{one.severity}: {one.kind}: {one.told}", markup=False)
+
+
+def is_due(found: dict[str, Any], *, full: bool) -> bool:
+    """Whether the experiments are still to be made, as far as `trust.json` says."""
+    if "probes" not in found:
+        return True
+    evidence = [one.get("evidence", {}) for one in found["probes"]]
+    return full and any("num_wanted" in numbers or "raised" in numbers for numbers in evidence)
+
+
+def _why_not(suite: Suite) -> Finding | None:
+    if not total(suite, 1).num_gradients:
+        return not_asked("probes")
+    return Finding("probes", "unchecked", "A trial run is not probed.") if is_trial(suite.name) else None
+
+
+def _probes(measured: Measured, suite: Suite, table: pa.Table, *, full: bool) -> list[Finding]:
+    """The answers of the experiments; none where no attack has a ball to try them in."""
+    if why_not := _why_not(suite):
+        return [why_not]
+    radius, settings = radius_of(suite), measured.settings
+    if radius is None:
+        return []
+    plan = probing(num_passes(table), len(measured.positions), settings.micro_batch, full=full)
+    if not plan.is_enough:
+        fewest = min(FEWEST, plan.num_wanted)
+        sentence = (
+            f"The gradients were not probed: on {fewest} images, the fewest that show anything, that takes "
+            f"{num_evaluations(fewest):,} passes, more than a fifth of the {num_passes(table):,} of the attacks."
+        )
+        return [Finding("probes", "note", sentence, plan._asdict(), _ASK_FOR_ALL)]
+    try:
+        answers = _run_experiments(measured, table, plan, radius)
+    except Exception as error:  # noqa: BLE001 - no check costs a result
+        answers = [unanswered("probes", reason(error))]
+    if plan.num_images < plan.num_wanted:
+        sentence = (
+            f"The gradients were probed on {plan.num_images} images, not on {plan.num_wanted}, for at most a fifth of the "
+            "attacks' passes."
+        )
+        answers.append(Finding("probes", "note", sentence, plan._asdict(), _ASK_FOR_ALL))
+    return answers
+
+
+def _run_experiments(measured: Measured, table: pa.Table, plan: Probing, radius: float) -> list[Finding]:
+    model, dataset, positions, settings, _ = measured
+    batch, count = _probed(dataset, table, positions, plan.num_images), plan.num_images
+    few = f" instead of {plan.num_wanted}, for a fifth of the attacks' passes" if count < plan.num_wanted else ""
+    with (
+        exact_arithmetic(settings.num_threads),
+        progress(f"checks of the evaluation on {count} examples{few}, passes", num_evaluations(count)) as report,
+    ):
+        return probe(
+            _in_parts(model, settings.micro_batch),
+            batch.images,
+            batch.labels,
+            batch.ids,
+            radius=radius,
+            seed=settings.seed,
+            report=report,
+        )
+
+
+def num_passes(table: pa.Table) -> int:
+    """Forward and backward, as the records say: of each example, attack and restart its last read-out."""
+    runs = table.group_by(["example_id", "attack", "restart"], use_threads=False)
+    spent = runs.aggregate([("num_gradients", "max"), ("num_forwards", "max")])
+    return sum(int(spent[name].fill_null(0).to_numpy().sum()) for name in ("num_gradients_max", "num_forwards_max"))
+
+
+def _probed(dataset: Dataset, table: pa.Table, positions: Sequence[int], count: int) -> Batch:
+    """The first examples that the model gets right; then others, if it gets few."""
+    right = {
+        row["example_id"]
+        for row in table.select(["example_id", "attack", "correct"]).to_pylist()
+        if row["attack"] == CLEAN and row["correct"]
+    }
+    ordered = sorted(positions, key=lambda place: dataset.ids[place] not in right)  # stable
+    return fetch(dataset, ordered[:count])
+
+
+class _InParts(nn.Module):
+    """The model, given no more images at once than it has met, also on the way back."""
+
+    def __init__(self, model: nn.Module, size: int) -> None:
+        super().__init__()
+        self.model, self._size = model, size
+
+    def forward(self, images: Images) -> Logits:
+        parts = images.split(self._size)
+        if not torch.is_grad_enabled():
+            return torch.cat([self.model(part) for part in parts])
+        with set_checkpoint_early_stop(False):  # TorchScript does not let itself be left early
+            return torch.cat([checkpoint(self.model, part, use_reentrant=False) for part in parts])
+
+
+def _in_parts(model: nn.Module, size: int) -> nn.Module:
+    return model if size >= _MOST_PROBED else _InParts(model, size)
+
+
+def radius_of(suite: Suite) -> float | None:
+    """That of the first attack in the L-infinity ball; None where there is none."""
+    for named in suite.attacks:
+        attack: Any = named.attack.attack if isinstance(named.attack, TransferConfig) else named.attack
+        if attack.norm == "linf" and attack.radius and (not isinstance(attack, LoopConfig) or attack.mask is None):
+            return attack.radius
+    return None

@@ -1,0 +1,91 @@
+"""The suite that a person means, fitted to the model."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from s3ta.attacks import AutoAttackConfig
+from s3ta.errors import UserError
+from s3ta.evaluate import (
+    SUITES,
+    KeptImages,
+    Settings,
+    Situation,
+    Suite,
+    asked_norm,
+    changed_suite,
+    get_suite,
+    leaderboard_radius,
+    misfit,
+    suite_of,
+    tiny_suite,
+    transfer_suite,
+)
+from s3ta.models import Card
+from s3ta.records import DRAWN, LISTED
+from s3ta.records.ledger import INFORMATIVE
+from s3ta.workflow.model import Subject
+
+
+def choose_suite(
+    subject: Subject, name: str | None, attacks: list[str], radius: float | None, is_tiny: bool, overrides: list[str]
+) -> Suite:
+    """The suite of a name, or of single attacks, at the radius that fits.
+
+    Args:
+      subject: what will be measured.
+      name: of a suite; None: the recipe's, else `quick`.
+      attacks: names of single attacks instead of a suite.
+      radius: for suites and attacks that state none; None: that of the recipe, else 8/255.
+      is_tiny: shrink it to seconds.
+      overrides: `attack.a=b` settings for all its attacks.
+    Raises UserError for a name that is unknown, and for a radius where the suite states its own."""
+    card = subject.card
+    found = radius if radius is not None else _usual_radius(subject, name)
+    at = Situation(found, card.num_glimpses, card.num_classes, is_stated=radius is not None, norm=asked_norm(overrides))
+    if attacks and name is not None:
+        raise UserError("Give either --suite or --attack, not both.")
+    if not attacks:
+        name = name or (subject.recipe.suite if subject.recipe else "quick")
+        if name in SUITES and radius is not None:
+            raise UserError(
+                f"Suite '{name}' states its own radius: change it with attack.radius=... instead of --radius."
+            )
+
+    def built(at: Situation) -> Suite:
+        suite = suite_of(attacks, at) if attacks else get_suite(str(name), at)
+        return tiny_suite(suite) if is_tiny else suite
+
+    at_radius = None if name in SUITES else lambda radius: built(at._replace(radius=radius, is_stated=True))
+    suite = changed_suite(built(at), overrides, at_radius)
+    refuse_misfits(suite, card)
+    return suite
+
+
+def refuse_misfits(suite: Suite, card: Card) -> None:
+    """UserError for what would only be noticed when its turn comes, hours later."""
+    at = Situation(num_glimpses=card.num_glimpses, num_classes=card.num_classes)
+    for named in suite.attacks:
+        if reason := misfit(named.attack, at):
+            raise UserError(f"{named.name} cannot be run: {reason}.")
+        if isinstance(named.attack, AutoAttackConfig) and find_spec("pyautoattack") is None:
+            raise UserError(f'{named.name} is a part of AutoAttack: pip install "s3ta[autoattack]" (or pyautoattack).')
+
+
+def _usual_radius(subject: Subject, name: str | None) -> float:
+    """The radius that a run folder was trained at, in the L-infinity ball; else the default. The leaderboard has its own."""
+    if name == "robustbench":
+        return leaderboard_radius(subject.card.num_classes)
+    if subject.recipe is None or subject.recipe.attack.norm != "linf":
+        return Situation().radius
+    return subject.recipe.attack.radius
+
+
+def transferred(folder: Path, settings: Settings) -> tuple[KeptImages, Suite, Settings]:
+    """The images of another model's evaluation, with the suite and settings to score them by."""
+    images = KeptImages(folder)
+    source = images.manifest
+    chosen = LISTED if source.get(INFORMATIVE, {}).get("examples") == LISTED else DRAWN
+    settings = settings._replace(seed=source["seed"], targets=images.targets or None, examples=chosen)
+    return images, transfer_suite(images.manifest), settings

@@ -1,0 +1,132 @@
+"""What an evaluation will do and how long all of it takes here, said before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from s3ta.attacks import Evaluations
+from s3ta.evaluate import Pace, Settings, Shard, Suite, chunk_seconds, own_chunks, pace, stages, total
+from s3ta.foreign_code import guarded
+from s3ta.models import card_of
+from s3ta.progress import waiting
+from s3ta.workflow.checks_before import LINT_GRADIENTS, LINT_PASSES
+from s3ta.workflow.data import Measured
+from s3ta.workflow.runtime_options import about, minutes
+
+_MOMENT = 10.0
+_SLOWER = 1.1
+"""So many times float32's seconds are more than a busy machine's."""
+
+
+class Upcoming(NamedTuple):
+    """What is still to be done."""
+
+    missing: set[int]
+    """Chunks of this part."""
+    num_linted: int
+    """Images on which the model is looked over before; 0: it is not."""
+    probed: Evaluations
+    """Of the experiments afterwards."""
+
+
+def announcement(measured: Measured, suite: Suite, shard: Shard, upcoming: Upcoming) -> str:
+    """Examples, passes, and the time for what is not there yet, if no example leaves early; what the settings leave out.
+
+    Raises UserError where gradients are needed and the model has none."""
+    model, dataset, positions, settings, _ = measured
+    own = own_chunks(suite, len(positions), settings, shard)
+    if not own:
+        return f"Part {shard.index} of {shard.count} is empty: there are fewer blocks of examples than parts."
+    part = "" if shard.is_all else f", part {shard.index} of {shard.count}"
+    who = f"{card_of(model).name}, suite {suite.name}: {num_own(measured, own)} examples{part}"
+    if not upcoming.missing and not upcoming.probed.total:
+        return f"{who}; everything is there already."
+    work = total(suite, num_own(measured, own))
+    with waiting("measuring how long a pass takes here"), guarded(f"Timing {card_of(model).name}"):
+        measured_pace = pace(model, dataset, positions[0], settings, gradients=work.num_gradients > 0)
+        all_chunks = -(-len(positions) // settings.micro_batch)
+        wanted = [stage for stage in stages(suite) if any(c // all_chunks == stage.number for c in upcoming.missing)]
+        tried = chunk_seconds(model, dataset, positions, wanted, settings, measured_pace)
+    times = seconds(suite, len(positions), settings, upcoming, measured_pace, tried)
+    if not upcoming.missing:
+        return f"{who}; everything is there already, and the checks take {about(sum(times))}."
+    lines = [
+        f"{who}, at most {work.num_gradients:,} gradient and {work.num_forwards - work.num_gradients:,} other forward "
+        f"evaluations, {about(sum(times))} here for what is not there yet, if none can be saved{_parts(times)}",
+        *_about_the_search(settings, measured_pace),
+    ]
+    if settings.budget is not None:
+        lines.append(
+            f"Budget: {settings.budget:,} passes per example, so at most {len(positions) * settings.budget:,} in all."
+        )
+        dear = [s.name for s in stages(suite) if s.restart == 0 and s.cost.total > settings.budget]
+        lines += [f"Beyond the budget, whatever the others cost: {', '.join(dear)}."] if dear else []
+    if suite.left_out:
+        lines.append(f"Left out, for they do not fit the model or a changed setting: {', '.join(suite.left_out)}.")
+    return "\n".join(lines)
+
+
+class Seconds(NamedTuple):
+    """How long each part takes."""
+
+    lint: float
+    attacks: float
+    checks: float
+
+
+def seconds(
+    suite: Suite,
+    num_examples: int,
+    settings: Settings,
+    upcoming: Upcoming,
+    measured_pace: Pace,
+    tried: Mapping[int, float] | None = None,
+) -> Seconds:
+    """What is still to be done, at this pace; `tried` are seconds for a whole chunk, by the number of its stage."""
+    all_chunks = -(-num_examples // settings.micro_batch)
+    attacks = 0.0
+    for stage in stages(suite):
+        chunks = len(upcoming.missing & set(range(stage.number * all_chunks, (stage.number + 1) * all_chunks)))
+        others = stage.cost.num_forwards - stage.cost.num_gradients
+        passes = measured_pace.gradient * stage.cost.num_gradients + measured_pace.forward * others
+        attacks += chunks * max(passes, (tried or {}).get(stage.number, 0.0))
+    gradient, forward = (
+        time / settings.micro_batch
+        for time in (measured_pace.plain_gradient or 3 * measured_pace.forward, measured_pace.forward)
+    )
+    lint = upcoming.num_linted * ((LINT_PASSES - LINT_GRADIENTS) * forward + LINT_GRADIENTS * gradient)
+    checks = upcoming.probed
+    return Seconds(
+        lint, attacks, checks.num_gradients * gradient + (checks.num_forwards - checks.num_gradients) * forward
+    )
+
+
+def _parts(times: Seconds) -> str:
+    """How a time of more than seconds is divided, where the attacks are not about all of it."""
+    if sum(times) < max(_MOMENT, 1.1 * times.attacks):
+        return ""
+    named = zip(("a look at the model", "attacks", "checks afterwards"), times, strict=True)
+    return ": " + ", ".join(f"{name} {minutes(time)}" for name, time in named if time)
+
+
+def _about_the_search(settings: Settings, measured_pace: Pace) -> list[str]:
+    """What must be known of how gradients are computed here."""
+    lines = []
+    if settings.search.compiled:
+        lines.append("Compiling the model comes on top of that, a minute or more before the first attack moves.")
+    if settings.search.precision == "float32" or not measured_pace.plain_gradient:
+        return lines
+    times = measured_pace.gradient / measured_pace.plain_gradient
+    if times > _SLOWER:
+        lines.append(
+            f"A gradient in {settings.search.precision} takes {times:.1f} times as long here as in float32: leave --search out."
+        )
+    return lines
+
+
+def num_own(measured: Measured, own: Sequence[int]) -> int:
+    """How many examples these chunks hold, each counted once."""
+    size, count = measured.settings.micro_batch, len(measured.positions)
+    all_chunks = -(-count // size)
+    return sum(min(size, count - chunk * size) for chunk in own if chunk < all_chunks)

@@ -1,0 +1,315 @@
+"""Evaluate a model: lint, attacks, gallery, checks; alone, as one shard, or as one of torchrun's processes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from s3ta.attack_plausibility import ImplausibleSettingsWarning
+from s3ta.attacks import Evaluations
+from s3ta.data import Dataset, write_ids, write_targets
+from s3ta.determinism import exact_arithmetic
+from s3ta.distributed import Ranks, own_device, ranks
+from s3ta.errors import UserError
+from s3ta.evaluate import (
+    KEPT_FILE,
+    KeptImages,
+    Settings,
+    Shard,
+    Suite,
+    fill,
+    manifest,
+    own_chunks,
+    refuse_other_answers,
+    suite_identity,
+    targets_of,
+    total,
+)
+from s3ta.explain import KEPT, gallery
+from s3ta.files import UnwritableError, part_use, read_arrays, read_json, sha256, sole_use, write_arrays
+from s3ta.foreign_code import guarded, reason
+from s3ta.models import card_of, device_of
+from s3ta.progress import Reporter, console, progress, waiting
+from s3ta.records import LISTED, Ledger, implausible_settings
+from s3ta.workflow.checks_after import check_afterwards, planned_probing, radius_of
+from s3ta.workflow.checks_before import is_lint_due, look_over, num_linted, read_found
+from s3ta.workflow.choose_suite import refuse_misfits
+from s3ta.workflow.cost_estimate import Upcoming, announcement, num_own
+from s3ta.workflow.data import Examples, Measured, bring_together
+from s3ta.workflow.model import Subject
+from s3ta.workflow.runtime_options import Place, device_at
+from s3ta.workflow.source_files import files_in_manifest, keep_files, refuse_other_files
+
+Checks = Literal["none", "some", "full"]
+GALLERY_FILE, IDS_FILE, TARGETS_FILE = "gallery.npz", "examples.txt", "targets.csv"
+SAID_BY_THE_LINT = "The model (seems to answer with probabilities|answers in)"
+"""Warnings of the attacks, as a pattern."""
+
+
+def evaluate_model(
+    subject: Subject,
+    suite: Suite,
+    wanted: Examples,
+    out: Path | None,
+    settings: Settings,
+    place: Place,
+    images: KeptImages | None = None,
+    shard: Shard | None = None,
+    *,
+    checks: Checks = "some",
+    strict: bool = False,
+    show: Callable[[Path], None] | None = None,
+) -> Path | None:
+    """Run what is missing of a suite on a model; once all is there, draw the gallery and check the evaluation.
+
+    Args:
+      subject: the model.
+      suite: what to measure.
+      wanted: the examples.
+      out: the ledger's folder; None: `evaluations/SUITE` in the model's.
+      settings: how.
+      place: where.
+      images: for a suite of transfers, whose.
+      shard: the part to do here; others are done elsewhere, in the same folder or in one whose chunks are copied into it.
+      checks: `none`; `some`: the model is looked over before, and the evaluation checked afterwards for at most a fifth of the
+        attacks' passes; `full`: for as many as that takes.
+      strict: whether a warning about the model ends the run.
+      show: called with the folder as soon as the attacks are done: what comes after costs no result.
+    Returns:
+      The ledger's folder; None in those processes of `torchrun` that have nothing to say.
+
+    A finished evaluation in a folder that cannot be written is shown as it is."""
+    with ranks() as rank:
+        if rank.count > 1 and shard is not None:
+            raise UserError("Under torchrun each process is a shard already: leave --shard out.")
+        shard = shard or Shard(rank.rank + 1, rank.count)
+        if wanted.ids is not None and images is None:
+            settings = settings._replace(examples=LISTED)
+        device = own_device(device_at(place))
+        with guarded(f"Moving {subject.card.name} to {device}"):
+            model = subject.model.to(device)
+        with waiting("reading which images there are"):
+            measured = bring_together(subject, suite, wanted, settings, place, model)
+        folder = out or default_ledger(subject, suite, wanted)
+        if images is not None:
+            _refuse_other_data(images, measured.dataset, measured.positions)
+        with ExitStack() as held:
+            try:
+                held.enter_context(_held(folder, shard))
+            except UnwritableError:
+                if not _is_there(measured, suite, folder):
+                    raise
+                _show_unchanged(folder, rank, show)
+                return folder if rank.is_first else None
+            ledger = _run(measured, suite, folder, images, shard, rank, checks=checks, strict=strict)
+            rank.wait()
+            if rank.is_first:
+                if show is not None:
+                    show(folder)
+                _finish(measured, suite, ledger, checks)
+        return folder if rank.is_first else None
+
+
+def _is_there(measured: Measured, suite: Suite, folder: Path) -> bool:
+    """Whether the folder holds this evaluation, finished."""
+    told = _identified(measured, suite, folder)
+    return (folder / "manifest.json").is_file() and not Ledger.at(folder, told).missing()
+
+
+def _show_unchanged(folder: Path, rank: Ranks, show: Callable[[Path], None] | None) -> None:
+    if rank.is_first:
+        console.print(f"note: {folder} cannot be written: everything is there already, and nothing is added.")
+        if show is not None:
+            show(folder)
+
+
+def _held(folder: Path, shard: Shard) -> AbstractContextManager[None]:
+    return sole_use(folder) if shard.is_all else part_use(folder, shard.name)
+
+
+def _run(
+    measured: Measured,
+    suite: Suite,
+    folder: Path,
+    images: KeptImages | None,
+    shard: Shard,
+    rank: Ranks,
+    *,
+    checks: Checks,
+    strict: bool,
+) -> Ledger:
+    """What is missing of the shard's part."""
+    model, dataset, positions, settings, _ = measured
+    told = _identified(measured, suite, folder)
+    _warn_of_settings(told, strict=strict, aloud=rank.is_first)
+    own = own_chunks(suite, len(positions), settings, shard)
+    missing = set(Ledger.at(folder, told).missing(own))
+    if rank.is_first:
+        finishes = shard.is_all or rank.count > 1
+        _announce(measured, suite, folder, shard, missing, checks, finishes=finishes)
+    problem = _problem(measured, suite, folder, strict=strict) if checks != "none" and rank.is_first else None
+    if not rank.agree(problem is None):  # before anything is written, so that a mended model is no other evaluation
+        raise problem or UserError("The first process says why the model was not measured.")
+    ledger = Ledger.open(folder, told)
+    report: AbstractContextManager[Reporter] = nullcontext(_silent)
+    if rank.is_first:
+        _write_questions(measured, suite, folder)
+        keep_files(folder, measured)
+        report = progress(
+            f"{card_of(model).name} {suite.name}, passes", total(suite, num_own(measured, own)).num_evaluations
+        )
+    with report as tell, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImplausibleSettingsWarning)  # said above
+        if checks != "none":  # the lint has said it
+            warnings.filterwarnings("ignore", SAID_BY_THE_LINT, UserWarning)
+        fill(model, dataset, suite, ledger, positions, settings, tell, images, shard)
+    return ledger
+
+
+def _warn_of_settings(facts: dict[str, Any], *, strict: bool, aloud: bool) -> None:
+    """Attacks that cannot do what their radius says, before they are run. Raises UserError for them if strict, and always for
+    those that would be refused when they run."""
+    remarks = [one for one in implausible_settings(facts) if one.severity in ("error", "warning", "note")]
+    refused = [one for one in remarks if one.severity == "error" or (strict and one.severity == "warning")]
+    if refused:
+        raise UserError(f"Not evaluated: {' '.join(one.told for one in refused)}")
+    for one in remarks if aloud else ():
+        if one.severity == "warning" or one.evidence.get("nothing_moves"):
+            console.print(f"{one.severity}: {one.kind}: {one.told}", markup=False, soft_wrap=True)
+
+
+def _identified(measured: Measured, suite: Suite, folder: Path) -> dict[str, Any]:
+    """The manifest. Raises UserError where the folder holds another measurement, or the suite does not fit the model."""
+    model, dataset, positions, settings, _ = measured
+    refuse_misfits(suite, card_of(model))
+    with waiting("identifying the model by its weights"):
+        told = manifest(model, dataset, suite, positions, settings, device_of(model))
+    Ledger.check(folder, told)
+    refuse_other_answers(folder, told)
+    refuse_other_files(folder, measured)
+    told["informative"] |= {"files": files_in_manifest(measured)}
+    return told
+
+
+def _announce(
+    measured: Measured,
+    suite: Suite,
+    folder: Path,
+    shard: Shard,
+    missing: set[int],
+    checks: Checks,
+    *,
+    finishes: bool,
+) -> None:
+    """Says what will be done, and how long it takes; nothing of the time where the model cannot even be timed, for then the
+    look at it says why. `finishes`: whether nothing is left to others, so that checks follow."""
+    probes = None
+    if checks != "none" and finishes:
+        probes = planned_probing(measured, suite, read_found(folder), full=checks == "full")
+    with waiting("looking at how large the model is"):
+        linted = num_linted(measured) if checks != "none" and is_lint_due(folder) else 0
+    upcoming = Upcoming(missing, linted, Evaluations(0, 0) if probes is None else probes.cost)
+    try:
+        told = announcement(measured, suite, shard, upcoming)
+    except UserError:
+        if checks == "none":
+            raise
+        return
+    console.print(told)
+
+
+def _problem(measured: Measured, suite: Suite, folder: Path, *, strict: bool) -> UserError | None:
+    """Why the model cannot be measured as it is; None where it can."""
+    try:
+        look_over(measured, suite, folder, strict=strict)
+    except UserError as error:
+        return error
+    return None
+
+
+def _silent(completed: int, note: str = "") -> None:
+    """The progress of a process that does not speak."""
+
+
+def _write_questions(measured: Measured, suite: Suite, folder: Path) -> None:
+    """The ids of the examples, in order, and their targets: what another evaluation must be asked to be comparable."""
+    model, dataset, positions, settings, _ = measured
+    ids = [dataset.ids[place] for place in positions]
+    if not (folder / IDS_FILE).is_file():
+        write_ids(folder / IDS_FILE, ids)
+    targeted = any(named.attack.objective == "targeted" for named in suite.attacks)
+    if targeted and not (folder / TARGETS_FILE).is_file():
+        labels = dataset.labels[positions]
+        aims = targets_of(settings, ids, torch.from_numpy(labels), card_of(model).num_classes)
+        write_targets(folder / TARGETS_FILE, ids, labels, aims.numpy(), dataset.classes)
+
+
+def _finish(measured: Measured, suite: Suite, ledger: Ledger, checks: Checks) -> None:
+    """The gallery and the checks, once nothing is missing any more. Whatever fails here costs no result."""
+    if missing := len(ledger.missing()):
+        console.print(f"{missing} of {ledger.num_chunks} chunks are still missing: the rest is done elsewhere.")
+        return
+    try:
+        _draw_gallery(measured, ledger.folder)
+    except Exception as error:  # noqa: BLE001 - pictures cost no result, whatever a foreign model raises
+        console.print(f"warning: the pictures for the report could not be drawn: {reason(error)}")
+    if checks != "none":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ImplausibleSettingsWarning)  # the experiments attack briefly on purpose
+            warnings.filterwarnings("ignore", SAID_BY_THE_LINT, UserWarning)
+            check_afterwards(measured, suite, ledger, full=checks == "full")
+
+
+def _draw_gallery(measured: Measured, folder: Path) -> None:
+    """Draws the first examples before and after an attack, where that is not done."""
+    if not (folder / KEPT_FILE).is_file():
+        return
+    kept = read_arrays(folder / KEPT_FILE, KEPT)
+    if _is_drawn(folder, kept):
+        return
+    with waiting("drawing the pictures for the report"), exact_arithmetic(measured.settings.num_threads):
+        drawn = gallery(measured.model, measured.dataset, kept, measured.settings.micro_batch)
+        write_arrays(folder / GALLERY_FILE, drawn)
+
+
+def _is_drawn(folder: Path, kept: dict[str, np.ndarray]) -> bool:
+    """Whether the gallery is of these images, and whole."""
+    try:
+        drawn = read_arrays(folder / GALLERY_FILE, (*KEPT, "clean", "probabilities_clean", "probabilities_adversarial"))
+    except UserError:
+        return False
+    return all(np.array_equal(drawn[name], values) for name, values in kept.items())
+
+
+def _refuse_other_data(images: KeptImages, dataset: Dataset, positions: list[int]) -> None:
+    theirs = images.manifest["data"]
+    examples = sha256("\n".join(dataset.ids[i] for i in positions).encode())
+    if (theirs["fingerprint"], theirs["examples"]) != (dataset.fingerprint, examples):
+        raise UserError(
+            f"The images were made of other examples ({theirs['source']}, {theirs['split']}): evaluate on the same data."
+        )
+
+
+def default_ledger(subject: Subject, suite: Suite, wanted: Examples) -> Path:
+    """`evaluations/SUITE` in the folder of the model; where all its classes compete for other data, the name says so."""
+    name = f"{suite.name}-all-classes" if wanted.match_classes == "model" else suite.name
+    return subject.folder / "evaluations" / name
+
+
+def is_evaluated(folder: Path, suite: Suite) -> bool:
+    """Whether this suite's ledger is complete there, with its gallery and its checks."""
+    path = folder / "manifest.json"
+    if not path.is_file() or next(folder.glob("chunk-*.parquet"), None) is None:
+        return False
+    there, now = ({**one, "description": ""} for one in (read_json(path).get("suite") or {}, suite_identity(suite)))
+    if there != now:  # in other words it is the same
+        raise UserError(f"{folder} holds an evaluation with other attacks: choose another folder with --out.")
+    drawn = suite.gallery_attack is None or (folder / GALLERY_FILE).is_file()
+    checked = radius_of(suite) is None or "probes" in read_found(folder)
+    return drawn and checked and Ledger.read(folder).complete

@@ -1,0 +1,122 @@
+"""What is measured: one of our models, or anybody's, opened and ready."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
+
+from s3ta.data import DataConfig, locate, open_dataset
+from s3ta.errors import UserError
+from s3ta.files import read_json
+from s3ta.models import (
+    Card,
+    Opening,
+    card_of,
+    find_weights,
+    is_foreign,
+    open_model,
+    read_config,
+    refuse_file_of_code,
+)
+from s3ta.progress import console
+from s3ta.train import TrainConfig, read_recipe, run_of
+from s3ta.workflow.runtime_options import Place
+
+
+class Subject(NamedTuple):
+    """A model with what its folder says of it."""
+
+    source: str
+    """As a person named it; never written into results."""
+    model: nn.Module
+    classes: tuple[str, ...] | None
+    """Names of its outputs, where it says them."""
+    recipe: TrainConfig | None
+    """How it was trained, where it is a run folder."""
+    folder: Path
+    """Where its evaluations go."""
+
+    @property
+    def card(self) -> Card:
+        return card_of(self.model)
+
+
+def open_subject(
+    source: str,
+    opening: Opening | None = None,
+    data: DataConfig | None = None,
+    split: str = "test",
+    place: Place | None = None,
+) -> Subject:
+    """Open a run folder, model folder, Hub id, `timm:NAME`, `torchvision:NAME` or `package.module:factory`.
+
+    Args:
+      source: which.
+      opening: what a person says of a foreign model.
+      data, split, place: what it will be measured on; images that have a size of their own say what size a factory's model
+        takes, where nobody did.
+    Raises UserError as `s3ta.models.open_model`, and where `opening` says of one of our models what its folder knows better."""
+    opening = opening or Opening()
+    refuse_file_of_code(source)
+    if is_foreign(source):
+        if not source.startswith(("timm:", "torchvision:")) and data is not None:
+            opening = _sized(opening, data, split, place or Place())
+        model = open_model(source, opening)
+        card = card_of(model)
+        for sentence in [*(f"note: {note}" for note in card.config.get("notes", [])), *card.origins.remarks]:
+            console.print(sentence, markup=False, soft_wrap=True)
+        return Subject(source, model, card.classes, None, Path("runs") / _short(source, opening))
+    _refuse_folder_of_others(Path(source))
+    _, saved = read_config(find_weights(source))
+    asked = opening._replace(class_names=None, micro_batch=None)._asdict()
+    said = [name.replace("_", "-") for name, value in asked.items() if value not in (None, ())]
+    if said:
+        raise UserError(f"{source} is a model of ours, which knows its own --{said[0]}: leave that out.")
+    classes = opening.class_names or saved
+    run = run_of(Path(source))
+    recipe = None if run is None else read_recipe(run)
+    folder = Path(source) if Path(source).is_dir() else Path("runs") / source.replace("/", "--")
+    return Subject(source, open_model(source), None if classes is None else tuple(classes), recipe, folder)
+
+
+def _refuse_folder_of_others(folder: Path) -> None:
+    """UserError where a folder holds a network of timm or transformers, with what to write instead."""
+    path = folder / "config.json"
+    config = read_json(path) if path.is_file() else None
+    if not isinstance(config, dict) or "format" in config:
+        return
+    if isinstance(name := config.get("architecture"), str):
+        raise UserError(f"{folder} holds weights of timm's {name}: write timm:{name} --weights {folder}.")
+    if isinstance(names := config.get("architectures"), list) and names:
+        raise UserError(
+            f"{folder} holds weights of {names[0]}, of transformers: write a factory that builds the network and answers with "
+            f"its logits, and give --weights {folder}."
+        )
+
+
+def _sized(opening: Opening, data: DataConfig, split: str, place: Place) -> Opening:
+    """With the size and channels of the images, where they have their own and nobody named others."""
+    if opening.image_size is not None or data.source.startswith("folder:"):
+        return opening
+    located = locate(data.source, place.data_root)
+    config = data.model_copy(update={"source": located.source})
+    channels, height, width = open_dataset(config, split, located.root, place.download).shape
+    if height != width:
+        raise UserError(f"The images of {data.source} are {height}x{width}: choose a square with --image-size.")
+    return opening._replace(image_size=height, in_channels=opening.in_channels or channels)
+
+
+def _short(source: str, opening: Opening) -> str:
+    """A foreign model as the name of a folder: `timm-resnet18`, with its weights where they were named."""
+    weights = "" if opening.weights is None else f"-{Path(opening.weights).stem}"
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", source + weights)
+
+
+def recipe_data(subject: Subject) -> DataConfig:
+    """The data that a run folder was trained on. Raises UserError where the model is of no run folder."""
+    if subject.recipe is None:
+        raise UserError(f"{subject.source} does not say which data it belongs to: name them with --data.")
+    return subject.recipe.data

@@ -1,0 +1,75 @@
+"""How images become what a model takes, the same for an evaluation and for single answers; and in words where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from s3ta.data import DataConfig, with_view
+from s3ta.models import UNKNOWN, Card, Origins
+from s3ta.workflow.model import Subject
+
+
+class Preparation(NamedTuple):
+    """The data as a model wants them, and where its treatment comes from."""
+
+    config: DataConfig
+    origins: dict[str, str]
+    """Of `images` and of `normalisation`, in words."""
+
+
+def prepared(subject: Subject, config: DataConfig, card: Card) -> Preparation:
+    """The config with size, channels and preprocessing for a model.
+
+    What a person chose comes first, then the recipe that the model was trained by, then what its authors do, then the
+    default. Raises UserError where a cut does not fit."""
+    recipe = None if subject.recipe is None else subject.recipe.data
+    origin = "as they are stored"
+    if config.source.startswith("folder:"):
+        if config.preprocessing is not None:
+            is_recipe = recipe is not None and config.preprocessing == recipe.preprocessing
+            origin = "the recipe's" if is_recipe else "given"
+        elif recipe is not None and recipe.source.startswith("folder:"):
+            config, origin = config.model_copy(update={"preprocessing": recipe.preprocessing}), "the recipe's"
+        else:
+            origin = card.origins.preparation
+            if card.view is None and origin == Origins().preparation:
+                origin = UNKNOWN
+    channels = 1 if card.in_channels == 1 else 3
+    config = config.model_copy(update={"image_size": card.image_size, "channels": channels})
+    if card.view is not None:
+        config = with_view(config, card.image_size, *card.view)
+    return Preparation(config, {"images": origin, "normalisation": card.origins.normalisation})
+
+
+def preparation_line(preprocessing: Mapping[str, Any], model: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+    """What is done to images, as a sentence.
+
+    Args:
+      preprocessing: as a manifest records it.
+      model: `Card.config`.
+      origins: as in `Preparation`; empty for evaluations that do not say it."""
+    return f"Images: {_images(preprocessing)}{_from(origins, 'images')}. {_normalisation(model, origins)}"
+
+
+def _images(how: Mapping[str, Any]) -> str:
+    size, resize = how["image_size"], how["resize"]
+    if resize is None:
+        return f"cut to {size} px" if how["name"] != "none" else "not resized"
+    return f"{how['name']} (shorter side to {resize} px, centre of {size} px, {how['interpolation']})"
+
+
+def _normalisation(model: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+    if "mean" not in model:  # ours
+        return "Normalisation: the model's own."
+    mean, std = model["mean"], model["std"]
+    numbers = "none" if mean is None and std is None else f"mean {_row(mean or [0.0])}, std {_row(std or [1.0])}"
+    return f"Normalisation: {numbers}{_from(origins, 'normalisation')}."
+
+
+def _row(values: list[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
+
+
+def _from(origins: Mapping[str, str], what: str) -> str:
+    return f", {origins[what]}" if what in origins else ""

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from s3ta.attack_plausibility import ImplausibleSettingsWarning
-from s3ta.attacks import SPSA, AdamConfig, Draw, Exact, NotFiniteError, PGDConfig, draw_start, run_attack
+from s3ta.attacks import SPSA, AdamConfig, Draw, NotFiniteError, PGDConfig, draw_start, run_attack
 from s3ta.attacks.validation import check_answer
 from s3ta.errors import UserError
 from s3ta.types import Trace

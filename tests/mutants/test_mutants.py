@@ -110,7 +110,7 @@ MUTANTS = {
     ),
     # the attack
     "wrong sign of the step": Mutant(
-        "attacks/step_rules.py",
+        "attacks/step_rules.py:_step",
         "images + size(done) * direction(gradient)",
         "images - size(done) * direction(gradient)",
         CLOSED,
@@ -171,19 +171,19 @@ MUTANTS = {
         f"{LOOP} -k by_hand",
     ),
     "no label smoothing in the training loss": Mutant(
-        "train/losses.py",
+        "train/losses.py:Learner.forward",
         "cross_entropy(logits, labels, label_smoothing=self._label_smoothing)",
         "cross_entropy(logits, labels)",
         f"{LOOP} -k by_hand",
     ),
     "the same targets in every epoch": Mutant(
-        "train/prefetch.py",
+        "train/prefetch.py:_prepare",
         'config.model.num_classes, "train", epoch)',
         'config.model.num_classes, "train", 0)',
         f"{LOOP} -k fresh",
     ),
     "the same order in every epoch": Mutant(
-        "data/epoch_order.py",
+        "data/epoch_order.py:_order",
         'stream(seed, "order", epoch)',
         'stream(seed, "order")',
         "tests/data/test_epoch_order.py -k differs",
@@ -213,7 +213,7 @@ MUTANTS = {
         f"{LOOP} -k curriculum",
     ),
     "one side of TRADES held fixed": Mutant(
-        "train/losses.py",
+        "train/losses.py:Learner.forward",
         "clean_logits.log_softmax(1), reduction",
         "clean_logits.detach().log_softmax(1), reduction",
         "tests/train/test_losses.py -k slope",
@@ -225,7 +225,7 @@ MUTANTS = {
         "tests/train/test_losses.py -k groups",
     ),
     "weight perturbation on every tensor": Mutant(
-        "train/awp_and_ema.py", "if name in names and", "if", "tests/train/test_awp_and_ema.py -k kernel"
+        "train/awp_and_ema.py:perturbed", "if name in names and", "if", "tests/train/test_awp_and_ema.py -k kernel"
     ),
     "the last weights saved instead of their average": Mutant(
         "train/step.py:Trainer.result",
@@ -252,7 +252,7 @@ MUTANTS = {
         "tests/train/test_grouping.py",
     ),
     "compared with itself": Mutant(
-        "train/precision_check.py",
+        "train/precision_check.py:_plain_copy",
         "plain.vision.units_per_checkpoint = 0",
         "pass",
         "tests/train/test_compute.py -k plain_in_every",
@@ -284,19 +284,22 @@ MUTANTS = {
         "records/metrics.py:_reduce", '(by_restart["correct"] | ~by_restart["ran"])', 'by_restart["correct"]', METRICS
     ),
     "leaves when wrong at one read-out": Mutant(
-        "evaluate/early_stopping.py",
+        "evaluate/early_stopping.py:Standing.see",
         "self._settled[seen] |= everywhere[seen]",
         "self._settled[places[done]] = True",
         f"{LEAVING} -k on_the_way",
     ),
     "leaves without having hit its target": Mutant(
-        "evaluate/early_stopping.py", "((hit == 1) | (target < 0))", "(hit >= 0)", f"{LEAVING} -k not_hit"
+        "evaluate/early_stopping.py:Standing.see", "((hit == 1) | (target < 0))", "(hit >= 0)", f"{LEAVING} -k not_hit"
     ),
     "the next attack begins without those who left the last": Mutant(
-        "evaluate/early_stopping.py", "            self._settled[:] = False\n", "", f"{LEAVING} -k everybody"
+        "evaluate/early_stopping.py:Standing.left_out",
+        "            self._settled[:] = False\n",
+        "",
+        f"{LEAVING} -k everybody",
     ),
     "a cascade goes on with those who fell": Mutant(
-        "evaluate/early_stopping.py",
+        "evaluate/early_stopping.py:Standing.see",
         "self._wrong[places[last]] |= correct[last] == 0",
         "self._wrong[places[last]] |= False",
         "tests/evaluate/test_autoattack.py -k cascade_of_records",
@@ -332,7 +335,7 @@ MUTANTS = {
         "tests/evaluate/test_attack_precision.py -k float32_eager",
     ),
     "autocast that casts nothing": Mutant(
-        "models/execution.py",
+        "models/execution.py:InManner.computes_lower",
         'self._manner.precision == "bfloat16"',
         'self._manner.precision == "bf16"',
         "tests/evaluate/test_attack_precision.py -k same_way",
@@ -344,16 +347,16 @@ MUTANTS = {
         "tests/evaluate/test_transfer.py -k own_images",
     ),
     "masked gradients pass unnoticed": Mutant(
-        "records/checks.py", "if only_here - only_plain > least", "if only_plain - only_here > least", FINDINGS
+        "records/checks.py:_masked", "if only_here - only_plain > least", "if only_plain - only_here > least", FINDINGS
     ),
     "an alarm by chance": Mutant(
-        "records/checks.py",
+        "records/checks.py:_masked",
         "mcnemar(only_here, only_plain) < _LEVEL:",
         "mcnemar(only_here, only_plain) <= 1:",
         FINDINGS,
     ),
     "a setting that not all attacks have is skipped": Mutant(
-        "evaluate/suite_overrides.py",
+        "evaluate/suite_overrides.py:_overridden",
         "            if has:",
         "            if has and all(having):",
         "tests/evaluate/test_suites.py -k goes_to",
@@ -378,7 +381,7 @@ MUTANTS = {
         f"{SHARDS} -k in_flight_really",
     ),
     "who is in flight alone loses its row": Mutant(
-        "evaluate/batching.py",
+        "evaluate/batching.py:alone",
         "| (place >= rows.stop)] = rows.stop - 1",
         "| (place >= rows.stop)] = 0",
         f"{SHARDS} -k in_flight",
@@ -396,37 +399,37 @@ MUTANTS = {
         f"{SHARDS} -k given_targets",
     ),
     "confidence of the label": Mutant(
-        "evaluate/scoring.py",
+        "evaluate/scoring.py:records",
         ".amax(dim=1).clamp(max=1)",
         ".gather(1, labels[:, None])[:, 0]",
         f"{FOREIGN} -k two_hundred",
     ),
     "outputs chosen after the softmax": Mutant(
-        "models/info.py",
+        "models/info.py:Classifier._chosen",
         "else logits[..., self._outputs]",
         "else logits.softmax(dim=-1)[..., self._outputs]",
         f"{FOREIGN} -k two_hundred",
     ),
     "outputs in another order": Mutant(
-        "models/info.py",
+        "models/info.py:Classifier.__init__",
         "torch.tensor(list(outputs), dtype=torch.long)",
         "torch.tensor(sorted(outputs), dtype=torch.long)",
         f"{FOREIGN} -k matched_by_name",
     ),
     "channels are not turned round": Mutant(
-        "models/info.py",
+        "models/info.py:Classifier._prepared",
         'images.flip(1) if self.channel_order == "bgr" else images',
         "images",
         f"{FOREIGN} -k order_of_channels",
     ),
     "mean and deviation exchanged": Mutant(
-        "models/info.py",
+        "models/info.py:Classifier.__init__",
         "Normalize(tuple(mean or (0.0,)), tuple(std or (1.0,)))",
         "Normalize(tuple(std or (1.0,)), tuple(mean or (0.0,)))",
         f"{FOREIGN} -k order_of_channels",
     ),
     "ids in the order of the data": Mutant(
-        "workflow/data.py",
+        "workflow/data.py:_chosen",
         "return positions[: wanted.num_examples]",
         "return sorted(positions)[: wanted.num_examples]",
         f"{FOREIGN} -k ids_of_a_file",
@@ -438,19 +441,19 @@ MUTANTS = {
         "tests/data/test_preprocessing.py -k torchvisions_pixels",
     ),
     "weights that are too many pass": Mutant(
-        "models/extra_keys.py",
+        "models/extra_keys.py:explained",
         'if strange := kinds.get("strange"):',
         'if (strange := kinds.get("strange")) and not prefix:',
         f"{BAD} -k weights_that_are_none",
     ),
     "what cannot be read is counted": Mutant(
-        "workflow/data.py",
+        "workflow/data.py:_readable",
         "return [place for place in positions if place not in gone], [",
         "return [place if place not in gone else min(set(positions) - gone) for place in positions], [",
         f"{BAD} -k damaged_picture_in",
     ),
     "strict about nothing": Mutant(
-        "workflow/checks_before.py", "(strict and one.kind != UNREADABLE)", "False", f"{BAD} -k strict_stops"
+        "workflow/checks_before.py:look_over", "(strict and one.kind != UNREADABLE)", "False", f"{BAD} -k strict_stops"
     ),
     "the last image in place of the worst": Mutant(
         "workflow/export.py:_worst",
@@ -459,13 +462,13 @@ MUTANTS = {
         "tests/cli/test_export.py -k worst",
     ),
     "class folders of numbers in the order of text": Mutant(
-        "data/class_matching.py",
+        "data/class_matching.py:count_as_numbers",
         "order = sorted(dataset.classes, key=int)",
         "order = sorted(dataset.classes)",
         "tests/data/test_class_matching.py -k counted_as_numbers",
     ),
     "hidden folders are entered": Mutant(
-        "data/folder_listing.py",
+        "data/folder_listing.py:leave_out",
         'if not (system or entry.name.startswith(".")):',
         "if not system:",
         "tests/data/test_folder_listing.py -k left_out_and_counted",
@@ -502,13 +505,13 @@ MUTANTS = {
         INTERVALS,
     ),
     "the lint leaves the model in eval mode": Mutant(
-        "evaluate/lint/harness.py",
+        "evaluate/lint/harness.py:as_found",
         "module.training = training",
         "module.training = False",
         "tests/evaluate/test_lint.py -k as_they_were",
     ),
     "probes at twice the radius": Mutant(
-        "evaluate/sanity_checks.py",
+        "evaluate/sanity_checks.py:probe",
         "labels[right], kept, radius, seed)",
         "labels[right], kept, 2 * radius, seed)",
         "tests/evaluate/test_sanity_checks.py -k closed_form",
@@ -520,7 +523,7 @@ MUTANTS = {
         "tests/attacks/test_gradients.py -k asserts_its_input_range",
     ),
     "experiments for a quarter of the passes": Mutant(
-        "workflow/checks_after.py", "_SHARE = 5", "_SHARE = 4", "tests/cli/test_announcements.py -k fifth"
+        "workflow/checks_after.py:_SHARE", "_SHARE = 5", "_SHARE = 4", "tests/cli/test_announcements.py -k fifth"
     ),
     "chunks in place of passes": Mutant(
         "demo.py:Passes.of", "stage.cost.total * examples", "1", "tests/cli/test_announcements.py -k what_is_slow"

@@ -2,7 +2,8 @@
 PYTHON ?= python3
 # One process for each usable core (tests/conftest.py), whole files to each; `make TESTS_AT_ONCE=1 test` takes one process.
 TESTS_AT_ONCE ?= auto
-PYTEST = .venv/bin/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile
+# Files in their order: sorted by their number of tests, those with few long ones would come last, and one core would wait.
+PYTEST = .venv/bin/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile --no-loadscope-reorder
 THOROUGH = --jaxtyping-packages=s3ta,beartype.beartype --hypothesis-profile=thorough
 BENCHMARKS = $(shell grep -l __main__ benchmarks/*.py)
 

@@ -225,7 +225,8 @@ def test_every_command_line_example_parses() -> None:
 
 def test_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "readme.py"
-    program.write_text("\n".join(blocks(ROOT / "README.md", "python")), encoding="utf-8")
+    pages = (ROOT / "README.md", ROOT / "docs" / "python.md")
+    program.write_text("\n".join(block for page in pages for block in blocks(page, "python")), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     names = runpy.run_path(str(program))
     assert names["trace"].attention.shape == (6, 4, 4, 15, 15)

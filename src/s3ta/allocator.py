@@ -21,7 +21,7 @@ _LARGEST_BLOCKS = (1 << 30, 32 << 20)
 
 
 class Allocator(NamedTuple):
-    """What was done about the memory of this process."""
+    """Whether this process keeps freed memory, and why."""
 
     is_kept: bool
     """Whether freed memory now stays with the process."""
@@ -46,7 +46,7 @@ def keep_memory() -> Allocator:
 
 
 def allocator() -> Allocator:
-    """What `keep_memory` did in this process so far."""
+    """The result of the last `keep_memory` in this process."""
     return _state[0] if _state else _UNTOUCHED
 
 

@@ -139,7 +139,7 @@ class Contender:
             self.child.kill()
 
     def standing(self) -> tuple[str, int, int | None, str]:
-        """What is going on: (activity, done, total or None if not known yet, note).
+        """What the process is doing: (activity, done, total or None if not known yet, note).
 
         Attacks and the checks that follow them are counted in passes, for chunks differ: one of clean images is a pass per
         image, one of a long attack hundreds."""

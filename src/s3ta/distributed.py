@@ -39,7 +39,7 @@ class Ranks:
         return self.rank == 0
 
     def agree(self, is_well: bool) -> bool:
-        """What the first process says, for all of them."""
+        """The first process's answer, for all processes."""
         if self.count == 1:
             return is_well
         told = torch.tensor([int(is_well)])
@@ -47,11 +47,11 @@ class Ranks:
         return bool(told)
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so."""
+        """Whether the flag is true in any process."""
         return self.total(float(flag))[0] > 0
 
     def together(self, error: UserError | None) -> None:
-        """Where any process has met a mistake, all leave: the first that has one says it, the others are silent.
+        """All processes leave where any has met a mistake: the first that has one says it, the others are silent.
 
         Raises UserError: this process's error, where it is the one to say it; elsewhere SystemExit with code 2."""
         met = self.total(*(float(error is not None and rank == self.rank) for rank in range(self.count)))

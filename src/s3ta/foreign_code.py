@@ -25,7 +25,7 @@ _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 class ForeignError(UserError):
-    """What somebody else's code raised, in one sentence; `__cause__` is the error itself."""
+    """An error of somebody else's code, in one sentence; `__cause__` is the error itself."""
 
 
 @contextmanager
@@ -54,12 +54,12 @@ def guarded(call: str, advice: str = "") -> Iterator[None]:
 
 
 def is_request_to_stop(error: BaseException) -> bool:
-    """Whether this is no failure of somebody else's code: Ctrl-C, or a generator that is closed."""
+    """Whether an error is no failure of somebody else's code: Ctrl-C, or a generator that is closed."""
     return isinstance(error, (KeyboardInterrupt, GeneratorExit))
 
 
 def message_of(error: BaseException) -> str:
-    """Its message; nothing where it cannot even say that."""
+    """The message of an error; empty where its `__str__` raises."""
     try:
         return str(error)
     except Exception:  # noqa: BLE001 - somebody else's `__str__`
@@ -67,7 +67,7 @@ def message_of(error: BaseException) -> str:
 
 
 def original(error: BaseException) -> BaseException:
-    """What was raised behind the guard; any other error is its own."""
+    """The error that a `ForeignError` stands for; any other error as it is."""
     return error.__cause__ if isinstance(error, ForeignError) and error.__cause__ else error
 
 

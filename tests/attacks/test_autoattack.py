@@ -407,7 +407,7 @@ def test_config_stands_beside_the_others():
 @EVERY_PART
 @BOTH_NORMS
 def test_images_in_another_memory_order_are_attacked_alike(part, norm, radius):
-    """Channels-last images and models: the package takes views, which such tensors do not have (C8)."""
+    """Channels-last images and models: the package takes views, which such tensors do not have."""
     net, config = _net(), _config(part, norm, radius)
     clean, labels = _batch(net)
     plain = auto_attack(net, clean, labels, config=config, seed=3)

@@ -49,7 +49,7 @@ def test_every_iterate_of_an_attack_keeps_ball_and_box(seed, radius, step_size, 
 
 
 @given(seeds, sizes, st.floats(0, 100))
-def test_projection(seed, radius, scale):
+def test_projection_clips_to_ball_and_box(seed, radius, scale):
     clean = _images(seed)
     generator = np.random.default_rng(seed + 1)
     wild = clean + torch.from_numpy(generator.normal(0, scale, clean.shape).astype(np.float32))

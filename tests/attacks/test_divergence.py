@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from s3ta.attack_config import AdamConfig
 from s3ta.attacks import Draw, PGDConfig, autograd_gradient, run_attack
-from s3ta.attacks.config import AdamConfig
 from s3ta.attacks.objectives import divergence
 
 from .helpers import SHAPE, Linear, names, pictures, small_s3ta
@@ -32,7 +32,7 @@ def _logits(seed, scale=3.0):
     return scale * torch.randn(6, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_it_is_the_divergence_from_the_clean_answer_in_nats():
+def test_the_objective_is_the_divergence_from_the_clean_answer_in_nats():
     clean, other = _logits(0), _logits(1)
     assert divergence(clean)(other).tolist() == pytest.approx(_by_hand(clean, other), rel=1e-12)
     assert divergence(clean)(other).tolist() != pytest.approx(_by_hand(other, clean), rel=1e-3)  # it has a direction
@@ -45,7 +45,7 @@ def test_answers_that_are_very_sure_stay_finite():
     assert divergence(clean)(other).isfinite().all()
 
 
-def test_its_gradient_is_q_minus_p_and_zero_at_the_clean_answer():
+def test_the_gradient_is_q_minus_p_and_zero_at_the_clean_answer():
     clean, other = _logits(0), _logits(1).requires_grad_(True)
     (slope,) = torch.autograd.grad(divergence(clean)(other).sum(), other)
     torch.testing.assert_close(slope, other.detach().softmax(1) - clean.softmax(1), rtol=1e-12, atol=1e-14)
@@ -119,7 +119,7 @@ def test_the_clean_answer_is_asked_once_and_counted():
     assert attacked.num_gradients.tolist() == [[3] * 4]
 
 
-def test_at_the_clean_image_there_is_no_way_up():
+def test_the_gradient_at_the_clean_image_is_zero():
     """Why training refuses `random_start_prob` below 1 with it."""
     model, clean, _ = _setting()
     with torch.no_grad():
@@ -129,6 +129,6 @@ def test_at_the_clean_image_there_is_no_way_up():
     assert slope.abs().max() < 1e-12 * away.abs().max()
 
 
-def test_it_has_no_other_loss():
+def test_the_divergence_takes_no_other_loss():
     with pytest.raises(ValueError, match="objective 'divergence' has a loss of its own"):
         PGDConfig(objective="divergence", loss="margin")

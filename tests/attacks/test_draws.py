@@ -78,7 +78,7 @@ def _chi_square_is_unsuspicious(counts):
     return abs(statistic - freedom) < 4 * math.sqrt(2 * freedom)
 
 
-def test_the_chi_square_would_see_a_bias():
+def test_the_chi_square_test_notices_biased_targets():
     counts = np.full(999, 30.0) + np.random.default_rng(0).normal(0, 30**0.5, 999)
     assert _chi_square_is_unsuspicious(counts)
     counts[:20] += 20
@@ -154,7 +154,7 @@ def test_targets_are_the_same_for_every_attack_and_restart_and_starts_differ():
     assert (epochs[0] != epochs[1]).sum() >= 18
 
 
-def test_starts_and_targets_are_those_of_yesterday():
+def test_starts_and_targets_equal_stored_values():
     """Records are compared over versions, so what a name draws must not change."""
     assert [random_target(0, f"image-{i}", 3, 10) for i in range(8)] == [6, 0, 8, 2, 4, 5, 6, 2]
     noise = start_noise(0, "image-0", (1, 1, 3), "pgd", 0)
@@ -167,7 +167,7 @@ def test_evaluation_never_starts_clean():
     assert (start != clean).flatten(1).any(1).all()
 
 
-def test_training_starts_clean_for_a_fifth():
+def test_a_fifth_of_training_starts_is_clean():
     count = 3000
     clean = pictures(count, (1, 2, 3), dtype=torch.float32)
     start = draw_start(PGDConfig(random_start_prob=0.8), 1, names(count), clean, 7)
@@ -200,7 +200,7 @@ def test_start_lies_in_ball_and_box(radius):
     assert start.max() == 1
 
 
-def test_the_same_noise_in_every_precision():
+def test_start_noise_is_the_same_in_every_precision():
     clean = torch.full((3, 2, 5, 7), 0.5)
     low, high = (draw_start(PGDConfig(), 1, names(3), clean.to(dtype)) for dtype in (torch.float32, torch.float64))
     assert high.dtype == torch.float64

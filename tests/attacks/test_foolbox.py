@@ -13,7 +13,7 @@ LABELS, TARGETS = torch.tensor([3, 0, 4]), torch.tensor([1, 2, 0])
 
 @pytest.mark.parametrize("objective", ["untargeted", "targeted"])
 @pytest.mark.parametrize("num_steps", [1, 2, 5, 20])
-def test_iterates_are_bit_equal(objective, num_steps):
+def test_our_iterates_equal_those_of_foolbox_bit_for_bit(objective, num_steps):
     model, clean = small_s3ta(), pictures(3, (2, 12, 10), dtype=torch.float32)
     config = PGDConfig(objective=objective, num_attack_steps=num_steps, radius=16 / 255, step_size=1.6 / 255)
     ours = run_attack(model, clean, LABELS, config=config, targets=TARGETS, start=clean).final

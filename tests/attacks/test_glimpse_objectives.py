@@ -68,7 +68,7 @@ def test_all_glimpses_is_the_sum_of_single_glimpses(loss):
         assert (singles[0] != singles[1]).all()
 
 
-def test_one_glimpse_is_that_glimpse_and_goes_round():
+def test_one_glimpse_takes_that_glimpse_modulo_their_number():
     trace, objective = _random_trace(), untargeted(LABELS, "margin")
     values = [one_glimpse(objective, glimpse)(trace) for glimpse in range(7)]
     for glimpse, value in enumerate(values):
@@ -148,7 +148,7 @@ def test_steering_survives_maps_without_any_mass_there():
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
-def test_mixed_is_the_weighted_mean(weight):
+def test_the_mixed_objective_is_the_weighted_mean(weight):
     trace = _random_trace()
     parts = untargeted(LABELS), steer_away(_random_trace(seed=1).attention)
     expected = (1 - weight) * parts[0](trace) + weight * parts[1](trace)
@@ -285,7 +285,7 @@ def test_gradients_go_through_as_many_glimpses_as_are_asked_for(num_glimpses):
     assert torch.allclose(gradient, default, rtol=1e-6) == (num_glimpses == 2)
 
 
-def test_a_longer_look_is_another_attack():
+def test_attacks_through_other_numbers_of_glimpses_give_other_images():
     model, _ = _model_and_images()
     finals = [_run(STRONG, partial(model.unroll, num_glimpses=number)).final for number in (1, 2, 5)]
     assert torch.equal(finals[1], _run(STRONG, model).final)

@@ -143,7 +143,7 @@ def test_ball_box_and_mask_are_kept_at_every_read_out(config, seed):
 
 @few_cases
 @given(attacks(radii=(0.0,)), seeds)
-def test_radius_zero_is_the_identity(config, seed):
+def test_an_attack_of_radius_zero_changes_no_image(config, seed):
     attacked = _run(config, seed, torch.float32)
     for images in attacked.images:
         torch.testing.assert_close(images, _clean(torch.float32), rtol=0, atol=1e-7)
@@ -189,7 +189,7 @@ def test_running_twice_gives_the_same_bits(config, seed, restart):
 
 @settings(max_examples=8)
 @given(attacks(steady=True), seeds)
-def test_a_restart_is_what_it_would_be_alone(config, seed):
+def test_a_restart_equals_the_same_restart_run_alone(config, seed):
     """Whoever survives all restarts survives each single run, in whatever order and company they are run."""
     model, single = _model(torch.float64), config.model_copy(update={"num_restarts": 1})
     together = [model(_run(config, seed, restart=r).final).argmax(1) == LABELS for r in range(3)]
@@ -201,7 +201,7 @@ def test_a_restart_is_what_it_would_be_alone(config, seed):
     assert torch.equal(torch.stack(together).all(0), alone)
 
 
-def test_restarts_of_that_kind_do_differ():
+def test_multitargeted_restarts_break_different_images():
     """Else the worst of three would be any of them."""
     model = _model(torch.float64)
     config = PGDConfig(objective="multitargeted", radius=0.01, step_size=0.004, num_attack_steps=3)

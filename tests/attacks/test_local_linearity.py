@@ -83,7 +83,7 @@ def test_a_curved_loss_of_either_sign_is_found_up_to_the_best_corner(sign):
     assert found.gamma.mean() > typical, "on average it beats nine of ten corners"
 
 
-def test_what_is_found_is_there_inside_ball_and_box():
+def test_the_deviation_that_is_reported_belongs_to_images_inside_ball_and_box():
     """Recomputed from the images alone, on a real network and pictures that touch black and white."""
     model, images = small_s3ta(torch.float64), pictures(3, (2, 12, 10)).round(decimals=1)
     labels = torch.tensor([0, 3, 4])
@@ -100,7 +100,7 @@ def test_what_is_found_is_there_inside_ball_and_box():
     assert isinstance(at, Tangent)
 
 
-def test_more_steps_never_find_less():
+def test_more_steps_never_find_a_smaller_deviation():
     model, images = small_s3ta(torch.float64), pictures(3, (2, 12, 10))
     objective = untargeted(torch.tensor([1, 2, 0]), "margin")
     few, many = (gamma(model, images, objective, 0.05, steps)[1].gamma for steps in (0, 12))

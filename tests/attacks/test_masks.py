@@ -129,7 +129,7 @@ def test_a_grid_is_refused_where_a_cell_of_it_covers_no_pixel(rows, size, vanish
         region_mask(GridRegion(rows=rows), _like(*size), None)
 
 
-def test_cells_that_are_no_part_of_it_may_vanish():
+def test_cells_outside_the_region_may_cover_no_pixel():
     assert region_mask(GridRegion(rows=("#.#.",)), _like(1, 2), None).tolist() == [[[[1.0, 1.0]]]]
 
 

@@ -134,7 +134,7 @@ def _foolbox(function):
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 15])
-def test_adam_agrees(num_steps):
+def test_our_adam_agrees_with_its_peer(num_steps):
     """Their Adam attack with our epsilon and one rate. Theirs negates the step of a targeted attack, not the gradient: the
     same for Adam."""
     model, clean = small_s3ta(torch.float64), pictures(3, (2, 12, 10))

@@ -72,7 +72,7 @@ def test_model_is_left_as_it_was_and_ran_in_eval_mode():
     assert len(set(before[1])) == len(set(before[2])) == 2
 
 
-def test_the_state_would_show_a_pass_in_train_mode():
+def test_a_pass_in_train_mode_changes_the_compared_state():
     model = _mixed_model()
     before = _state(model)
     model(pictures(3, IMAGES, dtype=torch.float32))
@@ -137,7 +137,7 @@ def test_clean_and_start_are_not_touched():
     assert not attacked.images.requires_grad
 
 
-def test_works_inside_no_grad():
+def test_an_attack_works_inside_no_grad():
     model = small_s3ta()
     expected = _attack(model)
     with torch.no_grad():
@@ -146,11 +146,11 @@ def test_works_inside_no_grad():
     assert torch.is_grad_enabled()
 
 
-def test_training_mode_gives_the_same_images():
+def test_a_model_in_training_mode_gets_the_same_images():
     assert torch.equal(_attack(small_s3ta().train()), _attack(small_s3ta()))
 
 
-def test_alone_equals_in_a_batch():
+def test_an_image_alone_is_attacked_as_in_a_batch():
     model, clean = small_s3ta(torch.float64).train(), pictures(3, IMAGES)
     together = _attack(model, clean)
     start = draw_start(CONFIG, 0, names(3), clean)
@@ -277,7 +277,7 @@ def _raise_at(model, call, error):
     st.sampled_from([None, RuntimeError, KeyboardInterrupt, SystemExit]),
     st.floats(0, 1, exclude_max=True),
 )
-def test_no_attack_leaves_a_trace_even_when_it_is_broken_off(name, seed, error, share):
+def test_an_interrupted_attack_leaves_the_model_as_it_was(name, seed, error, share):
     """X1, X9: modes, requires_grad, weights, buffers, gradients, the global random states, the grad mode."""
     counting = small_s3ta()
     calls, _ = _raise_at(counting, -1, RuntimeError)
@@ -353,7 +353,7 @@ def test_restarts_go_through_glimpses_and_classes_in_turn():
         assert not torch.equal(found[0], found[1])
 
 
-def test_attacks_one_after_the_other_do_not_know_of_each_other():
+def test_an_attack_does_not_depend_on_the_attack_before_it():
     """X38: what one left behind, a cache or a memory, would show in the next."""
     alone = {name: _run(small_s3ta(), name).images for name in ATTACKS}
     model = small_s3ta()

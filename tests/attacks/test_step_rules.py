@@ -180,7 +180,7 @@ def test_an_l2_step_along_no_gradient_is_no_step():
     ],
 )
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_annealing_tables(annealing, shares, norm):
+def test_annealed_step_sizes_equal_their_tables(annealing, shares, norm):
     size = annealed(0.04, 4, annealing)
     assert [size(done) for done in range(4)] == pytest.approx([0.04 * share for share in shares], abs=1e-15)
     model, clean = Linear(2), torch.full((1, 2, 5, 7), 0.5, dtype=torch.float64)
@@ -208,7 +208,7 @@ def test_momentum_is_mi_fgsm(decay):
 
 
 @pytest.mark.parametrize("rule", [sign_step(0.02), l2_step(0.05)], ids=["sign", "l2"])
-def test_decay_0_is_no_momentum(rule):
+def test_a_decay_of_0_equals_no_momentum(rule):
     clean = pictures(2, (1, 2, 5))
     threat = L2(0.5)
     torch.testing.assert_close(
@@ -234,7 +234,7 @@ def test_momentum_is_what_the_config_says():
     [with_momentum(sign_step(0.02), 0.9), with_momentum(l2_step(0.1), 0.9), adam_step(((0, 0.03), (4, 0.01)))],
     ids=["momentum", "l2 momentum", "adam"],
 )
-def test_a_rule_used_again_has_forgotten_the_first_run(rule):
+def test_a_step_rule_that_is_used_again_starts_afresh(rule):
     clean, other = pictures(2, (1, 2, 5)), pictures(3, (1, 2, 5), seed=9)
     first = _walk(rule, clean, Linf(0.2), 7)
     _walk(rule, other, Linf(0.2), 3)

@@ -61,20 +61,20 @@ def test_examples_and_models_in_order_are_not_refused(attack):
 
 @every_attack
 @pytest.mark.parametrize("bad", [-1, 5, 1000])
-def test_a_label_that_is_no_class(attack, bad):
+def test_a_label_that_is_no_class_is_refused(attack, bad):
     labels = torch.tensor([0, bad, 2])
     assert _refusal(attack, labels=labels) == f"A label is {bad}, but the model has classes 0 to 4."
 
 
 @targeted_ones
 @pytest.mark.parametrize("bad", [-1, 5])
-def test_a_target_that_is_no_class(attack, bad):
+def test_a_target_that_is_no_class_is_refused(attack, bad):
     targets = torch.tensor([1, 2, bad])
     assert _refusal(attack, targets=targets) == f"A target is {bad}, but the model has classes 0 to 4."
 
 
 @targeted_ones
-def test_a_target_that_is_the_label(attack):
+def test_a_target_that_equals_the_label_is_refused(attack):
     targets = torch.tensor([1, 2, 2])
     assert _refusal(attack, targets=targets) == "Example 2 of the batch has its own label as the target."
 
@@ -84,13 +84,13 @@ def test_targets_are_ignored_where_the_attack_has_none():
     assert torch.equal(_run("untargeted", targets=torch.tensor([0, 99, -7])).final, plain)
 
 
-def test_a_model_with_fewer_classes_than_the_labels():
+def test_a_model_with_fewer_classes_than_the_labels_is_refused():
     assert _refusal(model=Linear(2), targets=LABELS + 1) == "A label is 2, but the model has classes 0 to 1."
 
 
 @every_attack
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
-def test_logits_that_are_not_finite(attack, value):
+def test_logits_that_are_not_finite_are_refused(attack, value):
     broken = torch.ones(5, dtype=torch.float64)
     broken[3] = value
     model = Linear(5)
@@ -118,7 +118,7 @@ def test_images_outside_the_box_are_refused_before_anything_else(attack, value, 
 
 
 @every_attack
-def test_no_images(attack):
+def test_an_empty_batch_is_refused(attack):
     none = torch.empty(0, dtype=torch.int64)
     assert _refusal(attack, clean=pictures(3)[:0], labels=none, targets=none) == "There are no images to attack."
 
@@ -131,7 +131,7 @@ def test_no_images(attack):
         (torch.ones(3, 2, 5, 7, dtype=torch.uint8), "shape (3, 2, 5, 7) and type uint8"),
     ],
 )
-def test_what_is_no_batch_of_images(clean, what):
+def test_images_without_four_dimensions_or_of_integers_are_refused(clean, what):
     sentence = (
         f"The images under attack have {what}: give (images, channels, height, width) of floating point in [0, 1]."
     )
@@ -148,7 +148,7 @@ def test_what_is_no_batch_of_images(clean, what):
         (torch.tensor([0, 1, 2], dtype=torch.int32), "shape (3,) and type int32"),
     ],
 )
-def test_labels_and_targets_that_are_not_one_class_per_image(bad, what):
+def test_labels_and_targets_must_be_one_class_per_image(bad, what):
     model = Linear(5)
     for name in ("labels", "targets"):
         sentence = f"The {name} have {what}: give one class per image, shape (3,) and type int64."
@@ -167,7 +167,7 @@ def test_labels_and_targets_that_are_not_one_class_per_image(bad, what):
         (lambda logits: logits[1:], "(FEWER, 5)"),
     ],
 )
-def test_logits_of_another_shape(attack, change, shape):
+def test_logits_of_another_shape_are_refused(attack, change, shape):
     model = Linear(5)
     count = 12 if attack == "spsa" else 3  # two mirrored probes of three images in two directions
     shape = shape.replace("COUNT", str(count)).replace("FEWER", str(count - 1))
@@ -175,7 +175,7 @@ def test_logits_of_another_shape(attack, change, shape):
     assert _refusal(attack, lambda images: change(model(images))) == sentence
 
 
-def test_a_single_logit_for_yes_or_no():
+def test_a_single_logit_per_image_is_refused():
     sentence = "The model has one class: an attack needs two or more; a yes-or-no logit z is the pair (0, z)."
     nothing = torch.zeros(3, dtype=torch.int64)
     for attack in ("untargeted", "multitargeted"):
@@ -198,7 +198,7 @@ def test_a_single_logit_for_yes_or_no():
         (lambda logits: logits.detach().numpy(), "ndarray"),
     ],
 )
-def test_a_model_that_answers_with_something_else_than_logits(attack, change, kind):
+def test_answers_that_are_no_tensor_of_logits_are_refused(attack, change, kind):
     model = Linear(5)
     assert _refusal(attack, lambda images: change(model(images))) == (
         f"The model answers with a {kind}: it must give a tensor of logits, or a Trace "
@@ -231,7 +231,7 @@ def test_a_trace_is_judged_by_its_last_read_out():
 
 
 @pytest.mark.parametrize("given", ["draw", "start"])
-def test_a_refusal_does_not_depend_on_who_gives_the_start(given):
+def test_a_given_start_and_a_drawn_start_are_refused_alike(given):
     clean = pictures(3)
     start = {"draw": {}, "start": {"start": clean}}[given]
     assert _refusal(clean=clean, labels=torch.tensor([0, 9, 2]), **start).startswith("A label is 9")
@@ -294,7 +294,7 @@ def test_only_the_first_answer_is_judged():
     assert len(calls) == ATTACKS["targeted"].num_attack_steps
 
 
-def test_starts_of_no_examples_are_not_asked_for():
+def test_an_empty_batch_is_refused_before_its_starts_are_drawn():
     """An empty batch would make the start fail in numpy's words; the attack speaks first."""
     with pytest.raises(ValueError, match="at least one array"):
         draw_start(ATTACKS["targeted"], 0, [], pictures(3)[:0])
@@ -366,14 +366,14 @@ def test_settings_that_cannot_do_what_the_radius_says_are_warned_of(config, word
     assert words in str(one.message)
 
 
-def test_settings_that_can_are_not():
+def test_settings_that_can_do_what_the_radius_says_raise_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         config = PGDConfig(radius=0.2, step_size=0.02, num_attack_steps=20)
         run_attack(Linear(5), pictures(3), LABELS, config=config, targets=TARGETS, draw=Draw(0, tuple(names(3))))
 
 
-def test_a_model_that_casts_up_itself_is_no_alarm():
+def test_a_model_that_casts_its_input_itself_raises_no_warning():
     model, clean = Linear(5, dtype=torch.float32), pictures(3, dtype=torch.float32).clamp(0.6, 0.9).half()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -38,7 +38,9 @@ NOTHING = Evaluations(0, 0)
         (10**9, 5, 50, False, 5, 5),
     ],
 )
-def test_experiments_cost_at_most_a_fifth(num_passes, num_examples, micro_batch, full, num_images, wanted):
+def test_experiments_cost_at_most_a_fifth_of_the_attacks(
+    num_passes, num_examples, micro_batch, full, num_images, wanted
+):
     plan = probing(num_passes, num_examples, micro_batch, full=full)
     assert plan == (num_images, wanted)
     assert plan.is_enough == (num_images >= min(8, wanted))
@@ -48,7 +50,7 @@ def test_experiments_cost_at_most_a_fifth(num_passes, num_examples, micro_batch,
     assert num_evaluations(1) == 344
 
 
-def test_the_time_is_that_of_everything_that_follows():
+def test_the_announced_time_covers_everything_that_follows():
     """A gradient of 50 images takes 5 s, a forward pass 2 s; 120 examples in three micro-batches."""
     at = Pace(5.0, 2.0, 5.0)
     everything = set(range(3 * len(stages(QUICK))))
@@ -99,7 +101,7 @@ def test_a_short_run_with_long_checks_is_announced_with_them(monkeypatch):
 @pytest.mark.parametrize(
     ("at", "is_told"), [(Pace(8.0, 0.5, 1.0), True), (Pace(0.5, 0.5, 1.0), False), (Pace(1.05, 0.5, 1.0), False)]
 )
-def test_bfloat16_is_told_where_it_is_slower(monkeypatch, at, is_told):
+def test_a_slower_bfloat16_is_announced(monkeypatch, at, is_told):
     settings = SETTINGS._replace(search=Manner("bfloat16"))
     told = _announced(monkeypatch, Upcoming(EVERYTHING, 0, NOTHING), at, settings)
     assert ("times as long here as in float32" in told) == is_told
@@ -108,7 +110,7 @@ def test_bfloat16_is_told_where_it_is_slower(monkeypatch, at, is_told):
     assert "float32: leave" not in _announced(monkeypatch, Upcoming(EVERYTHING, 0, NOTHING), at)
 
 
-def test_compiling_is_told_where_it_comes(monkeypatch):
+def test_compiling_is_part_of_the_announcement(monkeypatch):
     compiled = SETTINGS._replace(search=Manner("float32", compiled=True))
     told = _announced(monkeypatch, Upcoming(EVERYTHING, 0, NOTHING), Pace(1, 1, 1), compiled)
     assert "Compiling the model" in told

@@ -306,7 +306,7 @@ def wordnet_folder(root: Path, names: tuple[str, ...], size: int = 40) -> Path:
 
 @pytest.mark.parametrize("answers", ["data", "model"])
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
-def test_two_hundred_ways_and_a_thousand(
+def test_imagenet_a_is_answered_among_200_and_among_1000_classes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, answers: str
 ) -> None:
     """Predictions by hand: the library's network under seed 0 on what torchvision's transforms make of the files."""
@@ -352,7 +352,7 @@ def test_two_hundred_ways_and_a_thousand(
 @pytest.mark.parametrize(
     ("name", "size"), [("timm:test_resnet", 160), ("torchvision:squeezenet1_1", 64)], ids=["timm", "torchvision"]
 )
-def test_networks_of_the_libraries_on_real_photographs(
+def test_networks_of_the_libraries_are_measured_on_real_photographs(
     data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, size: int
 ) -> None:
     """The ImageNet sample is training data and the weights are random: only that it runs, and says so, is of interest."""
@@ -389,7 +389,7 @@ def sequential():
     assert not (tmp_path / "never").exists()
 
 
-def test_shards_of_a_foreign_model_are_the_whole(words: tuple[str, ...], tmp_path: Path) -> None:
+def test_shards_of_a_foreign_model_make_up_the_evaluation(words: tuple[str, ...], tmp_path: Path) -> None:
     source = write_module(tmp_path, "tints_shards")
     run = ("evaluate", f"{source}:make", *SHORT, *words, "--no-checks")
     done(*run, "--out", "whole")

@@ -117,7 +117,7 @@ def test_a_mistake_is_told_before_the_run_and_kept(source: str, words: tuple[str
         ("remembers", "average"),
     ],
 )
-def test_strict_stops_before_anything_is_measured(
+def test_strict_stops_an_evaluation_before_anything_is_measured(
     source: str, words: tuple[str, ...], tmp_path: Path, mistake: str, kind: str
 ) -> None:
     refused(
@@ -141,7 +141,7 @@ def test_a_mended_model_is_measured_by_the_same_command(words: tuple[str, ...], 
     done(*run, "again", "--class-names", "names.txt", "--match-classes", "data")  # or by the options that were named
 
 
-def test_no_checks_asks_nothing_and_changes_no_record(source: str, words: tuple[str, ...], tmp_path: Path) -> None:
+def test_no_checks_skips_all_checks_and_changes_no_record(source: str, words: tuple[str, ...], tmp_path: Path) -> None:
     shown = done("evaluate", f"{source}:rotated_labels", *SHORT, *words, "--no-checks", "--out", "without")
     assert not (tmp_path / "without" / "trust.json").exists()
     assert "labels in another order" not in shown.output
@@ -267,7 +267,7 @@ def test_a_picture_that_is_damaged_while_the_run_goes_on_costs_nothing_that_was_
         ("--class-names", "blue\ngreen\nrose\n", ("Class 2 of the model is 'rose', but folder:pictures has 'red'",)),
     ],
 )  # fmt: skip
-def test_lists_that_do_not_fit(
+def test_lists_that_do_not_fit_the_data_are_refused(
     source: str, words: tuple[str, ...], tmp_path: Path, option: str, text: str, told: tuple[str, ...]
 ) -> None:
     (tmp_path / "list.txt").write_text(text)
@@ -302,7 +302,7 @@ def test_lists_that_do_not_fit(
     ],
     ids=" ".join,
 )
-def test_options_that_say_nothing_sensible(
+def test_options_with_impossible_values_are_refused(
     source: str, words: tuple[str, ...], tmp_path: Path, more: tuple[str, ...], told: str
 ) -> None:
     refused(s3ta("evaluate", f"{source}:make", *SHORT, *words, *more, "--out", "out"), told)
@@ -335,13 +335,15 @@ def test_transfer_goes_with_no_choice_of_examples(source: str, words: tuple[str,
         ("torchvision:raft_small", "does not classify images"),
     ],
 )
-def test_models_that_are_not_there(source: str, words: tuple[str, ...], tmp_path: Path, name: str, told: str) -> None:
+def test_missing_models_are_named(source: str, words: tuple[str, ...], tmp_path: Path, name: str, told: str) -> None:
     more = () if name.startswith("tints") else ("--weights", "random")
     refused(s3ta("evaluate", name, *more, *SHORT, *words, "--out", "out"), told)
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_that_are_none_or_of_another_network(source: str, words: tuple[str, ...], tmp_path: Path) -> None:
+def test_files_without_weights_or_of_another_network_are_refused(
+    source: str, words: tuple[str, ...], tmp_path: Path
+) -> None:
     run = ("evaluate", f"{source}:make", *SHORT, *words, "--out", "out", "--weights")
     state = {"head.weight": torch.zeros(3, 3, 1, 1), "head.bias": torch.zeros(3)}
     (tmp_path / "page.pt").write_text("<!DOCTYPE html><html>Please sign in</html>")
@@ -379,7 +381,7 @@ class Opener:
         return open, (str(self.path), "w")
 
 
-def test_a_model_with_another_number_of_classes_than_the_data(
+def test_a_model_with_another_number_of_classes_than_the_data_is_refused(
     source: str, words: tuple[str, ...], tmp_path: Path
 ) -> None:
     shutil.rmtree(tmp_path / "pictures" / "val" / "red")
@@ -431,7 +433,7 @@ def test_a_ledger_of_another_version_is_left_alone(finished: tuple[tuple[str, ..
 
 
 @pytest.mark.parametrize("is_writable", [True, False])
-def test_a_ledger_in_other_words_goes_on_by_the_same_command(
+def test_a_ledger_with_an_older_description_resumes_by_the_same_command(
     finished: tuple[tuple[str, ...], Path], monkeypatch: pytest.MonkeyPatch, *, is_writable: bool
 ) -> None:
     """Another version told the suite otherwise; its manifest binds its chunks, and a lost one is done again."""
@@ -484,7 +486,7 @@ def test_a_chunk_of_another_evaluation_is_neither_counted_nor_overwritten(
     assert contents(out) == before
 
 
-def test_another_question_is_not_answered_into_the_same_folder(finished: tuple[tuple[str, ...], Path]) -> None:
+def test_another_measurement_is_not_written_into_the_same_folder(finished: tuple[tuple[str, ...], Path]) -> None:
     run, out = finished
     before = contents(out)
     for more, told in (
@@ -500,7 +502,7 @@ def test_another_question_is_not_answered_into_the_same_folder(finished: tuple[t
     assert contents(out) == before
 
 
-def test_two_processes_on_the_same_part(finished: tuple[tuple[str, ...], Path]) -> None:
+def test_a_second_process_on_the_same_part_is_refused(finished: tuple[tuple[str, ...], Path]) -> None:
     run, out = finished
     before = contents(out)
     with sole_use(out):
@@ -516,7 +518,7 @@ def test_two_processes_on_the_same_part(finished: tuple[tuple[str, ...], Path]) 
 @pytest.mark.parametrize(
     ("number", "told"), [(errno.EROFS, "the disk is read-only"), (errno.ENOSPC, "no space is left on the disk")]
 )
-def test_a_disk_that_takes_nothing_more(
+def test_a_full_disk_is_one_sentence(
     finished: tuple[tuple[str, ...], Path], monkeypatch: pytest.MonkeyPatch, number: int, told: str
 ) -> None:
     run, out = finished
@@ -536,7 +538,7 @@ def test_a_disk_that_takes_nothing_more(
     assert contents(out) == whole
 
 
-def test_a_file_where_the_folder_should_be(source: str, words: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_output_folder_is_named(source: str, words: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("here first")
     for out in ("taken", "taken/deeper"):
         refused(s3ta("evaluate", f"{source}:make", *SHORT, *words, "--out", out), "Cannot write", "file")

@@ -240,7 +240,7 @@ def test_a_finished_evaluation_is_shown_where_nothing_can_be_written(
     assert contents(out) == {name: content for name, content in whole.items() if name != "chunk-00003.parquet"}
 
 
-def test_also_on_a_disk_that_is_really_read_only(
+def test_a_finished_evaluation_is_shown_on_a_really_read_only_disk(
     out: Path, small_disk: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = small_disk(4000)
@@ -290,7 +290,7 @@ def test_how_memory_was_held_is_told_and_identifies_nothing(tmp_path: Path, monk
     assert (one.identity, chunks(tmp_path / "out")) == (two.identity, chunks(tmp_path / "kept"))
 
 
-def test_odd_names_are_told_as_they_are(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_odd_names_are_printed_as_they_are(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = Path(shutil.copytree(place / "pictures", tmp_path / ":fish: [bold]"))
     (pictures / "val" / "red" / ":ghost:[red].png").write_bytes(b"no picture")
     told = done(

@@ -378,7 +378,7 @@ def test_reports_of_nothing_are_refused(copy: Path, tmp_path: Path) -> None:
     refused(s3ta("report", copy, "--suite", "quick"), "quick")
 
 
-def test_a_folder_is_one_processs_at_a_time(copy: Path) -> None:
+def test_a_folder_belongs_to_one_process_at_a_time(copy: Path) -> None:
     with sole_use(copy / "evaluations" / "digits-tiny"):
         refused(s3ta("evaluate", copy, "--tiny", "--threads", "1"), "Another process is at work")
 
@@ -412,7 +412,7 @@ def test_restarts_and_other_strengths_need_no_suite_of_their_own(run: Path) -> N
     refused(s3ta("evaluate", run, "attack.num_restarts=0", "--tiny"), "num_restarts")
 
 
-def test_a_table_of_all_numbers(run: Path, tmp_path: Path) -> None:
+def test_report_writes_a_table_of_all_numbers(run: Path, tmp_path: Path) -> None:
     page, table = tmp_path / "page.html", tmp_path / "numbers.csv"
     assert s3ta("report", run, "--suite", "digits-tiny", "--out", page, "--table", table).exit_code == 0
     assert len(table.read_text().splitlines()) == 1 + 5
@@ -422,7 +422,7 @@ def test_a_table_of_all_numbers(run: Path, tmp_path: Path) -> None:
     )
 
 
-def test_a_changed_recipe_says_so(tmp_path: Path) -> None:
+def test_a_changed_recipe_is_marked_as_changed(tmp_path: Path) -> None:
     shown = json.loads(s3ta("show", "digits/s3ta_4", "model.num_glimpses=8", "attack.num_attack_steps=2").stdout)
     assert shown["model"]["name"] == "s3ta_4_resnetv2_mini*"
     assert "attack.num_attack_steps=2, model.num_glimpses=8" in shown["departures"][0]
@@ -475,7 +475,7 @@ def settings_of(folder: Path) -> dict[str, dict]:
     return {attack["name"]: attack for attack in Ledger.read(folder).manifest["suite"]["attacks"]}
 
 
-def test_single_attacks_at_any_radius(run: Path, tmp_path: Path) -> None:
+def test_single_attacks_run_at_any_radius(run: Path, tmp_path: Path) -> None:
     words = ("evaluate", run, "--attack", "pgd-100", "--attack", "square", "--tiny", *FEW)
     done = s3ta(*words, "--radius", "8/255", "attack.num_restarts=2", "--out", tmp_path / "a")
     assert done.exit_code == 0, done.output
@@ -530,7 +530,7 @@ def test_a_budget_is_told_before_and_what_it_left_out_after(run: Path, tmp_path:
     assert Ledger.read(tmp_path / "a").manifest["budget"] == 6
 
 
-def test_what_it_will_cost_is_told_before(run: Path, tmp_path: Path) -> None:
+def test_the_cost_is_announced_before_the_run(run: Path, tmp_path: Path) -> None:
     """4 examples; 2 steps with 2 restarts: 2 x 2 gradients, 2 verdicts and a clean one."""
     done = s3ta(
         "evaluate", run, "--attack", "pgd-100", "attack.num_restarts=2", "--tiny", *FEW, "--out", tmp_path / "a"

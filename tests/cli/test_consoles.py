@@ -47,7 +47,7 @@ def _run(command: Callable[[], Any]) -> int:
 @pytest.mark.parametrize(
     "command", [lambda: shared.out_console.print("text"), lambda: None], ids=["printed", "held until the end"]
 )
-def test_a_full_disk_under_the_output(
+def test_a_full_disk_under_the_output_ends_with_code_2(
     command: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr(sys, "stdout", _Full())
@@ -55,13 +55,13 @@ def test_a_full_disk_under_the_output(
     assert capsys.readouterr().err.startswith("s3ta: The output cannot be written (No space left on device)")
 
 
-def test_a_full_disk_under_both_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_under_both_streams_ends_with_code_2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", _Full())
     monkeypatch.setattr(sys, "stderr", _Full())
     assert _run(lambda: shared.out_console.print("text")) == 2
 
 
-def test_another_fault_of_the_system_is_no_matter_of_the_output() -> None:
+def test_other_system_errors_are_not_taken_for_blocked_output() -> None:
     with pytest.raises(OSError, match="something else"):
         shared.plain_errors(_raises(OSError(5, "something else")))()
 
@@ -87,7 +87,7 @@ def test_ctrl_c_waits_until_libraries_are_loaded() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
 @pytest.mark.parametrize(("words", "code"), [("--version", 2), ("list models", 2), ("list nothing", 2)])
-def test_the_program_on_full_and_closed_streams(words: str, code: int) -> None:
+def test_the_program_ends_well_on_full_and_closed_streams(words: str, code: int) -> None:
     command = f"{sys.executable} -m s3ta {words}"
     full = subprocess.run(f"{command} > /dev/full", shell=True, capture_output=True, text=True, check=False)
     assert full.returncode == code

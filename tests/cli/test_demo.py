@@ -95,7 +95,7 @@ def test_a_trial_run_is_never_taken_for_the_real_one(finished: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("lost", ["chunk-*.parquet", "chunk-00002.parquet", "gallery.npz", "*.npz", "manifest.json"])
-def test_whatever_a_kill_left_undone_is_done(
+def test_a_demo_makes_again_what_a_kill_left_missing(
     finished: Path, tmp_path: Path, lost: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subprocess, "Popen", Inside)

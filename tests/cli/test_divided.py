@@ -99,7 +99,9 @@ def kill_and_resume(model: Path, out: Path, num_kills: int, seed: int, total: in
 
 
 @pytest.mark.thorough
-def test_killed_in_the_middle(model: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+def test_an_evaluation_killed_in_the_middle_resumes_to_the_same_bytes(
+    model: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
     out, until = tmp_path / "x", time.monotonic() + PATIENCE
     child = subprocess.Popen(command(model, out), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while len(chunks(out)) < 3 and child.poll() is None and time.monotonic() < until:
@@ -112,7 +114,9 @@ def test_killed_in_the_middle(model: Path, whole: dict[str, bytes], tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_killed_twenty_times(model: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+def test_an_evaluation_killed_twenty_times_resumes_to_the_same_bytes(
+    model: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
     seed = int(time.time())
     kill_and_resume(model, tmp_path / "x", 20, seed=seed, total=len(whole))
     finish(command(model, tmp_path / "x"))
@@ -120,7 +124,7 @@ def test_killed_twenty_times(model: Path, whole: dict[str, bytes], tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_two_shards_at_the_same_time(model: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+def test_two_shards_at_the_same_time_write_the_same_bytes(model: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
     out = tmp_path / "x"
     both = [
         subprocess.Popen(
@@ -138,7 +142,7 @@ def test_two_shards_at_the_same_time(model: Path, whole: dict[str, bytes], tmp_p
 
 
 @pytest.mark.slow
-def test_two_ranks_of_torchrun(model: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+def test_two_ranks_of_torchrun_write_the_same_bytes(model: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
     out = tmp_path / "x"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -83,7 +83,9 @@ def by_example(folder: Path) -> dict[str, bool]:
     ],
     ids=["early", "exhaustive", "cascade"],
 )
-def test_the_images_are_the_worst_of_the_records(run: tuple[str, ...], tmp_path: Path, suite: tuple[str, ...]) -> None:
+def test_the_exported_images_are_the_worst_of_the_records(
+    run: tuple[str, ...], tmp_path: Path, suite: tuple[str, ...]
+) -> None:
     if "autoattack" in suite:
         pytest.importorskip("pyautoattack")
     limit = ("--limit", "10")
@@ -134,7 +136,7 @@ def test_a_trial_run_is_not_exported(run: tuple[str, ...], tmp_path: Path) -> No
     assert not (tmp_path / "files").exists()
 
 
-def test_nothing_that_is_there_is_overwritten(run: tuple[str, ...], tmp_path: Path) -> None:
+def test_export_overwrites_no_file(run: tuple[str, ...], tmp_path: Path) -> None:
     done(*run, "--attack", "pgd-100", *SHORT, "--limit", "4", "--keep-images", "--out", "out")
     for name in ("adversarial.pt", "card.json"):
         folder = tmp_path / name.split(".")[0]

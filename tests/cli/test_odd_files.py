@@ -84,7 +84,7 @@ def flat(text: str) -> str:
 THREE, TWELVE = ["ant", "bee", "cat"], [str(number) for number in range(12)]
 
 
-def test_numbers_as_class_folders_are_right_and_told(here: Path) -> None:
+def test_class_folders_that_are_numbers_are_counted_as_numbers_and_told(here: Path) -> None:
     """01.b, 01.d, 01.f in small: 2 of 12 right before."""
     greys(here / "set", TWELVE)
     shown = done("evaluate", "greys:twelve", "--data", f"folder:{here / 'set'}", *RUN, "--out", "out")
@@ -105,7 +105,7 @@ def test_a_model_that_names_its_classes_in_the_order_of_text_keeps_it(here: Path
     assert right(here / "other")[0] < 24
 
 
-def test_what_is_left_out_is_told_once_and_kept(here: Path) -> None:
+def test_left_out_files_are_told_once_and_recorded(here: Path) -> None:
     """02.e, 02.c, 03.g."""
     root = greys(here / "set", THREE)
     shutil.copytree(root / "val" / "bee", root / "val" / "ant" / ".Trash-1000" / "files")
@@ -138,7 +138,7 @@ def test_a_link_that_leads_nowhere_stops_or_is_skipped(here: Path) -> None:
 
 
 def test_names_in_any_bytes_and_with_line_breaks_go_through_every_file(here: Path) -> None:
-    """06.e and S33: records, lists and the lists given back."""
+    """Records, lists and the lists given back."""
     root = greys(here / "set", THREE)
     for raw in (b"caf\xe9.bmp", b"line\nbreak.bmp", "e\u0301.bmp".encode()):
         shutil.copy(os.fsencode(root / "val/bee/0.bmp"), os.fsencode(root / "val/bee") + b"/" + raw)

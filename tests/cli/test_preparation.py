@@ -89,7 +89,7 @@ RECIPES = {
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("way", RECIPES)
-def test_20c_a_run_answers_for_files_as_its_recipe_prepares_them(photographs: Path, way: str, channels: int) -> None:
+def test_a_run_prepares_files_as_its_recipe_does(photographs: Path, way: str, channels: int) -> None:
     size = 224 if way == "named" else 32
     data = DataConfig.model_validate(
         {"source": "folder:photographs", "preprocessing": RECIPES[way], "image_size": size, "channels": channels}
@@ -150,7 +150,7 @@ def test_predict_takes_the_options_of_evaluate(photographs: Path) -> None:
     assert "%" in shown.stdout
 
 
-def test_25e_grey_networks_of_a_library_by_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_channels_makes_a_grey_network_of_a_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import timm
 
     monkeypatch.chdir(tmp_path)
@@ -176,7 +176,7 @@ def line_of(result: object, start: str = "Images: ") -> str:
     return next(line for line in result.output.splitlines() if line.startswith(start))  # pyright: ignore
 
 
-def test_26m_the_line_above_the_table_says_whose_preparation_it_is(
+def test_the_line_above_the_table_says_whose_preparation_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -204,7 +204,7 @@ def test_26m_the_line_above_the_table_says_whose_preparation_it_is(
     assert line_of(shown).startswith("Images: not resized, as they are stored. Normalisation: none, ")
 
 
-def test_an_evaluation_of_before_shows_its_line_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_older_evaluation_shows_its_preparation_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_pictures(tmp_path / "pictures")
     source = write_module(tmp_path, "tints_old")
@@ -220,7 +220,7 @@ def test_an_evaluation_of_before_shows_its_line_and_resumes(tmp_path: Path, monk
 
 @pytest.mark.parametrize("half", [("--mean", "0.5"), ("--std", "0.5")])
 @pytest.mark.parametrize("source", ["factory", "timm:test_resnet"])
-def test_11o_half_a_normalisation_is_refused(
+def test_half_a_normalisation_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: tuple[str, str], source: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -235,7 +235,9 @@ def test_11o_half_a_normalisation_is_refused(
         refused(s3ta(*command, "--image-size", "32", *more, *half), f"{half[0]} is given without {other}: give both")
 
 
-def test_stored_with_the_weights_is_said_and_may_be_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_normalisation_stored_with_the_weights_is_told_and_may_be_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     write_module(tmp_path, "tints_stored")
     state = {"head.weight": torch.ones(3, 3, 1, 1), "head.bias": torch.zeros(3)}
@@ -257,7 +259,7 @@ def saved_torchvision(name: str, path: str, **settings: object) -> torch.nn.Modu
 
 
 @pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
-def test_25a_the_input_is_transformed_where_the_name_of_the_file_or_the_tag_says_so(
+def test_inputs_are_transformed_where_the_file_name_or_the_tag_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -394,7 +396,7 @@ def test_a_folder_of_the_hub_brings_its_preparation(
     ],
 )
 @pytest.mark.parametrize("verb", ["evaluate", "predict"])
-def test_12x1_a_factory_named_by_its_file(source: str, advice: str, verb: str) -> None:
+def test_a_factory_named_by_its_file_is_answered_with_its_module_name(source: str, advice: str, verb: str) -> None:
     refused(s3ta(verb, source, *(["x.png"] if verb == "predict" else [])), advice)
 
 
@@ -410,7 +412,9 @@ def test_12x1_a_factory_named_by_its_file(source: str, advice: str, verb: str) -
         ("attack.targeted=true", "attack.objective"),
     ],
 )
-def test_26e_settings_by_the_names_of_other_libraries(tmp_path: Path, setting: str, ours: str) -> None:
+def test_settings_under_names_of_other_libraries_are_answered_with_ours(
+    tmp_path: Path, setting: str, ours: str
+) -> None:
     source = write_module(tmp_path, "tints_synonyms")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
@@ -418,7 +422,7 @@ def test_26e_settings_by_the_names_of_other_libraries(tmp_path: Path, setting: s
     refused(result, f"Unknown setting '{setting.partition('=')[0]}'. Here it is called {ours}.")
 
 
-def test_18o_a_tilde_in_quotes_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_in_quotes_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     write_pictures(tmp_path / "home" / "pictures")

@@ -174,7 +174,7 @@ def test_a_network_without_gradients_is_measured_by_attacks_that_use_none(name: 
     check_measured(name, data, tmp_path / "out", *NONE, known=known)
 
 
-def test_the_zoo_is_large_enough_and_everybody_is_asked() -> None:
+def test_the_zoo_is_large_enough_and_every_network_is_asked() -> None:
     made_here = {
         name
         for name, value in vars(zoo).items()
@@ -202,14 +202,14 @@ def test_the_zoo_is_large_enough_and_everybody_is_asked() -> None:
         ("float64_by_default", "Weights were cast from float64 to float32."),
     ],
 )
-def test_it_is_said_which_numbers_a_network_keeps(name: str, note: str, data: str, tmp_path: Path) -> None:
+def test_the_number_type_that_a_network_keeps_is_told(name: str, note: str, data: str, tmp_path: Path) -> None:
     shown = done(*words(name, data, tmp_path / "out", "--no-checks"))
     assert f"note: {note}" in shown.stderr
     notes = Ledger.read(tmp_path / "out").manifest["model"]["config"]["notes"]
     assert any(one.startswith(note) for one in notes)
 
 
-def test_a_counter_in_a_buffer_is_told_from_memory(data: str, tmp_path: Path) -> None:
+def test_a_counter_in_a_buffer_is_not_taken_for_memory(data: str, tmp_path: Path) -> None:
     done(*words("CallCounter", data, tmp_path / "counter"))
     found = finding(tmp_path / "counter", "own state")
     assert (found["severity"], found["evidence"]["names"]) == ("note", ["net.calls"])

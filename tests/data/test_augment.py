@@ -29,7 +29,7 @@ def _crop_flip(image, generator):
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (2, 9, 14), (3, 5, 3), (1, 40, 3), (1, 1, 1)])
-def test_crop_flip_is_that_of_yesterday(shape):
+def test_crop_flip_equals_its_first_implementation(shape):
     images = pixels(60, *shape)
     ids = [f"x-{i}" for i in range(60)]
     found = augmented(torch.from_numpy(images), "crop_flip", ids, (3, 7)).numpy()
@@ -58,7 +58,7 @@ def _move(image, move):
     return shown
 
 
-def test_moves_are_those_written_out():
+def test_moves_equal_crops_and_mirrors_written_out():
     images = pixels(30, 3, 16, 20) | 1
     moves = [draw_crop_shift(stream(i, "test"), 16, 20) for i in range(30)]
     assert any(move.hole[1] for move in moves)
@@ -72,7 +72,7 @@ def test_moves_are_those_written_out():
     )
 
 
-def test_strong_is_colours_then_a_move():
+def test_strong_changes_colours_and_then_moves():
     images = torch.from_numpy(pixels(25, 3, 12, 12))
     ids = [f"x-{i}" for i in range(25)]
     found = augmented(images, "strong", ids, (1, 2))

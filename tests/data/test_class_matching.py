@@ -138,7 +138,7 @@ class Pets(Numbered):
         self.labels = np.arange(6) % 3
 
 
-def test_the_same_classes_in_another_order():
+def test_the_same_classes_in_another_order_are_matched_by_name():
     names = ["hen", "cat", "dog"]
     assert match_classes(names, Pets(), "data").outputs == (1, 2, 0)
     turned = match_classes(names, Pets(), "model").dataset
@@ -147,7 +147,7 @@ def test_the_same_classes_in_another_order():
 
 
 @pytest.mark.parametrize("answers", ["data", "model"])
-def test_nothing_to_match(answers):
+def test_equal_class_names_change_nothing(answers):
     data = Pets()
     assert match_classes(("cat", "dog", "hen"), data, answers) == (None, data)
 

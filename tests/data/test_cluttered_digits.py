@@ -36,7 +36,7 @@ def test_the_package_carries_real_digits(mnist):
     assert hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()[:16] == "1f75c140503b3082"
 
 
-def test_split_by_digit_balanced_none_in_two(splits, mnist):
+def test_splits_are_balanced_by_digit_and_disjoint(splits, mnist):
     assert {split: len(data.ids) for split, data in splits.items()} == {"train": 3800, "validation": 200, "test": 1000}
     for data in splits.values():
         assert np.bincount(data.labels).tolist() == [len(data.ids) // 10] * 10
@@ -66,7 +66,7 @@ def test_the_split_does_not_depend_on_the_order_of_other_classes(mnist):
     }
 
 
-def test_scraps_come_from_the_own_split_only(monkeypatch, mnist):
+def test_clutter_comes_from_the_digits_of_the_same_split(monkeypatch, mnist):
     labels = mnist[1]
     marked = np.zeros((5000, 28, 28), np.uint8)
     for value, positions in zip((10, 20, 30), split_positions(labels).values(), strict=True):
@@ -158,7 +158,7 @@ def test_training_canvases_follow_from_seed_epoch_and_id(splits):
     assert _hash([data.image(0)]) not in drawn.values()
 
 
-def test_fingerprints_are_those_of_yesterday(splits):
+def test_fingerprints_equal_stored_values(splits):
     assert {split: data.fingerprint for split, data in splits.items()} == {
         "train": "797d431fc803c3e1",
         "validation": "b294a4702ed406db",
@@ -177,7 +177,7 @@ def test_batches_are_floats_in_0_1(splits):
     assert labels.tolist() == [int(splits["test"].labels[i]) for i in (5, 3)]
 
 
-def test_opened_by_name(tmp_path, splits):
+def test_the_digits_are_opened_by_their_name(tmp_path, splits):
     data = open_dataset(DataConfig(source="digits"), "test", tmp_path)
     assert (data.source, data.split, data.shape, data.fingerprint) == (
         "digits",

@@ -74,7 +74,7 @@ def test_batches_are_the_same_with_and_without_a_device(root, augment):
         _same(one, other)
 
 
-def test_data_that_cannot_live_there_is_loaded_as_ever():
+def test_data_that_cannot_live_on_the_device_is_loaded_in_batches():
     data = Numbered(11)
     for one, other in zip(batches(data, 4, 1, 0, 5, device=CPU), batches(data, 4, 1, 0, 5), strict=True):
         _same(one, other)

@@ -54,7 +54,7 @@ def test_order_differs_between_epochs_and_seeds():
     assert all(sorted(order) == list(range(50)) for order in orders)
 
 
-def test_order_is_that_of_yesterday():
+def test_order_equals_stored_values():
     data = ClutteredDigits("train")
     assert position(data, 64, 0, 0).indices[:5].tolist() == [
         2197,

@@ -42,7 +42,7 @@ BIRDS = Listed("val/hen/1.png", "val/hen/2.png", "val/hen/deep/3.png", "val/cock
         (["hen\\2.png", "val\\hen\\deep\\3.png"], [1, 2]),
     ],
 )
-def test_full_ids_and_ends_of_paths(names, positions):
+def test_examples_are_named_by_full_ids_or_ends_of_paths(names, positions):
     assert select_ids(BIRDS, names) == positions
 
 
@@ -91,7 +91,7 @@ def test_ids_that_mean_no_single_example_are_counted_and_named(names, words):
     assert len(str(caught.value)) < 300
 
 
-def test_fifty_thousand_ids_take_no_time():
+def test_fifty_thousand_ids_are_matched_quickly():
     data = Listed(*(f"val/n{i // 50:08d}/ILSVRC2012_val_{i:08d}.JPEG" for i in range(50_000)))
     order = np.random.default_rng(0).permutation(50_000)
     for short in (data.ids, [name[4:] for name in data.ids], [name.rsplit("/", 1)[1] for name in data.ids]):
@@ -130,7 +130,7 @@ def test_fifty_thousand_ids_take_no_time():
     ],
     ids=repr,
 )
-def test_lists_of_ids(tmp_path, text, names):
+def test_lists_of_ids_are_read_in_every_format(tmp_path, text, names):
     (tmp_path / "ids.txt").write_bytes(text.encode())
     assert read_ids(tmp_path / "ids.txt") == names
 
@@ -149,7 +149,7 @@ def test_lists_of_ids(tmp_path, text, names):
     ],
     ids=["empty", "comments", "header", "picture", "latin", "utf-16", "late", "quote"],
 )
-def test_files_that_are_no_lists(tmp_path, content, words):
+def test_files_that_are_no_lists_are_refused(tmp_path, content, words):
     (tmp_path / "ids.txt").write_bytes(content)
     with pytest.raises(UserError) as caught:
         read_ids(tmp_path / "ids.txt")
@@ -157,7 +157,7 @@ def test_files_that_are_no_lists(tmp_path, content, words):
     assert words in str(caught.value)
 
 
-def test_lists_that_are_not_there(tmp_path):
+def test_missing_lists_are_named(tmp_path):
     with pytest.raises(UserError, match=r"ids\.txt does not exist"):
         read_ids(tmp_path / "ids.txt")
     with pytest.raises(UserError, match="is a folder, not a text file"):
@@ -225,7 +225,7 @@ def test_unreadable_files_are_found_and_named_by_their_ids(flowers):
     assert "go on without them" in sentence
 
 
-def test_views_of_a_folder_find_the_same(flowers):
+def test_views_of_a_folder_report_the_same_unreadable_files(flowers):
     (flowers / "flowers" / "val" / "rose" / "1.png").write_bytes(b"")
     data = _open(flowers)
     some = Subset(data, "validation", [6, 5, 0])

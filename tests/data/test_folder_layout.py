@@ -288,7 +288,7 @@ def test_what_lies_beside_the_parts_is_counted_and_changes_nothing(tmp_path, par
 
 
 def test_folders_that_are_the_same_one_are_told(tmp_path):
-    """F28 to F30: a class that is a link to another, a folder linked twice in a class, and val that is train."""
+    """A class that is a link to another, a folder linked twice in a class, and val that is train."""
     part = tree(tmp_path / "set", "train", ("ant", "bee"), 3)
     picture(part / "bee" / "deep" / "9.png")
     assert listing_line(opened(tmp_path / "set", "train", num_validation=0)) == ""

@@ -434,13 +434,13 @@ def test_torchvisions_suffixes_are_among_ours():
 
 
 @pytest.mark.parametrize("suffix", [".jfif", ".JPE", ".avif", ".jp2", ".tga", ".qoi"])
-def test_more_suffixes_are_read(tmp_path, suffix):
+def test_suffixes_beyond_torchvisions_are_read(tmp_path, suffix):
     tree(tmp_path / "set")
     (tmp_path / f"set/val/ant/x{suffix}").write_bytes(b"")
     assert f"val/ant/x{suffix}" in opened(tmp_path / "set").ids
 
 
-def test_one_walk_is_quick(tmp_path):
+def test_listing_a_folder_asks_for_each_file_once(tmp_path):
     """A data set does not stat its files twice."""
     tree(tmp_path / "set", count=50)
     calls, real = Counter(), os.stat

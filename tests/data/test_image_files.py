@@ -57,7 +57,7 @@ def test_lossless_files_give_their_own_pixels(tmp_path, suffix):
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "RGB", "CMYK"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_grey_palette_alpha_and_print_colours(tmp_path, mode, channels):
+def test_grey_palette_alpha_and_cmyk_pictures_become_rgb(tmp_path, mode, channels):
     smooth = Image.fromarray(np.add.outer(np.arange(0, 170, 10), np.arange(0, 69, 3)).astype(np.uint8)).convert("RGB")
     path = _save(tmp_path / ("x.tiff" if mode == "CMYK" else "x.png"), smooth.convert(mode))
     pixels = load_image(path, 17, channels)
@@ -163,7 +163,7 @@ def _bad(folder, kind):
         ("pickle", "cannot be read as an image"),
     ],
 )
-def test_what_is_no_image_is_named(tmp_path, kind, words):
+def test_a_file_that_is_no_image_is_named(tmp_path, kind, words):
     path = _bad(tmp_path, kind)
     with pytest.raises(UserError) as caught:
         load_image(path, 9, 3)
@@ -218,7 +218,7 @@ def test_fit_keeps_the_middle_and_the_proportions():
     )
 
 
-def test_shrinking_averages():
+def test_shrinking_a_picture_averages_its_pixels():
     board = np.indices((64, 64)).sum(0) % 2 * 255
     assert (
         np.ptp(np.asarray(fit(Image.fromarray(board.astype(np.uint8)), 8)).astype(int)) < 40
@@ -262,7 +262,7 @@ def test_transparent_pixels_are_noticed_and_dropped(tmp_path):
     assert not has_transparency(tmp_path / "missing.png")
 
 
-def test_what_is_said_of_transparency():
+def test_the_note_on_transparency_names_the_pictures():
     assert transparency_note([], 9) == ""
     note = transparency_note(["a.png", "b.png"], 9)
     assert note.startswith("2 of 9 pictures have transparent pixels ('a.png', 'b.png'): transparency is dropped")
@@ -288,7 +288,7 @@ def test_a_picture_that_pillow_holds_for_a_bomb_is_too_large(tmp_path):
         (errno.ENAMETOOLONG, "cannot be read (File name too long)."),
     ],
 )
-def test_what_the_disk_says_is_told(tmp_path, monkeypatch, number, words):
+def test_errors_of_the_disk_are_told_in_its_words(tmp_path, monkeypatch, number, words):
     """18.n and more of the kind."""
 
     def fails(path):

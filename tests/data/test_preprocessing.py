@@ -162,7 +162,7 @@ def _largest(picture):
     return largest | {"fd and OpenCV": int(np.abs(others["fd"] - others["OpenCV"]).max())}
 
 
-def test_libraries_on_a_drawn_picture():
+def test_pixels_of_a_drawn_picture_differ_from_other_libraries_as_documented():
     """Largest difference of any pixel, of 255: Pillow 0, torchvision on tensors 1, OpenCV without averaging 30; fd is
     OpenCV's to 1."""
     largest = _largest(_picture(1000, 800))
@@ -172,7 +172,7 @@ def test_libraries_on_a_drawn_picture():
     assert 20 <= largest["OpenCV"] <= 45, largest
 
 
-def test_libraries_on_photographs(data_folder):
+def test_pixels_of_photographs_differ_from_other_libraries_as_documented(data_folder):
     """Largest difference on five photographs of ImageNet, of 255: Pillow 0, torchvision on tensors 7, OpenCV 56.
 
     OpenCV's bicubic has another kernel and does not average where it shrinks: FD's pixels (E1) are not Pillow's. Ours of
@@ -251,7 +251,7 @@ def test_bad_preprocessings_are_named(text, words):
     assert "\n" not in str(caught.value)
 
 
-def test_a_name_is_as_good_as_its_numbers():
+def test_a_preprocessing_by_name_equals_the_same_one_by_numbers():
     by_name = override(DataConfig(), ["preprocessing=BicubicRes256Crop224"])
     assert by_name.preprocessing == get_preprocessing("BicubicRes256Crop224")
     assert from_json(DataConfig, by_name.model_dump_json(), "data") == by_name
@@ -260,7 +260,7 @@ def test_a_name_is_as_good_as_its_numbers():
         get_preprocessing("fb")
 
 
-def test_identity_of_configs_without_preprocessing_is_that_of_before_it_had_a_name():
+def test_a_config_without_preprocessing_keeps_its_earlier_identity():
     before = {"source", "image_size", "channels", "augment", "num_validation"}
     assert set(DataConfig().identity()) == set(DataConfig(preprocessing=DEFAULT).identity()) == before
     changed = DataConfig(preprocessing=PREPROCESSINGS["fd"]).identity()
@@ -388,7 +388,7 @@ def test_a_cameras_note_to_turn_the_picture_is_not_followed(tmp_path):
 
 
 @pytest.mark.parametrize("name", PREPROCESSINGS)
-def test_a_picture_of_one_pixel(tmp_path, name):
+def test_a_picture_of_one_pixel_is_resized(tmp_path, name):
     Image.new("RGB", (1, 1), (9, 80, 200)).save(tmp_path / "x.png")
     how = PREPROCESSINGS[name]
     size = how.image_size or 32

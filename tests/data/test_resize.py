@@ -78,7 +78,7 @@ def test_weights_sum_to_one_and_are_those_of_the_definition():
     assert np.abs(weight[0].numpy() / 2048 - expected).max() < 1 / 2048
 
 
-def test_a_size_that_stays_is_copied():
+def test_an_image_of_the_wanted_size_is_copied():
     image = pixels(1, 13, 11, 3)[0]
     assert np.array_equal(_resized(image, 13, 11), image)
 

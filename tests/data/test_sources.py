@@ -40,7 +40,7 @@ def _sentence(root, source, split="test", **settings):
 # --- npz -----------------------------------------------------------------------------------------------------------------
 
 
-def test_npz_file(tmp_path):
+def test_an_npz_file_is_a_test_set(tmp_path):
     _npz(tmp_path / "x.npz", classes=np.array(["a", "b", "c"]), ids=np.array([f"id-{i}" for i in range(11)]))
     data = _open(tmp_path, "npz:x.npz")
     assert data.shape == (3, 6, 7)
@@ -56,7 +56,7 @@ def test_npz_file(tmp_path):
     assert _open(tmp_path, "npz:y.npz").fingerprint != data.fingerprint
 
 
-def test_npz_folder(tmp_path):
+def test_an_npz_folder_has_training_and_test_images(tmp_path):
     _npz(tmp_path / "set" / "train.npz")
     _npz(tmp_path / "set" / "test.npz", images=COLOUR[:5], labels=LABELS[:5])
     parts = {split: _open(tmp_path, "npz:set", split, num_validation=4) for split in ("train", "validation", "test")}
@@ -79,7 +79,7 @@ def test_npz_folder(tmp_path):
     ],
     ids=["HWC", "CHW", "grey", "HW1", "1HW", "five"],
 )
-def test_npz_layouts(tmp_path, images, shape):
+def test_npz_images_of_every_layout_are_read(tmp_path, images, shape):
     _npz(tmp_path / "x.npz", images=images)
     data = _open(tmp_path, "npz:x.npz")
     assert data.shape == shape
@@ -89,7 +89,7 @@ def test_npz_layouts(tmp_path, images, shape):
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_npz_resized(tmp_path, channels):
+def test_npz_images_are_resized_as_configured(tmp_path, channels):
     flat = np.broadcast_to(np.arange(11, dtype=np.uint8)[:, None, None, None] * 20, (11, 6, 8, channels))
     _npz(tmp_path / "x.npz", images=flat)
     data = _open(tmp_path, "npz:x.npz", image_size=4)
@@ -211,7 +211,7 @@ def flowers(tmp_path):
     return tmp_path
 
 
-def test_folder(flowers):
+def test_a_folder_of_classes_is_read(flowers):
     parts = {
         split: _open(flowers, "folder:flowers", split, image_size=5, num_validation=3)
         for split in ("train", "validation", "test")
@@ -227,7 +227,7 @@ def test_folder(flowers):
     assert set(parts["train"].ids).isdisjoint(parts["validation"].ids)
 
 
-def test_folder_in_depth_kinds_and_suffixes(flowers):
+def test_a_folder_is_read_at_any_depth_with_every_suffix(flowers):
     inside = flowers / "flowers" / "val" / "daisy"
     _picture(inside / "deep" / "er" / "x.JPG")
     _picture(inside / "grey.png", mode="L")
@@ -269,7 +269,7 @@ def test_a_damaged_image_is_named_when_it_is_read(flowers):
         data.image(data.ids.index("val/rose/0.png"))
 
 
-def test_folders_that_are_not_there(flowers):
+def test_missing_folders_are_named(flowers):
     assert "data folder" in _sentence(flowers, "folder:flower", image_size=5)
     assert "does not exist" in _sentence(flowers, "folder:flower", image_size=5)
     assert "set data.image_size" in _sentence(flowers, "folder:flowers")
@@ -383,7 +383,7 @@ def stand_in(monkeypatch):
     return Fresh
 
 
-def test_torchvision(tmp_path, stand_in):
+def test_torchvision_data_are_read(tmp_path, stand_in):
     parts = {
         split: _open(tmp_path, "torchvision:CIFAR10", split, num_validation=4)
         for split in ("train", "validation", "test")
@@ -527,7 +527,7 @@ def test_the_home_folder_is_understood(flowers, monkeypatch):
 # --- the development images --------------------------------------------------------------------------------------------------
 
 
-def test_official_cifar10_files(data_folder):
+def test_official_cifar10_files_are_read(data_folder):
     parts = {
         split: open_dataset(DataConfig(source="torchvision:CIFAR10"), split, data_folder)
         for split in ("train", "validation", "test")
@@ -546,7 +546,7 @@ def test_official_cifar10_files(data_folder):
     assert 0.2 < images.mean() < 0.7
 
 
-def test_imagenette_at_96_px(data_folder):
+def test_imagenette_is_read_at_96_pixels(data_folder):
     data = open_dataset(DataConfig(source="folder:imagenette2-96", image_size=96), "test", data_folder)
     assert len(data.ids) == 3925
     assert len(data.classes) == 10

@@ -29,7 +29,7 @@ def _read(tmp_path, text):
     return read_targets(path, PETS)
 
 
-def test_there_and_back(tmp_path):
+def test_written_targets_are_read_back(tmp_path):
     targets = (PETS.labels + 1 + np.arange(8) // 4) % 4
     write_targets(tmp_path / "t.csv", PETS.ids, PETS.labels, targets, PETS.classes)
     assert read_targets(tmp_path / "t.csv", PETS) == dict(zip(PETS.ids, targets.tolist(), strict=True))
@@ -53,7 +53,7 @@ def test_there_and_back(tmp_path):
         ("example_id,target\nelsewhere.png,77\n0.png,1\n", {"val/cat/0.png": 1}),  # other data's rows do not matter
     ],
 )
-def test_spellings(tmp_path, text, found):
+def test_every_spelling_of_a_target_is_understood(tmp_path, text, found):
     assert _read(tmp_path, text).items() >= found.items()
 
 
@@ -98,7 +98,7 @@ def test_an_id_that_fits_several_examples_is_refused(tmp_path):
         read_targets(tmp_path / "t.csv", data)
 
 
-def test_files_that_are_no_tables(tmp_path):
+def test_files_that_are_no_tables_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"targets\.csv does not exist"):
         read_targets(tmp_path / "targets.csv", PETS)
     (tmp_path / "targets.csv").write_bytes(b"PK\x03\x04\0\0")

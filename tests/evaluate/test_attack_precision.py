@@ -120,14 +120,14 @@ def check_answers(model, search: Manner, images) -> None:
         assert (trace.attention - eager.attention).abs().max() < 1e-3
 
 
-def test_x40_answers_in_the_other_memory_order(learned) -> None:
+def test_x40_answers_in_channels_last_agree(learned) -> None:
     check_answers(learned, CHANNELS_LAST, batch(250)[0])
     check_answers(random_s3ta(), CHANNELS_LAST, torch.rand(50, 1, 12, 12, generator=torch.Generator().manual_seed(1)))
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::Warning")
-def test_x40_answers_and_gradients_of_a_compiled_copy(learned, tmp_path: Path) -> None:
+def test_x40_answers_and_gradients_of_a_compiled_copy_agree(learned, tmp_path: Path) -> None:
     images, labels = batch(250)
     check_answers(learned, COMPILED, images)
     searcher = searched(learned, COMPILED).eval()

@@ -34,7 +34,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
     return autoattack(tmp_path_factory.mktemp("whole"))
 
 
-def test_its_parts_are_a_cascade_of_records(whole: Ledger) -> None:
+def test_the_parts_of_autoattack_are_a_cascade_of_records(whole: Ledger) -> None:
     """Each part meets what the ones before it left correct, and its images classified again are its verdicts."""
     model, data = random_resnet(), answered_as_by(random_resnet(), COUNT)
     found = {(r["attack"], r["example_id"]): r for r in rows(whole)}
@@ -69,7 +69,7 @@ def test_autoattack_killed_goes_on_to_the_same_bytes(
     assert chunk_bytes(autoattack(tmp_path).folder) == chunk_bytes(whole.folder)
 
 
-def test_the_exhaustive_cascade_attacks_everybody(tmp_path: Path) -> None:
+def test_the_exhaustive_cascade_attacks_every_example(tmp_path: Path) -> None:
     """No equality with the early one is promised: AutoAttack's noise belongs to the whole batch."""
     ledger = autoattack(tmp_path, exhaustive=True)
     assert {r["status"] for r in rows(ledger)} == {RUN}
@@ -78,9 +78,7 @@ def test_the_exhaustive_cascade_attacks_everybody(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("norm", "radius"), [("linf", 8 / 255), ("l2", 0.3)])
-def test_images_that_survive_8_bits_are_whole_255ths_and_the_verdict_is_theirs(
-    norm: str, radius: float, tmp_path: Path
-) -> None:
+def test_eight_bit_images_are_whole_255ths_and_are_what_is_judged(norm: str, radius: float, tmp_path: Path) -> None:
     model = random_resnet()
     data = answered_as_by(model, COUNT)
     config = PGDConfig(

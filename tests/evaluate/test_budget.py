@@ -49,7 +49,7 @@ def spent(ledger: Ledger) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("budget", [1, 7, 8, 21, 27, 1000])
-def test_nobody_spends_more_and_what_fits_is_run(tmp_path: Path, budget: int) -> None:
+def test_no_example_exceeds_its_budget_and_attacks_that_fit_are_run(tmp_path: Path, budget: int) -> None:
     """Exhaustive, so that all examples do the same: whole restarts as they come, as long as they fit."""
     ledger = run(tmp_path, budget, exhaustive=True)
     costs = [("three", 0, 7), ("three", 1, 7), ("three", 2, 7), ("three", 3, 7), ("ten", 0, 21), ("two", 0, 5)]
@@ -112,7 +112,7 @@ def test_autoattacks_worst_case_is_what_must_fit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("after", [2, 8, 14])
-def test_killed_under_a_budget_it_goes_on_to_the_same_bytes(
+def test_an_evaluation_killed_under_a_budget_resumes_to_the_same_bytes(
     tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = chunk_bytes(run(tmp_path / "whole", 36).folder)

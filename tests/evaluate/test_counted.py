@@ -49,7 +49,7 @@ SPENT = {
 
 @pytest.mark.parametrize("case", SPENT)
 def test_recorded_and_stated_passes_are_those_of_the_model(case: str, tmp_path: Path) -> None:
-    """W3: the verdict at each read-out is a pass, in the records, in the estimate, and so under a budget."""
+    """The verdict at each read-out is a pass, in the records, in the estimate, and so under a budget."""
     model, data = Templates(), blobs(6)
     counted = Counted(model)
     settings = SETTINGS._replace(exhaustive=True, micro_batch=3)
@@ -98,7 +98,7 @@ class Noisy(Templates):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 9])
 def test_the_number_in_flight_changes_no_record_of_a_random_model(batch_size: int, tmp_path: Path) -> None:
-    """F2: the verdict's noise belongs to the micro-batch, not to those of it that are in flight."""
+    """The verdict's noise belongs to the micro-batch, not to those of it that are in flight."""
     plan = suite(pgd("a", 3, (1,)), pgd("b", 2, num_restarts=2))
     settings = SETTINGS._replace(micro_batch=5)
     evaluate(Noisy(), blobs(13), plan, tmp_path / "whole", range(13), settings, ignore)
@@ -126,7 +126,7 @@ def _cascade(folder: Path, seed: int, turned: slice = slice(0)) -> tuple[Ledger,
 
 
 def test_a_cascade_that_lacks_a_chunk_says_nothing_false(tmp_path: Path) -> None:
-    """W4: whichever chunk is lost, each example that is counted is counted as in the whole ledger, and at its own place."""
+    """Whichever chunk is lost, each example that is counted is counted as in the whole ledger, and at its own place."""
     whole, _ = _cascade(tmp_path / "whole", seed=4)
     truth = {
         (found.attack, example): bool(correct)
@@ -167,7 +167,7 @@ def test_a_cascade_that_lacks_a_whole_attack_ends_before_it(lost: list[str], tmp
 def test_resume_does_again_what_was_laid_out_for_other_examples(
     seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """L3: a lost chunk of an early stage comes out otherwise (another machine may do that): later chunks of its block then
+    """A lost chunk of an early stage comes out otherwise (another machine may do that): later chunks of its block then
     hold others than the plan asks for, and are done again; other blocks stay as they were, byte for byte."""
     ledger, _ = _cascade(tmp_path / "resumed", seed)
     before = chunk_bytes(ledger.folder)

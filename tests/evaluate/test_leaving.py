@@ -164,7 +164,7 @@ def one_example(objective: str, predictions: dict[tuple[int, int], int], label: 
     return [status["a", restart, 3, "p-000"] for restart in range(3)]
 
 
-def test_wrong_on_the_way_but_right_at_the_end_stays() -> None:
+def test_an_example_that_is_right_at_any_read_out_is_not_settled() -> None:
     right = dict.fromkeys([(r, s) for r in range(3) for s in (1, 3)], 0)
     assert one_example("untargeted", right | {(0, 1): 1}) == [RUN, RUN, RUN]
     assert one_example("untargeted", right | {(0, 3): 1}) == [RUN, RUN, RUN], "right on the way, wrong at the end"
@@ -174,7 +174,7 @@ def test_wrong_on_the_way_but_right_at_the_end_stays() -> None:
     assert one_example("untargeted", right | {(0, 1): 1, (0, 3): 2}) == [RUN, SETTLED, SETTLED]
 
 
-def test_wrong_but_not_hit_stays() -> None:
+def test_an_example_that_is_wrong_but_not_hit_is_not_settled() -> None:
     (target,) = targets_of([0])
     other = next(c for c in range(1, CLASSES) if c != target)
     missed = dict.fromkeys([(r, s) for r in range(3) for s in (1, 3)], other)
@@ -183,7 +183,7 @@ def test_wrong_but_not_hit_stays() -> None:
     assert one_example("targeted", missed | {(0, 1): target, (0, 3): target}) == [RUN, SETTLED, SETTLED]
 
 
-def test_the_next_attack_begins_with_everybody() -> None:
+def test_the_next_attack_begins_with_every_example() -> None:
     plan = suite(attack("a", "untargeted", 2), attack("b", "untargeted", 2))
     answers = np.ones((2, 2, 1, 5), int)
     batches: list = []
@@ -195,7 +195,7 @@ def test_the_next_attack_begins_with_everybody() -> None:
     assert sum(s == SETTLED for s in statuses(ledger).values()) == 10
 
 
-def test_records_not_run_say_so_and_hold_nothing() -> None:
+def test_records_of_skipped_attacks_say_so_and_hold_nothing() -> None:
     plan = suite(attack("a", "targeted", 2, (1,)))
     labels = [0, 1, 2, 3, 0]
     answers = np.broadcast_to(np.array(targets_of(labels)), (1, 2, 2, 5))
@@ -308,7 +308,7 @@ def test_what_an_example_costs_is_what_went_through_the_model(
 
 
 @pytest.mark.parametrize("kind", REAL)
-def test_killed_at_any_point_it_goes_on_to_the_same_bytes(
+def test_an_evaluation_killed_at_any_point_resumes_to_the_same_bytes(
     kind: str, undisturbed: dict[str, Ledger], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = chunk_bytes(undisturbed[kind].folder)
@@ -335,7 +335,7 @@ def test_a_damaged_chunk_in_the_middle_is_made_again_with_the_same_examples(
     assert chunk_bytes(folder) == chunk_bytes(before)
 
 
-def test_leaving_early_and_not_are_two_measurements(tmp_path: Path) -> None:
+def test_exhaustive_runs_and_others_are_two_measurements(tmp_path: Path) -> None:
     from s3ta.errors import UserError
 
     real(tmp_path, "restarts")

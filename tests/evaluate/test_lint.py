@@ -247,7 +247,7 @@ def options_of(finding: Finding) -> dict:
     return given
 
 
-def test_the_other_names_are_told_one_by_one(digit_case: Case) -> None:
+def test_differing_class_names_are_counted_as_evidence(digit_case: Case) -> None:
     found = by_kind(digit_case.looked_at(named(digit_case.net)))["label order"]
     assert found.evidence == {"first": 0, "model": "1", "data": "0", "differing": 10, "moved": 10}
 
@@ -256,12 +256,12 @@ def test_the_other_names_are_told_one_by_one(digit_case: Case) -> None:
     ("classes", "severity"),
     [(("Zero_", *NAMES[1:]), "note"), (("1", *NAMES[1:]), "note"), (NAMES, "passed")],
 )
-def test_names_that_only_look_otherwise_are_no_alarm(classes: tuple, severity: str, digit_case: Case) -> None:
+def test_names_that_differ_in_spelling_alone_raise_no_alarm(classes: tuple, severity: str, digit_case: Case) -> None:
     model = Classifier(digit_case.net, name="m", num_classes=10, image_size=60, in_channels=1, classes=classes)
     assert by_kind(digit_case.looked_at(model))["label order"].severity == severity
 
 
-def test_an_order_needs_examples_of_every_class(digit_case: Case) -> None:
+def test_label_order_is_unchecked_without_examples_of_every_class(digit_case: Case) -> None:
     few = Case(digit_case.net, digit_case.images[::3], digit_case.labels[::3])
     model = Around(digit_case.net, after=lambda z: z[:, ORDER])
     assert by_kind(few.looked_at(model))["label order"].severity == "unchecked"
@@ -420,7 +420,7 @@ def test_model_and_random_state_are_as_they_were(digit_case: Case) -> None:
     assert torch.equal(labels, digit_case.labels)
 
 
-def test_it_asks_a_few_dozen_times_at_most(digit_case: Case) -> None:
+def test_the_lint_asks_the_model_a_few_dozen_times_at_most(digit_case: Case) -> None:
     asked = 0
 
     def counting(images: Tensor) -> Tensor:
@@ -517,7 +517,7 @@ def test_logits_beside_a_large_common_offset_are_no_alarm(offset: float, centred
 
 @pytest.mark.parametrize("total", [1, 20, 100, 255])
 @pytest.mark.parametrize("temperature", [0.3, 1, 5])
-def test_shares_of_any_sum_are_told_from_logits(total: float, temperature: float, digit_case: Case) -> None:
+def test_shares_of_any_sum_are_distinguished_from_logits(total: float, temperature: float, digit_case: Case) -> None:
     model = Around(digit_case.net, after=lambda z: total * (z / temperature).softmax(1))
     assert by_kind(digit_case.looked_at(model))["probabilities"].severity == "warning"
 
@@ -538,7 +538,7 @@ class Keeps(nn.Module):
 
 @pytest.mark.parametrize("what", [lambda x: torch.ones(()), lambda x: x.mean().detach()], ids=["calls", "mean"])
 @pytest.mark.parametrize(("used", "severity"), [(False, "note"), (True, "warning")])
-def test_a_statistic_that_no_answer_hangs_on_is_a_note(what, used: bool, severity: str, digit_case: Case) -> None:
+def test_a_statistic_that_changes_no_answer_is_a_note(what, used: bool, severity: str, digit_case: Case) -> None:
     found = by_kind(digit_case.looked_at(Keeps(digit_case.net, what, used=used)))
     assert found["own state"].severity == severity
     assert found["own state"].evidence["names"] == ["kept"]

@@ -74,7 +74,7 @@ def test_a_model_that_overflows_at_a_large_radius_leaves_that_question_open_and_
         (80, {"larger radius"}),
     ],
 )
-def test_a_probe_that_raises_costs_its_own_answer(call, left_open):
+def test_an_experiment_that_raises_costs_only_its_own_answer(call, left_open):
     """Local linearity looks at what all of them found, but for the large radius."""
     told = asked(RaisesAt(call))
     assert list(told) == KINDS
@@ -98,6 +98,6 @@ def test_a_model_that_raises_at_once_gives_one_open_answer():
     assert asked(RaisesAt(0)) == {"probes": "unchecked"}
 
 
-def test_ctrl_c_is_no_answer():
+def test_ctrl_c_stops_the_experiments():
     with pytest.raises(KeyboardInterrupt):
         asked(RaisesAt(50, KeyboardInterrupt))

@@ -127,7 +127,7 @@ def test_counts_are_those_of_the_closed_form():
 
 
 @pytest.mark.parametrize(("fragile", "severity"), [(0, "passed"), (4, "note"), (7, "warning")])
-def test_how_many_adversarial_images_survive_eight_bits(fragile, severity):
+def test_adversarial_images_that_survive_eight_bits_are_counted(fragile, severity):
     """The threshold lies at 100.3: 100.4 is beyond it and is saved as 100, which is not."""
     model = Towards(torch.ones(1, 1, 1), offset=0.5 - 100.3 / 255, scale=1e4)
     images = torch.full((10, 1, 1, 1), 100 / 255)
@@ -189,7 +189,7 @@ class Counting(Templates):
         self.backwards += len(gradient)
 
 
-def test_it_costs_what_was_announced():
+def test_the_experiments_cost_what_was_announced():
     model, told = Counting(), list[int]()
     asked(model, report=lambda completed, note="": told.append(completed))
     assert model.forwards + model.backwards == num_evaluations(COUNT)
@@ -225,7 +225,7 @@ def test_misfitting_ids_and_images_are_refused():
     ("losses", "severity"),
     [((0.0, 5.0, 9.6, 10.0), "note"), ((0.0, 9.0, 9.8, 10.0), "passed"), ((1.0, 1.0, 0.5, 0.5), "warning")],
 )
-def test_a_loss_that_rises_to_the_end_is_told(losses, severity):
+def test_a_loss_that_still_rises_at_the_end_is_reported(losses, severity):
     """4 % of the rise in the last tenth of the steps; 2 %; no rise at all."""
     nothing = torch.zeros(5)
     tried = [Tried(nothing, nothing, torch.full((5,), loss), nothing.bool(), nothing) for loss in losses]

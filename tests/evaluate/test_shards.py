@@ -181,7 +181,7 @@ def test_confidence_is_the_softmax_of_the_prediction(tmp_path):
     np.testing.assert_allclose(clean, expected.numpy(), rtol=1e-5)
 
 
-def test_two_processes_on_one_shard(tmp_path):
+def test_a_second_process_on_one_shard_is_refused(tmp_path):
     with part_use(tmp_path, "1-of-2"):
         with part_use(tmp_path, "2-of-2"):  # the other one is free
             pass

@@ -41,7 +41,7 @@ def steps(suite: Suite) -> dict[str, float]:
     ],
 )
 def test_a_single_attack_of_the_paper_takes_the_papers_steps(attack: str, number: int, name: str, step: float) -> None:
-    """W5: E5's max(1, 16 / steps), so `targeted-10` is one attack, however it is asked for."""
+    """E5's max(1, 16 / steps), so `targeted-10` is one attack, however it is asked for."""
     suite = chosen(attack, changes=(f"attack.num_attack_steps={number}",), radius=16 / 255)
     assert steps(suite) == {name: step}
     if name == "targeted-10":
@@ -62,8 +62,8 @@ def test_steps_of_other_attacks_stay_where_their_number_changes() -> None:
 
 @pytest.mark.parametrize("name", [*SUITES_AT, *(name for name in ATTACKS if name != "more-glimpses-100")])
 @pytest.mark.parametrize("radius", ["4/255", "0.1"])
-def test_a_changed_radius_is_the_radius(name: str, radius: str) -> None:
-    """W5: `attack.radius=R` and `--radius R` ask for one thing: step sizes, parts of a budget and description follow."""
+def test_attacks_use_the_radius_that_was_set(name: str, radius: str) -> None:
+    """`attack.radius=R` and `--radius R` ask for one thing: step sizes, parts of a budget and description follow."""
     value = {"4/255": 4 / 255, "0.1": 0.1}[radius]
     changed, stated = chosen(name, changes=(f"attack.radius={radius}",)), chosen(name, radius=value)
     assert [(a.name, a.attack) for a in changed.attacks] == [(a.name, a.attack) for a in stated.attacks]
@@ -139,7 +139,7 @@ def test_a_euclidean_radius_is_one_number_for_both_ways_to_state_it(name: str, r
 
 @pytest.mark.parametrize("name", ["targeted-100", "spsa-100", "table2", "table4", "pgd-100", "adam-250"])
 @pytest.mark.parametrize("radius", [(), ("attack.radius=4/255",)])
-def test_no_steps_are_refused_in_a_sentence(name: str, radius: tuple[str, ...]) -> None:
+def test_attacks_of_no_steps_are_refused_in_a_sentence(name: str, radius: tuple[str, ...]) -> None:
     with pytest.raises(UserError, match=r"at least one step|must lie between 1 and num_attack_steps 0"):
         chosen(name, changes=("attack.num_attack_steps=0", *radius))
 
@@ -178,7 +178,7 @@ def test_steps_of_square_alone_are_its_queries() -> None:
         ("margin-100", "attack.keep=best", "margin-100"),
     ],
 )
-def test_a_name_says_what_is_run(attack: str, change: str, name: str) -> None:
+def test_the_name_of_a_changed_attack_says_what_is_run(attack: str, change: str, name: str) -> None:
     suite = chosen(attack, changes=(change,), radius=0.1)
     assert [a.name for a in suite.attacks] == [name]
     assert suite.gallery_attack == name
@@ -197,7 +197,7 @@ def test_attacks_that_a_change_makes_one_run_once() -> None:
 
 
 @pytest.mark.parametrize("name", ["table1", "quick", "local", "targeted-100"])
-def test_a_trial_takes_changes_too(name: str) -> None:
+def test_a_trial_suite_takes_overrides_too(name: str) -> None:
     suite = chosen(name, changes=("attack.radius=4/255",), tiny=True)
     assert "-tiny+radius=4_255" in suite.name
     assert min(a.attack.radius for a in suite.attacks) == 4 / 255

@@ -242,7 +242,7 @@ def test_table_2_warns_in_words() -> None:
     assert re.search("not like for like.*trained at the radius they are tested at", get_suite("table2").description)
 
 
-def test_a_suite_without_attacks() -> None:
+def test_a_suite_without_attacks_takes_no_settings_of_attacks() -> None:
     suite = get_suite("figure7")
     assert [stage.name for stage in stages(suite)] == ["clean"]
     assert total(suite, 3) == (0, 3)
@@ -268,7 +268,7 @@ def test_every_stated_suite_shrinks(name: str) -> None:
     assert not is_trial(name)
 
 
-def test_a_trial_stays_one_when_its_settings_change() -> None:
+def test_a_changed_trial_suite_is_still_named_a_trial() -> None:
     suite, changes = get_suite("quick"), ["attack.num_restarts=2", "attack.radius=4/255"]
     assert is_trial(changed_suite(tiny_suite(suite), changes).name)
     assert not is_trial(changed_suite(suite, changes).name)

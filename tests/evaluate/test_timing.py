@@ -29,7 +29,7 @@ def clock(monkeypatch):
         ([1.0, 0.9, 0.1], 0.9, 2),
     ],
 )
-def test_a_slow_pass_is_timed_once_and_a_quick_one_thrice(clock, takes, seconds, calls):
+def test_a_slow_pass_is_timed_once_and_a_quick_pass_three_times(clock, takes, seconds, calls):
     left = list(takes)
 
     def work() -> None:
@@ -90,7 +90,7 @@ def test_a_chunk_takes_what_short_runs_of_the_attack_itself_took(monkeypatch, cl
     assert attack_timing.chunk_seconds(model, some_digits(3), [0, 1, 2], stages(suite), SETTINGS, slow) == {}
 
 
-def test_an_attack_that_raises_is_told_by_the_run_not_by_its_estimate(monkeypatch):
+def test_an_attack_that_raises_fails_in_the_run_not_in_its_estimate(monkeypatch):
     def run_piece(*given):
         raise RuntimeError("out of memory")
 

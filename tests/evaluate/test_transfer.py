@@ -56,7 +56,7 @@ def score_on(model: torch.nn.Module, source: Ledger, folder: Path, settings=WHOL
     return evaluate(model, data(), suite, folder, range(COUNT), settings, ignore, images)
 
 
-def test_its_own_images_reproduce_a_models_own_verdicts(source: Ledger, tmp_path: Path) -> None:
+def test_a_models_own_images_reproduce_its_verdicts(source: Ledger, tmp_path: Path) -> None:
     """Bit for bit, at the last read-out; with a micro-batch of the same size. Nothing but the verdict is spent."""
     again = score_on(random_resnet(), source, tmp_path)
     last = {"u": 2, "t": 2, "l2": 2}
@@ -122,7 +122,7 @@ def test_images_asked_for_later_or_lost_are_made_and_no_record_changes(source: L
     assert kept == {path.name: path.read_bytes() for path in tmp_path.glob("images-*")}
 
 
-def test_other_data_are_refused(source: Ledger) -> None:
+def test_a_transfer_to_other_data_is_refused(source: Ledger) -> None:
     images = KeptImages(source.folder)
     _refuse_other_data(images, data(), list(range(COUNT)))
     with pytest.raises(UserError, match="made of other examples"):
@@ -153,13 +153,13 @@ def test_sources_without_all_images_are_refused(
         KeptImages(tmp_path / "nowhere")
 
 
-def test_what_was_transferred_is_not_transferred_again(source: Ledger, tmp_path: Path) -> None:
+def test_transferred_images_are_not_transferred_again(source: Ledger, tmp_path: Path) -> None:
     once = score_on(random_resnet(seed=7), source, tmp_path, SETTINGS._replace(keep_images=True))
     with pytest.raises(UserError, match="themselves transferred"):
         transfer_suite(once.manifest)
 
 
-def test_one_missing_image_is_named(source: Ledger) -> None:
+def test_a_missing_image_is_named(source: Ledger) -> None:
     images = KeptImages(source.folder)
     assert images.load("t", 0, ["p-004", "p-001"]).shape == (2, 1, 12, 12)
     alone = [images.load("u", 1, [name])[0] for name in ("p-006", "p-000", "p-003")]

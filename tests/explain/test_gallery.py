@@ -51,14 +51,14 @@ def test_the_gallery_holds_the_recorded_images(evaluated: Path) -> None:
     assert arrays["attention_clean"].shape == (2, 3, 4, 15, 15)
 
 
-def test_a_model_without_attention_has_none(tmp_path: Path) -> None:
+def test_the_gallery_of_a_model_without_attention_holds_none(tmp_path: Path) -> None:
     model = small_model("resnetv2_mini_dense")
     evaluate(model, some_digits(), small_suite(), tmp_path, [1, 2, 3], SETTINGS, ignore)
     found = drawn(tmp_path, "resnetv2_mini_dense")
     assert {name for name in found if "attention" in name or "glimpse" in name} == set()
 
 
-def test_padding_is_left_out() -> None:
+def test_padding_is_left_out_of_the_gallery() -> None:
     images = torch.rand(3, 1, 60, 60, generator=torch.Generator().manual_seed(1))
     for name in ("s3ta_2_resnetv2_mini", "resnetv2_mini_dense"):
         padded, plain = look(small_model(name), images, 7), look(small_model(name), images)
@@ -75,7 +75,7 @@ def test_damaged_or_foreign_images_are_refused(evaluated: Path) -> None:
         drawn(evaluated)
 
 
-def test_an_attack_without_targets_shows_none(tmp_path: Path) -> None:
+def test_the_gallery_of_an_attack_without_targets_holds_none(tmp_path: Path) -> None:
     suite = small_suite().model_copy(update={"gallery_attack": "untargeted-3"})
     evaluate(small_model(), some_digits(), suite, tmp_path, [1, 2, 3], SETTINGS, ignore)
     assert drawn(tmp_path)["targets"].tolist() == [-1, -1, -1]

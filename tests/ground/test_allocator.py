@@ -35,7 +35,7 @@ def test_the_largest_threshold_that_is_taken_is_set(largest, told):
 
 
 @pytest.mark.parametrize("mallopt", [Mallopt(0), Mallopt(1 << 40, others=0)])
-def test_a_refusal_is_told(mallopt):
+def test_a_refusal_of_glibc_is_told(mallopt):
     assert allocator._kept({}, mallopt) == Allocator(False, "glibc refused to keep memory")
 
 
@@ -46,7 +46,7 @@ def test_without_glibc_nothing_is_done():
 @pytest.mark.parametrize(
     "environment", [{"MALLOC_TRIM_THRESHOLD_": "1"}, {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=4096"}]
 )
-def test_what_the_environment_says_stands(environment):
+def test_settings_of_the_environment_stay_as_they_are(environment):
     mallopt = Mallopt(1 << 40)
     kept = allocator._kept(environment, mallopt)
     assert not kept.is_kept

@@ -101,7 +101,7 @@ class Outer(Config):
 
 
 @given(recipes)
-def test_json_round_trip(recipe):
+def test_a_config_survives_json(recipe):
     again = from_json(TrainConfig, to_json(recipe), "here")
     assert again == recipe
     assert to_json(again) == to_json(recipe)
@@ -147,7 +147,7 @@ def test_at_most_three_problems_are_told():
     assert str(caught.value).count("Extra inputs") == 3
 
 
-def test_frozen():
+def test_configs_are_frozen():
     config = Outer()
     with pytest.raises(ValidationError, match="frozen"):
         config.count = 4
@@ -263,7 +263,7 @@ def test_hash_and_differences_see_every_field(path, annotation, value):
     assert told
 
 
-def test_hash_is_that_of_yesterday():
+def test_hash_equals_a_stored_value():
     assert config_hash(Outer()) == "6110528d61ec"  # pinned: a change orphans every checkpoint
     assert config_hash(Inner()) != config_hash(Outer())
 
@@ -328,7 +328,7 @@ def test_what_is_no_radius_is_refused(text, words):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, 1.1, True])
-def test_the_class_itself_refuses_too(value):
+def test_the_class_refuses_values_that_are_no_radius(value):
     with pytest.raises(ValidationError):
         Inner(radius=value)
 
@@ -375,7 +375,7 @@ def test_overrides_apply_in_order_and_leave_the_original():
     assert override(changed, ["maybe=null", 'inner={"radius": "4/255"}']).inner == Inner(radius=4 / 255)
 
 
-def test_the_whole_is_checked_after_all_assignments():
+def test_a_config_is_checked_after_all_assignments():
     recipe = get_recipe("digits/s3ta_4")
     changed = override(recipe, ["attack.num_attack_steps=7", "attack.objective=targeted"])
     assert (changed.attack.num_attack_steps, changed.attack.objective) == (7, "targeted")
@@ -487,7 +487,7 @@ def test_described_settings_can_be_typed_back(name):
 # --- another kind of a part ---------------------------------------------------------------------------------------------
 
 
-def test_another_kind_keeps_what_both_have_and_brings_its_own():
+def test_a_changed_kind_keeps_shared_settings_and_takes_its_own_defaults():
     from s3ta.attacks import SPSA, AdamConfig, Exact, PGDConfig
     from s3ta.evaluate import NamedAttack
 

@@ -90,7 +90,7 @@ def test_what_an_encoding_lacks_is_written_in_what_it_has(encoding, text, shown)
 @given(
     st.text(st.characters(exclude_categories=())), st.sampled_from(["ascii", "cp437", "shift_jis", "utf-8", "koi8-r"])
 )
-def test_no_text_is_beyond_any_encoding(text, encoding):
+def test_any_text_can_be_written_in_any_encoding(text, encoding):
     assert text.encode(encoding, "s3ta-plain").decode(encoding) is not None
 
 
@@ -162,7 +162,7 @@ def test_names_are_never_markup(text, capsys):
 
 
 @pytest.mark.parametrize("text", [":fish: [bold]a[/bold]", "[/]"])
-def test_nor_on_a_bar(text, monkeypatch):
+def test_names_on_a_progress_bar_are_never_markup(text, monkeypatch):
     screen = plain_console()
     screen.file, screen._force_terminal, screen.width = io.StringIO(), True, 150
     monkeypatch.setattr(progress, "console", screen)

@@ -42,7 +42,7 @@ def _precisions() -> list[str]:
 
 @pytest.mark.parametrize("second", ["nothing", "former", "all"])
 @pytest.mark.parametrize("first", WAYS)
-def test_any_precision_is_put_aside_and_comes_back(first: str, second: str) -> None:
+def test_every_precision_setting_is_restored(first: str, second: str) -> None:
     WAYS[first]()
     WAYS[second]()
     before = _precisions()

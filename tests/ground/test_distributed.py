@@ -92,7 +92,7 @@ def test_totals_are_float64_sums_with_the_same_bits_everywhere(heard: list[dict[
     assert [each["nothing"] for each in heard] == [()] * 3
 
 
-def test_one_process_that_says_so_is_enough(heard: list[dict[str, object]]) -> None:
+def test_any_is_true_where_one_process_says_so(heard: list[dict[str, object]]) -> None:
     assert [each["any"] for each in heard] == [(True, False, True)] * 3
 
 
@@ -101,15 +101,15 @@ def test_only_the_first_process_gathers_and_every_bit_arrives(heard: list[dict[s
     assert [each["gathered"] for each in heard[1:]] == [None, None]
 
 
-def test_gathering_nothing_gives_nothing(heard: list[dict[str, object]]) -> None:
+def test_gathering_empty_mappings_gives_empty_mappings(heard: list[dict[str, object]]) -> None:
     assert [each["empty"] for each in heard] == [[{}, {}, {}], None, None]
 
 
-def test_waiting_ends_when_all_have_come(heard: list[dict[str, object]]) -> None:
+def test_processes_wait_until_all_have_arrived(heard: list[dict[str, object]]) -> None:
     assert [each["came"] for each in heard] == [3, 3, 3]
 
 
-def test_who_is_alone_hears_itself() -> None:
+def test_a_single_process_gets_its_own_answers() -> None:
     with ranks() as rank:
         assert rank == Ranks(0, 1)
         assert rank.is_first
@@ -122,7 +122,7 @@ def test_who_is_alone_hears_itself() -> None:
         rank.wait()
 
 
-def test_who_is_alone_gathers_copies_of_its_own() -> None:
+def test_a_single_process_gathers_copies_of_its_own_tensors() -> None:
     tensors = own(0)
     gathered = Ranks().gather(tensors)
     assert gathered is not None

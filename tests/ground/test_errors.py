@@ -26,7 +26,7 @@ def test_the_nearest_name_is_offered_first(typed, nearest):
     assert "Known:" not in text
 
 
-def test_nothing_near_lists_what_there_is_in_order():
+def test_without_a_near_name_all_known_names_are_listed_in_order():
     assert str(unknown_name("split", "xyz", ("train", "test"))) == "Unknown split 'xyz'. Known: test, train."
 
 

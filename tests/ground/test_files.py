@@ -109,7 +109,7 @@ def test_errors_that_are_not_the_disks_pass_unchanged(target, monkeypatch):
     _only_the_old_file(target)
 
 
-def test_a_disk_that_is_really_full(small_disk):
+def test_a_really_full_disk_is_one_sentence(small_disk):
     path = small_disk(64) / "file.bin"
     write_atomic(path, OLD)
     with pytest.raises(UserError, match="no space is left on the disk"):
@@ -138,7 +138,7 @@ def test_a_path_through_a_file_is_one_sentence(tmp_path, name):
         max_leaves=8,
     )
 )
-def test_json_round_trip(tmp_path_factory, value):
+def test_json_is_read_back_as_written(tmp_path_factory, value):
     path = tmp_path_factory.getbasetemp() / "round-trip.json"
     write_json(path, value)
     assert read_json(path) == value
@@ -153,7 +153,7 @@ def test_damaged_json_is_named(tmp_path, content):
         read_json(path)
 
 
-def test_missing_files(tmp_path):
+def test_missing_files_are_named(tmp_path):
     with pytest.raises(UserError, match=r"none\.json does not exist"):
         read_json(tmp_path / "none.json")
     assert read_lines(tmp_path / "none.jsonl") == []

@@ -47,13 +47,13 @@ def test_an_error_inside_a_library_names_the_line_that_called_it(theirs: dict, t
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), UserError("one sentence")], ids=repr)
-def test_what_is_said_already_or_asked_for_passes(error: BaseException) -> None:
+def test_interrupts_and_user_errors_pass_unchanged(error: BaseException) -> None:
     with pytest.raises(type(error)) as caught, guarded("x"):
         raise error
     assert caught.value is error
 
 
-def test_the_outer_guard_tells_where_the_inner_one_has_no_advice(theirs: dict) -> None:
+def test_the_guard_that_has_advice_is_the_one_that_speaks(theirs: dict) -> None:
     with pytest.raises(ForeignError) as caught, guarded("In bfloat16", "leave it out"), guarded("net"):
         theirs["fails"]()
     assert str(caught.value).startswith("In bfloat16 failed: ValueError")
@@ -115,7 +115,7 @@ def test_modes_are_set_whatever_train_returns_or_lacks() -> None:
         set_mode(Broken(), mode=False)
 
 
-def test_an_attribute_that_raises_is_none() -> None:
+def test_an_attribute_that_raises_counts_as_absent() -> None:
     class Odd:
         @property
         def card(self) -> str:
@@ -139,7 +139,7 @@ def test_plain_generators_begin_from_a_seed_and_stand_where_they_stood() -> None
     assert (random.getstate(), repr(np.random.get_state(legacy=False))) == before
 
 
-def test_an_error_without_words_and_one_of_no_ordinary_kind() -> None:
+def test_errors_without_a_message_or_of_base_exceptions_are_sentences() -> None:
     class SilentError(Exception):
         def __str__(self) -> str:
             raise RuntimeError("no words")

@@ -34,7 +34,7 @@ def test_one_line_at_the_start_each_tenth_and_the_end(capsys, clock):
     assert lines[-1] == "work: 200/200 fine"
 
 
-def test_a_total_below_ten(capsys, clock):
+def test_a_total_below_ten_prints_a_line_per_item(capsys, clock):
     with progress("work", 3) as report:
         for done in range(4):
             report(done)
@@ -42,7 +42,7 @@ def test_a_total_below_ten(capsys, clock):
     assert [line.partition(",")[0] for line in _lines(capsys)] == ["work: 0/3", "work: 1/3", "work: 2/3", "work: 3/3"]
 
 
-def test_what_is_over_at_once_is_told_in_two_lines(capsys, clock):
+def test_quick_work_prints_its_first_and_last_line(capsys, clock):
     with progress("reading", 20) as report:
         for done in range(21):
             clock[0] += 0.005
@@ -50,7 +50,7 @@ def test_what_is_over_at_once_is_told_in_two_lines(capsys, clock):
     assert _lines(capsys) == ["reading: 0/20", "reading: 20/20"]
 
 
-def test_a_line_that_came_too_soon_comes_later(capsys, clock):
+def test_a_line_that_comes_too_soon_is_printed_later(capsys, clock):
     with progress("work", 10) as report:
         for done, seconds in enumerate((0, 1.0, 0.5, 0.6, 0.1, 2.5)):
             clock[0] += seconds
@@ -114,7 +114,7 @@ def test_a_wait_is_silent_while_something_inside_it_speaks_and_in_other_processe
     assert _lines(capsys) == []
 
 
-def test_a_wait_that_fails_ends_its_telling(capsys, monkeypatch):
+def test_a_wait_that_fails_prints_nothing_more(capsys, monkeypatch):
     monkeypatch.setattr(module, "_PATIENCE", 0.05)
     with pytest.raises(ValueError, match="lost"), module.waiting("all"):
         raise ValueError("lost")

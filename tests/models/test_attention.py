@@ -86,7 +86,7 @@ def test_each_head_sums_to_one_over_all_places():
         assert (attention.sum(axis) - 1).abs().max() > 0.1
 
 
-def test_a_query_of_zeros_sees_every_place_alike():
+def test_a_query_of_zeros_attends_to_every_place_alike():
     query, *rest = _inputs(height=28, width=28)
     _, attention = attend(torch.zeros_like(query), *rest)
     assert torch.equal(attention, torch.full_like(attention, 1 / 784))
@@ -119,7 +119,7 @@ def test_answers_at_full_size_end_with_the_weighted_basis():
     torch.testing.assert_close(answers[..., 2016:], torch.einsum("bnhw,shw->bns", attention, basis), rtol=0, atol=1e-12)
 
 
-def test_images_do_not_mix():
+def test_an_image_does_not_change_the_attention_of_another():
     query, keys, values, basis = _inputs(batch=3)
     together = attend(query, keys, values, basis)
     alone = attend(query[1:2], keys[1:2], values[1:2], basis)

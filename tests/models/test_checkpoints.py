@@ -93,7 +93,7 @@ class Colour(enum.Enum):
 
 @PROTOCOLS
 @FORMATS
-def test_10x_every_pickle_protocol_is_read(there, tmp_path, protocol, archive):
+def test_every_pickle_protocol_is_read(there, tmp_path, protocol, archive):
     path = saved({"state_dict": put("module.", there.state_dict()), "epoch": 3}, tmp_path / "x.pt", protocol, archive)
     net, found = loaded(path)
     assert same(net, there)
@@ -102,9 +102,7 @@ def test_10x_every_pickle_protocol_is_read(there, tmp_path, protocol, archive):
 
 @PROTOCOLS
 @FORMATS
-def test_10t_10l_10n_objects_beside_the_weights_are_not_loaded_and_do_not_matter(
-    there, tmp_path, protocol, archive, absent
-):
+def test_objects_beside_the_weights_are_not_loaded_and_do_not_matter(there, tmp_path, protocol, archive, absent):
     content = {
         "args": argparse.Namespace(lr=0.1, out=pathlib.Path("a/b"), inner=argparse.Namespace(x={1, 2})),
         "hyper_parameters": absent.AttributeDict(lr=0.1, more=absent.AttributeDict(x=[1])),
@@ -167,7 +165,7 @@ def test_the_inert_reader_agrees_with_torch_on_every_kind_of_tensor(tmp_path, pr
 
 
 @PROTOCOLS
-def test_weights_that_are_numpy_arrays(there, tmp_path, protocol):
+def test_numpy_arrays_are_read_as_weights(there, tmp_path, protocol):
     arrays = {key: value.numpy() for key, value in there.state_dict().items()}
     net, found = loaded(saved(arrays, tmp_path / "x.pt", protocol))
     assert same(net, there)
@@ -389,7 +387,7 @@ def test_tensors_cannot_reach_beyond_their_storage(tmp_path):
 
 @pytest.mark.parametrize("ending", ["bin", "pth", "ckpt", "pt", "weights", "safetensors"])
 @pytest.mark.parametrize("prefix", ["", "module._orig_mod."])
-def test_10y_files_are_what_they_hold(there, tmp_path, ending, prefix):
+def test_files_are_read_by_content_and_not_by_suffix(there, tmp_path, ending, prefix):
     save_file(put(prefix, there.state_dict()), tmp_path / f"x.{ending}")
     net, found = loaded(tmp_path / f"x.{ending}")
     assert same(net, there)
@@ -438,7 +436,7 @@ def test_files_of_other_kinds_are_named(tmp_path, content, sentence):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_10s_what_are_no_ordinary_numbers_is_named(there, tmp_path):
+def test_tensors_that_are_no_ordinary_numbers_are_named(there, tmp_path):
     state = there.state_dict()
     saved(state | {"fc.weight": state["fc.weight"].to_sparse()}, tmp_path / "sparse.pt")
     with pytest.raises(UserError, match=r"holds 'fc\.weight' as a sparse tensor: save ordinary weights"):
@@ -509,14 +507,14 @@ def test_an_index_leads_nowhere_else(there, tmp_path, name):
     ],
     ids=["lacking", "empty", "list", "number"],
 )
-def test_an_index_that_is_wrong(there, tmp_path, change, sentence):
+def test_a_wrong_index_is_refused(there, tmp_path, change, sentence):
     index, listed = sharded(tmp_path, there.state_dict())
     index.write_text(json.dumps(change(listed)))
     with pytest.raises(UserError, match=sentence):
         loaded(index)
 
 
-def test_a_folder_of_the_hub_and_one_without_weights(there, tmp_path):
+def test_a_hub_folder_is_read_and_one_without_weights_refused(there, tmp_path):
     save_file(there.state_dict(), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text("{}")
     net, found = loaded(tmp_path)
@@ -546,7 +544,7 @@ def test_folders_in_parts_are_named_with_what_makes_one_file(there, tmp_path):
             loaded(path)
 
 
-def test_a_home_folder_in_quotes(there, tmp_path, monkeypatch):
+def test_a_tilde_is_the_home_folder(there, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     saved(there.state_dict(), tmp_path / "x.pt")
     assert same(loaded("~/x.pt")[0], there)
@@ -558,7 +556,7 @@ def test_a_home_folder_in_quotes(there, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "keys", [["model"] * 4, ["run", "best", "weights", "state_dict", "net"], ["a"] * 30, ["0", "1"]]
 )
-def test_10q_any_number_of_wrappers(there, tmp_path, keys):
+def test_any_number_of_wrappers_is_taken_off(there, tmp_path, keys):
     content = there.state_dict()
     for key in reversed(keys):
         content = {key: content, "epoch": 1, "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}}
@@ -568,7 +566,7 @@ def test_10q_any_number_of_wrappers(there, tmp_path, keys):
     assert bool(found.config["notes"]) is (set(keys) != {"model"})
 
 
-def test_weights_in_a_row_and_by_number(there, tmp_path):
+def test_weights_in_lists_and_under_numbers_are_found(there, tmp_path):
     path = saved([3, there.state_dict()], tmp_path / "x.pt")
     assert same(loaded(path)[0], there)
     assert loaded(f"{path}#1")[1].config["container"] == "1"
@@ -610,7 +608,7 @@ def nested_in(value, keys):
     return {keys[0]: nested_in(value, keys[1:])} if keys else value
 
 
-def test_networks_side_by_side_behind_unusual_names(there, tmp_path):
+def test_several_networks_under_unusual_names_are_listed(there, tmp_path):
     both = put("student.", there.state_dict()) | put("teacher.", Small(seed=2).state_dict())
     path = saved({"state_dict": both}, tmp_path / "x.pt")
     with pytest.raises(UserError, match=r"several networks that fit \(student, teacher\).*--ignore-keys 'teacher'"):
@@ -621,7 +619,7 @@ def test_networks_side_by_side_behind_unusual_names(there, tmp_path):
 
 
 @pytest.mark.parametrize("pattern", ["criterion", "criterion.*", "state_dict.criterion", "*crit*"])
-def test_10m_what_does_not_belong_is_left_out_on_request(there, tmp_path, pattern):
+def test_entries_that_do_not_belong_are_left_out_on_request(there, tmp_path, pattern):
     more = {"criterion.weight": torch.ones(5), "criterion.inner.pos": torch.ones(2)}
     path = saved({"state_dict": put("model.", there.state_dict()) | more}, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match=r"2 weights that the network does not have.*--ignore-keys 'criterion'"):

@@ -120,7 +120,7 @@ def test_gradient_flows_through_the_fed_back_logits():
 
 
 @pytest.mark.parametrize("std", [0.0, 0.02, 0.3])
-def test_initialisation(std):
+def test_weights_begin_as_the_protocol_says(std):
     torch.manual_seed(5)
     size = 1009
     controller = build_model(

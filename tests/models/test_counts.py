@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from s3ta.models import VisionConfig, build_model, count, list_models, model_config, num_parameters
+from s3ta.models import VisionConfig, build_model, list_models, model_config, num_parameters
 from s3ta.models.attention import attend
+from s3ta.models.cost import count
 from s3ta.models.vision import BACKBONES, VisionNet
 
 STEM, STAGE_1, STAGE_2 = 118_013_952, 667_942_912, 1_901_068_288

@@ -77,7 +77,7 @@ def agree(model, net, images, mean=MEAN, std=STD):
         ("a\0b", False),
     ],
 )
-def test_which_names_are_foreign(source, answer):
+def test_names_with_a_library_or_a_factory_are_foreign(source, answer):
     assert is_foreign(source) is answer
 
 
@@ -187,7 +187,7 @@ def test_timm_with_bgr_and_a_normalisation_of_ones_own():
         ("test_vit_relpos", Opening(weights="nowhere.pt"), r"nowhere\.pt does not exist"),
     ],
 )
-def test_timm_mistakes(name, opening, sentence):
+def test_mistakes_with_timm_are_one_sentence(name, opening, sentence):
     with pytest.raises(UserError, match=sentence):
         open_model(f"timm:{name}", opening)
 
@@ -207,7 +207,7 @@ def test_timm_weights_are_fetched_where_they_can_be(monkeypatch):
 
 
 @pytest.mark.parametrize("error", [OSError("no route\nto host"), RuntimeError("no route to host")])
-def test_timm_weights_that_cannot_be_fetched(monkeypatch, error):
+def test_timm_weights_that_cannot_be_fetched_are_one_sentence(monkeypatch, error):
     def fail(*_, **__):
         raise error
 
@@ -326,7 +326,7 @@ def test_torchvision_weights_are_fetched_where_they_can_be(monkeypatch):
     assert set(asked) == {torchvision.models.SqueezeNet1_1_Weights.DEFAULT.url}
 
 
-def test_torchvision_weights_that_cannot_be_fetched(monkeypatch):
+def test_torchvision_weights_that_cannot_be_fetched_are_one_sentence(monkeypatch):
     def fail(*_, **__):
         raise OSError("Name or service not known")
 
@@ -347,7 +347,7 @@ def test_torchvision_weights_that_cannot_be_fetched(monkeypatch):
         ("squeezenet1_1", Opening(weights="random", image_size=4), "fails on images of 3 x 4 x 4 .*see --image-size"),
     ],
 )
-def test_torchvision_mistakes(name, opening, sentence):
+def test_mistakes_with_torchvision_are_one_sentence(name, opening, sentence):
     with pytest.raises(UserError, match=sentence):
         open_model(f"torchvision:{name}", opening)
 
@@ -494,7 +494,7 @@ def test_a_factory_in_the_current_folder(here):
 
 
 @pytest.mark.parametrize(("name", "classes"), [("Nets.small", 3), ("net", 5), ("Net", 5), ("late", 5)])
-def test_what_may_stand_for_a_factory(here, name, classes):
+def test_functions_classes_and_networks_may_stand_for_a_factory(here, name, classes):
     model = open_model(f"app_of_test:{name}", Opening(image_size=10))
     assert card_of(model).num_classes == classes
     assert card_of(model).config["mean"] is None
@@ -591,7 +591,7 @@ def test_a_factory_of_half_precision_is_cast_and_said(here):
         ("app_of_test.inner:make", Opening(), r"no module app_of_test\.inner to import"),
     ],
 )
-def test_factory_mistakes(here, source, opening, sentence):
+def test_mistakes_with_factories_are_one_sentence(here, source, opening, sentence):
     with pytest.raises(UserError, match=sentence):
         open_model(source, opening)
 
@@ -610,7 +610,7 @@ def test_a_classifier_that_is_wrong_about_itself_is_refused(here):
         ("import sys\nsys.exit('usage')", "SystemExit: usage"),
     ],
 )
-def test_modules_that_cannot_be_imported(here, text, sentence):
+def test_modules_that_cannot_be_imported_are_named(here, text, sentence):
     (here / "app_of_fault.py").write_text(text)
     with pytest.raises(UserError, match=rf"Importing app_of_fault failed: {sentence}"):
         open_model("app_of_fault:make", Opening(image_size=9))
@@ -650,7 +650,7 @@ def test_our_own_models_with_some_of_their_outputs(tmp_path):
         open_model(tmp_path, Opening(class_names=("a", "b", "c")))
 
 
-def test_outputs_of_outputs():
+def test_chosen_outputs_can_be_chosen_from_again():
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 6))
     model = Classifier(net, name="n", num_classes=6, image_size=2, mean=(0.5,), channel_order="bgr", classes="abcdef")
     images = pictures(2, 3, 2, 2)
@@ -678,17 +678,17 @@ def test_outputs_of_outputs():
         ({"outputs": (0, 0, 1, 2, 3)}, "each named once"),
     ],
 )
-def test_a_classifier_refuses_what_cannot_be(settings, sentence):
+def test_a_classifier_refuses_impossible_settings(settings, sentence):
     with pytest.raises(UserError, match=sentence):
         Classifier(nn.Identity(), **({"name": "n", "num_classes": 5, "image_size": 2} | settings))
 
 
-def test_a_channel_order_that_is_none():
+def test_an_unknown_channel_order_is_refused():
     with pytest.raises(UserError, match="The channel order is 'brg': it must be rgb or bgr"):
         _check_numbers(1, 3, 1, None, None, "brg")
 
 
-def test_a_model_that_says_nothing():
+def test_a_model_without_a_card_is_refused():
     with pytest.raises(UserError, match=r"Identity does not say what it is: wrap it"):
         card_of(nn.Identity())
     net = nn.Identity()
@@ -697,5 +697,5 @@ def test_a_model_that_says_nothing():
         card_of(net)
 
 
-def test_public_names():
+def test_the_package_exports_its_classifier():
     assert s3ta.Classifier is Classifier

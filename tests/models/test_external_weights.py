@@ -82,7 +82,7 @@ def test_containers_and_prefixes_come_off(there, tmp_path, container, prefix):
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_safetensors(there, tmp_path, prefix):
+def test_safetensors_fill_a_network(there, tmp_path, prefix):
     net, found = filled(put(prefix, there.state_dict()), tmp_path / "a.safetensors")
     assert same(net, there)
     assert found.config["prefix"] == prefix
@@ -103,7 +103,7 @@ def test_any_three_wrappers_also_around_a_net_whose_parts_are_called_so(there, t
     ("wrap", "prefix"),
     [(nn.DataParallel, "module."), (torch.compile, "_orig_mod."), (AveragedModel, "module.")],
 )
-def test_wrappers_of_torch_itself(there, tmp_path, wrap, prefix):
+def test_prefixes_of_torchs_own_wrappers_come_off(there, tmp_path, wrap, prefix):
     net, found = filled(wrap(there).state_dict(), tmp_path / "x.pt")
     assert same(net, there)
     assert found.config["prefix"] == prefix
@@ -173,7 +173,7 @@ def test_a_file_whose_name_has_a_hash_is_itself(there, tmp_path):
         ({"model": {}}, "", "but 'model'"),
     ],
 )
-def test_no_weights_where_they_are_looked_for(tmp_path, content, key, sentence):
+def test_an_entry_without_weights_is_named(tmp_path, content, key, sentence):
     with pytest.raises(UserError, match=sentence):
         filled(content, tmp_path / "x.pt", key)
 
@@ -190,7 +190,7 @@ def madry(there, second):
     return {"model": stored, "optimizer": {}, "epoch": 90}
 
 
-def test_weights_stored_twice(there, tmp_path):
+def test_equal_weights_stored_twice_are_taken_once(there, tmp_path):
     net, found = filled(madry(there, there), tmp_path / "x.pt")
     assert same(net, there)
     assert found.config["prefix"] == "module.model."
@@ -342,7 +342,7 @@ def test_quantised_weights_are_refused(there, tmp_path):
 # --- files --------------------------------------------------------------------------------------------------------
 
 
-def test_complex_weights_are_called_so(there, tmp_path):
+def test_complex_weights_are_refused_as_complex(there, tmp_path):
     content = there.state_dict() | {"fc.weight": torch.zeros(5, 4, dtype=torch.complex64)}
     with pytest.raises(UserError, match=r"holds 'fc\.weight' as complex numbers, the network as float32"):
         filled(content, tmp_path / "x.pt")
@@ -383,7 +383,7 @@ def test_a_malicious_file_is_refused_and_runs_nothing(there, tmp_path, how):
     ],
 )
 @pytest.mark.parametrize("ending", ["pt", "safetensors"])
-def test_files_that_are_no_weights(tmp_path, content, sentence, ending):
+def test_files_that_are_no_weights_are_refused(tmp_path, content, sentence, ending):
     (tmp_path / f"x.{ending}").write_bytes(content)
     with pytest.raises(UserError, match=r"is damaged, or not" if "damaged" in sentence else sentence):
         fill(Small(), str(tmp_path / f"x.{ending}"), 3)
@@ -405,7 +405,7 @@ def test_a_torchscript_program_is_refused(tmp_path):
         fill(Small(), str(tmp_path / "x.pt"), 3)
 
 
-def test_missing_files_and_folders(tmp_path):
+def test_missing_files_and_folders_are_named(tmp_path):
     with pytest.raises(UserError, match=r"no\.pt does not exist\. Weights are a file"):
         fill(Small(), str(tmp_path / "no.pt"), 3)
     with pytest.raises(UserError, match=r"no\.pt does not exist"):

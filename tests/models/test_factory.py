@@ -35,7 +35,7 @@ def test_signature_is_what_the_documents_say():
     assert s3ta.list_models is list_models
 
 
-def test_list_of_models():
+def test_all_models_are_listed():
     names = list_models()
     assert len(names) == len(set(names)) == 42
     for backbone in BACKBONES:
@@ -98,7 +98,7 @@ def test_unknown_model_offers_the_nearest_names(wrong, nearest):
     assert nearest in str(caught.value).split("Did you mean", 1)[1]
 
 
-def test_nothing_near_lists_what_there_is():
+def test_without_a_near_name_all_models_are_listed():
     with pytest.raises(UserError, match=r"Known: .*resnetv2_101.*s3ta list models"):
         create_model("")
 
@@ -112,7 +112,7 @@ REAL = [name for name in list_models() if "mini" in name] + ["resnetv2_18", "res
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_forward_and_backward_on_real_images_and_in_bfloat16(name):
+def test_every_model_runs_forward_and_backward_on_real_images_and_in_bfloat16(name):
     torch.manual_seed(0)
     side = 32 if "mini" in name else 16  # eighteen layers at full width are slow, in bfloat16 most of all
     model = create_model(name, num_classes=7, image_size=side)

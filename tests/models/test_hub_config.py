@@ -53,7 +53,7 @@ def takes(model, mean, std):
         (HALF | {"do_normalize": None}, 0.5, 0.25, ""),
     ],
 )
-def test_what_a_folder_states_is_done(tmp_path, settings, mean, std, note):
+def test_the_normalisation_that_a_folder_states_is_used(tmp_path, settings, mean, std, note):
     model = opened(hub(tmp_path, settings))
     takes(model, mean, std)
     assert card_of(model).origins.normalisation == "stored with the weights"

@@ -41,7 +41,7 @@ def test_the_feedback_can_be_detached() -> None:
     assert not torch.allclose(gradients[0], gradients[1], rtol=1e-3, atol=0)
 
 
-def test_units_can_begin_as_the_identity() -> None:
+def test_residual_units_can_begin_as_the_identity() -> None:
     config = changed()
     model = build_model(config.model_copy(update={"vision": config.vision.model_copy(update={"zero_init_last": True})}))
     for stage in model.vision.net.stages:

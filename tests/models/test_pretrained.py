@@ -33,13 +33,13 @@ def saved(tmp_path):
     return tmp_path / "mine"
 
 
-def test_public_names():
+def test_the_package_exports_loading_and_saving():
     assert s3ta.from_pretrained is from_pretrained
     assert s3ta.save_pretrained is save_pretrained
 
 
 @pytest.mark.parametrize("kind", ["s3ta", "resnet"])
-def test_round_trip(tmp_path, kind):
+def test_a_saved_model_is_loaded_unchanged(tmp_path, kind):
     vision = VisionConfig(
         backbone="resnetv2_mini", stem="conv3", in_channels=2, mean=(0.25, 0.5), std=(0.5, 0.25), dense=False
     )
@@ -135,14 +135,14 @@ def _text(folder):
 
 
 @pytest.mark.parametrize("spoil", [_truncate, _empty, _damage_header, _pickle, _torch_save, _text])
-def test_a_file_that_is_no_safetensors_file(saved, spoil):
+def test_a_file_that_is_no_safetensors_file_is_refused(saved, spoil):
     spoil(saved)
     with pytest.raises(UserError, match=r"model\.safetensors is damaged, or not a safetensors file\.$"):
         from_pretrained(saved)
     assert not (saved / "sprung").exists()
 
 
-def test_the_trap_would_spring(tmp_path):
+def test_unpickling_the_trap_would_run_it(tmp_path):
     pickle.loads(pickle.dumps(Trap(tmp_path / "sprung")))
     assert (tmp_path / "sprung").exists()
 
@@ -161,7 +161,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("case", FOREIGN)
-def test_a_config_that_is_not_ours(saved, case):
+def test_a_config_of_another_program_is_refused(saved, case):
     content, sentence = FOREIGN[case]
     (saved / "config.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=rf"config\.json .*{sentence}"):
@@ -201,7 +201,7 @@ def test_other_shapes_and_names_are_told_by_name(saved):
             from_pretrained(saved)
 
 
-def test_missing_folder_and_missing_files(saved, tmp_path):
+def test_missing_folders_and_files_are_named(saved, tmp_path):
     with pytest.raises(UserError, match=r"nothing does not exist\. Give a run folder, a model folder, or a Hub id"):
         from_pretrained(tmp_path / "nothing")
     with pytest.raises(UserError, match="does not exist"):

@@ -75,7 +75,7 @@ def test_opening_a_model_leaves_the_process_as_it_was(opened, change: str, part:
     assert _state() == before
 
 
-def test_a_module_does_not_read_our_options(opened, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_a_module_does_not_see_our_command_line(opened, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.setattr(sys, "argv", ["s3ta", "evaluate", "--device", "cuda"])
     opened(
         module="parser = argparse.ArgumentParser()\nparser.add_argument('--device')\n"
@@ -93,7 +93,7 @@ def test_a_model_that_switches_gradients_off_still_has_them(opened) -> None:
 
 
 @pytest.mark.parametrize("change", ["folder", "type", "threads"])
-def test_pictures_of_a_model_that_changes_the_process(opened, change: str) -> None:
+def test_looking_at_a_model_that_changes_the_process_restores_it(opened, change: str) -> None:
     model = opened(forward=f"{CHANGES[change]}; logits = logits + torch.zeros(5)")
     before = _state()
     for _ in range(2):
@@ -122,7 +122,7 @@ def test_a_folder_that_is_gone_stops_nothing(tmp_path: Path, monkeypatch: pytest
         os.chdir(tmp_path)
 
 
-def test_a_factory_named_like_a_loaded_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_factory_named_like_a_loaded_module_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert sys.modules["queue"] is queue
     (tmp_path / "queue.py").write_text("def make(): pass\n")

@@ -53,7 +53,7 @@ def test_float64_agrees_to_1e_10_at_every_glimpse(settings):
 
 
 @pytest.mark.parametrize("num_glimpses", [1, 2, 3, 7])
-def test_glimpse_counts_trained_with_and_others(num_glimpses):
+def test_other_glimpse_counts_than_in_training_agree_with_the_reference(num_glimpses):
     model = shaken_model().double()
     trace, (logits, attention) = _both(model, pictures(1, 2, 11, 14, dtype=torch.float64), num_glimpses)
     assert trace.logits.shape[0] == trace.attention.shape[0] == num_glimpses
@@ -62,7 +62,7 @@ def test_glimpse_counts_trained_with_and_others(num_glimpses):
 
 
 @pytest.mark.parametrize(("origin", "first_logits"), [(0.0, "readout"), (0.5, "zeros"), (1.0, "readout")])
-def test_a_map_of_23_by_27_with_a_basis_that_counts_from_elsewhere(origin, first_logits):
+def test_an_odd_map_and_another_basis_origin_agree_with_the_reference(origin, first_logits):
     """Both sides are odd and of no common factor, so that no half and no swapped axis is hidden."""
     model = shaken_model(basis_origin=origin, first_logits=first_logits).double()
     trace, (logits, attention) = _both(model, pictures(1, 2, 45, 53, dtype=torch.float64), num_glimpses=3)
@@ -71,7 +71,7 @@ def test_a_map_of_23_by_27_with_a_basis_that_counts_from_elsewhere(origin, first
     np.testing.assert_allclose(trace.attention.numpy(), attention, rtol=0, atol=1e-12)
 
 
-def test_sixteen_glimpses_with_saturated_attention():
+def test_sixteen_glimpses_with_saturated_attention_agree_with_the_reference():
     """Queries forty times as long put nearly all of a map on one place; sixteen glimpses pass roundings on."""
     model = shaken_model().double()
     with torch.no_grad():
@@ -102,7 +102,7 @@ def test_float32_agrees_to_1e_5():
     np.testing.assert_allclose(trace.attention.numpy(), attention, rtol=0, atol=1e-5)
 
 
-def test_vision_net_alone():
+def test_the_vision_net_agrees_with_the_reference():
     model = shaken_model(stem="conv7", in_channels=3).double()
     images = pictures(2, 3, 24, 20, dtype=torch.float64)
     weights = {name: value.numpy() for name, value in model.state_dict().items()}

@@ -53,7 +53,7 @@ def test_wrong_number_of_means_is_a_clear_error(field, numbers, kind):
 
 @pytest.mark.parametrize("in_channels", [1, 2, 5])
 @pytest.mark.parametrize("stem", ["conv7_pool", "conv7", "conv3"])
-def test_any_number_of_channels(in_channels, stem):
+def test_any_number_of_channels_is_taken(in_channels, stem):
     model = shaken_model(in_channels=in_channels, stem=stem)
     images = pictures(2, in_channels, 24, 16)
     logits = model(images)
@@ -65,7 +65,7 @@ def test_any_number_of_channels(in_channels, stem):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 29), (31, 5), (17, 17), (12, 12)])
-def test_any_image_size(size):
+def test_any_image_size_is_taken(size):
     model = shaken_model(image_size=12)
     trace = model.unroll(pictures(2, 2, *size))
     assert trace.logits.shape == (3, 2, 5)
@@ -91,7 +91,7 @@ def _fresh_s3ta():
     ("build", "dtype", "tolerance"),
     [(_rival, torch.float32, 1e-6), (_fresh_s3ta, torch.float32, 1e-6), (_s3ta, torch.float64, 1e-13)],
 )
-def test_alone_equals_in_a_batch_in_eval_mode(build, dtype, tolerance):
+def test_in_eval_mode_an_image_does_not_depend_on_its_batch(build, dtype, tolerance):
     model = build().eval().to(dtype)
     images = pictures(5, 3, 10, 14, dtype=dtype)
     with torch.no_grad():
@@ -101,7 +101,7 @@ def test_alone_equals_in_a_batch_in_eval_mode(build, dtype, tolerance):
 
 
 @pytest.mark.parametrize("build", [_rival, _s3ta])
-def test_neighbours_matter_in_train_mode(build):
+def test_in_train_mode_an_image_depends_on_its_batch(build):
     model = build().train()
     images = pictures(3, 3, 10, 14)
     with torch.no_grad():

@@ -246,7 +246,7 @@ MUTANTS = {
         "tests/train/test_milestones.py -k killed",
     ),
     "a BN group cut at the border of a process": Mutant(
-        "train/step.py:grouping",
+        "train/batch_norm_groups.py:grouping",
         "needed = 1 if group is None else -(-group // share)",
         "needed = 1",
         "tests/train/test_grouping.py",

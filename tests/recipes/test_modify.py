@@ -74,6 +74,6 @@ def test_a_batch_smaller_than_a_group_is_a_group():
         ("imagenet/s3ta_16-10", 1, "--batch-size 1 is too small"),
     ],
 )
-def test_batch_sizes_that_cannot_be(name, batch_size, words):
+def test_impossible_batch_sizes_are_refused(name, batch_size, words):
     with pytest.raises(UserError, match=words):
         rescaled(get_recipe(name), batch_size)

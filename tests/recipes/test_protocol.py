@@ -18,7 +18,7 @@ from s3ta.train.schedule import attack_at, glimpses_at, learning_rate
 
 NAMES = [name for name in RECIPES if name.startswith("imagenet/")]
 EPOCH = 1251
-DOCUMENT = Path(__file__).parents[2] / "docs" / "architecture.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "protocol.md"
 
 
 def rate(recipe, step):
@@ -59,7 +59,7 @@ def test_epochs_of_the_smaller_recipes_are_whole(name, num_images, epochs, drops
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_learning_rate_table(name):
+def test_learning_rates_equal_the_papers_table(name):
     """X28: at the first steps, at the end of warm-up, and at the first steps of epochs 36, 71 and 96."""
     recipe = get_recipe(name)
     steps = (0, 6254, 6255, 35 * EPOCH, 70 * EPOCH, 95 * EPOCH, 120 * EPOCH - 1)
@@ -150,20 +150,19 @@ def test_every_open_choice_is_a_field_of_the_resolved_recipe(number):
 
 
 def documented_fields():
-    """(number, setting) of every open choice of model and training in the architecture's table; `.b` continues `a.`."""
-    section = DOCUMENT.read_text().partition("## Protocol numbers")[2].partition("\n## ")[0]
-    for row in re.findall(r"^\| ([MT]\d[^|]*)\|[^|]*\|[^|]*\|([^|]*)\|$", section, re.M):
+    """(number, setting) of every choice of model and training in docs/protocol.md; `.b` continues `a.`."""
+    for row in re.findall(r"^\| ([MT]\d+[ab]?) \|(?:[^|]*\|){3}([^|]*)\|$", DOCUMENT.read_text(), re.M):
         prefix = ""
         for name in re.findall(r"`([a-z_.]+)`", row[1]):
             path = f"{prefix}{name}" if name.startswith(".") else name
             prefix = path.rpartition(".")[0]
-            yield row[0].strip(), path
+            yield row[0], path
 
 
 def test_every_open_choice_that_the_documents_name_is_a_field_of_the_recipe():
     told = {name for name, _, _ in describe(get_recipe("imagenet/s3ta_16-10"))}
     named = list(documented_fields())
-    assert {"T6", "T10, T11", "T12", "T13", "T18", "T23", "M7", "M12"} <= {number for number, _ in named}
+    assert {"T6", "T10", "T11", "T12", "T13", "T18", "T23", "M7", "M12"} <= {number for number, _ in named}
     assert [(number, path) for number, path in named if path not in told] == []
 
 

@@ -249,7 +249,7 @@ def test_a_recipe_may_be_a_saved_file_of_anyone(tmp_path):
         (None, "does not exist"),
     ],
 )
-def test_bad_recipe_files(tmp_path, content, words):
+def test_bad_recipe_files_are_refused(tmp_path, content, words):
     file = tmp_path / "mine.json"
     if content is not None:
         file.write_text(content)
@@ -269,7 +269,7 @@ def test_bad_recipe_files(tmp_path, content, words):
         ("resnetv2_mini_dense", "digits/resnetv2_mini_dense"),
     ],
 )
-def test_unknown_recipes_offer_the_nearest(typed, nearest):
+def test_an_unknown_recipe_is_answered_with_the_nearest(typed, nearest):
     with pytest.raises(UserError) as caught:
         get_recipe(typed)
     assert f"Unknown recipe '{typed}'. Did you mean " in str(caught.value)
@@ -285,7 +285,7 @@ def test_cifar_recipe_fits_the_official_files(data_folder):
     assert len(data.ids) == 49_000
 
 
-def test_an_adam_attack_shrinks_too():
+def test_a_recipe_with_an_adam_attack_shrinks():
     whole = override(get_recipe("digits/s3ta_4"), ["attack.kind=adam"])
     small = tiny(whole)
     assert from_json(TrainConfig, to_json(small), "text") == small

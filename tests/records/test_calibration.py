@@ -37,7 +37,7 @@ def slow(confidence: list[float], correct: list[bool]) -> tuple[float | None, fl
         (250, lambda i: i % 2 == 1, 0.1897367, 0.2449490, 0.5067918),
     ],
 )
-def test_the_published_vectors(n, right, published, all_bins, aurra):
+def test_calibration_errors_equal_the_published_vectors(n, right, published, all_bins, aurra):
     i = np.arange(n)
     found = calibration((i + 0.5) / n, right(i))
     assert found[2:4] + found[5:] == pytest.approx((published, all_bins, aurra), abs=1e-6)
@@ -51,7 +51,7 @@ def draw(seed: int, n: int, levels: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(st.integers(0, 2**32), st.integers(1, 431), st.integers(1, 50))
-def test_it_agrees_with_a_slow_version_whatever_the_ties(seed, n, levels):
+def test_aurra_agrees_with_a_slow_version_whatever_the_ties(seed, n, levels):
     confidence, correct = draw(seed, n, levels)
     found = calibration(confidence, correct)
     published, all_bins, aurra = slow(confidence.tolist(), correct.tolist())
@@ -62,7 +62,7 @@ def test_it_agrees_with_a_slow_version_whatever_the_ties(seed, n, levels):
 
 
 @given(st.integers(0, 2**32), st.integers(200, 431))
-def test_the_published_form_does_not_see_its_last_bin(seed, n):
+def test_the_published_form_leaves_out_its_last_bin(seed, n):
     """Every answer of the most confident bin turned: nothing happens to the published number, and much to the other."""
     random = np.random.default_rng(seed)
     confidence = random.permutation((np.arange(n) + 0.5) / n)
@@ -79,7 +79,7 @@ def test_the_published_form_does_not_see_its_last_bin(seed, n):
     assert after.aurra < before.aurra
 
 
-def test_with_one_bin_the_published_form_is_nothing_at_all():
+def test_with_one_bin_the_published_error_is_zero():
     found = calibration(np.full(150, 0.9), np.zeros(150, bool))
     assert found.rms_published == 0
     assert found.rms_all_bins == pytest.approx(0.9)
@@ -112,7 +112,7 @@ def test_reliability_agrees_with_scikit_learn(seed, n, num_bins):
     assert sum(one.num_examples for one in bins) == n
 
 
-def test_the_edges_of_bins():
+def test_an_answer_at_an_edge_counts_in_the_bin_below():
     bins = reliability([0, 0.2, 0.21, 0.4, 1], [True, False, True, True, True], 5)
     assert [(one.low, one.high, one.num_examples, one.num_correct) for one in bins] == [
         (0, pytest.approx(0.2), 2, 1), (pytest.approx(0.2), pytest.approx(0.4), 2, 2), (pytest.approx(0.8), 1, 1, 1),
@@ -130,7 +130,7 @@ def test_the_edges_of_bins():
         ([0.5, 0.5], [1, 0], "int64, not booleans"),
     ],
 )
-def test_what_is_no_list_of_answers_is_refused(confidence, correct, message):
+def test_wrong_lists_of_answers_are_refused(confidence, correct, message):
     for measure in (calibration, risk_coverage, reliability):
         with pytest.raises(ValueError, match=message):
             measure(confidence, np.array(correct))

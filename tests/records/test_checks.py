@@ -56,7 +56,7 @@ def test_an_attack_that_clearly_does_better_is_an_alarm(name):
 
 
 @pytest.mark.parametrize("name", SEES)
-def test_as_good_or_by_chance_a_little_better_is_none(name):
+def test_an_attack_that_is_better_by_chance_at_most_raises_no_alarm(name):
     attacks = {"pgd": PGD, name: SEES[name]}
     assert found({"pgd": range(20), name: range(20)}, attacks) == []
     assert found({"pgd": range(20), name: range(25)}, attacks) == [], "5 against 0: p = 0.06"
@@ -142,7 +142,7 @@ def test_attacks_that_do_not_fit_the_model_are_told():
     assert "steer-away-100, all-glimpses-100" in told.sentence
 
 
-def test_a_cut_by_the_budget_is_told_and_settled_records_are_not():
+def test_records_cut_by_the_budget_are_told_and_settled_ones_are_not():
     parts = [rows("clean", [0] * 3, [0] * 3), rows("pgd", [1] * 3, [0] * 3)]
     suite = {"name": "s", "attacks": [PGD]}
     settled = to_table(join(*parts, not_run("pgd", [0] * 3, restart=1)))
@@ -324,7 +324,7 @@ def test_a_subset_says_how_far_it_can_be_off():
 
 
 def test_what_chance_can_do_is_never_less_than_the_interval_says():
-    """W1: not half a width, which near 0 and 1 is half of what the far end is away."""
+    """Not half a width, which near 0 and 1 is half of what the far end is away."""
     for right, total in ((0, 8), (16, 16), (58, 60)):
         parts = [rows("clean", predicted(range(right), total), [0] * total)]
         (told,) = of_kind("subset", parts, [], data={"num_examples": total, "num_available": 10**6})
@@ -346,7 +346,7 @@ def test_of_examples_that_nearly_are_all_chance_can_change_little():
 
 
 @pytest.mark.parametrize(("chosen", "words"), [("drawn", "drawn at random"), ("listed", "those of a given list")])
-def test_a_list_says_nothing_of_chance(chosen, words):
+def test_a_list_of_examples_gets_no_bounds_for_the_rest(chosen, words):
     parts = [rows("clean", predicted(range(4), 40), [0] * 40)]
     facts = {"data": {"num_examples": 40, "num_available": 200}, "informative": {"examples": chosen}}
     (told,) = of_kind("subset", parts, [], **facts)

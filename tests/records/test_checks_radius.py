@@ -72,7 +72,7 @@ SMALL, LARGE = ("small ball", "warning"), ("large ball", "note")
         ({"eight_bit": True, "radius": 1 / 255, "step_size": 0.5 / 255}, []),
     ],
 )
-def test_what_settings_show(changes, expected):
+def test_settings_of_pixel_attacks_that_cannot_reach_far_are_remarked(changes, expected):
     assert told(**changes) == expected
 
 
@@ -95,7 +95,7 @@ def test_what_settings_show(changes, expected):
         ([3, 32, 32], {"radius": 0.05, "step_size": 0.005, "kind": "autoattack", "part": "apgd-ce"}, [SMALL]),
     ],
 )
-def test_what_an_l2_radius_shows(shape, changes, expected):
+def test_implausible_l2_radii_are_remarked(shape, changes, expected):
     """Beside one grey level at every pixel that may move: sqrt(values) / 255."""
     assert told(shape, **L2 | changes) == expected
 
@@ -208,11 +208,11 @@ def test_a_suite_that_breaks_clearly_less_than_a_short_attack_is_told(suite_brea
         {"gradient": {"kind": "spsa"}}, {"kind": "autoattack", "part": "square"},
     ],
 )  # fmt: skip
-def test_an_attack_of_less_means_is_not_held_against_the_suite(changes):
+def test_an_attack_with_a_smaller_radius_is_not_held_against_the_suite(changes):
     assert compared(0, 30, **changes) == []
 
 
-def test_divergence_is_and_advice_never_names_what_is_criticised():
+def test_a_divergence_suite_is_warned_and_its_advice_names_another_attack():
     assert compared(0, 30, objective="divergence")[0].severity == "warning"
     assert "--attack pgd-100" in compared(0, 30)[0].advice
     probes = [Finding("x", "passed", ".", {"tried": IDS, "broken": IDS, "radius": 8 / 255})]
@@ -223,10 +223,10 @@ def test_divergence_is_and_advice_never_names_what_is_criticised():
     assert "--attack annealed-100" in found.advice
 
 
-def test_an_attack_of_more_means_is():
+def test_an_attack_with_a_larger_radius_is_held_against_the_suite():
     assert compared(0, 30, radius=16 / 255)[0].severity == "warning"
 
 
-def test_without_the_checks_nothing_is_compared():
+def test_without_checks_no_attack_is_compared():
     assert weaker_than_checks([], manifest(suite__attacks=[PGD]), []) == []
     assert weaker_than_checks([], manifest(suite__attacks=[PGD]), [Finding("probes", "unchecked", ".")]) == []

@@ -66,7 +66,7 @@ def test_other_labels_or_targets_are_named():
     assert flip.unlike == ("ex-1", "ex-2")
 
 
-def test_a_record_twice_is_refused():
+def test_a_duplicate_record_is_refused():
     table = to_table(join(rows("pgd", LABELS, LABELS), rows("pgd", LABELS[:1], LABELS[:1])))
     with pytest.raises(UserError, match="'ex-0' is recorded twice under attack 'pgd'"):
         flips(table, table)

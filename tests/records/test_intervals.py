@@ -65,7 +65,7 @@ def test_the_interval_holds_the_difference_and_turns_with_the_models(both, only_
 
 
 @pytest.mark.parametrize("total", [53, 211])
-def test_coverage_of_the_paired_interval(total):
+def test_the_paired_interval_covers_the_true_difference(total):
     """1,500 simulated comparisons per truth: 95 % intervals cover in 93 % to 99 % (3 sigma of 1,500 trials is 1.7
     points)."""
     random = np.random.default_rng(11)
@@ -78,7 +78,7 @@ def test_coverage_of_the_paired_interval(total):
         assert 0.93 <= covered / 1500 <= 0.99
 
 
-def test_coverage_of_wilson():
+def test_wilsons_interval_covers_the_true_rate():
     random = np.random.default_rng(13)
     for p in (0.07, 0.5, 0.93):
         intervals = [wilson(int(count), 101) for count in random.binomial(101, p, size=1500)]
@@ -86,7 +86,7 @@ def test_coverage_of_wilson():
 
 
 @pytest.mark.parametrize(("count", "total"), [(0, 0), (-1, 5), (6, 5)])
-def test_what_is_no_proportion_is_refused(count, total):
+def test_impossible_proportions_are_refused(count, total):
     with pytest.raises(ValueError, match="not a proportion"):
         wilson(count, total)
 
@@ -130,7 +130,7 @@ def test_restarts_are_reduced_before_pairing():
         ({"second": B}, "1 restarts in the first and 2 in the second"),
     ],
 )
-def test_other_records_are_not_compared(changes, message):
+def test_records_of_other_examples_or_targets_are_not_compared(changes, message):
     with pytest.raises(UserError, match=message):
         pair(table(A), manifest(), table(B, **changes), manifest())
 
@@ -146,7 +146,7 @@ def test_other_records_are_not_compared(changes, message):
         ),
     ],
 )
-def test_other_settings_are_not_compared(changes, message):
+def test_records_of_other_settings_are_not_compared(changes, message):
     with pytest.raises(UserError, match=message):
         pair(table(A), manifest(), table(B), manifest(**changes))
 
@@ -210,7 +210,7 @@ def test_the_share_of_a_finite_whole_is_covered(available, total, right):
 
 
 @pytest.mark.parametrize("bad", [(-1, 5, 10), (6, 5, 10), (3, 11, 10), (0, 0, 10)])
-def test_what_is_no_share_of_a_finite_whole_is_refused(bad):
+def test_impossible_shares_of_a_finite_set_are_refused(bad):
     with pytest.raises(ValueError, match="is not a share"):
         finite_share(*bad)
 

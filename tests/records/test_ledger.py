@@ -29,7 +29,7 @@ def ledger(tmp_path):
     return ledger
 
 
-def test_resume_is_the_missing_chunks(ledger):
+def test_missing_chunks_are_what_a_resume_does(ledger):
     assert ledger.missing(range(3)) == [1]
     assert not ledger.complete
     again = Ledger.open(ledger.folder, manifest(informative={"hardware": "another"}))
@@ -85,7 +85,7 @@ TREES = st.recursive(
 
 
 @given(TREES, TREES)
-def test_no_difference_means_equal(a, b):
+def test_manifests_without_a_difference_are_equal(a, b):
     assert not list(manifest_differences(a, a, "root"))
     assert bool(list(manifest_differences(a, b, "root"))) == (
         json.dumps(a, sort_keys=True) != json.dumps(b, sort_keys=True)
@@ -150,7 +150,7 @@ def test_an_index_outside_the_ledger_is_refused(ledger):
             ledger.write_chunk(index, chunk(0))
 
 
-def test_reading_what_is_no_ledger(tmp_path):
+def test_a_folder_that_is_no_ledger_is_refused(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         Ledger.read(tmp_path / "none")
     with pytest.raises(UserError, match=r"no manifest\.json"):
@@ -170,7 +170,7 @@ def test_chunks_without_a_manifest_are_not_adopted(ledger):
         Ledger.open(ledger.folder, manifest())
 
 
-def test_other_words_for_a_suite_are_no_other_measurement(ledger):
+def test_another_description_of_a_suite_is_the_same_measurement(ledger):
     otherwise = manifest(suite__description="the same attacks, told otherwise")
     for again in (Ledger.open(ledger.folder, otherwise), Ledger.at(ledger.folder, otherwise)):
         assert again.missing() == [1]

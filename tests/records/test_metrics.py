@@ -146,7 +146,7 @@ def test_settled_records_change_no_verdict(drawn, is_targeted):
 
 
 @given(st.lists(st.integers(0, 1), min_size=4 * 6, max_size=4 * 6), st.booleans())
-def test_a_cascade_is_the_and_of_its_attacks(drawn, is_exhaustive):
+def test_an_example_survives_a_cascade_if_it_survives_every_attack(drawn, is_exhaustive):
     """Against brute force: clean, then three attacks; with everybody in each, or only with those still standing."""
     answers = np.array(drawn).reshape(4, 6)
     parts, alive = [rows("clean", answers[0], [0] * 6)], answers[0] == 0
@@ -221,7 +221,7 @@ def test_top1_and_success_come_in_one_score():
 
 @pytest.mark.parametrize("starts", [(5, 12), (12, 5), (2, 3), (1, 7)])
 def test_nested_scores_always_include_all_restarts_of_each_attack(starts):
-    """F4: attacks with different numbers of restarts: each shows 1, 10, 100 of its own, and all."""
+    """Attacks with different numbers of restarts: each shows 1, 10, 100 of its own, and all."""
     parts = [
         rows(name, [(i + restart) % 3 for i in LABELS], LABELS, TARGETS, restart=restart)
         for name, count in zip("ab", starts, strict=True)

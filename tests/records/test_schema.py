@@ -71,7 +71,7 @@ def test_what_did_not_run_has_no_verdict_and_what_ran_has_one(change, message):
 
 
 @pytest.mark.parametrize("status", ["settled", "budget"])
-def test_records_that_were_not_run(status):
+def test_records_that_were_not_run_have_a_status_and_no_verdict(status):
     table = to_table(join(rows("pgd", [1], [1]), not_run("pgd", [1, 2], status=status, first=1)))
     assert table["correct"].to_pylist() == [True, None, None]
     assert table["distance"].null_count == table["confidence"].null_count == 2

@@ -303,7 +303,7 @@ def test_the_page_says_whose_images_were_transferred(tmp_path):
         build_report([b, other], "quick", tmp_path / "r.html")
 
 
-def test_attacks_on_glimpses_beside_a_model_that_takes_none(tmp_path):
+def test_attacks_on_glimpses_are_shown_beside_a_model_without_glimpses(tmp_path):
     """Each attack on its own: those that both met are compared, the others only shown."""
     both = [attack("pgd"), attack("annealed", annealing="cosine")]
     more = [*both, attack("all-glimpses", glimpses="all")]
@@ -318,7 +318,7 @@ def test_attacks_on_glimpses_beside_a_model_that_takes_none(tmp_path):
     assert "all-glimpses" in attack_figures(read_runs([plain, sequential], "quick"))[0].alt
 
 
-def test_the_paper_suites_keep_their_curves(tmp_path):
+def test_suites_of_the_paper_keep_their_curves(tmp_path):
     run = read_run(make_run(tmp_path / "a", "a", attacks=ATTACKS), "quick")
     assert len(strength_figures([run])) == 3
     assert attack_figures([run]) == []

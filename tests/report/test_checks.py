@@ -96,7 +96,7 @@ def test_after_an_error_nobody_wins(tmp_path):
     assert re.search(r"On clean images, on 211 images: good is right on \d", alone)
 
 
-def test_everything_in_it_is_escaped_and_free_of_paths(tmp_path):
+def test_the_section_is_escaped_and_free_of_paths(tmp_path):
     lint = [
         {
             "kind": TAG,
@@ -130,7 +130,7 @@ def test_the_terminal_gets_the_worst_first_and_nothing_that_passed(tmp_path):
     assert len(told) == 3 + len(expected)
 
 
-def test_the_json_holds_all_of_them(tmp_path):
+def test_the_json_holds_all_findings(tmp_path):
     run = run_with(tmp_path / "a", "m", lint=[WARNING, PASSED])
     folder = run / "evaluations" / "quick"
     found = trust_of(folder)
@@ -171,7 +171,7 @@ def test_a_damaged_file_is_named(tmp_path, stored, message):
             read()
 
 
-def test_numbers_in_words():
+def test_evidence_is_written_in_one_line():
     assert counts_text([]) == "nothing found"
     assert evidence_text({"a": True, "b": None, "c": {"d": 0.25, "e": [1, 2]}, "f": "g"}) == (
         "a true · b null · c (d 0.25, e 1, 2) · f g"

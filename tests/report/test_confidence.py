@@ -126,7 +126,7 @@ def flip(columns) -> None:
     columns["correct"][rows] = columns["prediction"][rows] == columns["label"][rows]
 
 
-def test_one_model_on_two_devices(tmp_path):
+def test_one_model_measured_on_two_devices_is_compared_with_itself(tmp_path):
     folders = [
         make_run(
             tmp_path / device, "same", device=device, micro_batch=batch, num_examples=500, attacks=ATTACKS[:1], **SMALL

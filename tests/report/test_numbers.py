@@ -31,7 +31,7 @@ def two(tmp_path, a: int, b: int, total: int = 256):
 
 
 def test_the_interval_alone_names_no_winner(tmp_path):
-    """D2: 5 images against 0 of 256 are +2.0 points [+0.1, +3.8], but the exact p is 0.0625."""
+    """5 images against 0 of 256 are +2.0 points [+0.1, +3.8], but the exact p is 0.0625."""
     found, couple = two(tmp_path, 100, 105)
     counts = couple.comparisons[-1].top1
     assert counts.interval.low > 0
@@ -42,7 +42,7 @@ def test_the_interval_alone_names_no_winner(tmp_path):
     assert forest_figure(couple).svg  # drawn hollow, by the same rule
 
 
-def test_one_image_more_names_one(tmp_path):
+def test_one_more_image_names_a_winner(tmp_path):
     found, _ = two(tmp_path, 100, 106)
     assert found.title == "s3ta is ahead in the worst case over 1 attack"
 
@@ -56,7 +56,7 @@ def test_a_difference_says_who_minus_whom(tmp_path, a, b, words):
     )
 
 
-def test_a_difference_too_small_says_so_too(tmp_path):
+def test_a_difference_that_names_no_winner_says_so(tmp_path):
     found, _ = two(tmp_path, 22, 20)
     assert re.search(
         r"The difference in top-1 \(rival minus s3ta\) is \+0\.8 points \[[^]]*\]: the interval contains 0, undecided",

@@ -281,7 +281,7 @@ def test_table_5_counts_the_first_starts_of_one_run(tmp_path: Path) -> None:
     ("name", "attack", "steps"),
     [("table3", "spsa-100", [100]), ("table4", "targeted-10000", [5000, 10_000]), ("table6", "adam-250", [250])],
 )
-def test_the_other_tables(tmp_path: Path, name: str, attack: str, steps: list[int]) -> None:
+def test_tables_3_to_6_are_laid_out_as_the_paper_does(tmp_path: Path, name: str, attack: str, steps: list[int]) -> None:
     """Three right and two on target, at the later read-out two and two."""
     kinds = ["+++tt---", "++tt----"]
     reads = [
@@ -311,7 +311,7 @@ def test_a_run_without_attacks_has_tables(tmp_path: Path) -> None:
 # --- as files -----------------------------------------------------------------------------------------------------
 
 
-def test_the_table_as_files(tmp_path: Path) -> None:
+def test_the_table_is_written_as_markdown_latex_and_csv(tmp_path: Path) -> None:
     run = measured(tmp_path / "s3ta_4_*", get_suite("table1"), table1_chunks())
     section = paper_section([run], "table1")
     assert section is not None

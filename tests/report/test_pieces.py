@@ -209,7 +209,7 @@ def test_settings_that_another_one_switches_off_are_not_told() -> None:
     assert in_force(None) is None
 
 
-def test_each_word_picks_one_column() -> None:
+def test_columns_are_picked_by_their_whole_names() -> None:
     table = Table(["Model", "Attack", "Attack success", "Top-1"], [["m", "pgd", "3%", "9%"]])
     assert table.pick("Top-1", "Attack", "Attack success") == Table(
         ["Top-1", "Attack", "Attack success"], [["9%", "pgd", "3%"]]

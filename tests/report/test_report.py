@@ -74,7 +74,7 @@ def two(tmp_path_factory):
     return (root, *build(root, *runs))
 
 
-def test_it_is_well_formed_and_every_id_is_unique(two):
+def test_the_page_is_well_formed_and_every_id_is_unique(two):
     _, html, page = two
     assert page.wrong == []
     assert page.open == []
@@ -85,7 +85,7 @@ def test_it_is_well_formed_and_every_id_is_unique(two):
     assert set(linked) <= set(ids)
 
 
-def test_it_names_nothing_outside_itself(two):
+def test_the_page_needs_no_other_address(two):
     _, html, page = two
     assert not re.search(r"https?://|//www|@import|file:", html)
     for _, attributes in page.tags:
@@ -231,7 +231,7 @@ def test_everything_typed_by_others_is_escaped(tmp_path):
     assert html.count("&lt;script&gt;alert(1)") > 20
 
 
-def test_one_run_without_anything_but_records(tmp_path):
+def test_a_run_with_records_alone_is_reported(tmp_path):
     run = make_run(tmp_path / "a", "alone", gallery=False, curve=False, recipe=False)
     _, page = build(tmp_path, run)
     assert re.search(
@@ -249,7 +249,7 @@ def test_one_run_without_anything_but_records(tmp_path):
         assert missing not in page.words
 
 
-def test_only_clean(tmp_path):
+def test_a_run_with_clean_images_alone_is_reported(tmp_path):
     runs = [
         make_run(tmp_path / name, name, attacks=[], gallery=False, num_examples=97, clean_accuracy=accuracy, salt=4)
         for name, accuracy in (("good", 0.95), ("poor", 0.4))
@@ -298,7 +298,7 @@ def test_a_part_of_the_test_set_is_told_and_the_whole_is_not(tmp_path):
     assert "part of the test set" not in build(tmp_path, whole)[1].words
 
 
-def test_three_runs_with_restarts_and_equal_names(tmp_path):
+def test_three_runs_of_equal_names_with_restarts_are_told_apart(tmp_path):
     attacks = [dict(attack, num_restarts=2) for attack in ATTACKS[1:]]
     runs = [
         make_run(tmp_path / folder, "same", attacks=attacks, salt=salt, gallery=salt > 2)
@@ -311,7 +311,7 @@ def test_three_runs_with_restarts_and_equal_names(tmp_path):
     assert html[html.index('id="difference"') :].count("<summary>The numbers") == 3
 
 
-def test_galleries_without_a_common_example(tmp_path):
+def test_galleries_without_a_common_example_are_told(tmp_path):
     runs = [make_run(tmp_path / name, name, salt=salt) for name, salt in (("a", 2), ("b", 3))]
     arrays = make_gallery()
     arrays["example_ids"] = np.array([f"x{i}" for i in range(5)])
@@ -336,7 +336,7 @@ def test_the_same_runs_give_the_same_page(two, tmp_path):
     assert build(tmp_path, root / "a", root / "b")[0] == html
 
 
-def test_missing_runs_and_suites(tmp_path):
+def test_missing_runs_and_suites_are_named(tmp_path):
     run = make_run(tmp_path / "a", "a")
     with pytest.raises(UserError, match="does not exist"):
         build(tmp_path, tmp_path / "none")

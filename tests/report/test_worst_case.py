@@ -76,7 +76,7 @@ def test_the_spreadsheet_tells_costs_and_that_it_is_a_worst_case(tmp_path):
     assert [row["num_cut"] for row in rows] == ["0", "0", "0", "2"]
 
 
-def test_one_figure_and_no_panels(tmp_path):
+def test_a_worst_case_gets_one_figure_and_no_panels(tmp_path):
     run = read_run(make_worst_case(tmp_path / "a", "m", BREAKS, wrong=WRONG, cut={"square": {37}}), "worst")
     assert panels(run) == []
     assert strength_figures([run]) == []
@@ -145,7 +145,7 @@ def test_an_unfinished_stage_is_told_but_not_in_the_headline(tmp_path):
     page_of(tmp_path, tmp_path / "b")
 
 
-def test_attacks_that_one_model_cannot_be_given(tmp_path):
+def test_models_of_which_one_cannot_take_an_attack_are_not_compared(tmp_path):
     """Both are shown, the reason is one sentence, and no winner is named."""
     few = {name: broken for name, broken in BREAKS.items() if name != "slow"}
     # as a shrunk suite has it: the attack is renamed, what was left out is not

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from s3ta.attacks.config import AdamConfig
+from s3ta.attack_config import AdamConfig
 from s3ta.distributed import Ranks
 from s3ta.train import step as step_module
 from s3ta.train.config import ScheduleConfig, TrainConfig
@@ -43,7 +43,7 @@ def test_any_attack_trains_validates_and_resumes(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_its_images_stay_in_its_ball(name):
+def test_training_images_of_every_attack_stay_in_its_ball(name):
     trainer, batch = stepping(_with(ATTACKS[name]))
     change = trainer.attack(batch) - batch.clean
     length = change.flatten(1).norm(dim=1) if ATTACKS[name].norm == "l2" else change.abs().amax((1, 2, 3))
@@ -130,7 +130,7 @@ def test_x39_the_attack_never_calls_what_processes_share(wrapped):
     assert trainer.learner.calls == [False, False, False, True]  # gradients travel once, with the last group
 
 
-def test_x39_neither_does_validation(wrapped, tmp_path):
+def test_x39_validation_never_calls_what_processes_share(wrapped, tmp_path):
     trainer, _ = wrapped(recipe(batch_size=8))
     from s3ta.train.validation import validate
 
@@ -138,7 +138,7 @@ def test_x39_neither_does_validation(wrapped, tmp_path):
     assert trainer.learner.calls == []
 
 
-def test_numbers_are_those_of_all_processes(wrapped):
+def test_sums_of_a_step_are_over_all_processes(wrapped):
     config = recipe(batch_size=16)
     trainer, batch = wrapped(config)
     alone, _ = stepping(recipe(batch_size=8))

@@ -102,7 +102,7 @@ def test_a_step_takes_the_gradient_of_the_perturbed_weights_from_where_it_was(gr
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12, msg=name)
 
 
-def test_perturbation_begins_where_the_recipe_says(tmp_path):
+def test_weight_perturbation_begins_at_the_step_of_the_recipe(tmp_path):
     late = recipe("resnet", weight_perturbation=AWP | {"from_step": 4})
     for name, config in (
         ("plain", recipe("resnet")),
@@ -206,7 +206,7 @@ def test_the_average_is_validated_and_saved_and_both_are_in_the_checkpoint(tmp_p
     assert moved_apart > 1e-4
 
 
-def test_averaging_does_not_touch_the_training(tmp_path):
+def test_averaging_does_not_change_the_training(tmp_path):
     run(AVERAGED, tmp_path / "averaged")
     run(recipe(schedule={"num_train_steps": 8}), tmp_path / "plain")
     one, other = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("averaged", "plain"))

@@ -42,7 +42,7 @@ def saved(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [{"kind": "adam"}, {}, {"momentum": 0.5, "nesterov": False}])
-def test_everything_comes_back_exactly(tmp_path, kind):
+def test_a_checkpoint_is_read_back_exactly(tmp_path, kind):
     config = recipe(optimizer=kind)
     model, optimizer = _made(config)
     _step(model, optimizer)
@@ -58,7 +58,7 @@ def test_everything_comes_back_exactly(tmp_path, kind):
         _step(other, other_optimizer, seed=3)
 
 
-def test_a_checkpoint_before_the_first_step(tmp_path):
+def test_a_checkpoint_before_the_first_step_is_read_back(tmp_path):
     model, optimizer = _made()
     save_checkpoint(tmp_path / NAME, model, optimizer, Progress(), "abc")
     other, other_optimizer = _made(seed=1)
@@ -129,7 +129,7 @@ def _spoilt(path, kind):
         ("shape", "'controller.initial_hidden' is (1, 3) in the file"),
     ],
 )
-def test_what_is_not_this_runs_checkpoint_is_refused(saved, kind, words):
+def test_a_file_that_is_not_this_runs_checkpoint_is_refused(saved, kind, words):
     path = saved[0]
     _spoilt(path, kind)
     with pytest.raises(UserError) as caught:

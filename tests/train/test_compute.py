@@ -70,7 +70,7 @@ def test_the_comparison_leaves_weights_averages_gradients_and_mode_alone(trained
     assert trainer.model.vision.net.stages[0].blocks[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_it_compares_with_a_copy_that_is_plain_in_every_respect(monkeypatch):
+def test_the_comparison_is_with_a_copy_that_is_plain_in_every_respect(monkeypatch):
     config = _computed({"units_per_checkpoint": 1, "channels_last": True})
     (trainer, batch), seen = stepping(config, double=False), []
     real = precision_check._plain_copy
@@ -88,7 +88,7 @@ def test_it_compares_with_a_copy_that_is_plain_in_every_respect(monkeypatch):
     assert seen[1:] == [True] * 3  # answers, input gradient, weight gradient
 
 
-def test_figures_are_those_written_out():
+def test_figures_of_the_comparison_equal_those_written_out():
     """A manner that answers logits + 0.01 x (0, 1, 2, 3, 4): each figure against its definition."""
     trainer, batch = stepping(_computed(LAST, model="resnet"), double=False)
     trainer.update(batch, batch.clean)
@@ -131,7 +131,7 @@ def test_plain_float32_is_not_compared(tmp_path, monkeypatch):
         ({"units_per_checkpoint": 2}, False),
     ],
 )
-def test_what_counts_as_plain(compute, expected):
+def test_only_options_that_change_no_number_count_as_plain(compute, expected):
     assert is_plain(ComputeConfig(**compute)) is expected
 
 
@@ -181,7 +181,7 @@ def test_a_broken_option_is_refused_before_anything_is_learned(tmp_path, broken,
     assert set(snapshot(tmp_path)) <= {"train.jsonl"}
 
 
-def test_who_insists_trains_all_the_same(tmp_path, broken):
+def test_must_agree_false_trains_with_a_broken_option(tmp_path, broken):
     broken("noise")
     run(_computed(LAST | {"must_agree": False}, model="resnet"), tmp_path)
     (line,) = _lines(tmp_path)
@@ -205,7 +205,7 @@ def test_who_insists_trains_all_the_same(tmp_path, broken):
         (Agreement(*[float("nan")] * 5), False, ["logits", "answers", "cosine"]),
     ],
 )
-def test_the_bounds_are_the_protocols(found, is_lower, words):
+def test_the_bounds_of_the_comparison_are_the_protocols(found, is_lower, words):
     problems = found.problems(is_lower=is_lower)
     assert len(problems) == len(words)
     assert all(word in problem for word, problem in zip(words, problems, strict=True))
@@ -269,7 +269,7 @@ def test_a_broken_bfloat16_is_never_used(tmp_path, broken, monkeypatch):
     assert weights(tmp_path / "lower") == weights(tmp_path / "plain")
 
 
-def test_who_insists_has_bfloat16_from_the_first_step(tmp_path):
+def test_must_agree_false_uses_bfloat16_from_the_first_step(tmp_path):
     run(_computed({}), tmp_path / "plain")
     run(_computed(LOWER | {"must_agree": False}), tmp_path / "lower")
     plain, lower = logged_losses(tmp_path / "plain"), logged_losses(tmp_path / "lower")
@@ -311,7 +311,7 @@ def test_options_of_float32_give_the_losses_of_plain_float32(tmp_path, option):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::Warning")  # what the compiler says of type checks in tests
 @pytest.mark.parametrize("model", ["s3ta", "resnet"])
-def test_compiled_training_agrees_with_plain(tmp_path, model):
+def test_compiled_training_agrees_with_plain_training(tmp_path, model):
     run(_computed({}, model=model), tmp_path / "plain")
     run(_computed({"compiled": True}, model=model), tmp_path / "compiled")
     assert logged_losses(tmp_path / "compiled") == pytest.approx(logged_losses(tmp_path / "plain"), abs=1e-3)
@@ -352,7 +352,7 @@ def test_validation_attacks_no_more_at_once_than_training(tmp_path, monkeypatch)
     assert set(seen) == {3}
 
 
-def test_the_images_of_an_attack_do_not_know_the_mode_before(monkeypatch):
+def test_attacked_images_do_not_depend_on_the_mode_before(monkeypatch):
     config = _computed({})
     one, batch = stepping(config)
     other, _ = stepping(config)

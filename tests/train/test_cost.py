@@ -44,7 +44,7 @@ def test_planning_figures_of_s3ta_16(num_attack_steps, per_image, total, hours):
     assert gpu_hours(recipe, MEASURED, 1.0) == pytest.approx(0.4 * hours, rel=0.005)
 
 
-def test_curriculum_is_followed():
+def test_the_cost_follows_the_curriculum():
     """Protocol 1.5: what 4, 8 and 16 glimpses cost, over 35, 35 and 50 epochs."""
     mean = (35 * 46_359_527_424 + 35 * 46_564_360_192 + 50 * 46_974_025_728) / 120
     assert operations(get_recipe("imagenet/s3ta_16-10")).total == pytest.approx(2 * mean * 23 * IMAGES, rel=1e-12)
@@ -71,7 +71,7 @@ def test_clean_steps_cost_three_forward_passes():
         ("cifar10/resnetv2_18", ["attack.gradient.num_samples=3"], False, (60, 3)),
     ],
 )
-def test_passes_of_a_step(name, changes, perturbed, expected):
+def test_passes_of_a_step_equal_their_formula(name, changes, perturbed, expected):
     recipe = override(get_recipe(name), changes)
     assert passes(recipe, is_attacked=True, is_perturbed=perturbed) == expected
 
@@ -106,7 +106,7 @@ def test_checkpoints_keep_the_inputs_of_groups_and_one_group():
     assert sum(inputs) < each < whole
 
 
-def test_bytes_that_do_not_depend_on_images():
+def test_bytes_of_weights_and_optimizer_equal_their_formula():
     plain = get_recipe("imagenet/s3ta_16-10")
     as_float32 = ["compute.attack_precision=float32", "compute.update_precision=float32"]
     exact = override(plain, as_float32)
@@ -135,7 +135,7 @@ def test_memory_of_a_process_follows_its_share():
     assert four.gpu_hours == one.gpu_hours
 
 
-def test_what_cannot_be_budgeted():
+def test_impossible_numbers_of_gpus_and_shares_are_refused():
     recipe = get_recipe("cifar10/resnetv2_18")
     for gpus, words in (0, "--gpus 0"), (3, "does not divide among 3"):
         with pytest.raises(UserError, match=words):

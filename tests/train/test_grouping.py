@@ -46,7 +46,7 @@ def test_the_papers_recipe_fits_one_process_and_128():
         (1024, {"group": 32, "sync": True}, 128, "do not divide among 128: leave it out"),
     ],
 )
-def test_what_does_not_divide_is_one_sentence(batch, norm, processes, words):
+def test_a_batch_that_does_not_divide_among_processes_is_one_sentence(batch, norm, processes, words):
     config = recipe(batch_size=batch, batch_norm=norm)
     if words is None:
         assert grouping(config, processes).images == batch // processes

@@ -170,7 +170,7 @@ def test_a_fifth_of_the_starts_is_clean(tmp_path, monkeypatch):
     assert abs(np.mean(clean) - 0.2) < 3 * np.sqrt(0.16 / 240)
 
 
-def test_clean_phase_and_ramp(tmp_path, monkeypatch):
+def test_the_radius_follows_the_clean_phase_and_the_ramp(tmp_path, monkeypatch):
     spy = Spy(monkeypatch)
     run(recipe(schedule={"clean_steps": 3, "radius_ramp_steps": 2}), tmp_path)
     learned = [images for training, _, images, _ in spy.passes if training]
@@ -185,7 +185,7 @@ def test_clean_phase_and_ramp(tmp_path, monkeypatch):
     )
 
 
-def test_curriculum_in_attack_and_training_with_one_optimizer(tmp_path, monkeypatch):
+def test_attack_and_training_follow_the_curriculum_with_one_optimizer(tmp_path, monkeypatch):
     seen = []
 
     def build(config):
@@ -418,7 +418,7 @@ def test_validation_scores_are_shares_over_the_first_examples(tmp_path):
     assert validate(trained, Pictures(0, "validation"), config.attack, 0, 4) == {"num_examples": 0}
 
 
-def test_golden_losses(tmp_path):
+def test_losses_equal_stored_values(tmp_path):
     # Eight steps on the CPU, pinned. The tolerance covers other processors' and torch versions' rounding, which the signs of
     # the attack can enlarge; any change of order, draws, initialisation, loss or update is larger.
     run(recipe(schedule={"num_train_steps": 8}, validate_every=99), tmp_path)

@@ -226,7 +226,7 @@ def test_one_group_as_large_as_the_batch_changes_nothing(tmp_path, model):
     same_run(tmp_path / "none", tmp_path / "one")
 
 
-def test_groups_and_the_logged_numbers(tmp_path):
+def test_logged_numbers_are_means_over_the_groups_of_a_batch(tmp_path):
     config = recipe(batch_size=8, batch_norm={"group": 2})
     trained = run(config, tmp_path, data=Pictures(33))
     counted = {int(b) for name, b in trained.named_buffers() if name.endswith("num_batches_tracked")}

@@ -44,7 +44,7 @@ def _kept(folder):
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_each_is_the_state_after_its_step(whole, tmp_path, name):
+def test_a_milestone_is_the_state_after_its_step(whole, tmp_path, name):
     """Against a run that is killed right after that step, with a checkpoint at every step."""
     with pytest.raises(Crash):
         run(CONFIG.model_copy(update={"checkpoint_every": 1}), tmp_path, crash_at(STEPS[name] + 1))
@@ -60,7 +60,7 @@ def test_each_is_the_state_after_its_step(whole, tmp_path, name):
     assert model(images).isfinite().all()
 
 
-def test_they_differ_from_each_other_and_from_the_end(whole):
+def test_milestones_differ_from_each_other_and_from_the_end(whole):
     found = {(whole / "milestones" / name / "model.safetensors").read_bytes() for name in STEPS}
     assert len(found | {weights(whole)}) == 4
 
@@ -80,7 +80,7 @@ def test_the_next_checkpoint_leaves_a_milestone_alone(whole, tmp_path):
 
 @pytest.mark.parametrize("function", ["keep_milestone", "save_pretrained"])
 @pytest.mark.parametrize("call", [1, 2, 3])
-def test_killed_before_it_was_kept_it_is_kept_at_resume(whole, tmp_path, monkeypatch, function, call):
+def test_a_milestone_missed_by_a_kill_is_kept_at_resume(whole, tmp_path, monkeypatch, function, call):
     place, calls = (loop if function == "keep_milestone" else run_module), []
     real = getattr(place, function)
 
@@ -119,7 +119,7 @@ def test_a_run_goes_on_from_a_milestone_in_a_folder_of_its_own(whole, tmp_path, 
     ]
 
 
-def test_where_no_file_can_have_two_names_it_is_copied(whole, tmp_path, monkeypatch):
+def test_without_hard_links_a_milestone_is_copied(whole, tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError("Operation not supported")
 

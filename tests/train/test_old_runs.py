@@ -30,7 +30,7 @@ def _as_it_was(folder, kind):
 
 
 @pytest.mark.parametrize("kind", HASHES)
-def test_a_recipe_without_news_is_the_recipe_that_it_was(kind):
+def test_a_recipe_without_new_settings_keeps_its_hash(kind):
     assert config_hash(recipe(kind)) == HASHES[kind]
 
 
@@ -45,11 +45,11 @@ def test_a_recipe_without_news_is_the_recipe_that_it_was(kind):
         {"compute": {"deterministic": False}},
     ],
 )
-def test_what_is_new_makes_another_recipe(change):
+def test_new_settings_make_another_recipe(change):
     assert config_hash(recipe(**change)) != config_hash(recipe(attack=change.get("attack")))
 
 
-def test_insisting_makes_no_other_recipe():
+def test_must_agree_is_no_part_of_a_recipes_identity():
     one, other = (recipe(compute={"channels_last": True, "must_agree": agree}) for agree in (True, False))
     assert config_hash(one) == config_hash(other)
 
@@ -74,7 +74,7 @@ def test_a_run_of_the_first_program_goes_on(tmp_path, kind):
 
 @pytest.mark.parametrize(("before", "after"), [("fail", "skip"), ("skip", "fail")])
 @pytest.mark.parametrize("is_old", [False, True])
-def test_a_stopped_run_goes_on_with_another_word_on_damaged_files(tmp_path, before, after, is_old):
+def test_a_stopped_run_resumes_with_another_on_unreadable(tmp_path, before, after, is_old):
     """Checkpoints bore a hash that told `skip` from `fail`."""
     first, second = (recipe("resnet", data={"on_unreadable": value}) for value in (before, after))
     claim(tmp_path, first)
@@ -96,5 +96,5 @@ def test_a_stopped_run_goes_on_with_another_word_on_damaged_files(tmp_path, befo
         assert json.loads(file.metadata()["s3ta"])["recipe"] == f"{config_hash(first)}/f00d"
 
 
-def test_the_earlier_hash_of_skip_is_what_it_was():
+def test_the_earlier_hash_of_skip_equals_its_stored_value():
     assert recipe("resnet", data={"on_unreadable": "skip"}).earlier_hash() == "6af9154aa9e4"

@@ -50,12 +50,12 @@ def test_all_items_come_in_order_from_a_thread_of_its_own():
     assert not _feeders()
 
 
-def test_nothing_at_all():
+def test_an_empty_source_gives_nothing():
     assert list(ahead(Source(0))) == []
 
 
 @pytest.mark.parametrize("error", [ValueError("torn"), Crash("killed")])
-def test_what_it_raises_is_raised_at_the_same_item(error):
+def test_an_error_of_the_source_is_raised_at_the_same_item(error):
     source, got = Source(error=error, at=5), []
     with pytest.raises(type(error), match=str(error)):
         got.extend(ahead(source))
@@ -64,7 +64,7 @@ def test_what_it_raises_is_raised_at_the_same_item(error):
     assert not _feeders()
 
 
-def test_what_cannot_even_begin_is_raised_too():
+def test_an_error_before_the_first_item_is_raised():
     def make():
         raise ValueError("no such file")
 

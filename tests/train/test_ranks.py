@@ -237,14 +237,14 @@ def test_the_checkpoint_holds_the_moving_averages_of_both_and_the_model_those_of
         assert not torch.equal(state[f"buffers.1.{name}"], state[f"model.{name}"])
 
 
-def test_a_run_of_two_processes_goes_on_with_one(told, folder):
+def test_a_run_of_two_processes_resumes_with_one(told, folder):
     """With shared statistics it matters to no step how many there are, so both end alike, but for rounding."""
     assert not is_finished(folder / "fewer")
     go(SHARED, folder / "fewer", ALONE)
     _same_but_for_rounding(folder / "shared", folder / "fewer")
 
 
-def test_a_run_of_one_process_goes_on_with_two(told, folder):
+def test_a_run_of_one_process_resumes_with_two(told, folder):
     _same_but_for_rounding(folder / "shared", folder / "more")
 
 
@@ -346,7 +346,7 @@ def test_a_file_that_one_process_cannot_read_ends_both_and_is_named(told, damage
     assert max(first["seconds"], second["seconds"]) < PATIENCE / 3, "one waited for the other"
 
 
-def test_both_commands_end_well_and_one_of_them_says_so(told, folder):
+def test_both_processes_end_with_code_0_and_one_reports_it(told, folder):
     first, second = (each["programs"]["digits"] for each in told)
     assert [first["code"], second["code"]] == [0, 0], first
     assert first["stdout"].splitlines()[0] == f"Trained: {folder / 'programs/digits'}"

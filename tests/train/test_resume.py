@@ -91,7 +91,7 @@ def test_every_optimizer_resumes(tmp_path, model, optimizer):
     same_run(tmp_path / "whole", tmp_path / "crashed")
 
 
-def test_the_whole_differs_from_a_run_that_forgot_its_momentum(whole, tmp_path, monkeypatch):
+def test_a_run_that_loses_its_momentum_ends_otherwise(whole, tmp_path, monkeypatch):
     """The comparison would see it: without the optimizer's state the weights come out differently."""
     with pytest.raises(Crash):
         run(SMALL, tmp_path, crash_at(5))
@@ -216,7 +216,7 @@ def test_stopping_the_program_is_one_sentence(uninterrupted_slower, tmp_path, nu
 
 
 @pytest.mark.slow
-def test_ctrl_c_with_worker_processes(uninterrupted_slower, tmp_path):
+def test_ctrl_c_stops_worker_processes_too(uninterrupted_slower, tmp_path):
     folder = tmp_path / "run"
     command = [
         sys.executable,
@@ -367,7 +367,7 @@ def test_what_a_kill_during_the_first_write_leaves_is_no_obstacle(tmp_path):
     assert _command(tmp_path, "schedule.num_train_steps=1").exit_code == 0
 
 
-def test_a_disk_that_fills_up_while_training(small_disk, tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_while_training_is_one_sentence(small_disk, tmp_path, monkeypatch):
     config = SMALL.model_copy(update={"checkpoint_every": 1})
     run(config, tmp_path / "whole")
     size = (tmp_path / "whole/checkpoint.safetensors").stat().st_size // 1024
@@ -386,7 +386,7 @@ def test_a_disk_that_fills_up_while_training(small_disk, tmp_path, monkeypatch):
     same_run(tmp_path / "whole", roomy)
 
 
-def test_a_full_disk_leaves_the_program_with_2(small_disk, monkeypatch):
+def test_a_full_disk_ends_the_program_with_code_2(small_disk, monkeypatch):
     monkeypatch.setattr("s3ta.workflow.training.check_space", lambda *_: None)  # somebody else fills it up meanwhile
     disk = small_disk(1000)
     assert "no space is left on the disk" in _one_sentence(_command(disk / "run"), 2)
@@ -413,7 +413,7 @@ def _crash_before_the_first_step(completed, note=""):
     raise Crash
 
 
-def test_an_in_between_copy_of_the_folder_can_be_moved(whole, tmp_path):
+def test_an_unfinished_run_folder_can_be_moved(whole, tmp_path):
     with pytest.raises(Crash):
         run(SMALL, tmp_path / "here", crash_at(5))
     (tmp_path / "here").rename(tmp_path / "there")

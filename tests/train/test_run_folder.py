@@ -47,7 +47,7 @@ def test_a_damaged_recipe_is_named(tmp_path, content):
     assert (tmp_path / "recipe.json").read_text() == content
 
 
-def test_no_run_folder(tmp_path):
+def test_a_folder_without_a_recipe_is_no_run_folder(tmp_path):
     with pytest.raises(UserError, match=r"is not a run folder: it has no recipe\.json"):
         read_recipe(tmp_path)
 
@@ -68,12 +68,12 @@ def test_the_curve_is_cut_to_the_checkpoint(tmp_path, before, step, after):
     assert (tmp_path / "train.jsonl").read_text() == after
 
 
-def test_no_curve_yet(tmp_path):
+def test_cutting_a_curve_that_does_not_exist_writes_nothing(tmp_path):
     cut_curve(tmp_path, 5)
     assert not list(tmp_path.iterdir())
 
 
-def test_parts_that_do_not_fit_together():
+def test_settings_that_do_not_fit_together_are_refused():
     with pytest.raises(ValueError, match="read_outs"):
         recipe(attack={"read_outs": (1,)})
     with pytest.raises(ValueError, match="one attack per image"):

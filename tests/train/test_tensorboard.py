@@ -45,7 +45,7 @@ def test_a_resumed_run_goes_on_in_the_same_folder(tmp_path):
     assert {step for step, _ in _scalars(tmp_path)["train/loss"]} == set(range(1, 8))
 
 
-def test_without_the_package_it_is_one_sentence(tmp_path, monkeypatch):
+def test_a_missing_tensorboard_is_one_sentence(tmp_path, monkeypatch):
     real = builtins.__import__
 
     def absent(name, *args, **settings):

@@ -61,7 +61,7 @@ def test_a_phase_counts_also_when_it_fails(monkeypatch):
     assert clock.read("float32")["attack"] == 3
 
 
-def test_clean_steps_and_glimpses_have_their_own_worth(monkeypatch):
+def test_clean_steps_and_glimpses_count_with_their_own_cost(monkeypatch):
     """One step each: clean with 1 glimpse, clean with 3, attacked with 3, attacked with 3 and perturbed."""
     config = recipe(
         schedule={"num_train_steps": 4, "clean_steps": 2, "glimpses": ((0, 1), (1, 3))},
@@ -77,7 +77,7 @@ def test_clean_steps_and_glimpses_have_their_own_worth(monkeypatch):
         assert clock.read("float32")["utilization"] == pytest.approx(forward * passes * 4 / 1e9, abs=6e-5)
 
 
-def test_nothing_yet_is_no_division_by_zero():
+def test_a_clock_without_steps_reads_zero():
     assert Clock(recipe(), CPU).read("float32")["images_per_second"] == 0
 
 

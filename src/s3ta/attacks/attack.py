@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Annotated, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
+from s3ta.attack_config import SPSA, AdamConfig, AutoAttackConfig, Exact, LoopConfig, PGDConfig
 from s3ta.attack_plausibility import ImplausibleSettingsWarning, implausible
 from s3ta.attacks import glimpse_objectives, step_rules
-from s3ta.attacks.autoattack import AutoAttackConfig, auto_attack
-from s3ta.attacks.config import SPSA, AdamConfig, Exact, LoopConfig, PGDConfig
+from s3ta.attacks.autoattack import auto_attack
 from s3ta.attacks.draws import Draw, start_noise
 from s3ta.attacks.frozen import frozen, random_state, unwrapped
 from s3ta.attacks.gradients import GradientSource, autograd_gradient, expectation, jitter, spsa, straight_through
@@ -38,7 +37,6 @@ from s3ta.streams import stream
 from s3ta.types import Images, Labels, Trace
 
 LoopAttack: TypeAlias = PGDConfig | AdamConfig
-AttackConfig = Annotated[PGDConfig | AdamConfig | AutoAttackConfig, Field(discriminator="kind")]
 
 
 def run_attack(
@@ -169,7 +167,7 @@ def threat_of(config: LoopAttack | AutoAttackConfig, clean: Images, draw: Draw |
 def _objective(
     outputs_fn: OutputsFn, clean: Images, labels: Labels, config: LoopAttack, targets: Labels | None, draw: Draw | None
 ) -> Objective:
-    """What to ascend."""
+    """The objective that the attack ascends."""
     outputs = None
     if config.looks_first:
         with torch.no_grad():

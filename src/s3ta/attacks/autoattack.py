@@ -11,52 +11,24 @@ import logging
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
-from s3ta.attacks.config import Distance
+from s3ta.attack_config import AutoAttackConfig
 from s3ta.attacks.frozen import frozen
 from s3ta.attacks.loop import Attacked
 from s3ta.attacks.objectives import OutputsFn, final_logits
 from s3ta.attacks.threat import L2, Linf
 from s3ta.attacks.validation import NotFiniteError, check_images, refuse_inference_mode
-from s3ta.config import Config
 from s3ta.errors import UserError
 from s3ta.foreign_code import guarded
 from s3ta.types import Images, Labels, Logits
 
 _LOGGER = logging.getLogger("s3ta.autoattack")  # hears of zero gradients (apgd-t); silent unless someone listens
 _LOGGER.addHandler(logging.NullHandler())
-
-
-class AutoAttackConfig(Config):
-    """One part of AutoAttack as its "standard" version sets it. AutoAttack is all four; the worst counts."""
-
-    objective: ClassVar[Literal["untargeted"]] = "untargeted"
-    num_restarts: ClassVar[int] = 1
-    read_outs: ClassVar[tuple[int, ...]] = ()
-    kind: Literal["autoattack"] = "autoattack"
-    part: Literal["apgd-ce", "apgd-t", "fab-t", "square"] = "apgd-ce"
-    """Gradient ascent on the cross-entropy; on the targeted DLR loss; the nearest boundary; random squares, no gradients."""
-    norm: Literal["linf", "l2"] = "linf"
-    radius: Distance = 8 / 255
-    """How far a pixel may move (linf), or the Euclidean length of the whole change (l2)."""
-    num_attack_steps: int = Field(default_factory=lambda data: 5000 if data.get("part") == "square" else 100, ge=1)
-    """Iterations, for each target class; of `square` the queries, 5000 unless said."""
-    eight_bit: bool = False
-    """Only images whose pixels are whole numbers of 255ths count."""
-    num_targets: Annotated[int, Field(ge=1)] = 9
-    """Likeliest wrong classes that `apgd-t` and `fab-t` try; all of them where there are fewer."""
-
-    @model_validator(mode="after")
-    def _radius_fits(self) -> AutoAttackConfig:
-        if self.norm == "linf" and self.radius > 1:
-            raise ValueError(f"radius {self.radius:g} is more than pixels in [0, 1] can move (linf)")
-        return self
 
 
 def auto_attack(

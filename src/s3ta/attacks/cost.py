@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from s3ta.attacks.autoattack import AutoAttackConfig
-from s3ta.attacks.config import SPSA, AdamConfig, PGDConfig
+from s3ta.attack_config import SPSA, AdamConfig, AutoAttackConfig, PGDConfig
 
 
 class Evaluations(NamedTuple):

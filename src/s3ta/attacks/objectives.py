@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from s3ta.attack_config import Loss
 from s3ta.errors import UserError
 from s3ta.types import Images, Labels, Logits, Trace
 
@@ -17,7 +18,6 @@ Outputs: TypeAlias = Tensor | Trace
 """What the attacked callable returns: logits (B, Y), or a Trace, of which only objectives look inside."""
 OutputsFn: TypeAlias = Callable[[Images], Outputs]
 Objective: TypeAlias = Callable[[Outputs], Float[Tensor, " B"]]
-Loss: TypeAlias = Literal["cross_entropy", "margin", "dlr"]
 
 
 def final_logits(outputs: Outputs) -> Logits:

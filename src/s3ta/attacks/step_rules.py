@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from s3ta.attack_config import Annealing
 from s3ta.attacks.threat import unit
 
 StepRule: TypeAlias = Callable[[Tensor, Tensor, int], Tensor]
 """(images, gradient of the objective, number of steps done) -> images; ascends. A rule with a memory forgets it at step 0."""
 Direction: TypeAlias = Callable[[Tensor], Tensor]
-Annealing: TypeAlias = Literal["constant", "linear", "cosine"]
 
 
 def sign_step(step_size: float | Callable[[int], float]) -> StepRule:

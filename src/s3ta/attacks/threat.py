@@ -65,7 +65,7 @@ class L2(NamedTuple):
     """As of `Linf`."""
 
     def allowed(self, change: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """As of `Linf`."""
+        """The change with what lies outside of the mask set to 0."""
         return _masked(change, self.mask)
 
     def project(self, images: Images, clean: Images) -> Images:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from s3ta.cli.mistakes import refuse_mistakes
 from s3ta.cli.model_options import (
     ChannelOrder,
     ClassNames,
@@ -240,8 +241,17 @@ def evaluate(
     Start it as torchrun -m s3ta evaluate ... to divide the examples among processes."""
     if full_checks and not checks:
         raise UserError("--full-checks asks for what --no-checks leaves out: choose one of them.")
+    from s3ta.data import refuse_unknown_data
+
+    asked_radius, asked_data, part = radius_of(radius), _data(data, preprocessing, num_validation), _part(shard)
+    precision = one_of("arithmetic", search, ("float32", "bfloat16"))
+    matched = None if match_classes is None else one_of("--match-classes", match_classes, ("data", "model"))
+    skips_unreadable = one_of("--on-unreadable", on_unreadable, ("stop", "skip")) == "skip"
+    if asked_data is not None:
+        refuse_unknown_data(asked_data.source, split)
+    refuse_mistakes(model, suite, attack or [], asked_radius, overrides or [])
     before_the_first_pass(return_memory=return_memory)
-    from s3ta.evaluate import Settings
+    from s3ta.evaluate import Settings, Shard
     from s3ta.models import Manner
     from s3ta.progress import waiting
     from s3ta.report import findings_of
@@ -251,7 +261,7 @@ def evaluate(
         seed=seed,
         micro_batch=micro_batch,
         num_threads=threads or os.cpu_count() or 1,
-        search=Manner(one_of("arithmetic", search, ("float32", "bfloat16")), compiled, channels_last),
+        search=Manner(precision, compiled, channels_last),
         exhaustive=exhaustive,
         budget=budget,
         keep_images=keep_images,
@@ -266,13 +276,13 @@ def evaluate(
             )
         images, chosen, settings = transferred(transfer, settings)
     wanted = Examples(
-        data=_data(data, preprocessing, num_validation),
+        data=asked_data,
         split=split,
         num_examples=num_examples,
         ids=ids if images is None else images.ids,
         targets=targets,
-        match_classes=None if match_classes is None else one_of("--match-classes", match_classes, ("data", "model")),
-        skip_unreadable=one_of("--on-unreadable", on_unreadable, ("stop", "skip")) == "skip",
+        match_classes=matched,
+        skip_unreadable=skips_unreadable,
     )
     opening = opening_of(
         weights, ignore_keys, num_classes, image_size, in_channels, mean, std, channel_order, class_names
@@ -281,7 +291,7 @@ def evaluate(
     with waiting(f"opening {model}"):
         subject = open_subject(model, opening, wanted.data, split, place)
     if chosen is None:
-        chosen = choose_suite(subject, suite, attack or [], radius_of(radius), tiny, overrides or [])
+        chosen = choose_suite(subject, suite, attack or [], asked_radius, tiny, overrides or [])
     folder = evaluate_model(
         subject,
         chosen,
@@ -290,7 +300,7 @@ def evaluate(
         settings,
         place,
         images,
-        _shard(shard),
+        None if part is None else Shard(*part),
         checks="full" if full_checks else "some" if checks else "none",
         strict=strict,
         show=lambda measured: print_evaluation(measured, chosen.name, natural=not chosen.attacks),
@@ -317,14 +327,14 @@ def export(
     data_root: DataRoot = Path("data"),
 ) -> None:
     """Write what a leaderboard wants: the worst image of every example as one .pt tensor, and its JSON card."""
-    from s3ta import workflow
-
     said: dict[str, str] = {}
     for text in fields or []:
         name, sign, value = text.partition("=")
         if not sign:
             raise UserError(f"{text} is no field of the card such as name=...")
         said[name] = value
+    from s3ta import workflow
+
     for path in workflow.export(folder, out, workflow.Place(data_root), said):
         out_console.print(f"Written: {path}", markup=False)
 
@@ -341,12 +351,10 @@ def _data(source: str | None, preprocessing: str | None, num_validation: int | N
     return DataConfig(source=source, preprocessing=preprocessing_of(preprocessing), num_validation=num_validation)
 
 
-def _shard(text: str | None) -> Any:
-    from s3ta.evaluate import Shard
-
+def _part(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     index, _, count = text.partition("/")
     if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
         raise UserError(f"--shard {text} is no part such as 1/4: the first of four.")
-    return Shard(int(index), int(count))
+    return int(index), int(count)

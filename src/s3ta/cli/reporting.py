@@ -103,6 +103,10 @@ def predict(
     return_memory: ReturnMemory = False,
 ) -> None:
     """Print the likeliest classes of images, with probabilities; images are prepared as `s3ta evaluate` prepares them."""
+    from s3ta.models import refuse_unknown_source
+
+    asked_preprocessing = preprocessing_of(preprocessing)
+    refuse_unknown_source(model)
     before_the_first_pass(return_memory=return_memory)
     from s3ta import workflow
 
@@ -110,9 +114,7 @@ def predict(
         weights, ignore_keys, num_classes, image_size, in_channels, mean, std, channel_order, class_names
     )
     with waiting(f"asking {model}"):
-        answers = workflow.predict(
-            model, images, top, workflow.Place(device=device), opening, preprocessing_of(preprocessing)
-        )
+        answers = workflow.predict(model, images, top, workflow.Place(device=device), opening, asked_preprocessing)
     for answer in answers:
         out_console.print(f"{answer.image}", markup=False)
         for name, probability in zip(answer.classes, answer.probabilities, strict=True):

@@ -72,11 +72,14 @@ def train(
     """Train a recipe. Stop it at any moment; the same command goes on where it was, to the same weights.
 
     Under torchrun the processes share every batch, one GPU each."""
+    from s3ta.data import refuse_unknown_data
+
+    config = _resolved(recipe, overrides or [], tiny, batch_size)
+    refuse_unknown_data(config.data.source, "train")
     before_the_first_pass(return_memory=return_memory)
     from s3ta.data import locate
     from s3ta.workflow import Place, train_run
 
-    config = _resolved(recipe, overrides or [], tiny, batch_size)
     folder = out or Path("runs") / config.name.replace("/", "-")
     trained = train_run(config, folder, Place(data_root, device, download), tensorboard=tensorboard)
     if trained is None:  # the first process of torchrun says the rest

@@ -13,7 +13,6 @@ any device; one image is a batch of one, so both give the same bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,12 +21,11 @@ from PIL import Image
 from torch import Tensor
 
 from s3ta.data.colour_augment import Colours, draw_colours, recolour
+from s3ta.data.config import Augment
 from s3ta.data.geometric_augment import Crop, draw_crop_flip, draw_crop_shift, draw_fd_crop, draw_simple_crop, moved
 from s3ta.data.resize import bicubic
 from s3ta.errors import UserError
 from s3ta.streams import stream
-
-Augment = Literal["none", "crop_flip", "strong", "simple", "fd"]
 
 COLOURED = ("strong", "simple", "fd")
 """Need red, green and blue."""

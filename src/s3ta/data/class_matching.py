@@ -116,7 +116,7 @@ class Relabelled:
         return self.whole.image(index, draw)
 
     def problem(self, index: int) -> str | None:
-        """As that of the whole."""
+        """Why an example cannot be read, as the relabelled data set says it."""
         return problem_of(self.whole, index)
 
 

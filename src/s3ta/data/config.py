@@ -1,15 +1,73 @@
-"""Which data, as a config: a source, its image size, how files become pixels, and how training images are augmented."""
+"""Which data, as a config: a source, its image size, how files become pixels, and how training images are augmented.
+
+Imports no torch; `preprocessing.py` and `augment.py` do what is asked for here."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from s3ta.config import Config
-from s3ta.data.augment import Augment
-from s3ta.data.preprocessing import DEFAULT, Preprocessing, get_preprocessing, preprocessing_of_view
-from s3ta.errors import UserError
+from s3ta.errors import UserError, unknown_name
+
+Augment = Literal["none", "crop_flip", "strong", "simple", "fd"]
+SPLIT_NAMES = ("train", "validation", "test")
+TORCHVISION = ("CIFAR10", "CIFAR100", "FashionMNIST", "MNIST")
+
+
+class Preprocessing(Config):
+    """The shorter side is resized, then the centre is cut out. Pillow's filters average where they shrink."""
+
+    resize: Annotated[int, Field(gt=0)] | None = None
+    """Pixels of the shorter side before the cut; None: the image size itself."""
+    interpolation: Literal["bicubic", "bilinear", "bicubic_aliased", "none"] = "bicubic"
+    """bicubic, bilinear: Pillow's; bicubic_aliased: OpenCV's, which does not average; none: not resized, only cut."""
+    rounding: Literal["nearest", "half_up", "torchvision"] = "nearest"
+    """nearest: longer side to the nearest pixel (halves to the even one), offset of the cut down; half_up: the same with
+    halves up, as FD; torchvision (also timm): longer side down, offset to the nearest."""
+    image_size: Annotated[int, Field(gt=0)] | None = None
+    """The size that it is meant for, where its name says one; another is refused. None: any."""
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Preprocessing:
+        if self.interpolation == "none" and self.resize is not None:
+            raise ValueError("interpolation none does not resize: leave resize out")
+        if self.resize is not None and self.image_size is not None and self.resize < self.image_size:
+            raise ValueError(f"a cut of {self.image_size} px does not fit a shorter side of {self.resize} px")
+        return self
+
+
+DEFAULT = Preprocessing()
+
+PREPROCESSINGS: Mapping[str, Preprocessing] = {
+    "default": DEFAULT,
+    # FD and the paper (E1), with OpenCV's bicubic filter, which does not average (X18).
+    "fd": Preprocessing(resize=256, interpolation="bicubic_aliased", rounding="half_up", image_size=224),
+    # RobustBench's, as torchvision's Resize and CenterCrop do them. Its Res224 only resizes, so that images that are not
+    # square cannot be batched: here their centre is cut. Crop288 fills what a smaller image lacks with black.
+    "Res256Crop224": Preprocessing(resize=256, interpolation="bilinear", rounding="torchvision", image_size=224),
+    "BicubicRes256Crop224": Preprocessing(resize=256, rounding="torchvision", image_size=224),
+    "Res224": Preprocessing(resize=224, interpolation="bilinear", rounding="torchvision", image_size=224),
+    "Crop288": Preprocessing(interpolation="none", rounding="torchvision", image_size=288),
+}
+
+
+def get_preprocessing(name: str) -> Preprocessing:
+    """The preprocessing of this name. Raises UserError for an unknown name, with the nearest ones."""
+    if name not in PREPROCESSINGS:
+        raise unknown_name("preprocessing", name, PREPROCESSINGS)
+    return PREPROCESSINGS[name]
+
+
+def preprocessing_of_view(resize: int, interpolation: Literal["bicubic", "bilinear"], image_size: int) -> Preprocessing:
+    """What a model's authors do, in the numbers of `models.View`, by the rules of torchvision and timm.
+
+    Raises UserError where the cut does not fit."""
+    if resize < image_size:
+        raise UserError(f"A cut of {image_size} px does not fit a shorter side of {resize} px: resize to {image_size}.")
+    return Preprocessing(resize=resize, interpolation=interpolation, rounding="torchvision", image_size=image_size)
 
 
 def _by_name(value: Any) -> Any:
@@ -62,3 +120,15 @@ def with_view(
     if chosen is None and config.source.startswith("folder:"):
         chosen = preprocessing_of_view(resize, interpolation, image_size)
     return config.model_copy(update={"image_size": image_size, "preprocessing": chosen})
+
+
+def refuse_unknown_data(source: str, split: str) -> None:
+    """UserError for a source or a split that does not exist on any machine, nearest names offered."""
+    if split not in SPLIT_NAMES:
+        raise unknown_name("split", split, SPLIT_NAMES)
+    kind, _, name = source.partition(":")
+    if kind == "torchvision" and name:
+        if name not in TORCHVISION:
+            raise unknown_name("torchvision data set", name, TORCHVISION)
+    elif source != "digits" and not (kind in ("folder", "npz") and name):
+        raise unknown_name("data source", source, ["digits", "torchvision:CIFAR10", "folder:PATH", "npz:PATH"])

@@ -22,7 +22,7 @@ class Dataset(Protocol):
 
     @property
     def source(self) -> str:
-        """How it was named, without the folders of this machine."""
+        """The name under which the data set was opened, without folders of this machine."""
         ...
 
     @property
@@ -130,7 +130,7 @@ def content_of(dataset: Dataset) -> str:
 
 
 def preprocessing_of(dataset: Dataset) -> dict[str, Any]:
-    """How its images were made, for a manifest: `name`, `resize`, `interpolation`, `rounding`, `image_size`."""
+    """How the images of a data set were made, for a manifest: `name`, `resize`, `interpolation`, `rounding`, `image_size`."""
     return getattr(dataset, "preprocessing", None) or as_stored(dataset.shape)
 
 

@@ -33,7 +33,7 @@ class Finder:
                 self._endings[ending] = _AMBIGUOUS if ending in self._endings else position
 
     def find(self, name: str) -> int | None:
-        """Its position; None where there is none. Raises LookupError where several examples end so."""
+        """The position of an id; None where no example has it. Raises LookupError where several examples end so."""
         position = self._full.get(name)
         spellings = [name, name.replace("\\", "/")]
         if not name.isascii():

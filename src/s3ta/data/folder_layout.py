@@ -208,7 +208,7 @@ def _no_labels(base: Path, inside: str, known: Mapping[str, str]) -> str:
 
 
 def _is_test_set(base: Path) -> bool:
-    """Whether it holds CLASS/FILE or CLASS/images/FILE at once, as ImageNet-A does, and no folder of a split."""
+    """Whether a folder holds CLASS/FILE or CLASS/images/FILE at once, as ImageNet-A does, and no folder of a split."""
     if _is_annotated(base):
         return True
     folders = _class_folders(base, "", LeftOut()).folders.values()

@@ -129,7 +129,7 @@ def suffix_of(path: str) -> str:
 
 
 def is_image(path: str) -> bool:
-    """Whether its suffix is that of a picture that is read."""
+    """Whether a file name has the suffix of a picture that is read."""
     return suffix_of(path) in SUFFIXES
 
 
@@ -218,7 +218,7 @@ def used_twice(images: Mapping[str, Sequence[ImageFile]], left_out: LeftOut) -> 
 
 
 def _number(status: os.stat_result) -> tuple[int, int]:
-    """What makes a folder the same one by another path."""
+    """Device and inode, by which a folder is recognised under another path."""
     return status.st_dev, status.st_ino
 
 

@@ -152,7 +152,7 @@ def moved_together(pixels: UInt8[Tensor, "n C H W"], moves: Sequence[Move]) -> U
 
 
 def _source(places: np.ndarray, shift: np.ndarray, first: np.ndarray, end: np.ndarray) -> Int[np.ndarray, "n length"]:
-    """Which line each place shows; -1: none."""
+    """The source line that each line of the result shows; -1: none (black)."""
     return np.where((places >= first) & (places < end), places + shift, -1)
 
 

@@ -2,72 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import Field, model_validator
 
-from s3ta.config import Config
+from s3ta.data.config import DEFAULT, PREPROCESSINGS, Preprocessing
 from s3ta.data.resize import Cut, bicubic
-from s3ta.errors import UserError, unknown_name
 
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-
-
-class Preprocessing(Config):
-    """The shorter side is resized, then the centre is cut out. Pillow's filters average where they shrink."""
-
-    resize: Annotated[int, Field(gt=0)] | None = None
-    """Pixels of the shorter side before the cut; None: the image size itself."""
-    interpolation: Literal["bicubic", "bilinear", "bicubic_aliased", "none"] = "bicubic"
-    """bicubic, bilinear: Pillow's; bicubic_aliased: OpenCV's, which does not average; none: not resized, only cut."""
-    rounding: Literal["nearest", "half_up", "torchvision"] = "nearest"
-    """nearest: longer side to the nearest pixel (halves to the even one), offset of the cut down; half_up: the same with
-    halves up, as FD; torchvision (also timm): longer side down, offset to the nearest."""
-    image_size: Annotated[int, Field(gt=0)] | None = None
-    """The size that it is meant for, where its name says one; another is refused. None: any."""
-
-    @model_validator(mode="after")
-    def _parts_fit(self) -> Preprocessing:
-        if self.interpolation == "none" and self.resize is not None:
-            raise ValueError("interpolation none does not resize: leave resize out")
-        if self.resize is not None and self.image_size is not None and self.resize < self.image_size:
-            raise ValueError(f"a cut of {self.image_size} px does not fit a shorter side of {self.resize} px")
-        return self
-
-
-DEFAULT = Preprocessing()
-
-PREPROCESSINGS: Mapping[str, Preprocessing] = {
-    "default": DEFAULT,
-    # FD and the paper (E1), with OpenCV's bicubic filter, which does not average (X18).
-    "fd": Preprocessing(resize=256, interpolation="bicubic_aliased", rounding="half_up", image_size=224),
-    # RobustBench's, as torchvision's Resize and CenterCrop do them. Its Res224 only resizes, so that images that are not
-    # square cannot be batched: here their centre is cut. Crop288 fills what a smaller image lacks with black.
-    "Res256Crop224": Preprocessing(resize=256, interpolation="bilinear", rounding="torchvision", image_size=224),
-    "BicubicRes256Crop224": Preprocessing(resize=256, rounding="torchvision", image_size=224),
-    "Res224": Preprocessing(resize=224, interpolation="bilinear", rounding="torchvision", image_size=224),
-    "Crop288": Preprocessing(interpolation="none", rounding="torchvision", image_size=288),
-}
-
-
-def get_preprocessing(name: str) -> Preprocessing:
-    """The preprocessing of this name. Raises UserError for an unknown name, with the nearest ones."""
-    if name not in PREPROCESSINGS:
-        raise unknown_name("preprocessing", name, PREPROCESSINGS)
-    return PREPROCESSINGS[name]
-
-
-def preprocessing_of_view(resize: int, interpolation: Literal["bicubic", "bilinear"], image_size: int) -> Preprocessing:
-    """What a model's authors do, in the numbers of `models.View`, by the rules of torchvision and timm.
-
-    Raises UserError where the cut does not fit."""
-    if resize < image_size:
-        raise UserError(f"A cut of {image_size} px does not fit a shorter side of {resize} px: resize to {image_size}.")
-    return Preprocessing(resize=resize, interpolation=interpolation, rounding="torchvision", image_size=image_size)
 
 
 def described(how: Preprocessing, image_size: int) -> dict[str, Any]:

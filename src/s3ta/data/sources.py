@@ -16,18 +16,17 @@ from PIL import Image
 from torch import Tensor
 
 from s3ta.data.augment import Augment, augmented_pixels, check_augment
-from s3ta.data.cluttered_digits import CANVAS, SPLITS, ClutteredDigits
-from s3ta.data.config import DataConfig
+from s3ta.data.cluttered_digits import CANVAS, ClutteredDigits
+from s3ta.data.config import DataConfig, refuse_unknown_data
 from s3ta.data.dataset import Dataset, as_stored, content_of, preprocessing_of, problem_of
 from s3ta.data.folder_dataset import open_folder
 from s3ta.data.preprocessing import DEFAULT, described, fit
-from s3ta.errors import UserError, unknown_name
+from s3ta.errors import UserError
 from s3ta.files import sha256
 from s3ta.streams import stream
 
 NUM_VALIDATION = 1000
 MOST_CLASSES = 1_000_000
-TORCHVISION = ("CIFAR10", "CIFAR100", "FashionMNIST", "MNIST")
 
 
 class Located(NamedTuple):
@@ -56,8 +55,7 @@ def open_dataset(config: DataConfig, split: str, root: Path, download: bool = Fa
       download: let torchvision fetch what is missing.
     Raises:
       UserError: unknown source or split, missing or empty folder, wrong arrays; the sentence says which."""
-    if split not in SPLITS:
-        raise unknown_name("split", split, SPLITS)
+    refuse_unknown_data(config.source, split)
     kind, _, name = config.source.partition(":")
     if kind in ("digits", "torchvision", "npz") and config.preprocessing not in (None, DEFAULT):
         raise UserError(
@@ -67,13 +65,11 @@ def open_dataset(config: DataConfig, split: str, root: Path, download: bool = Fa
     if config.source == "digits":
         _check_digits(config)
         return ClutteredDigits(split)
-    if kind == "torchvision" and name:
+    if kind == "torchvision":
         return _held_out(config, split, lambda part: _torchvision(config, part, name, root, download))
-    if kind == "folder" and name:
+    if kind == "folder":
         return _held_out(config, split, lambda part: open_folder(config, part, root / name))
-    if kind == "npz" and name:
-        return _held_out(config, split, lambda part: _npz(config, part, root / name))
-    raise unknown_name("data source", config.source, ["digits", "torchvision:CIFAR10", "folder:PATH", "npz:PATH"])
+    return _held_out(config, split, lambda part: _npz(config, part, root / name))
 
 
 class ArrayDataset:
@@ -136,11 +132,11 @@ class Subset:
         return self.whole.image(self.positions[index], draw)
 
     def problem(self, index: int) -> str | None:
-        """As that of the whole."""
+        """Why an example cannot be read, as the whole data set says it."""
         return problem_of(self.whole, self.positions[index])
 
     def stored(self) -> Stored | None:
-        """As that of the whole, the pixels copied."""
+        """The stored pixels of the whole data set at these positions, copied."""
         whole = stored_of(self.whole)
         return whole and whole._replace(pixels=whole.pixels[self.positions])
 
@@ -177,8 +173,6 @@ def _check_digits(config: DataConfig) -> None:
 
 
 def _torchvision(config: DataConfig, split: str, name: str, root: Path, download: bool) -> Dataset:
-    if name not in TORCHVISION:
-        raise unknown_name("torchvision data set", name, TORCHVISION)
     import torchvision
 
     try:

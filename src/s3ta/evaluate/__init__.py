@@ -1,35 +1,40 @@
 """Measure a model so that the number can be defended. Read `s3ta.evaluate.runner` first."""
 
-from s3ta.evaluate.attack_timing import chunk_seconds
-from s3ta.evaluate.catalogue import ATTACKS, Situation, get_attack
-from s3ta.evaluate.image_store import KEPT_FILE, ImageStore, KeptImages
-from s3ta.evaluate.manifest import manifest, refuse_other_answers, suite_identity
-from s3ta.evaluate.plan import (
-    Settings,
-    Shard,
-    choose_examples,
-    own_chunks,
-    pieces,
-    stages,
-    targets_of,
-    total,
-)
-from s3ta.evaluate.runner import evaluate, fill
-from s3ta.evaluate.suite_overrides import asked_norm, changed_suite, tiny_suite
-from s3ta.evaluate.suites import (
-    SUITES,
-    SUITES_AT,
-    NamedAttack,
-    Suite,
-    TransferConfig,
-    describe_suites,
-    get_suite,
-    leaderboard_radius,
-    misfit,
-    suite_of,
-    transfer_suite,
-)
-from s3ta.evaluate.timing import Pace, pace
+from typing import TYPE_CHECKING
+
+from s3ta.lazy import load_names_on_first_use
+
+if TYPE_CHECKING:
+    from s3ta.evaluate.attack_timing import chunk_seconds
+    from s3ta.evaluate.catalogue import ATTACKS, Situation, get_attack
+    from s3ta.evaluate.image_store import KEPT_FILE, ImageStore, KeptImages
+    from s3ta.evaluate.manifest import manifest, refuse_other_answers, suite_identity
+    from s3ta.evaluate.plan import (
+        Settings,
+        Shard,
+        choose_examples,
+        own_chunks,
+        pieces,
+        stages,
+        targets_of,
+        total,
+    )
+    from s3ta.evaluate.runner import evaluate, fill
+    from s3ta.evaluate.suite_overrides import asked_norm, asked_suite, changed_suite, tiny_suite
+    from s3ta.evaluate.suites import (
+        SUITES,
+        SUITES_AT,
+        NamedAttack,
+        Suite,
+        TransferConfig,
+        describe_suites,
+        get_suite,
+        leaderboard_radius,
+        misfit,
+        suite_of,
+        transfer_suite,
+    )
+    from s3ta.evaluate.timing import Pace, pace
 
 __all__ = [
     "ATTACKS",
@@ -46,6 +51,7 @@ __all__ = [
     "Suite",
     "TransferConfig",
     "asked_norm",
+    "asked_suite",
     "changed_suite",
     "choose_examples",
     "chunk_seconds",
@@ -69,3 +75,5 @@ __all__ = [
     "total",
     "transfer_suite",
 ]
+
+load_names_on_first_use(__name__)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from s3ta.attack_config import AdamConfig
 from s3ta.attacks import AutoAttackConfig, OutputsFn, PGDConfig
-from s3ta.attacks.config import AdamConfig
 from s3ta.foreign_code import guarded
 from s3ta.models import InManner, Manner
 from s3ta.models.execution import not_sequential

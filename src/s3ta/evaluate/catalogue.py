@@ -15,7 +15,7 @@ from s3ta.errors import UserError, unknown_name
 
 
 class Situation(NamedTuple):
-    """What an attack must know of what it attacks."""
+    """What an attack is built from: radius and norm, and facts about the model."""
 
     radius: float = 8 / 255
     """As people say it: of the L-infinity ball, in pixels of [0, 1]."""

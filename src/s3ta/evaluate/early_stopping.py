@@ -33,7 +33,7 @@ class Standing:
 
     @property
     def matters(self) -> bool:
-        """Whether anybody could ever be left out; if not, finished chunks need not be read."""
+        """Whether any example may ever be skipped; if not, finished chunks need not be read."""
         return may_leave(self._suite, self._settings)
 
     def left_out(self, stage: Stage) -> dict[int, str]:

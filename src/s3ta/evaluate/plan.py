@@ -56,7 +56,7 @@ class Shard:
     count: int = 1
 
     def owns(self, block: int) -> bool:
-        """Whether the examples of this block are its own, through all stages."""
+        """Whether this shard does the block, through all stages."""
         return block % self.count == self.index - 1
 
     @property
@@ -138,7 +138,7 @@ def stages(suite: Suite) -> list[Stage]:
 
 
 def may_leave(suite: Suite, settings: Settings) -> bool:
-    """Whether any example could ever be left out of a stage."""
+    """Whether a stage may skip an example."""
     repeats = any(named.attack.num_restarts > 1 for named in suite.attacks)
     return settings.budget is not None or (not settings.exhaustive and (repeats or suite.cascade))
 

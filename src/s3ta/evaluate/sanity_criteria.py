@@ -62,7 +62,7 @@ class Subject(NamedTuple):
 
 @torch.no_grad()
 def tried_on(model: nn.Module, images: Tensor, labels: Tensor) -> Tried:
-    """What the model makes of these images. Raises UnansweredError where a logit is not finite."""
+    """Margins, losses and answers of the model on these images. Raises UnansweredError where a logit is not finite."""
     logits = model(images).float()
     if not_finite := int((~torch.isfinite(logits)).any(dim=1).sum()):
         raise UnansweredError(f"the model's logits of {not_finite} of {len(images)} images are not finite")

@@ -9,7 +9,9 @@ from typing import Any, Literal
 from s3ta.attacks import SPSA, AutoAttackConfig, PGDConfig, evaluation_step_size
 from s3ta.config import from_json, override, to_json
 from s3ta.errors import UserError
+from s3ta.evaluate.catalogue import Situation
 from s3ta.evaluate.suite import NamedAttack, Suite, TransferConfig
+from s3ta.evaluate.suites import SUITES, get_suite, suite_of
 from s3ta.files import sha256
 
 _THREAT = ("attack.radius", "attack.norm", "attack.mask", "attack.eight_bit")
@@ -30,6 +32,23 @@ _CLAIMS = {
 _ONE_RUN = {"radius", "step_size", "num_attack_steps", "read_outs", "objective"}
 """Attacks that differed in nothing else, and no longer do, are one run."""
 _LONGEST = 24
+
+
+def asked_suite(name: str | None, attacks: list[str], at: Situation, is_tiny: bool, overrides: list[str]) -> Suite:
+    """The suite of a name, or of single attacks, at a radius, shrunk and changed as asked.
+
+    Raises UserError for both, for what is unknown, and for a radius where the suite states its own."""
+    if attacks and name is not None:
+        raise UserError("Give either --suite or --attack, not both.")
+    if name in SUITES and at.is_stated:
+        raise UserError(f"Suite '{name}' states its own radius: change it with attack.radius=... instead of --radius.")
+
+    def built(at: Situation) -> Suite:
+        suite = suite_of(attacks, at) if attacks else get_suite(str(name), at)
+        return tiny_suite(suite) if is_tiny else suite
+
+    at_radius = None if name in SUITES else lambda radius: built(at._replace(radius=radius, is_stated=True))
+    return changed_suite(built(at), overrides, at_radius)
 
 
 def tiny_suite(suite: Suite) -> Suite:

@@ -3,24 +3,38 @@
 Knows nothing of attacks, data or training. Read `s3ta.models.s3ta` first.
 """
 
-from s3ta.models.config import ModelConfig, ResNetConfig, S3TAConfig, VisionConfig, default_stem
-from s3ta.models.cost import Cost, count
-from s3ta.models.execution import InManner, Manner
-from s3ta.models.external import Opening, is_foreign, open_model, refuse_file_of_code
-from s3ta.models.factory import build_model, create_model, list_models, model_config, num_parameters
-from s3ta.models.info import UNKNOWN, Card, Classifier, Origins, View, card_of, device_of, with_outputs
-from s3ta.models.pooled_classifier import ResNet
-from s3ta.models.pretrained import (
-    find_weights,
-    from_pretrained,
-    load_weights,
-    read_config,
-    read_tensors,
-    save_pretrained,
-    tensor_bytes,
-    weights_hash,
-)
-from s3ta.models.s3ta import S3TA
+from typing import TYPE_CHECKING
+
+from s3ta.lazy import load_names_on_first_use
+
+if TYPE_CHECKING:
+    from s3ta.models.config import (
+        ModelConfig,
+        ResNetConfig,
+        S3TAConfig,
+        VisionConfig,
+        default_stem,
+        list_models,
+        model_config,
+    )
+    from s3ta.models.cost_table import Cost, count
+    from s3ta.models.execution import InManner, Manner
+    from s3ta.models.external import Opening, open_model
+    from s3ta.models.factory import build_model, create_model, num_parameters
+    from s3ta.models.info import UNKNOWN, Card, Classifier, Origins, View, card_of, device_of, with_outputs
+    from s3ta.models.naming import is_foreign, refuse_unknown_source
+    from s3ta.models.pooled_classifier import ResNet
+    from s3ta.models.pretrained import (
+        find_weights,
+        from_pretrained,
+        load_weights,
+        read_config,
+        read_tensors,
+        save_pretrained,
+        tensor_bytes,
+        weights_hash,
+    )
+    from s3ta.models.s3ta import S3TA
 
 __all__ = [
     "S3TA",
@@ -54,9 +68,11 @@ __all__ = [
     "open_model",
     "read_config",
     "read_tensors",
-    "refuse_file_of_code",
+    "refuse_unknown_source",
     "save_pretrained",
     "tensor_bytes",
     "weights_hash",
     "with_outputs",
 ]
+
+load_names_on_first_use(__name__)

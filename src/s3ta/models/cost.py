@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from pydantic import TypeAdapter
@@ -13,20 +13,12 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from s3ta.models.config import ModelConfig
+from s3ta.models.cost_table import Cost
 from s3ta.models.factory import build_model, num_parameters
 from s3ta.models.pooled_classifier import ResNet
 from s3ta.models.s3ta import S3TA
 
 _READ: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
-
-
-class Cost(NamedTuple):
-    """Exact figures for one image."""
-
-    parameters: int
-    multiply_accumulates: int
-    map_size: tuple[int, int]
-    """Height and width of the last feature map."""
 
 
 def count(config: ModelConfig) -> Cost:

@@ -6,7 +6,6 @@ A factory is code, so it is named by the caller in Python or on the command line
 from __future__ import annotations
 
 import importlib
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from s3ta.models import external_weights as state
 from s3ta.models.dtype_casting import cast_to_float32, leave_inference_mode
 from s3ta.models.hub_config import Beside, for_unit_pixels, normalisation_beside, preparation_unused
 from s3ta.models.info import Card, Classifier, card_of, device_of, with_outputs
+from s3ta.models.naming import is_foreign, refuse_unknown_source
 from s3ta.models.normalisation import chosen, origins, refuse_half, same_numbers
 from s3ta.models.output_detection import num_outputs
 from s3ta.models.pooled_classifier import ResNet
@@ -29,8 +29,6 @@ from s3ta.models.s3ta import S3TA
 from s3ta.models.timm_torchvision import Known, from_timm, from_torchvision, seeded
 from s3ta.models.weight_files import split_key
 from s3ta.process_state import process_state_kept
-
-_WORD = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 
 
 class Opening(NamedTuple):
@@ -58,36 +56,6 @@ class Opening(NamedTuple):
     """How many images it will be asked about at once; None: not known. Nothing is said of the network by it."""
 
 
-def is_foreign(source: str) -> bool:
-    """Whether this names a network that is not ours: `timm:...`, `torchvision:...` or `package.module:factory`.
-
-    A path that exists never does, nor does `owner/name`, nor `C:anything`, which Windows takes for a path."""
-    try:
-        if Path(source).exists():
-            return False
-    except (OSError, ValueError):  # too long for a path, or no text of a path
-        return False
-    if source.startswith(("timm:", "torchvision:")):
-        return True
-    return re.fullmatch(rf"(?![A-Za-z]:){_WORD}:{_WORD}", source) is not None
-
-
-def refuse_file_of_code(source: str) -> None:
-    """UserError where a factory is named by its file, such as `nets/small.py:make`, with the name to write instead."""
-    named = re.fullmatch(rf"(.+)\.py:({_WORD})", source)
-    if named is None or Path(source).exists():
-        return
-    path = Path(named[1]).expanduser()
-    inside = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    parts = [part for part in inside.parts if part != "."]
-    if inside.is_absolute() or ".." in parts:
-        parts = parts[-1:]
-        first = f"go to the folder {path.parent} and "
-    else:
-        first = ""
-    raise UserError(f"A factory is named by its module, not by its file: {first}write {'.'.join(parts)}:{named[2]}.")
-
-
 def open_model(source: str | Path, opening: Opening | None = None) -> S3TA | ResNet | Classifier:
     """A classifier in eval mode, on the CPU unless a factory put it elsewhere.
 
@@ -103,13 +71,8 @@ def open_model(source: str | Path, opening: Opening | None = None) -> S3TA | Res
             raise UserError(f"{what} is {value}: it must be 1 or more.")
     if opening.ignored and opening.weights in (None, "pretrained", "random"):
         raise UserError("--ignore-keys leaves something out of a file of weights: give one with --weights FILE.")
-    refuse_file_of_code(text)
+    refuse_unknown_source(text)
     if not is_foreign(text):
-        if not Path(text).exists() and "/" not in text:
-            raise UserError(
-                f"{text} does not exist. Give a run folder, a model folder, a Hub id such as owner/name, timm:NAME, "
-                "torchvision:NAME, or package.module:factory."
-            )
         return _said(from_pretrained(text), text, opening)
     library, _, name = text.partition(":")
     if library in ("timm", "torchvision"):

@@ -17,7 +17,7 @@ from s3ta.models.weight_files import objects_note, read_state, sound, split_key
 
 
 class Found(NamedTuple):
-    """What a file of weights says beside the weights."""
+    """What reading a file of weights told beside the weights themselves."""
 
     mean: tuple[float, ...] | None
     """Of the normalisation stored with them, for pixels in [0, 1]; None: none is stored."""

@@ -169,7 +169,7 @@ def _asked(call: str) -> Iterator[None]:
 
 
 def _is_sequential(net: nn.Module) -> bool:
-    """Whether it has an `unroll` of ours; one without `num_glimpses` is something else of that name."""
+    """Whether a model has an `unroll` as S3TA's; one without `num_glimpses` is something else of that name."""
     try:
         return "num_glimpses" in inspect.signature(attribute(net, "unroll")).parameters
     except (TypeError, ValueError):
@@ -234,7 +234,7 @@ def with_outputs(model: nn.Module, outputs: Sequence[int]) -> Classifier:
 
 
 def card_of(model: nn.Module) -> Card:
-    """What must be known of a model. Raises UserError for a network that does not say it."""
+    """The card of a model. Raises UserError for a network without one."""
     if isinstance(model, (S3TA, ResNet)):
         config = model.config
         return Card(
@@ -255,6 +255,6 @@ def card_of(model: nn.Module) -> Card:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where its weights are; the CPU for a model without any."""
+    """The device of a model's weights; the CPU for a model without any."""
     found = next(iter([*model.parameters(), *model.buffers()]), None)
     return torch.device("cpu") if found is None else found.device

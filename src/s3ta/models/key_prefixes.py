@@ -56,7 +56,7 @@ def _memory(value: Tensor) -> Any:
 
 
 def choose_prefix(own: State, state: State, file: str, container: str) -> tuple[str, list[str]]:
-    """What stands before the names of the network's weights, and notes.
+    """The prefix of the network's weights in the file, and notes.
 
     Raises UserError where the weights fit in no way, or in several that differ."""
     tried = {prefix: misfits(own, state, prefix) for prefix in prefixes(state)}
@@ -108,7 +108,7 @@ def _unusual_prefix(
 
 
 def _guess(own: State, state: State, file: str) -> str:
-    """What may be the matter, as a question."""
+    """A likely cause of the misfit, as a question."""
     if re.search(r"-\d+-of-\d+\b", file):
         return "it is one of several shards: give their index, or their folder"
     pairs = [(state[key].shape, value.shape) for key, value in own.items() if key in state]

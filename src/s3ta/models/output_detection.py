@@ -26,7 +26,7 @@ _ADVICE = {
 
 
 def num_outputs(net: nn.Module, in_channels: int, image_size: int, source: str, micro_batch: int | None = None) -> int:
-    """How many numbers a network answers for one image: by asking it.
+    """The number of outputs of a network, found by asking it about an image.
 
     It is asked about two grey images; where it raises, about two of noise in [0, 1], and then about a micro-batch of noise,
     for a correct network may refuse what no data hold. What it raised first is told only where it answers none of them.

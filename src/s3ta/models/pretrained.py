@@ -19,6 +19,7 @@ from s3ta.files import read_json, readable_errors, sha256, write_atomic, write_j
 from s3ta.foreign_code import guarded
 from s3ta.models.config import ModelConfig
 from s3ta.models.factory import build_model
+from s3ta.models.naming import is_hub_id
 from s3ta.models.pooled_classifier import ResNet
 from s3ta.models.s3ta import S3TA
 
@@ -60,9 +61,9 @@ def find_weights(source: str | Path) -> Path:
             else f"a model folder holds {CONFIG} and {WEIGHTS}"
         )
         raise UserError(f"{source} is not a model: {advice}.")
-    if str(source).count("/") == 1 and not Path(source).parent.is_dir() and not str(source).startswith((".", "/", "~")):
-        return _from_hub(str(source))
-    raise UserError(f"{source} does not exist. Give a run folder, a model folder, or a Hub id such as owner/name.")
+    if not is_hub_id(str(source)):
+        raise UserError(f"{source} does not exist. Give a run folder, a model folder, or a Hub id such as owner/name.")
+    return _from_hub(str(source))
 
 
 def _from_hub(name: str) -> Path:

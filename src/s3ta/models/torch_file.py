@@ -144,7 +144,7 @@ def _read_stream(file: BinaryIO) -> Stored:
 
 
 def _filled(stream: Any, size: int) -> bytearray:
-    """So many bytes, held once; fewer where the stream ends before."""
+    """The next `size` bytes of a stream, held once. Raises ValueError where it ends before."""
     data = bytearray(size)
     for start in range(0, size, _CHUNK):
         part = stream.read(min(_CHUNK, size - start))

@@ -18,18 +18,8 @@ from torch import Tensor, nn
 
 from s3ta.errors import UserError, unknown_name
 from s3ta.models.activation_checkpointing import recomputed
-from s3ta.models.config import VisionConfig
+from s3ta.models.config import BACKBONES, VisionConfig
 from s3ta.types import Images
-
-BACKBONES = (
-    "resnetv2_mini",
-    "resnetv2_18",
-    "resnetv2_34",
-    "resnetv2_50",
-    "resnetv2_101",
-    "resnetv2_152",
-    "wrn_28_10",
-)
 
 
 class Normalize(nn.Module):
@@ -51,7 +41,7 @@ class VisionNet(nn.Module):
     """Images in [0, 1] -> the map of features after the last BN and ReLU (M4), so every feature is >= 0.
 
     Stage strides are (1, 2, 1, 1) where `config.dense`, carried by the first unit's 3x3 convolution and its shortcut
-    (M2, M3); no dilation anywhere. A 224 px image gives 28x28 places with 2048 channels (ResNet-50 and deeper)."""
+    (M2, M3); no dilation, symmetric padding (M4a). A 224 px image gives 28x28x2048 (ResNet-50 and deeper)."""
 
     units_per_checkpoint: int = 0
     """Where it is not 0, activations are kept only before every so many units; the others are made again when needed."""

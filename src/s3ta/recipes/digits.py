@@ -25,7 +25,7 @@ def s3ta_4() -> TrainConfig:
     """S3TA with 4 glimpses on cluttered digits, for one CPU core and about five minutes (800 training steps).
 
     Source: the model of the paper's section 3 at 1/170 of its size; the data of Mnih et al. 2014. It departs from the paper's
-    training where it must: see `DEPARTURES`. Expected: README, "What the demo shows"."""
+    training where it must: see `DEPARTURES`. Expected: docs/demo.md."""
     return _digits("s3ta_4", "s3ta_4_resnetv2_mini")
 
 

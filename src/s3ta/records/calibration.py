@@ -42,7 +42,7 @@ class Calibration(NamedTuple):
 
 
 class RiskCoverage(NamedTuple):
-    """What refusing to answer is worth: two arrays of length n, from the most confident answer to all answers."""
+    """The risk when the least confident answers are refused: n values, from the most confident answer to all answers."""
 
     coverage: np.ndarray
     """Share of the images that are answered: 1/n ... 1."""

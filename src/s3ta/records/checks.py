@@ -56,7 +56,7 @@ def findings(table: pa.Table, manifest: dict[str, Any], probes: Sequence[Finding
 
 
 def unanswered(kind: str, why: str) -> Finding:
-    """That a check could not be made, for this reason: the number stands, only this is not known of it."""
+    """A finding that a check could not be made, with the reason; the measured number stands."""
     return Finding(kind, "unchecked", f"The check could not be made: {why.rstrip('.')}.", {"raised": True})
 
 

@@ -62,7 +62,7 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What became of each example under one attack at one read-out, after restarts are reduced; arrays of one
+    """The verdict on each example under one attack at one read-out, after restarts are reduced; arrays of one
     length."""
 
     attack: str

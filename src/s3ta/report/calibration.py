@@ -32,7 +32,7 @@ _NUM_POINTS = 120
 
 
 class Section(NamedTuple):
-    """What the page says of confidence."""
+    """The page's section on confidence."""
 
     table: Table | None
     figures: list[FigureSvg]
@@ -101,7 +101,7 @@ def headline(run: Run) -> str:
 
 
 def headline_title(run: Run) -> str:
-    """Its numbers alone."""
+    """The numbers of the headline alone."""
     numbers = calibration_of(run.table)
     assert numbers is not None
     published = published_text(numbers)

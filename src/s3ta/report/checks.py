@@ -44,7 +44,7 @@ class Trust(NamedTuple):
         return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
 
     def as_json(self) -> dict[str, Any]:
-        """As in the file; null: not checked."""
+        """The findings as `trust.json` holds them; null: not checked."""
         return {
             source: None if found is None else [finding._asdict() for finding in found]
             for source, found in self._asdict().items()

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from s3ta.attack_config import AdamConfig
 from s3ta.attacks import PGDConfig
-from s3ta.attacks.config import AdamConfig
 from s3ta.config import Config, identity_hash
 from s3ta.data import DataConfig
 from s3ta.models import ModelConfig
@@ -98,7 +98,7 @@ class ComputeConfig(Config):
 
 
 class OptimizerConfig(Config):
-    """How weights move (T6-T8, T13)."""
+    """The optimizer of the weights (T6-T8, T13)."""
 
     kind: Literal["sgd", "adam"] = "sgd"
     """sgd: momentum 0.9 with Nesterov, as T6; adam: betas 0.9, 0.999."""
@@ -119,7 +119,7 @@ class OptimizerConfig(Config):
 
 
 class ScheduleConfig(Config):
-    """What changes on the way, in training steps."""
+    """What changes in the course of training, in training steps."""
 
     num_train_steps: Annotated[int, Field(gt=0)] = 150_120
     warmup_steps: Count = 0

@@ -7,11 +7,11 @@ from typing import Literal, NamedTuple
 
 from s3ta.attacks import evaluations
 from s3ta.errors import UserError, unknown_name
-from s3ta.models import ModelConfig, count
-from s3ta.models.cost import Cost, kept_bytes
+from s3ta.models import ModelConfig
+from s3ta.models.cost_table import Cost, count, kept_bytes
+from s3ta.train.batch_norm_groups import grouping
 from s3ta.train.config import ComputeConfig, TrainConfig
 from s3ta.train.schedule import attack_scale, glimpses_at
-from s3ta.train.step import grouping
 
 Precision = Literal["float32", "bfloat16"]
 FLOAT32_BYTES = 4
@@ -188,10 +188,7 @@ def operations(config: TrainConfig) -> Passes:
 def operations_per_image(config: TrainConfig) -> list[tuple[Stretch, Passes]]:
     """FLOP of one image in attack and update, for every stretch of the schedule."""
     cut = stretches(config)
-    forward = {
-        glimpses: 2 * count(_looking(config.model, glimpses)).multiply_accumulates
-        for glimpses in {stretch.num_glimpses for stretch in cut} | {config.attack.num_glimpses}
-    }
+    forward = {glimpses: 2 * count(model).multiply_accumulates for glimpses, model in _looks(config).items()}
     told = []
     for stretch in cut:
         each = passes(config, is_attacked=stretch.is_attacked, is_perturbed=stretch.is_perturbed)
@@ -212,6 +209,17 @@ def state_bytes(config: TrainConfig, num_parameters: int, num_gpus: int = 1) -> 
 
 def _is_lower(compute: ComputeConfig) -> bool:
     return "bfloat16" in (compute.attack_precision, compute.update_precision)
+
+
+def models_of(config: TrainConfig) -> list[ModelConfig]:
+    """The models whose costs a recipe's costs are made of: its own, and with each number of glimpses that it trains with."""
+    return list(_looks(config).values())
+
+
+def _looks(config: TrainConfig) -> dict[int | None, ModelConfig]:
+    """The model with each number of glimpses of the schedule and of the attack; None: with its own."""
+    numbers = [None, config.attack.num_glimpses, *(stretch.num_glimpses for stretch in stretches(config))]
+    return {number: _looking(config.model, number) for number in numbers}
 
 
 def _looking(model: ModelConfig, num_glimpses: int | None) -> ModelConfig:

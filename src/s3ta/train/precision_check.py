@@ -72,7 +72,7 @@ def lower_is_due(compute: ComputeConfig, step: int) -> bool:
 
 
 class Trial(NamedTuple):
-    """What came of comparing at a training step."""
+    """The result of comparing at a training step."""
 
     step: int
     precision: str
@@ -90,7 +90,7 @@ class Trial(NamedTuple):
 
     @property
     def refusal(self) -> UserError | None:
-        """What this process says where the run is refused; None where it has nothing to say."""
+        """The error that refuses the run; None where all options agree with plain float32."""
         if not self.problems:
             return None
         return UserError(
@@ -100,7 +100,7 @@ class Trial(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        """What is said of bfloat16."""
+        """The sentence that is printed about bfloat16."""
         if self.agrees:
             return f"bfloat16 agrees with float32 at training step {self.step} and begins."
         why = "; ".join(self.problems) or "another process finds a bound broken"

@@ -38,6 +38,6 @@ def attack_at(schedule: ScheduleConfig, attack: TrainAttack, step: int) -> Train
 
 
 def glimpses_at(schedule: ScheduleConfig, step: int) -> int | None:
-    """Glimpses of this step under the curriculum (T23); None: the model's own number."""
+    """Glimpses of this step, also inside its attack (T21), under the curriculum (T23); None: the model's own number."""
     reached = [count for first, count in schedule.glimpses if step >= first]
     return reached[-1] if reached else None

@@ -47,7 +47,7 @@ class Probing(NamedTuple):
 
 
 def probing(num_passes: int, num_examples: int, micro_batch: int, *, full: bool) -> Probing:
-    """How many images are probed.
+    """How many images the experiments are made on.
 
     Args:
       num_passes: forward and backward, spent or to be spent on attacks.
@@ -59,7 +59,7 @@ def probing(num_passes: int, num_examples: int, micro_batch: int, *, full: bool)
 
 
 def planned_probing(measured: Measured, suite: Suite, found: dict[str, Any], *, full: bool) -> Probing | None:
-    """What the experiments will be at most, before the attacks; None where none are due.
+    """The largest experiments that may be made, planned before the attacks; None where none are due.
 
     Args:
       found: what `trust.json` holds."""
@@ -190,7 +190,7 @@ def _in_parts(model: nn.Module, size: int) -> nn.Module:
 
 
 def radius_of(suite: Suite) -> float | None:
-    """That of the first attack in the L-infinity ball; None where there is none."""
+    """The radius of the suite's first L-infinity attack; None where there is none."""
     for named in suite.attacks:
         attack: Any = named.attack.attack if isinstance(named.attack, TransferConfig) else named.attack
         if attack.norm == "linf" and attack.radius and (not isinstance(attack, LoopConfig) or attack.mask is None):

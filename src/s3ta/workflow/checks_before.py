@@ -58,7 +58,7 @@ def look_over(measured: Measured, suite: Suite, folder: Path, *, strict: bool) -
 
 
 def is_lint_due(folder: Path) -> bool:
-    """Whether the model is asked: what was found before the first records stands."""
+    """Whether the lint is still to be run; its findings stand once there are records."""
     return "lint" not in read_found(folder) or next(folder.glob("chunk-*.parquet"), None) is None
 
 
@@ -108,7 +108,7 @@ def _lint_on(measured: Measured, positions: Sequence[int], for_order: Sequence[i
 
 
 def _of_others(finding: Finding, num_others: int) -> Finding:
-    """What only images that are not measured have shown."""
+    """A finding that only images which are not measured have shown, as a note."""
     sentence = (
         f"Not of what is measured, but of {num_others} other images of the data looked at beside: {finding.sentence}"
     )
@@ -151,7 +151,7 @@ def _left_out(measured: Measured) -> list[Finding]:
 
 
 def num_linted(measured: Measured) -> int:
-    """So many images that the lint takes about half a minute: 256 of a small model, 8 of the largest; counted in operations,
+    """Images for which the lint takes half a minute or so: 256 of a small model, 8 of the largest; counted in operations,
     not by the clock, so that the same model is always looked at alike."""
     model, dataset, positions, _, _ = measured
     image = fetch(dataset, positions[:1]).images.to(device_of(model))

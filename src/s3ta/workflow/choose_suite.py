@@ -8,18 +8,14 @@ from pathlib import Path
 from s3ta.attacks import AutoAttackConfig
 from s3ta.errors import UserError
 from s3ta.evaluate import (
-    SUITES,
     KeptImages,
     Settings,
     Situation,
     Suite,
     asked_norm,
-    changed_suite,
-    get_suite,
+    asked_suite,
     leaderboard_radius,
     misfit,
-    suite_of,
-    tiny_suite,
     transfer_suite,
 )
 from s3ta.models import Card
@@ -44,21 +40,9 @@ def choose_suite(
     card = subject.card
     found = radius if radius is not None else _usual_radius(subject, name)
     at = Situation(found, card.num_glimpses, card.num_classes, is_stated=radius is not None, norm=asked_norm(overrides))
-    if attacks and name is not None:
-        raise UserError("Give either --suite or --attack, not both.")
     if not attacks:
         name = name or (subject.recipe.suite if subject.recipe else "quick")
-        if name in SUITES and radius is not None:
-            raise UserError(
-                f"Suite '{name}' states its own radius: change it with attack.radius=... instead of --radius."
-            )
-
-    def built(at: Situation) -> Suite:
-        suite = suite_of(attacks, at) if attacks else get_suite(str(name), at)
-        return tiny_suite(suite) if is_tiny else suite
-
-    at_radius = None if name in SUITES else lambda radius: built(at._replace(radius=radius, is_stated=True))
-    suite = changed_suite(built(at), overrides, at_radius)
+    suite = asked_suite(name, attacks, at, is_tiny, overrides)
     refuse_misfits(suite, card)
     return suite
 

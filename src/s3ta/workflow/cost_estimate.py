@@ -20,7 +20,7 @@ _SLOWER = 1.1
 
 
 class Upcoming(NamedTuple):
-    """What is still to be done."""
+    """The work that is still to be done."""
 
     missing: set[int]
     """Chunks of this part."""

@@ -40,7 +40,7 @@ from s3ta.workflow.runtime_options import Place
 
 
 class Examples(NamedTuple):
-    """What a person says of the examples."""
+    """Which examples a person asks for, and how they are prepared."""
 
     data: DataConfig | None = None
     """None: the recipe's own (run folders only)."""
@@ -126,7 +126,7 @@ def _matched(
 
 
 def _class_names(subject: Subject, dataset: Dataset) -> tuple[str, ...] | None:
-    """Those that the model says; a model of 1,000 classes and data whose classes are ImageNet's numbers: ImageNet's."""
+    """Class names of the model; for a model of 1,000 classes and data whose classes are ImageNet's numbers: ImageNet's."""
     if subject.classes is not None:
         return tuple(printable(name) for name in subject.classes)
     if subject.card.num_classes != 1000:

@@ -117,7 +117,7 @@ def evaluate_model(
 
 
 def _is_there(measured: Measured, suite: Suite, folder: Path) -> bool:
-    """Whether the folder holds this evaluation, finished."""
+    """Whether the folder holds this evaluation, and it is finished."""
     told = _identified(measured, suite, folder)
     return (folder / "manifest.json").is_file() and not Ledger.at(folder, told).missing()
 
@@ -144,7 +144,7 @@ def _run(
     checks: Checks,
     strict: bool,
 ) -> Ledger:
-    """What is missing of the shard's part."""
+    """Run what is missing of the shard's part."""
     model, dataset, positions, settings, _ = measured
     told = _identified(measured, suite, folder)
     _warn_of_settings(told, strict=strict, aloud=rank.is_first)

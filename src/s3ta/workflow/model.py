@@ -19,7 +19,7 @@ from s3ta.models import (
     is_foreign,
     open_model,
     read_config,
-    refuse_file_of_code,
+    refuse_unknown_source,
 )
 from s3ta.progress import console
 from s3ta.train import TrainConfig, read_recipe, run_of
@@ -60,7 +60,7 @@ def open_subject(
         takes, where nobody did.
     Raises UserError as `s3ta.models.open_model`, and where `opening` says of one of our models what its folder knows better."""
     opening = opening or Opening()
-    refuse_file_of_code(source)
+    refuse_unknown_source(source)
     if is_foreign(source):
         if not source.startswith(("timm:", "torchvision:")) and data is not None:
             opening = _sized(opening, data, split, place or Place())

@@ -43,7 +43,7 @@ def prepared(subject: Subject, config: DataConfig, card: Card) -> Preparation:
 
 
 def preparation_line(preprocessing: Mapping[str, Any], model: Mapping[str, Any], origins: Mapping[str, str]) -> str:
-    """What is done to images, as a sentence.
+    """The preparation of images, as a sentence.
 
     Args:
       preprocessing: as a manifest records it.

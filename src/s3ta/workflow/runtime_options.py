@@ -11,7 +11,7 @@ from s3ta.errors import UserError
 
 
 class Place(NamedTuple):
-    """Where data are, what computes, and whether anything may be fetched."""
+    """The data root, the device, and whether data may be downloaded."""
 
     data_root: Path = Path("data")
     device: str = "auto"

@@ -50,7 +50,7 @@ _PATIENCE = timedelta(hours=1)
 
 
 class _Ready(NamedTuple):
-    """What was opened and found to fit."""
+    """A recipe's model and data, opened and checked against each other."""
 
     recipe: TrainConfig
     data: Dataset

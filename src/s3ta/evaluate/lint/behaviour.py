@@ -33,7 +33,7 @@ _CLEAR = 1.5
 
 
 def answer(probe: Probe) -> Finding:
-    """Whether images get logits (B, Y) at all."""
+    """Whether the model answers images with logits (B, Y)."""
     num_classes = probe.num_classes
 
     def bad(sentence: str, advice: str, **evidence: Any) -> Finding:

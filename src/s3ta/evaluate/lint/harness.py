@@ -76,7 +76,7 @@ class Probe:
         return as_model_error(lambda: self.model(images) if self.only is None else self._filled_up(images, self.only))
 
     def some(self, count: int) -> Tensor:
-        """So many of the images, or as many as the model is asked about at once; a whole batch where it answers no other."""
+        """The first so many images, or as many as the model is asked about at once; a whole batch where it answers no other."""
         if self.only is None:
             return self.images[: min(count, self.at_once)]
         return self.images[torch.arange(self.only) % len(self.images)]

@@ -49,7 +49,7 @@ def lint(
     for_order: tuple[Tensor, Tensor] | None = None,
     micro_batch: int | None = None,
 ) -> list[Finding]:
-    """What is wrong with how a model answers, before an attack is spent on it.
+    """Mistakes in how a model answers, found before an attack is spent on it.
 
     About 15 forward passes over the images, two of them with a backward pass, and more where something is found. The model is
     asked in eval mode and left as it was found, as are all generators of random numbers; those that everybody shares begin
@@ -95,7 +95,7 @@ def _findings(
     handed: Tensor | None,
     data_classes: Sequence[str],
 ) -> Iterator[Finding]:
-    """As far as the model lets itself be asked."""
+    """The findings of all questions that the model lets itself be asked."""
     yield behaviour.recurrent(probe.model)
     first = behaviour.answer(probe)
     if first.severity == "error" and probe.ask_in_whole_batches():

@@ -1,15 +1,15 @@
-"""What an attack is, as data: threat model, objective, gradient source, step rule, restarts."""
+"""What an attack is, as data: threat model, objective, gradient source, step rule, restarts. Imports no torch."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from s3ta.attacks.objectives import Loss
-from s3ta.attacks.step_rules import Annealing
 from s3ta.config import Config, parse_radius
 
+Loss: TypeAlias = Literal["cross_entropy", "margin", "dlr"]
+Annealing: TypeAlias = Literal["constant", "linear", "cosine"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Distance = Annotated[float, BeforeValidator(parse_radius), Field(ge=0, allow_inf_nan=False)]
 """As Radius, but a Euclidean distance may be larger than 1."""
@@ -84,7 +84,7 @@ class Exact(Config):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is just the one gradient at the iterate."""
+        """Whether the source is the exact gradient at the iterate, asked once."""
         return self.num_samples == 1 and not self.moves_images
 
 
@@ -213,6 +213,35 @@ class AdamConfig(LoopConfig):
         if self.radius and self.num_attack_steps and not any(rate for _, rate in self.learning_rates):
             raise ValueError("learning_rates of 0 move nothing: give one above 0")
         return self
+
+
+class AutoAttackConfig(Config):
+    """One part of AutoAttack as its "standard" version sets it. AutoAttack is all four; the worst counts."""
+
+    objective: ClassVar[Literal["untargeted"]] = "untargeted"
+    num_restarts: ClassVar[int] = 1
+    read_outs: ClassVar[tuple[int, ...]] = ()
+    kind: Literal["autoattack"] = "autoattack"
+    part: Literal["apgd-ce", "apgd-t", "fab-t", "square"] = "apgd-ce"
+    """Gradient ascent on the cross-entropy; on the targeted DLR loss; the nearest boundary; random squares, no gradients."""
+    norm: Literal["linf", "l2"] = "linf"
+    radius: Distance = 8 / 255
+    """How far a pixel may move (linf), or the Euclidean length of the whole change (l2)."""
+    num_attack_steps: int = Field(default_factory=lambda data: 5000 if data.get("part") == "square" else 100, ge=1)
+    """Iterations, for each target class; of `square` the queries, 5000 unless said."""
+    eight_bit: bool = False
+    """Only images whose pixels are whole numbers of 255ths count."""
+    num_targets: Annotated[int, Field(ge=1)] = 9
+    """Likeliest wrong classes that `apgd-t` and `fab-t` try; all of them where there are fewer."""
+
+    @model_validator(mode="after")
+    def _radius_fits(self) -> AutoAttackConfig:
+        if self.norm == "linf" and self.radius > 1:
+            raise ValueError(f"radius {self.radius:g} is more than pixels in [0, 1] can move (linf)")
+        return self
+
+
+AttackConfig = Annotated[PGDConfig | AdamConfig | AutoAttackConfig, Field(discriminator="kind")]
 
 
 def evaluation_step_size(num_attack_steps: int, radius: float = 16 / 255) -> float:

@@ -1,0 +1,29 @@
+"""Mistakes of a command line that show before anything is opened, so that they are answered at once. Imports no torch."""
+
+from __future__ import annotations
+
+from s3ta.errors import UserError
+
+
+def refuse_mistakes(
+    model: str, suite: str | None, attacks: list[str], radius: float | None, overrides: list[str]
+) -> None:
+    """UserError for a model that does not exist, and for a suite, attacks or settings that fit no model.
+
+    A suite that nobody names is the recipe's, which only the model's folder knows: its settings are judged later."""
+    from s3ta.models import refuse_unknown_source
+
+    refuse_unknown_source(model)
+    if suite is None and not attacks:
+        return
+    from s3ta.evaluate import Situation, asked_norm, asked_suite
+
+    at = Situation(num_glimpses=1, is_stated=radius is not None, norm=asked_norm(overrides))
+    at = at if radius is None else at._replace(radius=radius)
+    try:
+        asked_suite(suite, attacks, at, False, overrides)
+    except UserError as error:
+        try:  # a model without glimpses leaves out the attacks on them, and what is wrong with these
+            asked_suite(suite, attacks, at._replace(num_glimpses=None), False, overrides)
+        except UserError:
+            raise error from None

@@ -1,0 +1,62 @@
+"""How a person names a model, and what can be said against a name before anything is opened. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from s3ta.errors import UserError
+
+_WORD = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
+
+
+def is_foreign(source: str) -> bool:
+    """Whether this names a network that is not ours: `timm:...`, `torchvision:...` or `package.module:factory`.
+
+    A path that exists never does, nor does `owner/name`, nor `C:anything`, which Windows takes for a path."""
+    if _exists(source):
+        return False
+    if source.startswith(("timm:", "torchvision:")):
+        return True
+    return re.fullmatch(rf"(?![A-Za-z]:){_WORD}:{_WORD}", source) is not None
+
+
+def refuse_file_of_code(source: str) -> None:
+    """UserError where a factory is named by its file, such as `nets/small.py:make`, with the name to write instead."""
+    named = re.fullmatch(rf"(.+)\.py:({_WORD})", source)
+    if named is None or _exists(source):
+        return
+    path = Path(named[1]).expanduser()
+    inside = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    parts = [part for part in inside.parts if part != "."]
+    if inside.is_absolute() or ".." in parts:
+        parts = parts[-1:]
+        first = f"go to the folder {path.parent} and "
+    else:
+        first = ""
+    raise UserError(f"A factory is named by its module, not by its file: {first}write {'.'.join(parts)}:{named[2]}.")
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether this can be the name of a model on the Hub, `owner/name`, rather than a path."""
+    return source.count("/") == 1 and not Path(source).parent.is_dir() and not source.startswith((".", "/", "~"))
+
+
+def refuse_unknown_source(source: str) -> None:
+    """UserError for a name that is no model's, whatever it would hold: a path that does not exist, or a factory's file."""
+    refuse_file_of_code(source)
+    if is_foreign(source) or _exists(source) or is_hub_id(source):
+        return
+    if "/" not in source:
+        raise UserError(
+            f"{source} does not exist. Give a run folder, a model folder, a Hub id such as owner/name, timm:NAME, "
+            "torchvision:NAME, or package.module:factory."
+        )
+    raise UserError(f"{source} does not exist. Give a run folder, a model folder, or a Hub id such as owner/name.")
+
+
+def _exists(source: str) -> bool:
+    try:
+        return Path(source).exists()
+    except (OSError, ValueError):  # too long for a path, or no text of a path
+        return False

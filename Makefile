@@ -1,5 +1,10 @@
 # One environment, .venv, made by whichever target needs it first. Another interpreter: make PYTHON=python3.12 test
 PYTHON ?= python3
+# One process for each usable core (tests/conftest.py), whole files to each; `make TESTS_AT_ONCE=1 test` takes one process.
+TESTS_AT_ONCE ?= auto
+# Files in their order: sorted by their number of tests, those with few long ones would come last, and one core would wait.
+PYTEST = .venv/bin/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile --no-loadscope-reorder
+THOROUGH = --jaxtyping-packages=s3ta,beartype.beartype --hypothesis-profile=thorough
 BENCHMARKS = $(shell grep -l __main__ benchmarks/*.py)
 
 .PHONY: help demo test test-slow check bench
@@ -7,16 +12,16 @@ BENCHMARKS = $(shell grep -l __main__ benchmarks/*.py)
 
 help:
 	@echo "make demo       train S3TA and its rival, attack both, write runs/demo/report.html"
-	@echo "make test       the tests, without the slow ones"
+	@echo "make test       the tests, without the thorough and the slow ones"
 	@echo "make test-slow  kills, mutants, types, the built wheel"
-	@echo "make check      lint, types, import contract, then the tests"
+	@echo "make check      lint, types, import contract, and all tests but the slow ones, with shape checks"
 	@echo "make bench      the scripts in benchmarks/"
 
 demo: .venv/.installed
 	.venv/bin/s3ta demo --out runs/demo
 
 test: .venv/.installed
-	.venv/bin/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow and not thorough"
 
 test-slow: .venv/.installed
 	.venv/bin/python -m pytest -m slow
@@ -25,7 +30,7 @@ check: .venv/.installed
 	.venv/bin/ruff check .
 	.venv/bin/basedpyright
 	.venv/bin/lint-imports
-	.venv/bin/python -m pytest -m "not slow"
+	$(PYTEST) $(THOROUGH) -m "not slow"
 
 bench: .venv/.installed
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; .venv/bin/python $$script; done

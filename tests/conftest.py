@@ -2,16 +2,46 @@
 
 import os
 import subprocess
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from s3ta import progress
+from s3ta.train import loop
+
+MOST_PROCESSES = 8
+"""Each holds up to 2 GB, and beyond eight the longest file decides how long the tests take."""
 
 progress._PATIENCE = 3600.0  # a busy machine's lines about long waits would stand between those that a test expects
 torch.set_num_threads(1)  # two threads on two busy cores are many times slower than one
 os.environ["OMP_NUM_THREADS"] = "1"  # for the programs that tests start
+
+# `make test` draws few cases for each property, `make check` many; the same ones in every run.
+EVERYWHERE = settings(
+    deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.register_profile("quick", EVERYWHERE, max_examples=40)
+settings.register_profile("thorough", EVERYWHERE, max_examples=200)
+settings.load_profile("quick")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """For `-n auto`: a process for every core that this one may use, which containers and `taskset` may have cut."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS") or min(usable, MOST_PROCESSES))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _brief_validation() -> Iterator[None]:
+    """Accuracy while training over 16 examples, not 200, which take nine tenths of the time of a tiny run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "validate", partial(loop.validate, limit=16))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -66,28 +66,56 @@ def test_types_are_clean() -> None:
     run(sys.executable, "-m", "basedpyright")
 
 
-@pytest.mark.parametrize("path", [*MODULES, *(p for p in sorted(SOURCE.rglob("*")) if p.suffix in ASSETS)], ids=by_name)
-def test_file_can_be_read_in_one_sitting(path: Path) -> None:
+def test_every_file_can_be_read_in_one_sitting() -> None:
     core = {"models/s3ta.py", "attacks/loop.py", "train/loop.py", "evaluate/runner.py"}
-    limit = 250 if path.relative_to(SOURCE).as_posix() in core else 400
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
+    assert all((SOURCE / name).is_file() for name in core)
+    for path in [*MODULES, *(p for p in sorted(SOURCE.rglob("*")) if p.suffix in ASSETS)]:
+        limit = 250 if path.relative_to(SOURCE).as_posix() in core else 400
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= limit, by_name(path)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=by_name)
-def test_source_neither_unpickles_nor_evaluates(path: Path) -> None:
-    forbidden_modules = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            assert not forbidden_modules & {name.name.partition(".")[0] for name in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert (node.module or "").partition(".")[0] not in forbidden_modules
-        elif isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
-            assert called not in {"eval", "exec", "compile", "__import__", "torch.jit.load"}, called
-            if called == "torch.load":
-                assert any(word.arg == "weights_only" and ast.unparse(word.value) == "True" for word in node.keywords)
-            if called in {"np.load", "numpy.load"}:
-                assert "allow_pickle=False" in ast.unparse(node)
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "torch.jit.load"}
+
+
+def is_unsafe(node: ast.AST) -> bool:
+    """Whether it imports a module that unpickles, calls what evaluates text, or loads a file without refusing pickles."""
+    if isinstance(node, ast.Import):
+        return bool(FORBIDDEN_MODULES & {name.name.partition(".")[0] for name in node.names})
+    if isinstance(node, ast.ImportFrom):
+        return (node.module or "").partition(".")[0] in FORBIDDEN_MODULES
+    if not isinstance(node, ast.Call):
+        return False
+    called, words = ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}
+    if called == "torch.load":
+        return words.get("weights_only") != "True"
+    if called in {"np.load", "numpy.load"}:
+        return words.get("allow_pickle") != "False"
+    return called in FORBIDDEN_CALLS
+
+
+def test_no_source_unpickles_or_evaluates() -> None:
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not is_unsafe(node), f"{by_name(path)}:{getattr(node, 'lineno', 0)} {ast.unparse(node)}"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle",
+        "import numpy, dill",
+        "from joblib import load",
+        "eval(x)",
+        "__import__('os')",
+        "torch.load(x)",
+        "torch.load(x, weights_only=False)",
+        "np.load(x)",
+        "numpy.load(x, allow_pickle=True)",
+    ],
+)
+def test_what_unpickles_or_evaluates_would_be_seen(line: str) -> None:
+    assert any(is_unsafe(node) for node in ast.walk(ast.parse(line)))
 
 
 @pytest.mark.parametrize(
@@ -167,8 +195,8 @@ def examples() -> Iterator[str]:
         yield from (part.strip() for part in re.split(r"\s{2,}", command.epilog or "") if part.startswith("s3ta "))
 
 
-@pytest.mark.parametrize("line", sorted({line.strip() for line in examples()}))
-def test_command_line_example_parses(line: str) -> None:
+def parse_example(line: str) -> None:
+    """Raises whatever is wrong with one command line."""
     verb, *arguments = shlex.split(line, comments=True)[1:]
     if ">" in arguments:
         arguments = arguments[: arguments.index(">")]
@@ -185,8 +213,14 @@ def test_command_line_example_parses(line: str) -> None:
         get_suite(given["suite"])
 
 
-def test_help_examples_are_found() -> None:
-    assert len(list(examples())) > 20
+def test_every_command_line_example_parses() -> None:
+    lines = sorted({line.strip() for line in examples()})
+    assert len(lines) > 20
+    for line in lines:
+        try:
+            parse_example(line)
+        except Exception as error:  # noqa: BLE001 - an assertion, a usage error or one of ours: each means a wrong example
+            pytest.fail(f"`{line}`: {type(error).__name__}: {error}")
 
 
 def test_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,22 +254,22 @@ def test_the_new_attacks_of_the_guide_run_and_are_short(tmp_path: Path, monkeypa
     assert names["blind"].num_gradients.unique().tolist() == [0]
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=by_name)
-def test_named_recipes_models_and_make_targets_exist(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    for recipe in re.findall(r"\b(?:digits|cifar10|imagenet|imagenette)/(?:s3ta|resnetv2)\w*(?:-\d+)?", text):
-        assert recipe in RECIPES
-    for model in re.findall(r"`((?:s3ta_\d+_)?resnetv2_[a-z0-9]+(?:_dense)?)`", text):
-        assert model in s3ta.list_models()
+def test_named_recipes_models_and_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
-    for target in re.findall(r"(?:^|`)make ([a-z][a-z-]*)", text, re.M):
-        assert target in targets
+    for path in DOCUMENTS:
+        text = path.read_text(encoding="utf-8")
+        for recipe in re.findall(r"\b(?:digits|cifar10|imagenet|imagenette)/(?:s3ta|resnetv2)\w*(?:-\d+)?", text):
+            assert recipe in RECIPES, by_name(path)
+        for model in re.findall(r"`((?:s3ta_\d+_)?resnetv2_[a-z0-9]+(?:_dense)?)`", text):
+            assert model in s3ta.list_models(), by_name(path)
+        for target in re.findall(r"(?:^|`)make ([a-z][a-z-]*)", text, re.M):
+            assert target in targets, by_name(path)
 
 
-@pytest.mark.parametrize("path", [*DOCUMENTS, ROOT / "SECURITY.md"], ids=by_name)
-def test_links_between_documents_lead_somewhere(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
-        assert (path.parent / target).exists(), target
+def test_links_between_documents_lead_somewhere() -> None:
+    for path in [*DOCUMENTS, ROOT / "SECURITY.md"]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
+            assert (path.parent / target).exists(), f"{by_name(path)}: {target}"
 
 
 def test_architecture_lists_exactly_the_random_streams_that_exist() -> None:

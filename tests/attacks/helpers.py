@@ -1,12 +1,15 @@
 """Models to attack that are small enough to know what must come out."""
 
 import torch
+from hypothesis import settings
 from torch import nn
 
 from s3ta.models import S3TAConfig, VisionConfig, build_model
 
 SHAPE = (2, 5, 7)
 """Channels, height, width."""
+few_cases = settings(max_examples=settings().max_examples // 5)
+"""For properties that attack a model in every case: a fifth of what the profile draws (tests/conftest.py)."""
 
 
 class Linear(nn.Module):

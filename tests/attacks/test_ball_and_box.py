@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from s3ta.attacks import Linf, PGDConfig, draw_start, perturb, sign_step, untargeted
@@ -10,7 +10,6 @@ from s3ta.attacks import Linf, PGDConfig, draw_start, perturb, sign_step, untarg
 from .helpers import Linear, names
 
 SHAPE = (2, 3, 5)
-quick = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 sizes = st.one_of(st.sampled_from([0.0, 1.6 / 255, 16 / 255, 1.0]), st.floats(0, 1))
 seeds = st.integers(0, 2**32 - 1)
 
@@ -28,7 +27,6 @@ def _inside(images, clean, radius):
     assert (Linf(radius).violation(images, clean) <= 1e-6).all()
 
 
-@quick
 @given(seeds, sizes, sizes, st.integers(0, 4), st.floats(0, 1))
 def test_every_iterate_of_an_attack_keeps_ball_and_box(seed, radius, step_size, num_steps, start_prob):
     clean = _images(seed)
@@ -50,7 +48,6 @@ def test_every_iterate_of_an_attack_keeps_ball_and_box(seed, radius, step_size, 
         _inside(images, clean, radius)
 
 
-@quick
 @given(seeds, sizes, st.floats(0, 100))
 def test_projection_clips_to_ball_and_box(seed, radius, scale):
     clean = _images(seed)
@@ -64,7 +61,6 @@ def test_projection_clips_to_ball_and_box(seed, radius, scale):
     torch.testing.assert_close(projected, nearest, rtol=0, atol=1e-5)
 
 
-@quick
 @given(seeds, st.floats(0.01, 0.5), st.floats(0.001, 0.4))
 def test_distance_and_violation_tell_how_far(seed, radius, excess):
     clean = _images(seed, batch=3) * 0 + 0.5

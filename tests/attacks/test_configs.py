@@ -20,23 +20,15 @@ from s3ta.attacks import (
 from s3ta.config import Config, config_hash, from_json, override, to_json
 from s3ta.errors import UserError
 
+from .table import ATTACKS
+
 REGION = GridRegion(rows=("#.", ".#"))
-KINDS = {
+KINDS = ATTACKS | {
     "default": PGDConfig(),
-    "read-outs": PGDConfig(num_attack_steps=250, read_outs=(10, 100), step_size="1.6/255"),
-    "untargeted": PGDConfig(objective="untargeted", loss="dlr", keep="best", num_restarts=5),
-    "l2": PGDConfig(norm="l2", radius=3.5, step_size=2.0, random_start_prob=0.8),
-    "annealed": PGDConfig(annealing="cosine", momentum=0.75, num_attack_steps=7, read_outs=(7,)),
-    "spsa": PGDConfig(gradient=SPSA(num_directions=8, delta=0.03, micro_batch=2)),
-    "eot": PGDConfig(gradient=Exact(num_samples=5, max_shift=3, noise=0.02)),
-    "masked": PGDConfig(mask=BoxRegion(row=0.25), eight_bit=True),
-    "drawn": PGDConfig(mask=REGION),
-    "multitargeted": AdamConfig(objective="multitargeted", num_restarts=9),
-    "away": AdamConfig(steering=Steering(weight=1.0), num_glimpses=16),
+    "default adam": AdamConfig(),
+    "default autoattack": AutoAttackConfig(),
+    "of 250 steps": PGDConfig(num_attack_steps=250, read_outs=(10, 100), step_size="1.6/255"),
     "onto": PGDConfig(steering=Steering(towards="region", region=REGION), glimpses="each", num_restarts=4),
-    "adam": AdamConfig(learning_rates=((0, 0.5), (3, 0.25)), num_attack_steps=4, beta1=0.5, epsilon=1e-3),
-    "auto": AutoAttackConfig(),
-    "square": AutoAttackConfig(part="square", norm="l2", radius=0.5),
 }
 every_kind = pytest.mark.parametrize("which", KINDS)
 any_attack = TypeAdapter(AttackConfig)

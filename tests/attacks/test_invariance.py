@@ -1,6 +1,6 @@
 """What holds for every attack, tried on configs drawn at random: ball and box, names not places, the same again."""
 
-from functools import cache, partial
+from functools import cache
 
 import torch
 from hypothesis import given, settings
@@ -21,10 +21,9 @@ from s3ta.attacks import (
     threat_of,
 )
 
-from .helpers import names, pictures, small_s3ta
+from .helpers import few_cases, names, pictures, small_s3ta
 
 IMAGES, COUNT = (2, 12, 10), 4
-tried = partial(settings, deadline=None, derandomize=True, database=None)
 seeds = st.integers(0, 2**32 - 1)
 regions = st.sampled_from(
     [
@@ -122,7 +121,7 @@ def _draw(seed, order, restart=0):
     return Draw(seed, tuple(names(COUNT)[i] for i in order), ("any", restart), restart)
 
 
-@tried(max_examples=60)
+@few_cases
 @given(attacks(), seeds)
 def test_ball_box_and_mask_are_kept_at_every_read_out(config, seed):
     attacked, clean = _run(config, seed, torch.float32), _clean(torch.float32)
@@ -142,7 +141,7 @@ def test_ball_box_and_mask_are_kept_at_every_read_out(config, seed):
     assert (attacked.num_forwards >= attacked.num_gradients).all()
 
 
-@tried(max_examples=25)
+@few_cases
 @given(attacks(radii=(0.0,)), seeds)
 def test_an_attack_of_radius_zero_changes_no_image(config, seed):
     attacked = _run(config, seed, torch.float32)
@@ -150,7 +149,7 @@ def test_an_attack_of_radius_zero_changes_no_image(config, seed):
         torch.testing.assert_close(images, _clean(torch.float32), rtol=0, atol=1e-7)
 
 
-@tried(max_examples=25)
+@few_cases
 @given(attacks(steady=True), seeds, st.permutations(range(COUNT)), st.integers(0, 2))
 def test_an_example_does_not_notice_its_neighbours_their_number_or_their_order(config, seed, order, restart):
     together = _run(config, seed, order=order, restart=restart)
@@ -163,7 +162,6 @@ def test_an_example_does_not_notice_its_neighbours_their_number_or_their_order(c
         assert torch.equal(apart.num_forwards, together.num_forwards[:, at])
 
 
-@tried(max_examples=60)
 @given(attacks(), seeds, st.lists(st.integers(0, COUNT - 1), min_size=1, max_size=6))
 def test_target_start_and_place_go_by_name_even_where_one_name_comes_twice(config, seed, order):
     clean = _clean(torch.float64)
@@ -177,7 +175,7 @@ def test_target_start_and_place_go_by_name_even_where_one_name_comes_twice(confi
         assert torch.equal(masks[1], masks[0][order])
 
 
-@tried(max_examples=10)
+@few_cases
 @given(attacks(), seeds, st.integers(0, 2))
 def test_running_twice_gives_the_same_bits(config, seed, restart):
     torch.manual_seed(seed % 1000)
@@ -189,7 +187,7 @@ def test_running_twice_gives_the_same_bits(config, seed, restart):
     assert torch.equal(once.num_forwards, again.num_forwards)
 
 
-@tried(max_examples=8)
+@settings(max_examples=8)
 @given(attacks(steady=True), seeds)
 def test_a_restart_equals_the_same_restart_run_alone(config, seed):
     """Whoever survives all restarts survives each single run, in whatever order and company they are run."""
@@ -212,7 +210,7 @@ def test_multitargeted_restarts_break_different_images():
     assert not torch.equal(right.all(0), right.any(0))
 
 
-@tried(max_examples=20)
+@few_cases
 @given(attacks(radii=(0.2,)), seeds)
 def test_another_seed_and_another_restart_are_another_run(config, seed):
     config = config.model_copy(

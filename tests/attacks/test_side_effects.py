@@ -6,19 +6,14 @@ import random
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from s3ta.attacks import (
-    SPSA,
-    AdamConfig,
-    BoxRegion,
     Draw,
-    Exact,
     Linf,
     PGDConfig,
-    Steering,
     draw_start,
     draw_targets,
     frozen,
@@ -29,7 +24,8 @@ from s3ta.attacks import (
 )
 from s3ta.errors import UserError
 
-from .helpers import Linear, names, pictures, small_s3ta
+from .helpers import Linear, few_cases, names, pictures, small_s3ta
+from .table import IN_THE_LOOP as ATTACKS
 
 IMAGES, LABELS, TARGETS = (2, 12, 10), torch.tensor([3, 0, 4]), torch.tensor([1, 2, 0])
 CONFIG = PGDConfig(num_attack_steps=3, step_size=0.01)
@@ -229,24 +225,6 @@ def test_images_outside_the_box_are_refused_before_the_model_runs(value, sentenc
 
 # --- every kind of attack, as a property ------------------------------------------------------------------------------
 
-ATTACKS = {
-    "pgd": PGDConfig(num_attack_steps=3, step_size=0.01),
-    "untargeted, best": PGDConfig(objective="untargeted", loss="margin", keep="best", num_attack_steps=3),
-    "masked l2 with momentum": PGDConfig(
-        norm="l2", radius=0.5, step_size=0.2, mask=BoxRegion(), momentum=0.9, annealing="cosine", num_attack_steps=3
-    ),
-    "saved images": PGDConfig(eight_bit=True, num_attack_steps=3),
-    "multitargeted": PGDConfig(objective="multitargeted", num_restarts=2, num_attack_steps=2),
-    "adam": AdamConfig(num_attack_steps=3),
-    "spsa": PGDConfig(num_attack_steps=2, gradient=SPSA(num_directions=3, micro_batch=12)),
-    "expectation": PGDConfig(num_attack_steps=2, gradient=Exact(num_samples=2, max_shift=1, noise=0.1)),
-    "steered away": PGDConfig(steering=Steering(), num_attack_steps=3),
-    "steered onto": PGDConfig(
-        steering=Steering(towards="region", region=BoxRegion(), weight=1.0), glimpses="all", num_attack_steps=2
-    ),
-    "one glimpse": PGDConfig(glimpses="each", objective="untargeted", num_restarts=2, num_attack_steps=2),
-}
-
 
 def _run(model, name, clean=None, restart=0):
     config = ATTACKS[name]
@@ -292,7 +270,7 @@ def _raise_at(model, call, error):
     return calls, model.controller.readout.register_forward_hook(hook)
 
 
-@settings(max_examples=35, deadline=None, derandomize=True, database=None)
+@few_cases
 @given(
     st.sampled_from(sorted(ATTACKS)),
     st.integers(0, 2**32 - 1),
@@ -328,7 +306,7 @@ def test_every_attack_returns_plain_allowed_images_that_moved(name):
     model, clean = small_s3ta().train(), pictures(3, IMAGES, dtype=torch.float32)
     assert any(isinstance(module, nn.LSTMCell) for module in model.modules())
     assert not any(isinstance(module, nn.RNNBase) for module in model.modules())
-    if name == "saved images":
+    if ATTACKS[name].eight_bit:
         clean = (clean * 255).round() / 255
     attacked, config = _run(model, name, clean), ATTACKS[name]
     assert not attacked.images.requires_grad
@@ -345,7 +323,7 @@ def test_every_attack_returns_plain_allowed_images_that_moved(name):
 def test_every_attack_treats_an_image_as_if_it_were_alone(name):
     """X1, X34: same noise, so the same image, but for rounding (float64)."""
     model, clean, config = small_s3ta(torch.float64).train(), pictures(3, IMAGES), ATTACKS[name]
-    if name == "saved images":
+    if ATTACKS[name].eight_bit:
         clean = (clean * 255).round() / 255
     together = _run(model, name, clean).final
     outputs_fn = model.unroll if config.needs_trace else model

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from s3ta.attacks import L2, BoxRegion, Draw, GridRegion, Linf, PGDConfig, draw_start, run_attack, threat_of
@@ -15,7 +15,6 @@ from tests.reference.attacks import nearest_in_ball_and_box
 from .helpers import Linear, names
 
 SHAPE = (2, 3, 5)
-quick = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 seeds = st.integers(0, 2**32 - 1)
 radii = st.one_of(st.sampled_from([0.0, 8 / 255, 0.1, 0.3, 1.0, 3.0]), st.floats(0, 4))
 masks = st.sampled_from(["none", "shared", "per example", "boolean"])
@@ -52,7 +51,6 @@ def _kept(threat, images, clean, tolerance=1e-6):
     assert (threat.violation(images, clean) <= tolerance).all()
 
 
-@quick
 @given(seeds, radii, st.sampled_from([0.01, 0.3, 2.0, 50.0]), masks)
 def test_l2_projection_is_the_nearest_point_of_ball_box_and_mask(seed, radius, scale, kind):
     generator = np.random.default_rng(seed)
@@ -65,7 +63,6 @@ def test_l2_projection_is_the_nearest_point_of_ball_box_and_mask(seed, radius, s
         torch.testing.assert_close(projected[i], expected, rtol=0, atol=1e-9)
 
 
-@quick
 @given(seeds, st.sampled_from([0.05, 0.3, 1.0, 2.5]), masks)
 def test_no_allowed_point_is_nearer(seed, radius, kind):
     generator = np.random.default_rng(seed)
@@ -102,7 +99,6 @@ def test_l2_projection_keeps_the_ball_at_the_size_of_real_images(radius, scale):
     assert length == pytest.approx(min(radius, (wild.clamp(0, 1) - clean).double().norm().item()), abs=1e-5)
 
 
-@quick
 @given(seeds, radii, st.floats(0, 100), masks, st.sampled_from([Linf, L2]))
 def test_projection_start_and_noise_keep_ball_box_and_mask(seed, radius, scale, kind, norm):
     generator = np.random.default_rng(seed)
@@ -119,7 +115,6 @@ def test_projection_start_and_noise_keep_ball_box_and_mask(seed, radius, scale, 
         assert torch.equal(threat.start(clean, noise), clean)
 
 
-@quick
 @given(seeds, masks.filter(lambda kind: kind != "none"), st.sampled_from([Linf, L2]))
 def test_violation_sees_what_moved_outside_the_mask(seed, kind, norm):
     generator = np.random.default_rng(seed)
@@ -177,7 +172,6 @@ def _bytes(generator, batch=3):
     return torch.from_numpy(values).float() / 255
 
 
-@quick
 @given(
     seeds,
     st.one_of(st.sampled_from([0.0, 1 / 255, 8 / 255, 0.03137, 0.00784, 0.1, 0.3, 1.0]), st.floats(0, 1)),
@@ -197,7 +191,6 @@ def test_eight_bit_images_are_allowed_and_whole(seed, radius, scale, kind, norm)
     assert torch.equal(threat.eight_bit(saved, clean), saved)
 
 
-@quick
 @given(seeds, masks, st.sampled_from([Linf, L2]))
 def test_eight_bit_leaves_images_that_are_whole_already(seed, kind, norm):
     generator = np.random.default_rng(seed)
@@ -209,7 +202,6 @@ def test_eight_bit_leaves_images_that_are_whole_already(seed, kind, norm):
     assert torch.equal(threat.eight_bit(clean, clean), clean)
 
 
-@quick
 @given(seeds, st.sampled_from([8 / 255, 0.1, 0.06]))
 def test_eight_bit_is_the_nearest_whole_image_in_the_linf_ball(seed, radius):
     generator = np.random.default_rng(seed)
@@ -222,7 +214,6 @@ def test_eight_bit_is_the_nearest_whole_image_in_the_linf_ball(seed, radius):
     torch.testing.assert_close((saved - images).abs().double(), nearest, rtol=0, atol=1e-6)
 
 
-@quick
 @given(seeds, st.floats(0.05, 1))
 def test_eight_bit_goes_most_of_the_way_in_the_l2_ball(seed, radius):
     """Not the nearest whole image, but rounded and drawn in: pixels end within one 255th of a share of the way."""

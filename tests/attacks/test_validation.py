@@ -2,36 +2,23 @@
 
 import warnings
 from collections import UserDict
-from typing import Any
 
 import jaxtyping
 import pytest
 import torch
 
 from s3ta.attack_plausibility import ImplausibleSettingsWarning
-from s3ta.attacks import SPSA, AdamConfig, Draw, Exact, NotFiniteError, PGDConfig, draw_start, run_attack
+from s3ta.attacks import SPSA, AdamConfig, Draw, NotFiniteError, PGDConfig, draw_start, run_attack
 from s3ta.attacks.validation import check_answer
 from s3ta.errors import UserError
 from s3ta.types import Trace
 
 from .helpers import Linear, names, pictures
+from .table import PLAIN as ATTACKS
 
 LABELS, TARGETS = torch.tensor([0, 1, 2]), torch.tensor([4, 3, 0])
 NAN, INF = float("nan"), float("inf")
 
-CROSSING: dict[str, Any] = {"num_attack_steps": 2, "step_size": 10 / 255}
-
-ATTACKS = {
-    "targeted": PGDConfig(**CROSSING),
-    "untargeted": PGDConfig(objective="untargeted", **CROSSING),
-    "margin": PGDConfig(objective="untargeted", loss="margin", **CROSSING, keep="best"),
-    "dlr": PGDConfig(loss="dlr", **CROSSING),
-    "multitargeted": PGDConfig(objective="multitargeted", **CROSSING),
-    "l2": PGDConfig(norm="l2", **CROSSING),
-    "eot": PGDConfig(**CROSSING, gradient=Exact(num_samples=2, max_shift=1)),
-    "adam": AdamConfig(num_attack_steps=2),
-    "spsa": PGDConfig(**CROSSING, gradient=SPSA(num_directions=2)),
-}
 every_attack = pytest.mark.parametrize("attack", ATTACKS)
 targeted_ones = pytest.mark.parametrize("attack", [name for name in ATTACKS if ATTACKS[name].objective == "targeted"])
 
@@ -46,7 +33,8 @@ def _as_users_run_it():
 
 
 def _run(attack="targeted", model=None, clean=None, labels=LABELS, targets=TARGETS, **given):
-    clean = pictures(3) if clean is None else clean
+    whole = (pictures(3) * 255).round() / 255 if ATTACKS[attack].eight_bit else pictures(3)
+    clean = whole if clean is None else clean
     given = given or {"draw": Draw(0, tuple(names(len(clean))))}
     model = Linear(5) if model is None else model
     return run_attack(model, clean, labels, config=ATTACKS[attack], targets=targets, **given)
@@ -218,7 +206,7 @@ def test_answers_that_are_no_tensor_of_logits_are_refused(attack, change, kind):
     )
 
 
-@pytest.mark.parametrize("attack", [name for name in ATTACKS if name != "spsa"])
+@pytest.mark.parametrize("attack", [name for name in ATTACKS if not isinstance(ATTACKS[name].gradient, SPSA)])
 def test_a_model_without_gradients_is_refused_where_they_are_needed(attack):
     model = Linear(5)
     sentence = "The model's logits have no gradient to the image: remove `no_grad` or `detach` from the model,"
@@ -303,7 +291,7 @@ def test_only_the_first_answer_is_judged():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         _run(model=later)
-    assert len(calls) == 2
+    assert len(calls) == ATTACKS["targeted"].num_attack_steps
 
 
 def test_an_empty_batch_is_refused_before_its_starts_are_drawn():

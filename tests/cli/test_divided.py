@@ -98,6 +98,7 @@ def kill_and_resume(model: Path, out: Path, num_kills: int, seed: int, total: in
     assert killed >= min(3, num_kills)
 
 
+@pytest.mark.thorough
 def test_an_evaluation_killed_in_the_middle_resumes_to_the_same_bytes(
     model: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:

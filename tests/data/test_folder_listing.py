@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torchvision
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -369,7 +369,6 @@ def test_a_damaged_file_of_any_name_is_one_sentence(tmp_path):
 
 
 @given(st.text())
-@settings(max_examples=50)
 def test_every_name_becomes_text_and_stays_so(name):
     once = printable(name)
     assert printable(once) == once
@@ -382,7 +381,6 @@ def test_every_name_becomes_text_and_stays_so(name):
         st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1), min_size=1, unique=True
     )
 )
-@settings(max_examples=60, deadline=None)
 def test_ids_of_any_text_come_back(names):
     """06.e, and every other character."""
     with tempfile.TemporaryDirectory() as folder:

@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, features
 
@@ -197,7 +197,6 @@ def test_random_damage_gives_an_image_or_a_sentence(tmp_path, suffix, capfd):
 # --- fit ---------------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 30))
 def test_fit_gives_a_square_whatever_comes(width, height, size):
     picture = Image.new("RGB", (width, height), (10, 200, 30))

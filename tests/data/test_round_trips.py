@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from s3ta.data import match_classes, read_ids, select_ids
@@ -29,7 +29,6 @@ def is_written(name: str) -> bool:
     return lines and name == name.strip() and "\\" not in name and not name.startswith(("./", "\ufeff"))
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(FILES.filter(is_written), min_size=1, max_size=12, unique=True), st.randoms(use_true_random=False))
 def test_written_ids_are_read_and_select_their_examples(tmp_path: Path, names: list[str], random) -> None:
     order = random.sample(range(len(names)), len(names))
@@ -41,7 +40,6 @@ def test_written_ids_are_read_and_select_their_examples(tmp_path: Path, names: l
     assert select_ids(data, read) == order
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.data(), st.integers(1, 30), st.integers(0, 2**32 - 1))
 def test_matched_answers_are_those_of_a_search_by_name(draw, num_outputs: int, seed: int) -> None:
     """Both ways of matching against a loop over names; every answer of every example."""

@@ -84,7 +84,7 @@ def check_full(ledger: Ledger, micro_batch: int, num_chunks_per_stage: int) -> N
         assert counts == ([micro_batch] * full + [rest] * bool(rest) + [0] * len(counts))[: len(counts)]
 
 
-@settings(max_examples=6, deadline=None, derandomize=True, phases=(Phase.generate,))
+@settings(max_examples=6, phases=(Phase.generate,))
 @given(
     answers=st.lists(st.integers(0, CLASSES - 1), min_size=2 * 4 * 2 * 7, max_size=2 * 4 * 2 * 7),
     clean=st.lists(st.integers(0, CLASSES - 1), min_size=7, max_size=7),
@@ -126,7 +126,7 @@ def test_restarts_of_any_outcome_give_the_verdicts_of_the_exhaustive_run(answers
     assert set(statuses(whole).values()) == {RUN}
 
 
-@settings(max_examples=5, deadline=None, derandomize=True, phases=(Phase.generate,))
+@settings(max_examples=5, phases=(Phase.generate,))
 @given(
     answers=st.lists(st.integers(0, 1) | st.integers(0, CLASSES - 1), min_size=3 * 2 * 7, max_size=3 * 2 * 7),
     clean=st.lists(st.integers(0, 1), min_size=7, max_size=7),

@@ -464,7 +464,6 @@ def test_the_order_of_a_perfect_model_is_found() -> None:
     assert _order(logits, labels) == dict(enumerate(ORDER.tolist()))
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=8, max_size=64), st.floats(0, 2))
 def test_an_alternative_must_win_by_every_rule(pairs: list[tuple[bool, bool]], loss: float) -> None:
     """Against the binomial distribution, summed term by term."""
@@ -483,7 +482,7 @@ def test_an_alternative_must_win_by_every_rule(pairs: list[tuple[bool, bool]], l
         assert not int(then.sum()) > 0.75 * len(pairs), "so clear a win must count"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**32 - 1), num_classes=st.integers(2, 30), channels=st.integers(1, 4), count=st.integers(1, 20)
 )

@@ -4,7 +4,7 @@ import json
 from typing import Literal, get_origin
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,8 +17,6 @@ from s3ta.recipes import RECIPES, get_recipe, tiny
 from s3ta.records import manifest_differences
 from s3ta.train import OptimizerConfig, ScheduleConfig, TrainConfig
 from s3ta.train.config import LossConfig
-
-quick = settings(max_examples=80, deadline=None, derandomize=True, database=None)
 
 unit = st.floats(0, 1)
 positive = st.floats(0, 1e6)
@@ -103,7 +101,6 @@ class Outer(Config):
 # --- JSON ---------------------------------------------------------------------------------------------------------------
 
 
-@quick
 @given(recipes)
 def test_a_config_survives_json(recipe):
     again = from_json(TrainConfig, to_json(recipe), "here")
@@ -404,7 +401,6 @@ def test_radii_are_written_as_people_read_them(radius, text):
     assert format_radius(radius) == text
 
 
-@quick
 @given(st.one_of(st.integers(0, 2550).map(lambda n: n / 2550), st.integers(0, 1000).map(lambda n: n / 1000), unit))
 def test_written_radii_read_back(radius):
     again = parse_radius(format_radius(radius))

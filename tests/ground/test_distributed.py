@@ -72,8 +72,7 @@ def speak(folder: Path) -> None:
 def heard(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
     """What each of three processes heard."""
     folder = tmp_path_factory.mktemp("ranks")
-    program = f"import pathlib, {__name__} as told; told.speak(pathlib.Path({str(folder)!r}))"
-    together("-c", program, count=NUM_RANKS)
+    together(speak, folder, count=NUM_RANKS)
     return [pickle.loads((folder / f"heard-{rank}").read_bytes()) for rank in range(NUM_RANKS)]
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from s3ta import files
@@ -138,7 +138,6 @@ def test_a_path_through_a_file_is_one_sentence(tmp_path, name):
         max_leaves=8,
     )
 )
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
 def test_json_is_read_back_as_written(tmp_path_factory, value):
     path = tmp_path_factory.getbasetemp() / "round-trip.json"
     write_json(path, value)

@@ -5,12 +5,11 @@ from itertools import combinations
 
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from s3ta.streams import stream
 
-quick = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 seeds = st.integers(-(2**70), 2**70)
 parts = st.lists(st.one_of(st.integers(-(2**66), 2**66), st.text(max_size=6)), max_size=3)
 names = st.tuples(seeds, st.text(max_size=6), parts)
@@ -20,14 +19,12 @@ def _first(seed, purpose, *index):
     return stream(seed, purpose, *index).bytes(16)
 
 
-@quick
 @given(names)
 def test_streams_of_the_same_name_give_the_same_numbers(name):
     seed, purpose, index = name
     assert _first(seed, purpose, *index) == _first(seed, purpose, *index)
 
 
-@quick
 @given(names, names)
 def test_streams_of_different_names_give_different_numbers(one, other):
     same = [_first(seed, purpose, *index) for seed, purpose, index in (one, other)]

@@ -178,6 +178,11 @@ def test_strides_and_no_dilation(backbone, dense):
 
 
 @cache
+def _num_features(backbone):
+    return _meta(backbone).vision.num_features
+
+
+@cache
 def _at_32_pixels(name):
     return count(model_config(name, num_classes=7, image_size=32))
 
@@ -188,7 +193,7 @@ def test_every_model_builds_and_counts(name):
     if name.startswith("s3ta"):
         _, glimpses, backbone = name.split("_", 2)
         rival, one = _at_32_pixels(f"{backbone}_dense"), _at_32_pixels(f"s3ta_1_{backbone}")
-        linear = 7 * _meta(backbone).vision.num_features
+        linear = 7 * _num_features(backbone)
         step = one.multiply_accumulates - (rival.multiply_accumulates - linear)
         assert step > 0
         assert cost.multiply_accumulates == one.multiply_accumulates + (int(glimpses) - 1) * step

@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
@@ -88,7 +88,6 @@ def test_safetensors_fill_a_network(there, tmp_path, prefix):
     assert found.config["prefix"] == prefix
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(words=st.lists(st.sampled_from(PREFIXES), max_size=3), inner=st.sampled_from(["", "model", "module", "net"]))
 def test_any_three_wrappers_also_around_a_net_whose_parts_are_called_so(there, tmp_path, words, inner):
     def wrapped(net):

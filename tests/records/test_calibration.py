@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from s3ta.records import calibration, calibration_of, clean_answers, reliability, risk_coverage, to_table, wilson
@@ -51,7 +51,6 @@ def draw(seed: int, n: int, levels: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(st.integers(0, 2**32), st.integers(1, 431), st.integers(1, 50))
-@settings(max_examples=80, deadline=None)
 def test_aurra_agrees_with_a_slow_version_whatever_the_ties(seed, n, levels):
     confidence, correct = draw(seed, n, levels)
     found = calibration(confidence, correct)
@@ -63,7 +62,6 @@ def test_aurra_agrees_with_a_slow_version_whatever_the_ties(seed, n, levels):
 
 
 @given(st.integers(0, 2**32), st.integers(200, 431))
-@settings(max_examples=40, deadline=None)
 def test_the_published_form_leaves_out_its_last_bin(seed, n):
     """Every answer of the most confident bin turned: nothing happens to the published number, and much to the other."""
     random = np.random.default_rng(seed)
@@ -103,7 +101,6 @@ def test_risk_and_coverage_by_hand():
 
 
 @given(st.integers(0, 2**32), st.integers(1, 300), st.integers(1, 20))
-@settings(max_examples=40, deadline=None)
 def test_reliability_agrees_with_scikit_learn(seed, n, num_bins):
     peer = pytest.importorskip("sklearn.calibration")  # comes with mlxtend
     random = np.random.default_rng(seed)

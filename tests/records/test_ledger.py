@@ -6,7 +6,7 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from s3ta.errors import UserError
@@ -92,7 +92,6 @@ def test_manifests_without_a_difference_are_equal(a, b):
     )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(data=st.data())
 def test_any_torn_or_flipped_chunk_is_missing_or_unchanged(ledger, data):
     """A flip in an unused byte of the file may leave the records as they were; anything else must be noticed."""

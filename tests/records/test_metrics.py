@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow.compute as pc
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from s3ta.errors import UserError
@@ -121,7 +121,6 @@ def of_restarts(answers: np.ndarray, targets, left=None):
     return to_table(join(*parts))
 
 
-@settings(deadline=None, max_examples=60)
 @given(ANSWERS, st.booleans())
 def test_settled_records_change_no_verdict(drawn, is_targeted):
     """The rule by which examples leave, written out here: done in one restart at every read-out -> no further restart."""
@@ -146,7 +145,6 @@ def test_settled_records_change_no_verdict(drawn, is_targeted):
     assert told(full) == told(part)
 
 
-@settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(0, 1), min_size=4 * 6, max_size=4 * 6), st.booleans())
 def test_an_example_survives_a_cascade_if_it_survives_every_attack(drawn, is_exhaustive):
     """Against brute force: clean, then three attacks; with everybody in each, or only with those still standing."""

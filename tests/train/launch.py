@@ -1,4 +1,4 @@
-"""Two processes that train together: started bare, and as torchrun starts them."""
+"""Two processes that train together, as torchrun starts them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,6 @@ CHANGES = ["schedule.num_train_steps=30", "checkpoint_every=3", "schedule.clean_
 CHANGES += ["validate_every=1000", "log_every=1"]
 WORDS = ["train", DIGITS, *CHANGES, "--tiny", "--device", "cpu"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "1000"}
-
-
-def together(*words: str, count: int = 2) -> None:
-    """Runs `process.py` in so many processes that know of each other, and expects all to end well."""
-    quiet = "ignore:Implausible attack settings"  # the attacks of these tests are as short as they can be
-    processes.together("-W", "error", "-W", quiet, "-m", "tests.train.process", *words, count=count)
 
 
 class Torchrun:

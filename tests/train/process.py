@@ -1,7 +1,5 @@
 """One of two processes that train together, for `test_ranks.py`: plays every part in turn and writes down what it saw.
 
-    RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 python -m tests.train.process FOLDER
-
 The one-step parts run alone as well (`one_step` with `Ranks()`): that is what two processes are compared with."""
 
 from __future__ import annotations
@@ -11,7 +9,6 @@ import json
 import math
 import os
 import pickle
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -244,7 +241,3 @@ def crashes_alone(folder: Path) -> None:
         go(config, folder / "whole", rank)
         for stop_at in (3, None):
             go(config, folder / "crashed", rank, stop_at)
-
-
-if __name__ == "__main__":
-    (crashes_alone if sys.argv[2:] == ["crashes"] else main)(Path(sys.argv[1]))

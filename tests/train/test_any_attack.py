@@ -10,28 +10,19 @@ import torch
 from torch import nn
 
 from s3ta.attack_config import AdamConfig
-from s3ta.attacks import PGDConfig
 from s3ta.distributed import Ranks
 from s3ta.train import step as step_module
 from s3ta.train.config import ScheduleConfig, TrainConfig
 from s3ta.train.schedule import attack_at
 from s3ta.train.step import Trainer
+from tests.attacks.table import IN_THE_LOOP
 
 from .helpers import CPU, Crash, Pictures, crash_at, curve, logged_losses, recipe, run, same_run, stepping
 
 ADAM = AdamConfig(radius=0.1, num_attack_steps=3, learning_rates=((0, 0.05), (2, 0.01)), random_start_prob=0.8)
-ATTACKS = {
-    "adam": ADAM,
-    "l2": PGDConfig(norm="l2", radius=1.5, step_size=0.5, num_attack_steps=2, random_start_prob=0.8),
-    "margin": PGDConfig(objective="untargeted", loss="margin", radius=0.1, step_size=0.03, num_attack_steps=2),
-    "all glimpses": PGDConfig(glimpses="all", radius=0.1, step_size=0.03, num_attack_steps=2),
-    "more glimpses": PGDConfig(num_glimpses=4, radius=0.1, step_size=0.03, num_attack_steps=2),
-    "momentum": PGDConfig(momentum=1.0, radius=0.1, step_size=0.03, num_attack_steps=2),
-    "averaged": PGDConfig(
-        radius=0.1, step_size=0.03, num_attack_steps=2, gradient={"kind": "exact", "num_samples": 2, "noise": 0.05}
-    ),
-    "divergence": PGDConfig(objective="divergence", radius=0.1, step_size=0.03, num_attack_steps=2),
-}
+TRAINED = ["l2", "margin", "all glimpses", "more glimpses", "eot", "divergence", "drawn", "steered onto"]
+TRAINED += ["masked l2 with momentum"]
+ATTACKS = {"adam": ADAM} | {name: IN_THE_LOOP[name] for name in TRAINED}
 
 
 def _with(attack, **changes):
@@ -55,7 +46,7 @@ def test_any_attack_trains_validates_and_resumes(tmp_path, name):
 def test_training_images_of_every_attack_stay_in_its_ball(name):
     trainer, batch = stepping(_with(ATTACKS[name]))
     change = trainer.attack(batch) - batch.clean
-    length = change.flatten(1).norm(dim=1) if name == "l2" else change.abs().amax((1, 2, 3))
+    length = change.flatten(1).norm(dim=1) if ATTACKS[name].norm == "l2" else change.abs().amax((1, 2, 3))
     assert (length <= ATTACKS[name].radius + 1e-5).all()
     assert (length > 0.3 * ATTACKS[name].radius).all()
 

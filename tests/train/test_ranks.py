@@ -28,11 +28,11 @@ from s3ta.train.checkpoint import buffers_of
 from s3ta.train.loop import seeded_model
 from s3ta.train.run_folder import claim
 from s3ta.train.step import Trainer
-from tests.processes import PATIENCE, free_port
+from tests.processes import PATIENCE, free_port, together
 
 from .helpers import CPU, Pictures, curve, recipe, same_run, snapshot
-from .launch import CHANGES, DIGITS, WORDS, Torchrun, together
-from .process import CHANGE, CRASHES, ONE_STEP, RUN, SHARED, go, one_step
+from .launch import CHANGES, DIGITS, WORDS, Torchrun
+from .process import CHANGE, CRASHES, ONE_STEP, RUN, SHARED, crashes_alone, go, main, one_step
 
 ALONE = Ranks()
 
@@ -108,7 +108,7 @@ def told(folder: Path, damaged: Path) -> list[dict[str, Any]]:
     go(SHARED, folder / "more", ALONE, CHANGE)
     (folder / "programs.json").write_text(json.dumps(_programs(folder)))
     with sole_use(here / "held"):
-        together(str(folder))
+        together(main, folder, count=2)
     return [pickle.loads((folder / f"told-{rank}").read_bytes()) for rank in range(2)]
 
 
@@ -221,7 +221,7 @@ def test_a_crash_of_both_after_any_step_changes_nothing(told, folder, finished):
 @pytest.mark.slow
 def test_a_crash_of_three_changes_nothing(tmp_path):
     """Of three numbers the sum depends on their order, of two it does not."""
-    together(str(tmp_path), "crashes", count=3)
+    together(crashes_alone, tmp_path, count=3)
     same_run(tmp_path / "whole", tmp_path / "crashed")
 
 
@@ -406,6 +406,7 @@ def _same_as_undisturbed(folder: Path, out: Path) -> None:
     same_run(folder / "programs/digits", out)
 
 
+@pytest.mark.thorough
 def test_a_kill_of_all_and_a_kill_of_one_change_nothing(told, folder, start):
     """`kill -9` to torchrun and both processes; then to one of them, after which torchrun starts both again."""
     dice = _dice()

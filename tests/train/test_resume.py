@@ -188,6 +188,7 @@ def _killed_run_equals(uninterrupted_slower, folder, kills):
     same_run(uninterrupted_slower, folder)
 
 
+@pytest.mark.thorough
 def test_two_kills_at_random_moments_change_nothing(uninterrupted_slower, tmp_path):
     _killed_run_equals(uninterrupted_slower, tmp_path / "run", 2)
 

@@ -22,7 +22,7 @@ from s3ta.data import fetch
 from s3ta.determinism import exact_arithmetic
 from s3ta.evaluate import Settings, Situation, suite_of
 from s3ta.records import Ledger, flips
-from s3ta.workflow import EvaluationRequest, Examples, Output, Place, evaluate_model, open_subject
+from s3ta.workflow import EvaluationRequest, Examples, Output, RuntimeOptions, evaluate_model, open_subject
 from s3ta.workflow.data import bring_together
 from timing import about
 
@@ -58,7 +58,7 @@ def main() -> None:
         print(f"batch_flips: no model in {given.model}; run `make demo` or name a run folder")
         return
     print(about())
-    subject, place = open_subject(given.model), Place(given.data_root, "cpu")
+    subject, place = open_subject(given.model), RuntimeOptions(given.data_root, "cpu")
     radius, wanted = parse_radius(given.radius), Examples(num_examples=given.num_examples)
     suite = suite_of(OURS, Situation(radius, subject.card.num_glimpses, subject.card.num_classes))
     settings = Settings(micro_batch=8, num_threads=1)

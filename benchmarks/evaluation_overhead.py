@@ -23,7 +23,7 @@ from typing import Any
 from s3ta.attacks import PGDConfig
 from s3ta.evaluate import NamedAttack, Settings, Suite, get_suite, runner, total
 from s3ta.evaluate.sanity_checks import num_evaluations
-from s3ta.workflow import EvaluationRequest, Examples, Output, Place, evaluate_model, open_subject
+from s3ta.workflow import EvaluationRequest, Examples, Output, RuntimeOptions, evaluate_model, open_subject
 from timing import about
 
 
@@ -33,7 +33,7 @@ def suite_of(steps: int) -> Suite:
 
 
 def run(given: argparse.Namespace, count: int, steps: int) -> None:
-    place, wanted = Place(given.data_root, "cpu"), Examples(num_examples=count)
+    place, wanted = RuntimeOptions(given.data_root, "cpu"), Examples(num_examples=count)
     settings = Settings(micro_batch=32, num_threads=1)
     with tempfile.TemporaryDirectory() as folder:
         output = Output(Path(folder) / "x", "none")
@@ -52,7 +52,7 @@ def shares(given: argparse.Namespace) -> tuple[float, float]:
         finally:
             inside += time.process_time() - began
 
-    fill = runner.fill
+    fill = runner.evaluate_into
 
     def around(*args: Any, **kwargs: Any) -> Any:
         nonlocal whole
@@ -64,11 +64,11 @@ def shares(given: argparse.Namespace) -> tuple[float, float]:
 
     from s3ta.workflow import evaluation
 
-    runner.run_attack, evaluation.fill = timed, around
+    runner.run_attack, evaluation.evaluate_into = timed, around
     try:
         run(given, given.num_examples, given.steps)
     finally:
-        runner.run_attack, evaluation.fill = honest, fill
+        runner.run_attack, evaluation.evaluate_into = honest, fill
     return inside, whole
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from s3ta.evaluate import Settings, Suite, changed_suite, get_suite, total
 from s3ta.records import Ledger, nested_scores
-from s3ta.workflow import EvaluationRequest, Examples, Output, Place, evaluate_model, open_subject
+from s3ta.workflow import EvaluationRequest, Examples, Output, RuntimeOptions, evaluate_model, open_subject
 
 
 def suites(radius: str, restarts: int, long: int) -> list[Suite]:
@@ -47,7 +47,7 @@ def main() -> None:
         print(f"evaluations_saved: no model in {given.model}; run `make demo` or name a run folder")
         return
     settings = Settings(micro_batch=32, num_threads=1)
-    place, wanted = Place(given.data_root, "cpu"), Examples(num_examples=given.num_examples)
+    place, wanted = RuntimeOptions(given.data_root, "cpu"), Examples(num_examples=given.num_examples)
     alone = separately(given.restarts, given.long)
     sums = [0, 0, 0]
     print(

@@ -46,11 +46,11 @@ def child(name: str, steps: int, batch: int, *, keep: bool) -> dict[str, Any]:
     from s3ta.attacks import PGDConfig
     from s3ta.data import DataConfig, open_dataset
     from s3ta.evaluate import NamedAttack, Settings, Suite, evaluate
-    from s3ta.models import Opening, create_model, open_model
+    from s3ta.models import LoadOptions, create_model, open_model
 
     source, size = NETWORKS[name]
     if ":" in source:
-        model = open_model(source, Opening(weights="random", num_classes=10, image_size=size))
+        model = open_model(source, LoadOptions(weights="random", num_classes=10, image_size=size))
     else:
         torch.manual_seed(0)
         model = create_model(source, num_classes=10, image_size=size)

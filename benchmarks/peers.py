@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from s3ta.attacks import Draw, PGDConfig, run_attack
+from s3ta.attacks import PGDConfig, RandomKey, run_attack
 
 Attack: TypeAlias = Callable[[Tensor, Tensor, int], Tensor]
 """(images, labels, seed of everything random) -> adversarial images."""
@@ -110,7 +110,7 @@ def _config(strength: Strength) -> PGDConfig:
 
 def _s3ta(model: nn.Module, config: PGDConfig) -> Attack:
     def attack(images: Tensor, labels: Tensor, seed: int) -> Tensor:
-        draw = Draw(seed, tuple(str(i) for i in range(len(images))), ("benchmark", 0))
+        draw = RandomKey(seed, tuple(str(i) for i in range(len(images))), ("benchmark", 0))
         return run_attack(model, images, labels, config=config, draw=draw).final
 
     return attack

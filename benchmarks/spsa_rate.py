@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import s3ta
-from s3ta.attacks import Draw, frozen, spsa, untargeted
+from s3ta.attacks import RandomKey, frozen, spsa, untargeted
 from timing import about, interleaved, line, ratios
 
 DELTA = 0.01
@@ -42,7 +42,7 @@ def _measure(name: str, model: nn.Module, count: int, micro_batch: int, directio
     at_once = 2 * count * max(1, micro_batch // (2 * count))  # images in the model at once
     total = 2 * count * directions
     assert total % at_once == 0, "choose a number of directions that fills the micro-batches"
-    source = spsa(Draw(0, tuple(str(i) for i in range(count))), directions, DELTA, micro_batch)
+    source = spsa(RandomKey(0, tuple(str(i) for i in range(count))), directions, DELTA, micro_batch)
     probed = images.repeat(at_once // count, 1, 1, 1)
     with frozen(model):
         times = interleaved(

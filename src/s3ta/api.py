@@ -24,11 +24,20 @@ from s3ta.data import class_numbers
 from s3ta.data.sources import ArrayDataset
 from s3ta.errors import UserError, unknown_name
 from s3ta.evaluate import ATTACKS, SUITES, SUITES_AT, Settings, Suite, choose_examples, get_suite
-from s3ta.models import Manner, Opening, device_of
+from s3ta.models import ExecutionMode, LoadOptions, device_of
 from s3ta.models import open_model as _open_model
 from s3ta.process_state import process_state_kept
 from s3ta.progress import only_progress
-from s3ta.workflow import EvaluationRequest, Examples, Output, Place, Subject, SuiteChoice, choose_suite, evaluate_model
+from s3ta.workflow import (
+    EvaluationRequest,
+    Examples,
+    OpenedModel,
+    Output,
+    RuntimeOptions,
+    SuiteChoice,
+    choose_suite,
+    evaluate_model,
+)
 from s3ta.workflow.attack_images import attacked_images
 from s3ta.workflow.checks_before import lint_measured
 from s3ta.workflow.choose_suite import refuse_misfits
@@ -107,7 +116,7 @@ def evaluate(
         if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UserError("Several processes share their records in one folder: give it with out.")
         folder = Path(tempfile.mkdtemp(prefix="s3ta-")) if out is None else Path(out).expanduser()
-        place = Place(device=str(device_of(subject.model)))
+        place = RuntimeOptions(device=str(device_of(subject.model)))
         examples = Examples(dataset, num_examples=num_examples)
         try:
             evaluate_model(
@@ -204,7 +213,7 @@ def open_model(
       others: what the source does not say itself.
     Raises UserError for what cannot be found, fetched, imported or filled, and for what is missing or wrong."""
     with _door(None, shown=False):
-        opening = Opening(
+        opening = LoadOptions(
             weights=None if weights is None else str(weights),
             num_classes=num_classes,
             image_size=image_size,
@@ -237,7 +246,7 @@ def _door(model: object, *, shown: bool, is_frozen: bool = True) -> Iterator[Non
 
 
 def _suite(
-    subject: Subject, suite: str | Sequence[str] | Suite, radius: float | None, overrides: tuple[str, ...]
+    subject: OpenedModel, suite: str | Sequence[str] | Suite, radius: float | None, overrides: tuple[str, ...]
 ) -> Suite:
     """The suite that is meant. Raises UserError for an unknown name, nearest ones offered."""
     if isinstance(suite, Suite):
@@ -278,7 +287,7 @@ def _settings(seed: int, batch_size: int, threads: int | None, attack_precision:
         seed=seed,
         micro_batch=batch_size,
         num_threads=threads or os.cpu_count() or 1,
-        search=Manner("bfloat16" if attack_precision == "bfloat16" else "float32"),
+        search=ExecutionMode("bfloat16" if attack_precision == "bfloat16" else "float32"),
     )
 
 

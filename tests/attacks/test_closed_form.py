@@ -7,12 +7,12 @@ from s3ta.attacks import (
     L2,
     SPSA,
     AdamConfig,
-    Ascent,
-    Draw,
     Exact,
+    GradientEstimate,
     GridRegion,
     Linf,
     PGDConfig,
+    RandomKey,
     autograd_gradient,
     draw_start,
     final_logits,
@@ -228,7 +228,7 @@ def test_another_gradient_source_is_used_instead():
     def up(outputs_fn, objective, images, step):
         seen.append(images)
         assert step == len(seen) - 1
-        return Ascent(torch.ones_like(images), None, num_gradients=2, num_forwards=5)
+        return GradientEstimate(torch.ones_like(images), None, num_gradients=2, num_forwards=5)
 
     attacked = perturb(
         model,
@@ -329,7 +329,7 @@ def test_every_attack_reaches_the_optimum_of_a_linear_model(threat, kind, loss, 
         objective=objective, loss=loss, num_attack_steps=40, step_size=STEPS[threat["norm"]], **threat, **kind
     )
     found = run_attack(
-        model, clean, LABELS, config=config, targets=TARGETS, draw=Draw(0, tuple(names(3)), ("closed", 0))
+        model, clean, LABELS, config=config, targets=TARGETS, draw=RandomKey(0, tuple(names(3)), ("closed", 0))
     ).final
     up = model.up(LABELS)
     _reached(found, _optimum(up, clean, threat), up, clean, threat)
@@ -340,7 +340,7 @@ def test_every_attack_reaches_the_optimum_of_a_linear_model(threat, kind, loss, 
 def test_with_two_classes_every_gradient_is_the_difference_of_the_weights(threat, objective):
     model, clean = Linear(), pictures(3)
     config = PGDConfig(objective=objective, num_attack_steps=40, step_size=STEPS[threat["norm"]], **threat)
-    found = run_attack(model, clean, LABELS, config=config, targets=TARGETS, draw=Draw(0, tuple(names(3)))).final
+    found = run_attack(model, clean, LABELS, config=config, targets=TARGETS, draw=RandomKey(0, tuple(names(3)))).final
     up = (model.weight[TARGETS] - model.weight[LABELS]).detach()
     _reached(found, _optimum(up, clean, threat), up, clean, threat)
 
@@ -357,7 +357,7 @@ def test_multitargeted_reaches_the_optimum_towards_each_class_in_turn(threat, re
         num_restarts=5,
         **threat,
     )
-    draw = Draw(0, tuple(names(3)), ("multi", restart), restart)
+    draw = RandomKey(0, tuple(names(3)), ("multi", restart), restart)
     attacked = run_attack(model, clean, labels, config=config, draw=draw)
     targets = []
     for row, label in zip(model(clean).tolist(), labels.tolist(), strict=True):
@@ -375,7 +375,7 @@ def test_multitargeted_reaches_the_optimum_towards_each_class_in_turn(threat, re
 def test_adam_reaches_the_corner(threat, loss, objective):
     model, clean = Ramp(), pictures(3)
     config = AdamConfig(objective=objective, loss=loss, num_attack_steps=30, **threat)
-    found = run_attack(model, clean, LABELS, config=config, targets=TARGETS, draw=Draw(0, tuple(names(3)))).final
+    found = run_attack(model, clean, LABELS, config=config, targets=TARGETS, draw=RandomKey(0, tuple(names(3)))).final
     up = model.up(LABELS)
     _reached(found, _optimum(up, clean, threat), up, clean, threat)
 
@@ -386,7 +386,7 @@ def test_adam_in_the_l2_ball_ends_along_the_signs(threat):
     gradient's signs, short of that of the gradient. A property of Adam to know, not an optimum."""
     model, clean = Ramp(), pictures(3)
     config = AdamConfig(objective="untargeted", num_attack_steps=200, learning_rates=((0, 1.0),), **threat)
-    found = run_attack(model, clean, LABELS, config=config, draw=Draw(0, tuple(names(3)))).final
+    found = run_attack(model, clean, LABELS, config=config, draw=RandomKey(0, tuple(names(3)))).final
     up = model.up(LABELS)
     torch.testing.assert_close(found, _optimum(up.sign(), clean, threat), rtol=0, atol=1e-4)
     gain = lambda images: ((images - clean) * up).flatten(1).sum(dim=1)  # noqa: E731
@@ -411,7 +411,7 @@ def test_spsa_reaches_the_optimum_where_directions_outnumber_pixels(threat, loss
         step_size=radius / 2,
         gradient=SPSA(num_directions=300, micro_batch=1800),
     )
-    found = run_attack(model, clean, LABELS, config=config, targets=TARGETS, draw=Draw(0, tuple(names(3)))).final
+    found = run_attack(model, clean, LABELS, config=config, targets=TARGETS, draw=RandomKey(0, tuple(names(3)))).final
     up = model.up(LABELS)
     optimum = torch.stack([linear_optimum(u, c, threat["norm"], radius, mask) for u, c in zip(up, clean, strict=True)])
     if threat["norm"] == "linf":
@@ -429,7 +429,7 @@ def test_expectation_over_shifts_reaches_the_optimum_of_the_mean_over_shifts():
     with torch.no_grad():
         model.weight.copy_((torch.tensor([1.0, -1.0, -1.0, 1.0]).view(4, 1, 1) + spread) / 36)
     means = model.weight.detach().mean(dim=(1, 2), keepdim=True).expand(4, 3, 3)
-    draw, settings = Draw(0, tuple(names(3))), {"objective": "untargeted", "loss": "margin", "num_attack_steps": 8}
+    draw, settings = RandomKey(0, tuple(names(3))), {"objective": "untargeted", "loss": "margin", "num_attack_steps": 8}
     config = PGDConfig(radius=0.2, step_size=0.1, gradient=Exact(num_samples=24, max_shift=1), **settings)
     found = run_attack(model, clean, LABELS, config=config, draw=draw).final
     corner = (clean + 0.2 * ((1 - 2 * LABELS).view(-1, 1, 1, 1) * means).sign()).clamp(0, 1)
@@ -453,7 +453,7 @@ def _zigzag(objective="untargeted", keep="best", **settings):
 def test_the_best_iterate_is_the_first_furthest_beyond_the_boundary(objective, loss):
     model, clean = small_s3ta(torch.float64), pictures(9, (2, 12, 10))
     labels = torch.arange(9) % 5
-    targets, draw = (labels + 2) % 5, Draw(0, tuple(names(9)), ("best", 0))
+    targets, draw = (labels + 2) % 5, RandomKey(0, tuple(names(9)), ("best", 0))
     steps = tuple(range(1, 12))
     whole = run_attack(
         model,
@@ -488,7 +488,7 @@ def test_the_start_may_be_the_best_and_the_first_of_equals_is_kept():
         "objective": lambda outputs: outputs[:, 0],
         "step_rule": sign_step(0.04),
         "num_attack_steps": 5,
-        "gradient": lambda fn, objective, images, step: Ascent(torch.ones_like(images), fn(images), 1, 1),
+        "gradient": lambda fn, objective, images, step: GradientEstimate(torch.ones_like(images), fn(images), 1, 1),
     }
     kept = perturb(flat_then_lower, clean, keep_best=lambda outputs: outputs[:, 1], **rest)
     assert torch.equal(kept.final, clean)
@@ -505,7 +505,7 @@ def test_the_start_may_be_the_best_and_the_first_of_equals_is_kept():
 def test_read_outs_of_any_attack_equal_separate_runs_and_cost_the_same(keep, gradient, momentum):
     """X14: the last iterate unless the best is asked for, which costs one forward pass more."""
     model, clean, labels = Linear(5), pictures(3), torch.tensor([3, 0, 4])
-    draw = Draw(0, tuple(names(3)), ("reads", 0))
+    draw = RandomKey(0, tuple(names(3)), ("reads", 0))
     settings = {"objective": "untargeted", "radius": 0.1, "step_size": 0.07, "keep": keep, "momentum": momentum}
     config = PGDConfig(num_attack_steps=6, read_outs=(4, 1), gradient=gradient, **settings)
     whole = run_attack(model, clean, labels, config=config, draw=draw)

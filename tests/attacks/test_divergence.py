@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from s3ta.attack_config import AdamConfig
-from s3ta.attacks import Draw, PGDConfig, autograd_gradient, run_attack
+from s3ta.attacks import PGDConfig, RandomKey, autograd_gradient, run_attack
 from s3ta.attacks.objectives import divergence
 
 from .helpers import SHAPE, Linear, names, pictures, small_s3ta
@@ -73,7 +73,7 @@ def test_the_gradient_of_images_is_that_of_finite_differences(build):
 
 def _setting(model=None):
     model = model or small_s3ta(torch.float64)
-    return model, pictures(4, (2, 12, 10)), Draw(3, tuple(names(4)), ("u", 0))
+    return model, pictures(4, (2, 12, 10)), RandomKey(3, tuple(names(4)), ("u", 0))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_one_step_goes_by_the_sign_of_the_gradient_at_the_start():
 
 
 def test_the_clean_answer_is_asked_once_and_counted():
-    model, clean, draw = Linear(5), pictures(4), Draw(0, tuple(names(4)), ("u", 0))
+    model, clean, draw = Linear(5), pictures(4), RandomKey(0, tuple(names(4)), ("u", 0))
     config = PGDConfig(objective="divergence", radius=0.1, step_size=0.01, num_attack_steps=3)
     attacked = run_attack(model, clean, LABELS, config=config, draw=draw)
     assert model.calls == 4

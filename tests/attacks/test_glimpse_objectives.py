@@ -8,10 +8,10 @@ import torch
 
 from s3ta.attacks import (
     BoxRegion,
-    Draw,
     Exact,
     GridRegion,
     PGDConfig,
+    RandomKey,
     Steering,
     all_glimpses,
     autograd_gradient,
@@ -47,7 +47,7 @@ def _random_trace(num_glimpses=3, num_heads=2, size=(4, 3), seed=0):
 
 def _run(config, model=None, restart=0, **given):
     whole, clean = _model_and_images()
-    draw = Draw(0, tuple(names(3)), ("test", restart), restart)
+    draw = RandomKey(0, tuple(names(3)), ("test", restart), restart)
     return run_attack(model or whole.unroll, clean, LABELS, config=config, targets=TARGETS, draw=draw, **given)
 
 

@@ -9,10 +9,10 @@ import torch
 
 from s3ta.attacks import (
     SPSA,
-    Draw,
     Exact,
     Linf,
     PGDConfig,
+    RandomKey,
     autograd_gradient,
     expectation,
     final_logits,
@@ -42,7 +42,7 @@ def _linear(weight):
 
 
 def _draw(count, seed=0, *parts):
-    return Draw(seed, tuple(names(count)), parts)
+    return RandomKey(seed, tuple(names(count)), parts)
 
 
 def _estimate(weight, num_directions, count, draw=None, at=0.5, micro_batch=4096):
@@ -224,7 +224,7 @@ def test_the_estimate_follows_the_iterate():
         slope = 2 * (middle - x)
         expected = torch.cat(
             [
-                spsa(Draw(0, (name,)), 32, 0.01, 64)(_linear(slope[i]), _value, x[i : i + 1], 0).gradient
+                spsa(RandomKey(0, (name,)), 32, 0.01, 64)(_linear(slope[i]), _value, x[i : i + 1], 0).gradient
                 for i, name in enumerate(names(2))
             ]
         )
@@ -271,7 +271,7 @@ def test_the_estimate_of_an_image_ignores_its_neighbours_order_and_micro_batches
         chosen = images[order].clone()
         if neighbour is not None:
             chosen[neighbour] = 0.123
-        draw = Draw(0, tuple(names(3)[i] for i in order))
+        draw = RandomKey(0, tuple(names(3)[i] for i in order))
         return spsa(draw, 11, 0.01, micro_batch)(_curved, untargeted(labels[order]), chosen, 2).gradient
 
     together = estimate([0, 1, 2], 64)
@@ -312,7 +312,7 @@ def test_probes_belong_to_seed_example_names_and_step():
             np.random.seed(state)
             random.seed(state)
             before = torch.get_rng_state(), np.random.get_state()[1].copy()
-            source = spsa(Draw(seed, tuple(names(2)), parts), 6, 0.01, 64)
+            source = spsa(RandomKey(seed, tuple(names(2)), parts), 6, 0.01, 64)
             estimates.append(source(_curved, _value, images, step).gradient)
             assert torch.equal(torch.get_rng_state(), before[0])
             assert (np.random.get_state()[1] == before[1]).all()
@@ -426,11 +426,11 @@ def test_jitter_shifts_wrap_and_noise_has_its_deviation():
 def test_jitter_belongs_to_the_example_the_step_and_the_sample():
     images, draw = pictures(3), _draw(3)
     transform = jitter(draw, max_shift=2, noise=0.1)
-    alone = jitter(Draw(0, draw.ids[1:2]), max_shift=2, noise=0.1)(images[1:2], 4, 1)
+    alone = jitter(RandomKey(0, draw.ids[1:2]), max_shift=2, noise=0.1)(images[1:2], 4, 1)
     assert torch.equal(alone, transform(images, 4, 1)[1:2])
     variants = {transform(images, step, sample).numpy().tobytes() for step in range(3) for sample in range(3)}
     assert len(variants) == 9
-    other = jitter(Draw(0, draw.ids, ("restart", 1)), max_shift=2, noise=0.1)(images, 0, 0)
+    other = jitter(RandomKey(0, draw.ids, ("restart", 1)), max_shift=2, noise=0.1)(images, 0, 0)
     assert not torch.equal(other, transform(images, 0, 0))
 
 

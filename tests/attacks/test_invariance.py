@@ -10,10 +10,10 @@ from s3ta.attacks import (
     SPSA,
     AdamConfig,
     BoxRegion,
-    Draw,
     Exact,
     GridRegion,
     PGDConfig,
+    RandomKey,
     Steering,
     draw_start,
     draw_targets,
@@ -118,7 +118,7 @@ def _run(config, seed, dtype=torch.float64, order=tuple(range(COUNT)), restart=0
 
 
 def _draw(seed, order, restart=0):
-    return Draw(seed, tuple(names(COUNT)[i] for i in order), ("any", restart), restart)
+    return RandomKey(seed, tuple(names(COUNT)[i] for i in order), ("any", restart), restart)
 
 
 @few_cases

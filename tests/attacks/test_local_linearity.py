@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from s3ta.attacks import Draw, Tangent, difference, final_logits, local_linearity, tangent, untargeted
+from s3ta.attacks import RandomKey, Tangent, difference, final_logits, local_linearity, tangent, untargeted
 from tests.attacks.helpers import Linear, names, pictures, small_s3ta
 
 SHAPE = (2, 3, 2)
@@ -43,7 +43,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def gamma(model, images, objective, radius: float = RADIUS, steps: int = 10):
     at = tangent(model, images, objective)
-    draw = Draw(5, tuple(names(len(images))), ("linearity", 0))
+    draw = RandomKey(5, tuple(names(len(images))), ("linearity", 0))
     return at, local_linearity(model, at, objective, radius=radius, draw=draw, num_attack_steps=steps)
 
 
@@ -113,7 +113,7 @@ def test_neighbours_do_not_matter_and_the_model_is_left_alone():
     labels, before = torch.tensor([0, 1, 2, 3]), {name: value.clone() for name, value in model.state_dict().items()}
     _, together = gamma(model, images, untargeted(labels), 0.05)
     at = tangent(model, images[2:3], untargeted(labels[2:3]))
-    draw = Draw(5, ("image-2",), ("linearity", 0))
+    draw = RandomKey(5, ("image-2",), ("linearity", 0))
     alone = local_linearity(model, at, untargeted(labels[2:3]), radius=0.05, draw=draw)
     torch.testing.assert_close(alone.gamma, together.gamma[2:3])
     assert model.training

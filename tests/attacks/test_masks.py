@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from s3ta.attacks import SPSA, AdamConfig, BoxRegion, Draw, GridRegion, PGDConfig, Steering, run_attack, threat_of
+from s3ta.attacks import SPSA, AdamConfig, BoxRegion, GridRegion, PGDConfig, RandomKey, Steering, run_attack, threat_of
 from s3ta.attacks.masks import region_mask
 from s3ta.config import from_json
 from s3ta.errors import UserError
@@ -13,7 +13,7 @@ from s3ta.errors import UserError
 from .helpers import SHAPE, Linear, names, pictures
 
 LABELS = torch.tensor([0, 1, 2])
-HERE = Draw(0, ("a", "b", "c"))
+HERE = RandomKey(0, ("a", "b", "c"))
 
 
 def _like(height, width, count=3):
@@ -61,7 +61,7 @@ def test_a_box_at_the_edge_is_moved_inward_not_cut(row, column):
 @pytest.mark.parametrize("share", [0.01, 0.2, 0.6, 0.77, 1.0])
 def test_a_box_has_its_size_wherever_it_is(size, share):
     ids = tuple(names(20))
-    mask = region_mask(BoxRegion(height=share, width=share), _like(*size, 20), Draw(0, ids))
+    mask = region_mask(BoxRegion(height=share, width=share), _like(*size, 20), RandomKey(0, ids))
     high, wide = (max(1, min((abs(n - share * side), n) for n in range(side + 1))[1]) for side in size)
     for top, bottom, left, right in _rows_and_columns(mask):
         assert (bottom - top, right - left) == (high, wide)
@@ -70,20 +70,20 @@ def test_a_box_has_its_size_wherever_it_is(size, share):
 def test_a_random_place_belongs_to_the_example_alone():
     region, ids = BoxRegion(height=0.3, width=0.3), names(12)
     like = _like(20, 20, 12)
-    whole = region_mask(region, like, Draw(7, tuple(ids)))
+    whole = region_mask(region, like, RandomKey(7, tuple(ids)))
     assert len(set(_rows_and_columns(whole))) > 8
     for i, name in enumerate(ids):
-        assert torch.equal(region_mask(region, like[:1], Draw(7, (name,))), whole[i : i + 1])
+        assert torch.equal(region_mask(region, like[:1], RandomKey(7, (name,))), whole[i : i + 1])
     order = [11, 3, 0, 7]
-    named = Draw(7, tuple(ids[i] for i in order), ("another attack", 5), restart=5)
+    named = RandomKey(7, tuple(ids[i] for i in order), ("another attack", 5), restart=5)
     assert torch.equal(region_mask(region, like[:4], named), whole[order])
-    assert not torch.equal(region_mask(region, like, Draw(8, tuple(ids))), whole)
+    assert not torch.equal(region_mask(region, like, RandomKey(8, tuple(ids))), whole)
 
 
 def test_every_place_is_equally_likely():
     """4 x 5 places; the middle moved inward at the edges would put most boxes there."""
     count = 2000
-    mask = region_mask(BoxRegion(height=0.4, width=3 / 7), _like(5, 7, count), Draw(1, tuple(names(count))))
+    mask = region_mask(BoxRegion(height=0.4, width=3 / 7), _like(5, 7, count), RandomKey(1, tuple(names(count))))
     places = np.zeros((4, 5))
     for top, bottom, left, right in _rows_and_columns(mask):
         assert (bottom - top, right - left) == (2, 3)
@@ -93,7 +93,7 @@ def test_every_place_is_equally_likely():
 
 
 def test_one_given_coordinate_leaves_the_other_to_chance():
-    mask = region_mask(BoxRegion(height=0.25, width=0.2, row=0.0), _like(12, 10, 60), Draw(1, tuple(names(60))))
+    mask = region_mask(BoxRegion(height=0.25, width=0.2, row=0.0), _like(12, 10, 60), RandomKey(1, tuple(names(60))))
     boxes = _rows_and_columns(mask)
     assert {box[:2] for box in boxes} == {(0, 3)}
     assert {box[2] for box in boxes} == set(range(9))
@@ -184,7 +184,7 @@ def test_the_mask_stays_where_it_is_in_every_restart_and_attack():
     clean, moved = pictures(3), []
     for name, restart, kind in (("a", 0, PGDConfig), ("a", 1, PGDConfig), ("b", 0, AdamConfig)):
         config = kind(objective="untargeted", radius=0.1, mask=MASKS["random"], num_attack_steps=1)
-        draw = Draw(0, HERE.ids, (name, restart), restart)
+        draw = RandomKey(0, HERE.ids, (name, restart), restart)
         final = run_attack(Linear(3), clean, LABELS, config=config, draw=draw).final
         moved.append(((final != clean).any(dim=1), final))
     assert torch.equal(moved[0][0], moved[1][0])

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from s3ta.attacks import (
-    Draw,
     PGDConfig,
+    RandomKey,
     autograd_gradient,
     difference,
     final_logits,
@@ -194,7 +194,7 @@ def _multitargeted(model, clean, labels, restart, num_steps=20):
     config = PGDConfig(
         objective="multitargeted", radius=RADIUS, step_size=RADIUS / 4, num_attack_steps=num_steps, num_restarts=4
     )
-    draw = Draw(3, tuple(names(len(clean))), ("multi", restart), restart)
+    draw = RandomKey(3, tuple(names(len(clean))), ("multi", restart), restart)
     return run_attack(model, clean, labels, config=config, draw=draw)
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from s3ta.attacks import (
-    Draw,
     Linf,
     PGDConfig,
+    RandomKey,
     draw_start,
     draw_targets,
     frozen,
@@ -230,7 +230,7 @@ def _run(model, name, clean=None, restart=0):
     config = ATTACKS[name]
     clean = pictures(3, IMAGES, dtype=torch.float32) if clean is None else clean
     clean = (clean * 255).round() / 255 if config.eight_bit else clean
-    draw = Draw(0, tuple(names(3)), (name, restart), restart)
+    draw = RandomKey(0, tuple(names(3)), (name, restart), restart)
     outputs_fn = model.unroll if config.needs_trace else model
     return run_attack(outputs_fn, clean, LABELS, config=config, targets=TARGETS, draw=draw)
 
@@ -334,7 +334,7 @@ def test_every_attack_treats_an_image_as_if_it_were_alone(name):
             LABELS[i : i + 1],
             config=config,
             targets=TARGETS[i : i + 1],
-            draw=Draw(0, (names(3)[i],), (name, 0)),
+            draw=RandomKey(0, (names(3)[i],), (name, 0)),
         ).final
         torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=1e-6)
 
@@ -345,7 +345,7 @@ def test_restarts_go_through_glimpses_and_classes_in_turn():
         clean, config = pictures(3, IMAGES), ATTACKS[name].model_copy(update={"random_start_prob": 0.0})
         found = []
         for restart in range(5):
-            draw = Draw(0, tuple(names(3)), ("same", 0), restart)  # the same draws: only what is tried differs
+            draw = RandomKey(0, tuple(names(3)), ("same", 0), restart)  # the same draws: only what is tried differs
             outputs_fn = model.unroll if config.needs_trace else model
             found.append(run_attack(outputs_fn, clean, LABELS, config=config, draw=draw).final)
         period = 2 if name == "one glimpse" else 4

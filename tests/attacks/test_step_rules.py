@@ -8,9 +8,9 @@ import torch
 from s3ta.attacks import (
     L2,
     AdamConfig,
-    Draw,
     Linf,
     PGDConfig,
+    RandomKey,
     adam_step,
     annealed,
     l2_step,
@@ -293,6 +293,6 @@ def test_names_of_examples_do_not_matter_where_nothing_is_drawn():
     config = AdamConfig(objective="untargeted", num_attack_steps=3)
     one, other = (
         run_attack(model, clean, LABELS, config=config, start=clean, draw=draw).final
-        for draw in (None, Draw(7, tuple(names(3)), ("x",)))
+        for draw in (None, RandomKey(7, tuple(names(3)), ("x",)))
     )
     assert torch.equal(one, other)

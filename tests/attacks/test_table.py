@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter, create_model
 
-from s3ta.attacks import AdamConfig, AttackConfig, Draw, PGDConfig, run_attack
+from s3ta.attacks import AdamConfig, AttackConfig, PGDConfig, RandomKey, run_attack
 from s3ta.attacks.cost import evaluations
 from s3ta.config import Config
 
@@ -114,7 +114,7 @@ def test_the_stated_cost_is_what_the_model_is_asked(name: str) -> None:
     labels, targets = torch.tensor([3, 0, 4]), torch.tensor([1, 2, 0])
     outputs_fn = model.unroll if config.needs_trace else model
     attacked = run_attack(
-        outputs_fn, clean, labels, config=config, targets=targets, draw=Draw(0, tuple(names(3)), ("x", 0))
+        outputs_fn, clean, labels, config=config, targets=targets, draw=RandomKey(0, tuple(names(3)), ("x", 0))
     )
     assert sum(passes) == 3 * evaluations(config).num_forwards
     assert attacked.num_forwards[-1].tolist() == [evaluations(config).num_forwards] * 3
@@ -127,7 +127,7 @@ def test_parts_of_autoattack_cost_no_more_than_stated_and_stay_in_their_ball(nam
     config, model = AUTOATTACK[name], small_s3ta()
     clean = (pictures(3, (2, 12, 12), dtype=torch.float32) * 255).round() / 255
     labels = model(clean).argmax(1)
-    attacked = run_attack(model, clean, labels, config=config, draw=Draw(0, tuple(names(3)), ("x", 0)))
+    attacked = run_attack(model, clean, labels, config=config, draw=RandomKey(0, tuple(names(3)), ("x", 0)))
     change = (attacked.final - clean).flatten(1).norm(dim=1, p=2 if config.norm == "l2" else torch.inf)
     assert (change <= config.radius + 1e-6).all()
     assert (attacked.num_forwards[-1] > 0).all()

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3ta.attacks import L2, BoxRegion, Draw, GridRegion, Linf, PGDConfig, draw_start, run_attack, threat_of
+from s3ta.attacks import L2, BoxRegion, GridRegion, Linf, PGDConfig, RandomKey, draw_start, run_attack, threat_of
 from tests.reference.attacks import nearest_in_ball_and_box
 
 from .helpers import Linear, names
@@ -149,7 +149,7 @@ def test_a_grid_region_is_stretched_over_the_image():
 
 def test_a_box_without_a_place_is_drawn_per_example_and_for_all_attacks_alike():
     region = BoxRegion(height=0.4, width=0.3)
-    clean, draw = torch.zeros(40, 1, 10, 10), Draw(3, tuple(names(40)), ("a", 0))
+    clean, draw = torch.zeros(40, 1, 10, 10), RandomKey(3, tuple(names(40)), ("a", 0))
     mask = threat_of(PGDConfig(mask=region), clean, draw).mask
     assert (mask.flatten(1).sum(dim=1) == 12).all()
     rows, columns = mask[:, 0].amax(dim=2), mask[:, 0].amax(dim=1)
@@ -158,7 +158,7 @@ def test_a_box_without_a_place_is_drawn_per_example_and_for_all_attacks_alike():
     assert (rows.diff(dim=1) != 0).sum(1).max() <= 2  # in one piece
     assert (columns.diff(dim=1) != 0).sum(1).max() <= 2
     assert len({tuple(one.flatten().tolist()) for one in mask}) > 20
-    again = Draw(3, draw.ids[::-1], ("b", 7), 7)
+    again = RandomKey(3, draw.ids[::-1], ("b", 7), 7)
     assert torch.equal(threat_of(PGDConfig(mask=region, norm="l2"), clean, again).mask.flip(0), mask)
     fixed = threat_of(PGDConfig(mask=BoxRegion(height=0.4, width=0.3, row=0.0, column=1.0)), clean, None).mask
     assert fixed[0, 0, :4, 7:].sum() == fixed[0].sum() == 12
@@ -232,7 +232,7 @@ def test_an_eight_bit_attack_returns_images_that_survive_a_file(norm):
     clean = _bytes(generator)
     model, labels = Linear(3, SHAPE, 0, torch.float32), torch.tensor([0, 1, 2])
     settings = {"objective": "untargeted", "norm": norm, "radius": 0.1, "step_size": 0.013, "num_attack_steps": 9}
-    draw = Draw(0, tuple(names(3)))
+    draw = RandomKey(0, tuple(names(3)))
     whole = run_attack(
         model, clean, labels, config=PGDConfig(eight_bit=True, read_outs=(2, 5), **settings), draw=draw
     ).images

@@ -6,8 +6,8 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from s3ta.attacks import (
-    Draw,
     PGDConfig,
+    RandomKey,
     autograd_gradient,
     draw_targets,
     frozen,
@@ -32,7 +32,7 @@ def test_x37_attention_masks_no_gradient_and_a_large_radius_breaks_everything():
     with frozen(model):
         gradient = autograd_gradient(model, untargeted(labels), clean).gradient
     assert (gradient.flatten(1).abs().amax(1) == 0).sum() == 0, "an image without any gradient"
-    draw = Draw(0, tuple(names(32)), ("x37",))
+    draw = RandomKey(0, tuple(names(32)), ("x37",))
     right = []
     for radius in (1 / 255, 0.1, 1.0):
         final = run_attack(model, clean, labels, config=_untargeted(radius, loss="margin"), draw=draw).final
@@ -63,7 +63,7 @@ def test_x39_an_attack_goes_round_the_wrapper_for_many_processes(one_process, mo
     wrapped = DistributedDataParallel(model)
     called = []
     monkeypatch.setattr(DistributedDataParallel, "forward", lambda *_, **__: called.append(1))
-    draw = Draw(0, tuple(names(3)), ("x39",))
+    draw = RandomKey(0, tuple(names(3)), ("x39",))
     attacked = run_attack(wrapped, clean, labels, config=_untargeted(0.1), draw=draw)
     alone = run_attack(model, clean, labels, config=_untargeted(0.1), draw=draw)
     assert not called
@@ -80,13 +80,13 @@ def test_draws_and_targets_that_are_missing_or_too_few_are_one_sentence():
     with pytest.raises(UserError, match="give `draw`"):
         run_attack(model, clean, labels, config=_untargeted(0.1))
     with pytest.raises(UserError, match="names 1 examples, but there are 4 images"):
-        run_attack(model, clean, labels, config=_untargeted(0.1), draw=Draw(0, ("one",)))
+        run_attack(model, clean, labels, config=_untargeted(0.1), draw=RandomKey(0, ("one",)))
 
 
 def test_eight_bit_needs_clean_images_of_eight_bits_and_judges_what_is_saved():
     model, clean, labels = Linear(5), pictures(4), torch.tensor([3, 0, 4, 1])
     config = _untargeted(0.1, eight_bit=True, keep="best")
-    draw = Draw(0, tuple(names(4)), ("8",))
+    draw = RandomKey(0, tuple(names(4)), ("8",))
     with pytest.raises(UserError, match="8 bits"):
         run_attack(model, clean, labels, config=config, draw=draw)
     clean = (clean * 255).round() / 255

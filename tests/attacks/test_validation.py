@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from s3ta.attack_plausibility import ImplausibleSettingsWarning
-from s3ta.attacks import SPSA, AdamConfig, Draw, NotFiniteError, PGDConfig, draw_start, run_attack
+from s3ta.attacks import SPSA, AdamConfig, NotFiniteError, PGDConfig, RandomKey, draw_start, run_attack
 from s3ta.attacks.validation import check_answer
 from s3ta.errors import UserError
 from s3ta.types import Trace
@@ -35,7 +35,7 @@ def _as_users_run_it():
 def _run(attack="targeted", model=None, clean=None, labels=LABELS, targets=TARGETS, **given):
     whole = (pictures(3) * 255).round() / 255 if ATTACKS[attack].eight_bit else pictures(3)
     clean = whole if clean is None else clean
-    given = given or {"draw": Draw(0, tuple(names(len(clean))))}
+    given = given or {"draw": RandomKey(0, tuple(names(len(clean))))}
     model = Linear(5) if model is None else model
     return run_attack(model, clean, labels, config=ATTACKS[attack], targets=targets, **given)
 
@@ -337,7 +337,7 @@ def test_a_model_of_16_bits_is_attacked_in_float32_with_a_warning(dtype):
     model, clean = Linear(5, dtype=torch.float32), pictures(3, dtype=torch.float32).clamp(0.6, 0.9)
     clean = clean.to(dtype)
     config = PGDConfig(objective="untargeted", radius=8 / 255, step_size=0.8 / 255, random_start_prob=0.0)
-    given = {"config": config, "draw": Draw(0, tuple(names(3)))}
+    given = {"config": config, "draw": RandomKey(0, tuple(names(3)))}
     full = run_attack(model, clean.float(), LABELS, **given).final
     with pytest.warns(UserWarning, match=r"answers in (b?float16), which has too few digits"):
         half = run_attack(model.to(dtype), clean, LABELS, **given).final
@@ -359,7 +359,7 @@ def test_a_model_of_16_bits_is_attacked_in_float32_with_a_warning(dtype):
 )
 def test_settings_that_cannot_do_what_the_radius_says_are_warned_of(config, words):
     model, clean = Linear(5, dtype=torch.float32), pictures(3, dtype=torch.float32)
-    given = {"config": config.model_copy(update={"objective": "untargeted"}), "draw": Draw(0, tuple(names(3)))}
+    given = {"config": config.model_copy(update={"objective": "untargeted"}), "draw": RandomKey(0, tuple(names(3)))}
     with pytest.warns(ImplausibleSettingsWarning) as caught:
         run_attack(model, clean, LABELS, **given)
     (one,) = caught
@@ -370,7 +370,7 @@ def test_settings_that_can_do_what_the_radius_says_raise_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         config = PGDConfig(radius=0.2, step_size=0.02, num_attack_steps=20)
-        run_attack(Linear(5), pictures(3), LABELS, config=config, targets=TARGETS, draw=Draw(0, tuple(names(3))))
+        run_attack(Linear(5), pictures(3), LABELS, config=config, targets=TARGETS, draw=RandomKey(0, tuple(names(3))))
 
 
 def test_a_model_that_casts_its_input_itself_raises_no_warning():

@@ -13,7 +13,7 @@ from s3ta.data import ClutteredDigits
 from s3ta.demo import Contender, Passes
 from s3ta.evaluate import Pace, Settings, get_suite, stages, total
 from s3ta.evaluate.sanity_checks import cost, num_evaluations
-from s3ta.models import Manner
+from s3ta.models import ExecutionMode
 from s3ta.workflow import cost_estimate
 from s3ta.workflow.checks_after import planned_probing, probing
 from s3ta.workflow.cost_estimate import Upcoming, seconds
@@ -66,7 +66,7 @@ def test_the_announced_time_covers_everything_that_follows():
 
 def test_checks_take_float32_gradients_however_attacks_are_searched():
     upcoming = Upcoming({3}, 0, Evaluations(50, 50))
-    slow = seconds(QUICK, 50, SETTINGS._replace(search=Manner("bfloat16")), upcoming, Pace(40.0, 2.0, 5.0))
+    slow = seconds(QUICK, 50, SETTINGS._replace(search=ExecutionMode("bfloat16")), upcoming, Pace(40.0, 2.0, 5.0))
     assert slow.checks == pytest.approx(5)
 
 
@@ -102,7 +102,7 @@ def test_a_short_run_with_long_checks_is_announced_with_them(monkeypatch):
     ("at", "is_told"), [(Pace(8.0, 0.5, 1.0), True), (Pace(0.5, 0.5, 1.0), False), (Pace(1.05, 0.5, 1.0), False)]
 )
 def test_a_slower_bfloat16_is_announced(monkeypatch, at, is_told):
-    settings = SETTINGS._replace(search=Manner("bfloat16"))
+    settings = SETTINGS._replace(search=ExecutionMode("bfloat16"))
     told = _announced(monkeypatch, Upcoming(EVERYTHING, 0, NOTHING), at, settings)
     assert ("times as long here as in float32" in told) == is_told
     if is_told:
@@ -111,7 +111,7 @@ def test_a_slower_bfloat16_is_announced(monkeypatch, at, is_told):
 
 
 def test_compiling_is_part_of_the_announcement(monkeypatch):
-    compiled = SETTINGS._replace(search=Manner("float32", compiled=True))
+    compiled = SETTINGS._replace(search=ExecutionMode("float32", compiled=True))
     told = _announced(monkeypatch, Upcoming(EVERYTHING, 0, NOTHING), Pace(1, 1, 1), compiled)
     assert "Compiling the model" in told
 

@@ -15,11 +15,11 @@ from torchvision import transforms
 from s3ta.data import DataConfig, fetch, get_preprocessing
 from s3ta.data.preprocessing import Preprocessing
 from s3ta.evaluate import Settings, get_suite
-from s3ta.models import Opening, View, card_of, open_model, save_pretrained, with_outputs
+from s3ta.models import LoadOptions, View, model_info, open_model, save_pretrained, with_outputs
 from s3ta.recipes import get_recipe, tiny
 from s3ta.records import Ledger
 from s3ta.train import TrainConfig
-from s3ta.workflow import Examples, Place, open_subject
+from s3ta.workflow import Examples, RuntimeOptions, open_subject
 from s3ta.workflow.data import bring_together
 from s3ta.workflow.prediction import prepared_images
 
@@ -62,10 +62,10 @@ def trained(folder: Path, data: DataConfig, size: int, channels: int) -> Path:
 
 
 def assert_same(
-    source: str, opening: Opening | None, data: DataConfig | None, preprocessing: Preprocessing | None, root: Path
+    source: str, opening: LoadOptions | None, data: DataConfig | None, preprocessing: Preprocessing | None, root: Path
 ) -> torch.Tensor:
     """What an evaluation shows the model is what a single answer is made of: pixels and logits, to the last bit."""
-    place = Place(root, "cpu")
+    place = RuntimeOptions(root, "cpu")
     wanted = Examples(data=data)
     subject = open_subject(source, opening, data, "test", place)
     measured = bring_together(subject, get_suite("figure7"), wanted, Settings(), place, subject.model)
@@ -111,7 +111,7 @@ def test_a_factory_answers_for_files_as_it_is_measured(photographs: Path, name: 
     more = "\n\ndef flat():\n    return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.LazyLinear(3))\n"
     source = write_module(photographs.parent, f"tints_prepared_{channels}", more)
     size = 224 if name not in (None, "default") else 48
-    opening = Opening(image_size=size, in_channels=channels)
+    opening = LoadOptions(image_size=size, in_channels=channels)
     how = None if name is None else get_preprocessing(name)
     data = DataConfig(source="folder:photographs", preprocessing=how)
     assert_same(f"{source}:flat", opening, data, how, photographs.parent)
@@ -121,10 +121,10 @@ def test_a_factory_answers_for_files_as_it_is_measured(photographs: Path, name: 
     "source", ["timm:test_resnet", "torchvision:squeezenet1_1", "torchvision:mobilenet_v3_large.IMAGENET1K_V1"]
 )
 def test_a_network_of_a_library_answers_for_files_as_it_is_measured(photographs: Path, source: str) -> None:
-    opening = Opening(weights="random", image_size=48, num_classes=3)
+    opening = LoadOptions(weights="random", image_size=48, num_classes=3)
     assert_same(source, opening, DataConfig(source="folder:photographs"), None, photographs.parent)
     some = with_outputs(open_model(source, opening), [2, 0])
-    assert card_of(some).origins == card_of(open_model(source, opening)).origins
+    assert model_info(some).origins == model_info(open_model(source, opening)).origins
 
 
 def test_predict_takes_the_options_of_evaluate(photographs: Path) -> None:
@@ -243,8 +243,8 @@ def test_a_normalisation_stored_with_the_weights_is_told_and_may_be_completed(
     state = {"head.weight": torch.ones(3, 3, 1, 1), "head.bias": torch.zeros(3)}
     torch.save(state | {"mean": torch.tensor([0.1, 0.2, 0.3]), "std": torch.tensor([0.5])}, "w.pt")
     for mean in (None, (0.1, 0.2, 0.3)):
-        model = open_model("tints_stored:make", Opening(weights="w.pt", image_size=8, mean=mean))
-        assert card_of(model).origins.normalisation == "stored with the weights"
+        model = open_model("tints_stored:make", LoadOptions(weights="w.pt", image_size=8, mean=mean))
+        assert model_info(model).origins.normalisation == "stored with the weights"
 
 
 # --- weights from a file, of a network that a library knows -------------------------------------------------------
@@ -271,7 +271,7 @@ def test_inputs_are_transformed_where_the_file_name_or_the_tag_says_so(
     normalise = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
     def answers(weights: str) -> torch.Tensor:
-        subject = open_subject(f"torchvision:{name}", Opening(weights=weights, num_classes=5, image_size=96))
+        subject = open_subject(f"torchvision:{name}", LoadOptions(weights=weights, num_classes=5, image_size=96))
         assert isinstance(subject.model.net, torch.nn.Module)
         assert subject.model.net.transform_input is there.transform_input
         with torch.no_grad():
@@ -319,7 +319,7 @@ def test_what_a_tag_would_decide_is_derived_or_told(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     saved_torchvision(source.partition(":")[2].partition(".")[0], file)
-    card = card_of(open_model(source, Opening(weights=file, num_classes=5)))
+    card = model_info(open_model(source, LoadOptions(weights=file, num_classes=5)))
     assert card.view == view
     assert (len(card.origins.remarks) == 1) is (remark is not None)
     assert remark is None or remark in card.origins.remarks[0]
@@ -336,7 +336,7 @@ def test_what_a_tag_of_timm_would_decide_is_derived_or_told(tmp_path: Path, monk
     (tmp_path / named).write_bytes((tmp_path / "mine.pth").read_bytes())
     resize = {}
     for source, file in (("resnet18", "mine.pth"), ("resnet18.tv_in1k", "mine.pth"), ("resnet18", named)):
-        card = card_of(open_model(f"timm:{source}", Opening(weights=file, num_classes=5)))
+        card = model_info(open_model(f"timm:{source}", LoadOptions(weights=file, num_classes=5)))
         resize[source, file] = (card.view, card.origins.remarks)
     assert "name another instead of timm:resnet18" in resize["resnet18", "mine.pth"][1][0]
     assert "as for timm:resnet18.a1_in1k (224 px, crop 0.95, bicubic" in resize["resnet18", "mine.pth"][1][0]
@@ -366,15 +366,15 @@ def test_a_folder_of_the_hub_brings_its_preparation(
             json.dumps({"do_normalize": True, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]})
         )
     (folder / "config.json").write_text(json.dumps(content))
-    card = card_of(open_model("timm:test_resnet", Opening(weights="hub", num_classes=5, image_size=64)))
+    card = model_info(open_model("timm:test_resnet", LoadOptions(weights="hub", num_classes=5, image_size=64)))
     assert card.config["mean"] == pytest.approx([0.1, 0.2, 0.3])
     assert card.config["std"] == pytest.approx([0.4, 0.5, 0.6])
     assert card.config["weights"] == "file hub/model.safetensors"
     assert (card.view == View(128, "bilinear")) is (style == "timm")
     assert card.name == "test_resnet@hub"
     assert card.origins.normalisation == "stored with the weights"
-    given = Opening(weights="hub", num_classes=5, image_size=64, mean=(0.5,), std=(0.2,))
-    assert card_of(open_model("timm:test_resnet", given)).config["mean"] == [0.5]
+    given = LoadOptions(weights="hub", num_classes=5, image_size=64, mean=(0.5,), std=(0.2,))
+    assert model_info(open_model("timm:test_resnet", given)).config["mean"] == [0.5]
     advice = (
         "write timm:test_resnet --weights hub" if style == "timm" else "ResNetForImageClassification, of transformers"
     )

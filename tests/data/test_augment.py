@@ -10,7 +10,7 @@ from s3ta.config import override
 from s3ta.data import DataConfig, open_dataset
 from s3ta.data.augment import augmented
 from s3ta.data.colour_augment import draw_colours, recolour
-from s3ta.data.geometric_augment import Move, draw_crop_flip, draw_crop_shift, moved, moved_together
+from s3ta.data.geometric_augment import GeometricTransform, draw_crop_flip, draw_crop_shift, moved, moved_together
 from s3ta.errors import UserError
 from s3ta.streams import stream
 
@@ -68,7 +68,8 @@ def test_moves_equal_crops_and_mirrors_written_out():
         for i in range(30):
             assert np.array_equal(found[i], _move(images[i], moves[i]))
     assert (
-        moved(torch.from_numpy(images[:1]), [Move(0, 0, 0, 16, 0, 20, False)]).numpy().tolist() == images[:1].tolist()
+        moved(torch.from_numpy(images[:1]), [GeometricTransform(0, 0, 0, 16, 0, 20, False)]).numpy().tolist()
+        == images[:1].tolist()
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as peer
 
-from s3ta.data.augment import apply_whole, augmented_picture, draw_whole
+from s3ta.data.augment import apply_whole, augmented_picture, draw_full_augment
 from s3ta.data.colour_augment import (
     BRIGHTNESS,
     CONTRAST,
@@ -23,7 +23,7 @@ from s3ta.data.colour_augment import (
     recolour,
 )
 from s3ta.data.geometric_augment import Crop, draw_fd_crop, draw_simple_crop
-from s3ta.data.resize import Cut, bicubic
+from s3ta.data.resize import AxisResize, bicubic
 from s3ta.streams import stream
 
 from . import plain_t1
@@ -82,16 +82,16 @@ def test_drawn_images_are_those_of_the_protocol_pixel_for_pixel():
     """Crop, colours and mirror as drawn; the resize is ours, which test_resize compares with OpenCV."""
     for trial, (height, width) in enumerate([(300, 411), (60, 50), (224, 224), (700, 300), (40, 400), (400, 30)]):
         image = _smooth(height, width, trial)
-        (rows, columns), colours, mirrored = draw_whole(stream(trial, "test"), "fd", height, width, 64)
+        (rows, columns), colours, mirrored = draw_full_augment(stream(trial, "test"), "fd", height, width, 64)
         three = np.linalg.solve(np.array(list(plain_t1.ROWS.values())), colours.shift) / plain_t1.EIGENVALUES
         cut = image[rows.start : rows.start + rows.length, columns.start : columns.start + columns.length]
-        whole = [Cut(0, rows.length, rows.scaled)], [Cut(0, columns.length, columns.scaled)]
+        whole = [AxisResize(0, rows.length, rows.scaled)], [AxisResize(0, columns.length, columns.scaled)]
         large = _array(bicubic(_tensor(cut), *whole, (rows.scaled, columns.scaled)))
         small = large[rows.first : rows.first + 64, columns.first : columns.first + 64]
         expected = _by_hand(small, colours, three)
         expected = expected[:, ::-1] if mirrored else expected
         found = augmented_picture(Image.fromarray(image), 64, "fd", "x", (trial, 0))
-        drawn = draw_whole(stream(trial, "augment", 0, "x"), "fd", height, width, 64)
+        drawn = draw_full_augment(stream(trial, "augment", 0, "x"), "fd", height, width, 64)
         assert found.shape == (3, 64, 64)
         assert found.flags.c_contiguous
         assert torch.equal(apply_whole(_tensor(image), [drawn], "fd", (64, 64))[0], torch.from_numpy(found))
@@ -137,7 +137,7 @@ def test_simple_ends_with_lighting_and_fd_has_it_anywhere():
 
 def test_simple_crops_that_do_not_fit_are_the_largest_allowed_in_the_middle():
     crop = draw_simple_crop(stream(0, "test"), 30, 3000, 16)
-    assert crop == Crop(Cut(0, 30, 16), Cut((3000 - 40) // 2, 40, 16))
+    assert crop == Crop(AxisResize(0, 30, 16), AxisResize((3000 - 40) // 2, 40, 16))
 
 
 # --- the laws of T1 --------------------------------------------------------------------------------------------------------
@@ -216,13 +216,15 @@ def test_simple_crops_have_logarithmic_ratios():
 
 
 def test_what_never_fits_is_resized_by_its_shortest_edge_and_cut_in_the_middle():
-    assert draw_fd_crop(stream(0, "test"), 10, 4001, 8) == Crop(Cut(0, 10, 8, 0), Cut(0, 4001, 3201, 1596))
+    assert draw_fd_crop(stream(0, "test"), 10, 4001, 8) == Crop(
+        AxisResize(0, 10, 8, 0), AxisResize(0, 4001, 3201, 1596)
+    )
     generator = np.random.default_rng(0)
     assert plain_t1.crop(generator, 10, 4001) is None
 
 
 def test_orders_factors_and_mirrors_follow_their_laws():
-    drawn = [draw_whole(stream(i, "test"), "fd", 64, 64, 32) for i in range(4800)]
+    drawn = [draw_full_augment(stream(i, "test"), "fd", 64, 64, 32) for i in range(4800)]
     colours = [c for _, c, _ in drawn]
     counts = [sum(c.order == order for c in colours) for order in itertools.permutations(range(4))]
     assert sum(counts) == 4800

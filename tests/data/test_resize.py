@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from s3ta.data.resize import Cut, bicubic, taps
+from s3ta.data.resize import AxisResize, bicubic, taps
 
 from . import plain_t1
 from .helpers import pixels
@@ -28,7 +28,7 @@ SIZES = [
 def _resized(image, height, width, **settings):
     """H W C array in and out."""
     tensor = torch.from_numpy(image).permute(2, 0, 1)[None]
-    rows, columns = [Cut(0, image.shape[0], height)], [Cut(0, image.shape[1], width)]
+    rows, columns = [AxisResize(0, image.shape[0], height)], [AxisResize(0, image.shape[1], width)]
     return bicubic(tensor, rows, columns, (height, width), **settings)[0].permute(1, 2, 0).numpy()
 
 
@@ -68,7 +68,7 @@ def test_the_kernel_written_out_differs_by_at_most_one(before, after):
 
 
 def test_weights_sum_to_one_and_are_those_of_the_definition():
-    index, weight = taps([Cut(3, 10, 7), Cut(0, 5, 20, 4)], 6)
+    index, weight = taps([AxisResize(3, 10, 7), AxisResize(0, 5, 20, 4)], 6)
     assert weight.dtype == torch.int32
     assert (weight.sum(-1) - 2048).abs().max() <= 1
     assert index[0].min() >= 3
@@ -85,8 +85,20 @@ def test_an_image_of_the_wanted_size_is_copied():
 
 def test_a_batch_of_cuts_is_each_alone_and_looks_at_nothing_outside():
     images = torch.from_numpy(pixels(5, 3, 29, 31))
-    rows = [Cut(0, 29, 13), Cut(5, 7, 13), Cut(28, 1, 13), Cut(2, 20, 26, 5), Cut(0, 29, 40, 17)]
-    columns = [Cut(0, 31, 11), Cut(30, 1, 11), Cut(4, 19, 11), Cut(3, 9, 11), Cut(0, 31, 43, 0)]
+    rows = [
+        AxisResize(0, 29, 13),
+        AxisResize(5, 7, 13),
+        AxisResize(28, 1, 13),
+        AxisResize(2, 20, 26, 5),
+        AxisResize(0, 29, 40, 17),
+    ]
+    columns = [
+        AxisResize(0, 31, 11),
+        AxisResize(30, 1, 11),
+        AxisResize(4, 19, 11),
+        AxisResize(3, 9, 11),
+        AxisResize(0, 31, 43, 0),
+    ]
     mirrored = [False, True, False, True, True]
     together = bicubic(images, rows, columns, (13, 11), mirrored)
     for i in range(5):

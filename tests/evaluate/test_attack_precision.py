@@ -12,17 +12,17 @@ from s3ta.attacks import PGDConfig, autograd_gradient, untargeted
 from s3ta.data import fetch
 from s3ta.errors import UserError
 from s3ta.evaluate import NamedAttack, Suite, evaluate
-from s3ta.evaluate.attack_precision import attacked_fn, searched
+from s3ta.evaluate.attack_precision import attack_copy, attacked_fn
 from s3ta.files import read_arrays
-from s3ta.models import Manner, weights_hash
+from s3ta.models import ExecutionMode, weights_hash
 from tests.evaluate.small import ignore, rows
 from tests.evaluate.toys import SETTINGS, answered_as_by, blobs, random_resnet, random_s3ta
 from tests.reference.bfloat16 import check_input_gradients
 
 BFLOAT16, CHANNELS_LAST, COMPILED = (
-    Manner(precision="bfloat16"),
-    Manner(channels_last=True),
-    Manner(compiled=True),
+    ExecutionMode(precision="bfloat16"),
+    ExecutionMode(channels_last=True),
+    ExecutionMode(compiled=True),
 )
 CONFIG = PGDConfig(objective="untargeted", radius=0.1, step_size=0.05, num_attack_steps=3, read_outs=(1,))
 PLAN = Suite(name="s", description="d", attacks=(NamedAttack(name="u", attack=CONFIG),))
@@ -45,14 +45,14 @@ def test_x10_gradients_in_bfloat16_point_the_same_way(learned) -> None:
     were the same and 0 to 30 of 32,000 pixels became zero, where about 135 may. On 32 images it was 0 to 3 of 2,048, which no
     bound of 0.1% can tell from chance."""
     images, labels = batch(500)
-    searcher = searched(learned, BFLOAT16).eval()
+    searcher = attack_copy(learned, BFLOAT16).eval()
     assert not torch.equal(searcher(images), learned(images)), "otherwise bfloat16 is not in use"
     check_gradients(learned, searcher, images, labels)
     sure = copy.deepcopy(learned)
     with torch.no_grad():
         sure.classifier.weight.mul_(5)
     assert torch.nn.functional.cross_entropy(sure(images), labels) < 0.05
-    check_gradients(sure, searched(sure, BFLOAT16).eval(), images, labels)
+    check_gradients(sure, attack_copy(sure, BFLOAT16).eval(), images, labels)
 
 
 class Underflowing(torch.autograd.Function):
@@ -93,7 +93,7 @@ def test_x10_the_attack_succeeds_as_often_in_bfloat16(learned, tmp_path: Path) -
             ),
         ),
     )
-    for number, search in enumerate((Manner(), BFLOAT16)):
+    for number, search in enumerate((ExecutionMode(), BFLOAT16)):
         settings = SETTINGS._replace(micro_batch=250, search=search)
         ledger = evaluate(learned, data, weak, tmp_path / str(number), range(500), settings, ignore)
         right.append({r["example_id"] for r in rows(ledger) if r["attack"] == "u" and r["correct"]})
@@ -102,9 +102,9 @@ def test_x10_the_attack_succeeds_as_often_in_bfloat16(learned, tmp_path: Path) -
     assert abs(len(exact) - len(lower)) <= 2.5 + 3 * len(exact ^ lower) ** 0.5
 
 
-def check_answers(model, search: Manner, images) -> None:
+def check_answers(model, search: ExecutionMode, images) -> None:
     """X40: logits within 1e-3 of eager ones, and more than 99.5 % of the predictions the same."""
-    searcher = searched(model, search).eval()
+    searcher = attack_copy(model, search).eval()
     with torch.no_grad():
         ours, theirs = searcher(images), model(images)
     assert (ours - theirs).abs().max() < 1e-3
@@ -130,16 +130,18 @@ def test_x40_answers_in_channels_last_agree(learned) -> None:
 def test_x40_answers_and_gradients_of_a_compiled_copy_agree(learned, tmp_path: Path) -> None:
     images, labels = batch(250)
     check_answers(learned, COMPILED, images)
-    searcher = searched(learned, COMPILED).eval()
+    searcher = attack_copy(learned, COMPILED).eval()
     check_gradients(learned, searcher, images, labels)
     settings = SETTINGS._replace(micro_batch=10, search=COMPILED)
     ledger = evaluate(learned, blobs(20), PLAN, tmp_path, range(20), settings, ignore)
     assert ledger.complete
 
 
-@pytest.mark.parametrize("search", [BFLOAT16, CHANNELS_LAST, Manner(precision="bfloat16", channels_last=True)], ids=str)
+@pytest.mark.parametrize(
+    "search", [BFLOAT16, CHANNELS_LAST, ExecutionMode(precision="bfloat16", channels_last=True)], ids=str
+)
 @pytest.mark.parametrize("make", [random_resnet, random_s3ta])
-def test_the_verdict_is_float32_eager_on_the_final_image(make, search: Manner, tmp_path: Path) -> None:
+def test_the_verdict_is_float32_eager_on_the_final_image(make, search: ExecutionMode, tmp_path: Path) -> None:
     """Recomputed from the kept images with the model itself; the search left the model as it was."""
     model = make()
     with torch.no_grad():
@@ -172,7 +174,7 @@ def test_the_search_is_part_of_what_is_measured(tmp_path: Path) -> None:
     assert plain.manifest["search"] == {"precision": "float32", "compiled": False, "channels_last": False}
     with pytest.raises(UserError, match=r"search\.precision is .float32. there and .bfloat16. now"):
         evaluate(model, data, PLAN, tmp_path, range(4), SETTINGS._replace(search=BFLOAT16), ignore)
-    assert searched(model, Manner()) is model
+    assert attack_copy(model, ExecutionMode()) is model
 
 
 def test_an_attack_on_glimpses_of_a_plain_net_is_refused_in_words() -> None:
@@ -180,5 +182,5 @@ def test_an_attack_on_glimpses_of_a_plain_net_is_refused_in_words() -> None:
     with pytest.raises(UserError, match="not a sequential one"):
         attacked_fn(random_resnet(), config)
     with pytest.raises(UserError, match="not a sequential one"):
-        attacked_fn(searched(random_resnet(), BFLOAT16), config)(torch.zeros(1, 1, 12, 12))
+        attacked_fn(attack_copy(random_resnet(), BFLOAT16), config)(torch.zeros(1, 1, 12, 12))
     assert attacked_fn(random_s3ta(), config)(torch.zeros(1, 1, 12, 12)).logits.shape == (2, 1, 5)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from s3ta.attacks import Draw, PGDConfig, run_attack
+from s3ta.attacks import PGDConfig, RandomKey, run_attack
 from s3ta.data import fetch
 from s3ta.evaluate import NamedAttack, Situation, Suite, evaluate, get_suite, tiny_suite
 from s3ta.files import read_arrays
@@ -104,5 +104,7 @@ def test_eight_bit_images_are_whole_255ths_and_are_what_is_judged(norm: str, rad
             seen += 1
     assert seen == COUNT
     batch = fetch(data, range(3))
-    loose = run_attack(model, batch.images, batch.labels, config=config, draw=Draw(3, tuple(batch.ids), ("a", 0))).final
+    loose = run_attack(
+        model, batch.images, batch.labels, config=config, draw=RandomKey(3, tuple(batch.ids), ("a", 0))
+    ).final
     assert (loose * 255 - (loose * 255).round()).abs().max() > 1e-2, "without the option pixels are anything"

@@ -11,8 +11,8 @@ import pytest
 from s3ta.attacks import AutoAttackConfig, Evaluations, PGDConfig
 from s3ta.errors import UserError
 from s3ta.evaluate import NamedAttack, Suite, evaluate, runner
-from s3ta.evaluate.plan import Stage
-from s3ta.records import BUDGET, RUN, Ledger, findings, pair, scores
+from s3ta.evaluate.plan import AttackRound
+from s3ta.records import BUDGET, RUN, Ledger, check_records, pair, scores
 from tests.evaluate.small import chunk_bytes, ignore, killed_after, rows
 from tests.evaluate.toys import SETTINGS, answered_as_by, random_resnet
 
@@ -70,7 +70,7 @@ def test_no_example_exceeds_its_budget_and_attacks_that_fit_are_run(tmp_path: Pa
         expected["ten", 0] == RUN,
         expected["two", 0] == RUN,
     ), "an attack without any record has no score"
-    told = [finding for finding in findings(ledger.table(), ledger.manifest) if finding.kind == "incomplete"]
+    told = [finding for finding in check_records(ledger.table(), ledger.manifest) if finding.kind == "incomplete"]
     assert bool(told) == (BUDGET in expected.values())
     if told:
         assert told[0].severity == "warning"
@@ -129,7 +129,7 @@ def test_a_cascade_under_a_budget_counts_the_cut_as_standing(tmp_path: Path) -> 
     assert table["two"].num_cut == 0
     assert table["ten"].num_correct == table["two"].num_correct == table["ten"].num_cut > 0
     assert table["one"].num_cut == table["one"].num_correct, "the number after it is an upper bound as well"
-    assert any(f.kind == "incomplete" for f in findings(ledger.table(), ledger.manifest))
+    assert any(f.kind == "incomplete" for f in check_records(ledger.table(), ledger.manifest))
 
 
 def test_other_budgets_are_other_measurements(tmp_path: Path) -> None:
@@ -163,14 +163,14 @@ def _as_once_counted(folder: Path, budget: int) -> Ledger:
         columns, read_out = records(*given), given[3]
         return {**columns, "num_forwards": columns["num_forwards"] - read_out}
 
-    def cost(stage: Stage) -> Evaluations:
+    def cost(stage: AttackRound) -> Evaluations:
         spent = stage_cost(stage)
         return Evaluations(spent.num_gradients, spent.num_forwards - len(stage.read_outs) + 1)
 
-    records, stage_cost = runner.records, vars(Stage)["cost"].fget
+    records, stage_cost = runner.records, vars(AttackRound)["cost"].fget
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "records", fewer)
-        patch.setattr(Stage, "cost", property(cost))
+        patch.setattr(AttackRound, "cost", property(cost))
         return run(folder, budget, READ_OUT, block=2)
 
 

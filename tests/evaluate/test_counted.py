@@ -13,7 +13,7 @@ from torch import nn
 
 from s3ta.attacks import PGDConfig
 from s3ta.evaluate import NamedAttack, Suite, evaluate, get_suite, runner, stages, total
-from s3ta.models import ResNet
+from s3ta.models import PooledClassifier
 from s3ta.records import BUDGET, Ledger, outcomes, scores
 from s3ta.report.cascade import stages as stages_of
 from tests.evaluate.small import chunk_bytes, ignore, rows
@@ -24,7 +24,7 @@ from tests.evaluate.toys import SETTINGS, ByPixel, Templates, blobs, by_pixel, s
 class Counted(nn.Module):
     """Forward passes per image, by hooks on the model itself."""
 
-    def __init__(self, model: ResNet) -> None:
+    def __init__(self, model: PooledClassifier) -> None:
         super().__init__()
         self.passes = 0
         model.register_forward_hook(lambda module, given, answer: self._count(len(answer)))

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from s3ta.data import ClutteredDigits
 from s3ta.errors import UserError
 from s3ta.evaluate.lint import KINDS, lint
-from s3ta.evaluate.lint.harness import Probe
+from s3ta.evaluate.lint.harness import ModelHarness
 from s3ta.evaluate.lint.preprocessing_and_labels import Rival, _is_better, _order, _order_of_some, _preparations
 from s3ta.models import Classifier, create_model
 from s3ta.records import Finding
@@ -565,7 +565,7 @@ def test_another_order_of_many_classes_is_seen_by_a_few_examples_of_some(
         logits = answers_at(right, labels, num_classes, random_)[:, order]
         images = torch.arange(len(labels)).view(-1, 1, 1, 1).float()
         table = Around(nn.Flatten(), after=lambda numbers: logits[numbers[:, 0].long()])
-        probe = Probe(table, images[:8], labels[:8], num_classes, None, (images, labels))
+        probe = ModelHarness(table, images[:8], labels[:8], num_classes, None, (images, labels))
         return _order_of_some(probe, images, labels).severity
 
     assert severity(0.8, text, 0) == "warning"

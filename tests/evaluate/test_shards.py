@@ -8,7 +8,7 @@ import torch
 
 from s3ta.errors import UserError
 from s3ta.evaluate import NamedAttack, Settings, Shard, Suite, evaluate, pieces, stages
-from s3ta.evaluate.plan import block_of, own_chunks
+from s3ta.evaluate.plan import micro_batches_per_block, own_chunks
 from s3ta.files import part_use, sole_use
 from s3ta.records import Ledger
 from s3ta.records import ledger as ledger_module
@@ -81,7 +81,7 @@ def test_every_chunk_belongs_to_exactly_one_shard(count):
     for suite in (small_suite(2), small_suite(1), cascade()):
         owned = [own_chunks(suite, 40, SETTINGS, Shard(i, count)) for i in range(1, count + 1)]
         assert sorted(chunk for own in owned for chunk in own) == list(range(len(stages(suite)) * 14))
-        assert block_of(suite, SETTINGS) == (
+        assert micro_batches_per_block(suite, SETTINGS) == (
             1 if suite.name == "small" and suite.attacks[0].attack.num_restarts == 1 else 2
         )
 

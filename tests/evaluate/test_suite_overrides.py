@@ -10,10 +10,10 @@ from s3ta.errors import UserError
 from s3ta.evaluate import SUITES_AT, Suite, get_suite
 from s3ta.evaluate.catalogue import ATTACKS
 from s3ta.workflow import SuiteChoice, choose_suite
-from s3ta.workflow.model import Subject
+from s3ta.workflow.model import OpenedModel
 from tests.evaluate.toys import random_s3ta
 
-SUBJECT = Subject("m", random_s3ta(10), None, None, Path("m"))
+SUBJECT = OpenedModel("m", random_s3ta(10), None, None, Path("m"))
 """Takes two glimpses."""
 
 

@@ -8,7 +8,7 @@ import torch
 from s3ta.attacks import SPSA, PGDConfig
 from s3ta.errors import UserError
 from s3ta.evaluate import NamedAttack, Suite, attack_timing, stages, timing
-from s3ta.models import Manner
+from s3ta.models import ExecutionMode
 from tests.evaluate.small import SETTINGS, small_suite, some_digits
 
 
@@ -56,7 +56,7 @@ class _Timed(torch.nn.Module):
 
 def _pace(clock, *, precision="float32", gradients=True):
     model = _Timed(clock)
-    settings = SETTINGS._replace(search=Manner(precision))
+    settings = SETTINGS._replace(search=ExecutionMode(precision))
     return timing.pace(model, some_digits(3), 0, settings, gradients=gradients)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from s3ta.attacks import Attacked
 from s3ta.evaluate import Settings
-from s3ta.models import S3TA, ResNet, ResNetConfig, S3TAConfig, VisionConfig, build_model
+from s3ta.models import S3TA, PooledClassifier, ResNetConfig, S3TAConfig, VisionConfig, build_model
 from s3ta.records import Ledger, outcomes
 
 SETTINGS = Settings(seed=3, micro_batch=3, num_threads=1)
@@ -36,7 +36,7 @@ def vision(size: int, channels: int = 1) -> VisionConfig:
     return VisionConfig(backbone="resnetv2_mini", stem="conv3", in_channels=channels, image_size=size, dense=False)
 
 
-def random_resnet(num_classes: int = 5, size: int = 12, seed: int = 0) -> ResNet:
+def random_resnet(num_classes: int = 5, size: int = 12, seed: int = 0) -> PooledClassifier:
     """A real network with random weights."""
     torch.manual_seed(seed)
     return build_model(ResNetConfig(name=f"random-{seed}", num_classes=num_classes, vision=vision(size))).eval()
@@ -66,7 +66,7 @@ def answered_as_by(model: nn.Module, count: int, size: int = 12, num_classes: in
     return Pictures(pixels, labels, num_classes)
 
 
-class Flat(ResNet):
+class Flat(PooledClassifier):
     """Any function of the pixels, dressed as a model that can be evaluated."""
 
     def __init__(self, name: str, size: int, num_classes: int) -> None:
@@ -170,7 +170,7 @@ def rippled(images: torch.Tensor) -> torch.Tensor:
     return images + 0.01 * torch.sin(2000 * images + 6.28 * torch.rand_like(images))
 
 
-def trained_resnet(num_train_steps: int = 40) -> ResNet:
+def trained_resnet(num_train_steps: int = 40) -> PooledClassifier:
     """A real network that has learned `blobs`."""
     torch.manual_seed(2)
     model = build_model(ResNetConfig(name="learned", num_classes=4, vision=vision(8)))

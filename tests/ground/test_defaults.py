@@ -9,7 +9,7 @@ from pydantic_core import to_jsonable_python
 
 import s3ta
 from s3ta.config import Config
-from s3ta.models import Manner
+from s3ta.models import ExecutionMode
 
 GOLDEN = Path(__file__).parent / "defaults.json"
 RENEW = "If that is meant: .venv/bin/python -m tests.ground.test_defaults, and a line under `Numbers changed` in CHANGELOG.md"
@@ -29,7 +29,7 @@ def _config_classes() -> list[type[Config]]:
 
 def declared() -> dict[str, dict[str, object]]:
     """By class, every setting with its default as a JSON value, and which settings make no other experiment."""
-    told: dict[str, dict[str, object]] = {"Manner": dict(Manner._field_defaults)}
+    told: dict[str, dict[str, object]] = {"Manner": dict(ExecutionMode._field_defaults)}
     for each in _config_classes():
         assert each.__name__ not in told, f"there are two configs called {each.__name__}"
         told[each.__name__] = {

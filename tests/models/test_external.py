@@ -19,10 +19,10 @@ from s3ta.errors import UserError
 from s3ta.models import (
     S3TA,
     Classifier,
-    Opening,
+    LoadOptions,
     View,
-    card_of,
     is_foreign,
+    model_info,
     open_model,
     save_pretrained,
     weights_hash,
@@ -101,10 +101,10 @@ def fresh_timm(name, **settings):
 
 def test_timm_with_random_weights():
     before = torch.get_rng_state()
-    model = open_model("timm:test_resnet", Opening(weights="random"))
+    model = open_model("timm:test_resnet", LoadOptions(weights="random"))
     assert torch.equal(torch.get_rng_state(), before)
     assert not model.training
-    card = card_of(model)
+    card = model_info(model)
     assert (card.name, card.num_classes, card.in_channels, card.image_size) == ("test_resnet", 1000, 3, 160)
     assert card.config == {
         "source": "timm:test_resnet",
@@ -118,33 +118,33 @@ def test_timm_with_random_weights():
     }
     net = fresh_timm("test_resnet")
     agree(model, net, pictures(2, 3, 160, 160), net.pretrained_cfg["mean"], net.pretrained_cfg["std"])
-    assert weights_hash(model) == weights_hash(open_model("timm:test_resnet", Opening(weights="random")))
+    assert weights_hash(model) == weights_hash(open_model("timm:test_resnet", LoadOptions(weights="random")))
 
 
 @pytest.mark.parametrize(
     ("name", "size"), [("test_resnet", None), ("resnet10t", None), ("test_vit", 96), ("resnet10t", 100)]
 )
 def test_timm_prepares_image_files_as_it_says(name, size):
-    model = open_model(f"timm:{name}", Opening(weights="random", image_size=size))
+    model = open_model(f"timm:{name}", LoadOptions(weights="random", image_size=size))
     net = timm.create_model(name)
     config = timm.data.resolve_model_data_config(net)
     config["input_size"] = (3, size or config["input_size"][1], size or config["input_size"][1])
     resize, crop = timm.data.create_transform(**config).transforms[:2]
-    assert card_of(model).view == View(resize.size, resize.interpolation.value)
-    assert card_of(model).image_size == (crop.size if isinstance(crop.size, int) else crop.size[0])
+    assert model_info(model).view == View(resize.size, resize.interpolation.value)
+    assert model_info(model).image_size == (crop.size if isinstance(crop.size, int) else crop.size[0])
 
 
 def test_timm_with_other_sizes():
-    opening = Opening(weights="random", num_classes=7, image_size=96, in_channels=1, mean=(0.5,), std=(0.25,))
+    opening = LoadOptions(weights="random", num_classes=7, image_size=96, in_channels=1, mean=(0.5,), std=(0.25,))
     model = open_model("timm:test_vit", opening)
-    card = card_of(model)
+    card = model_info(model)
     assert (card.num_classes, card.image_size, card.in_channels) == (7, 96, 1)
     net = fresh_timm("test_vit", num_classes=7, img_size=96, in_chans=1)
     agree(model, net, pictures(2, 1, 96, 96), (0.5,), (0.25,))
 
 
 def test_timm_with_bgr_and_a_normalisation_of_ones_own():
-    opening = Opening(weights="random", mean=(0.1, 0.2, 0.3), std=(0.5,), channel_order="bgr")
+    opening = LoadOptions(weights="random", mean=(0.1, 0.2, 0.3), std=(0.5,), channel_order="bgr")
     images = pictures(2, 3, 160, 160)
     with torch.no_grad():
         expected = fresh_timm("test_resnet").eval()(normalised(images[:, [2, 1, 0]], (0.1, 0.2, 0.3), (0.5,) * 3))
@@ -154,37 +154,37 @@ def test_timm_with_bgr_and_a_normalisation_of_ones_own():
 @pytest.mark.parametrize(
     ("name", "opening", "sentence"),
     [
-        ("resnt18", Opening(), r"Unknown timm model 'resnt18'\. Did you mean resnet18"),
+        ("resnt18", LoadOptions(), r"Unknown timm model 'resnt18'\. Did you mean resnet18"),
         (
             "resnet18.a1_in1l",
-            Opening(weights="random"),
+            LoadOptions(weights="random"),
             r"Unknown weights of timm's resnet18: 'a1_in1l'\. Did you mean a1_in1k",
         ),
-        ("", Opening(), "Unknown timm model"),
-        ("local-dir:/x", Opening(), "Unknown timm model"),
-        ("test_resnet", Opening(weights="random", num_classes=0), "num_classes is 0: it must be 1 or more"),
-        ("test_resnet", Opening(weights="random", image_size=-1), "image_size is -1"),
+        ("", LoadOptions(), "Unknown timm model"),
+        ("local-dir:/x", LoadOptions(), "Unknown timm model"),
+        ("test_resnet", LoadOptions(weights="random", num_classes=0), "num_classes is 0: it must be 1 or more"),
+        ("test_resnet", LoadOptions(weights="random", image_size=-1), "image_size is -1"),
         (
             "test_resnet",
-            Opening(weights="random", in_channels=1),
+            LoadOptions(weights="random", in_channels=1),
             r"a mean for 3 channels: say --mean and --std for 1\.",
         ),
         (
             "test_resnet",
-            Opening(weights="random", mean=(0.1, 0.2), std=(1.0,)),
+            LoadOptions(weights="random", mean=(0.1, 0.2), std=(1.0,)),
             "mean has 2 numbers, but the images have 3 channels",
         ),
-        ("test_resnet", Opening(weights="random", class_names=("a",)), "There are 1 class names for 1000 classes"),
-        ("test_resnet", Opening(weights="random", outputs=(1000,)), "numbered from 0 to 999"),
-        ("test_vit", Opening(weights="random", image_size=8), r"fails on images|could not be fetched or built"),
-        ("vit_small_patch14_dinov2", Opening(weights="random"), "answers with features: give --num-classes"),
-        ("vit_small_patch14_dinov2", Opening(), "answers with features: give --num-classes"),
+        ("test_resnet", LoadOptions(weights="random", class_names=("a",)), "There are 1 class names for 1000 classes"),
+        ("test_resnet", LoadOptions(weights="random", outputs=(1000,)), "numbered from 0 to 999"),
+        ("test_vit", LoadOptions(weights="random", image_size=8), r"fails on images|could not be fetched or built"),
+        ("vit_small_patch14_dinov2", LoadOptions(weights="random"), "answers with features: give --num-classes"),
+        ("vit_small_patch14_dinov2", LoadOptions(), "answers with features: give --num-classes"),
         (
             "vit_base_patch16_sapiens2",
-            Opening(weights="random", num_classes=2),
+            LoadOptions(weights="random", num_classes=2),
             "of 1024 x 768 pixels; images here are square",
         ),
-        ("test_vit_relpos", Opening(weights="nowhere.pt"), r"nowhere\.pt does not exist"),
+        ("test_vit_relpos", LoadOptions(weights="nowhere.pt"), r"nowhere\.pt does not exist"),
     ],
 )
 def test_mistakes_with_timm_are_one_sentence(name, opening, sentence):
@@ -197,13 +197,13 @@ def test_timm_weights_are_fetched_where_they_can_be(monkeypatch):
     there = timm.create_model("test_resnet")
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: there.state_dict())
     for weights in (None, "pretrained"):
-        model = open_model("timm:test_resnet", Opening(weights=weights))
-        assert card_of(model).config["weights"] == "pretrained: r160_in1k"
+        model = open_model("timm:test_resnet", LoadOptions(weights=weights))
+        assert model_info(model).config["weights"] == "pretrained: r160_in1k"
         agree(model, there, pictures(2, 3, 160, 160), there.pretrained_cfg["mean"], there.pretrained_cfg["std"])
     with pytest.raises(UserError, match="answers with 1000 numbers for an image, not 10"):
-        open_model("timm:test_resnet", Opening(num_classes=10))
-    grey = open_model("timm:test_resnet", Opening(in_channels=1, mean=(0.5,), std=(0.5,)))
-    assert card_of(grey).config["notes"] == ["timm adapted the first convolution from 3 to 1 channels."]
+        open_model("timm:test_resnet", LoadOptions(num_classes=10))
+    grey = open_model("timm:test_resnet", LoadOptions(in_channels=1, mean=(0.5,), std=(0.5,)))
+    assert model_info(grey).config["notes"] == ["timm adapted the first convolution from 3 to 1 channels."]
 
 
 @pytest.mark.parametrize("error", [OSError("no route\nto host"), RuntimeError("no route to host")])
@@ -229,10 +229,12 @@ def test_timm_model_of_the_hub(monkeypatch):
         monkeypatch.setattr(f"{module}.load_model_config_from_hf", lambda *_, **__: answer)
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: there.state_dict())
     model = open_model("timm:hf-hub:owner/name")
-    assert card_of(model).name == "name"
-    assert card_of(model).config["weights"] == "pretrained: hf-hub:owner/name"
+    assert model_info(model).name == "name"
+    assert model_info(model).config["weights"] == "pretrained: hf-hub:owner/name"
     agree(model, there, pictures(2, 3, 160, 160), (0.1, 0.2, 0.3), there.pretrained_cfg["std"])
-    assert card_of(open_model("timm:hf-hub:owner/name", Opening(weights="random", image_size=96))).image_size == 96
+    assert (
+        model_info(open_model("timm:hf-hub:owner/name", LoadOptions(weights="random", image_size=96))).image_size == 96
+    )
 
 
 def test_timm_without_pretrained_weights():
@@ -251,7 +253,7 @@ def test_timm_preparation_that_a_view_cannot_say_is_noted(monkeypatch):
         return net
 
     monkeypatch.setattr(timm, "create_model", squashing)
-    card = card_of(open_model("timm:test_resnet", Opening(weights="random")))
+    card = model_info(open_model("timm:test_resnet", LoadOptions(weights="random")))
     assert card.view is None
     assert "not done here (squash, bilinear)" in card.config["notes"][0]
 
@@ -264,8 +266,8 @@ def test_timm_preparation_that_a_view_cannot_say_is_noted(monkeypatch):
 )
 def test_torchvision_with_random_weights_sees_what_its_transforms_show(name):
     base, _, tag = name.partition(".")
-    model = open_model(f"torchvision:{name}", Opening(weights="random"))
-    card = card_of(model)
+    model = open_model(f"torchvision:{name}", LoadOptions(weights="random"))
+    card = model_info(model)
     assert (card.name, card.num_classes, card.config["weights"]) == (name, 1000, "random, seed 0")
     assert card.config["library"] == {"torchvision": torchvision.__version__.partition("+")[0]}
     entry = torchvision.models.get_model_weights(base)[tag or "DEFAULT"]
@@ -283,13 +285,15 @@ def test_torchvision_with_random_weights_sees_what_its_transforms_show(name):
 
 
 def test_torchvision_with_another_number_of_classes_and_size():
-    card = card_of(open_model("torchvision:squeezenet1_1", Opening(weights="random", num_classes=4, image_size=112)))
+    card = model_info(
+        open_model("torchvision:squeezenet1_1", LoadOptions(weights="random", num_classes=4, image_size=112))
+    )
     assert (card.num_classes, card.image_size, card.view) == (4, 112, View(128, "bilinear"))
 
 
 def test_torchvision_builds_its_transformers_for_the_size():
-    model = open_model("torchvision:vit_b_32", Opening(weights="random", image_size=64, num_classes=3))
-    assert (card_of(model).image_size, card_of(model).num_classes) == (64, 3)
+    model = open_model("torchvision:vit_b_32", LoadOptions(weights="random", image_size=64, num_classes=3))
+    assert (model_info(model).image_size, model_info(model).num_classes) == (64, 3)
     assert model.net.image_size == 64
 
 
@@ -300,13 +304,13 @@ def test_heads_that_only_help_in_training_are_left_out(tmp_path, name, tag):
         name, num_classes=5, aux_logits=True, init_weights=False, transform_input=bool(tag)
     )
     torch.save(there.state_dict(), tmp_path / "run.pth")
-    opening = Opening(weights=str(tmp_path / "run.pth"), num_classes=5, image_size=96)
+    opening = LoadOptions(weights=str(tmp_path / "run.pth"), num_classes=5, image_size=96)
     model = open_model(f"torchvision:{name}{tag}", opening)
     agree(model, there, pictures(2, 3, 96, 96))
-    notes = card_of(model).config["notes"]
+    notes = model_info(model).config["notes"]
     assert any("weights of training aids" in note for note in notes)
     assert any("transforms its input" in note for note in notes) is bool(tag)
-    assert card_of(model).name == f"{name}{tag}@run"
+    assert model_info(model).name == f"{name}{tag}@run"
 
 
 def test_torchvision_weights_are_fetched_where_they_can_be(monkeypatch):
@@ -321,7 +325,7 @@ def test_torchvision_weights_are_fetched_where_they_can_be(monkeypatch):
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
     for source in ("torchvision:squeezenet1_1", "torchvision:squeezenet1_1.IMAGENET1K_V1"):
         model = open_model(source)
-        assert card_of(model).config["weights"] == "pretrained: IMAGENET1K_V1"
+        assert model_info(model).config["weights"] == "pretrained: IMAGENET1K_V1"
         agree(model, there, pictures(2, 3, 224, 224))
     assert set(asked) == {torchvision.models.SqueezeNet1_1_Weights.DEFAULT.url}
 
@@ -338,13 +342,17 @@ def test_torchvision_weights_that_cannot_be_fetched_are_one_sentence(monkeypatch
 @pytest.mark.parametrize(
     ("name", "opening", "sentence"),
     [
-        ("resnet19", Opening(), r"Unknown torchvision model 'resnet19'\. Did you mean"),
-        ("resnet50.V2", Opening(), r"Unknown weights of torchvision's resnet50: 'V2'"),
-        ("fcn_resnet50", Opening(weights="random"), "does not classify images"),
-        ("fasterrcnn_resnet50_fpn", Opening(weights="random"), "does not classify images"),
-        ("r3d_18", Opening(weights="random"), "does not classify images"),
-        ("resnet18", Opening(weights="random", in_channels=1), "takes images of 3 channels, not 1"),
-        ("squeezenet1_1", Opening(weights="random", image_size=4), "fails on images of 3 x 4 x 4 .*see --image-size"),
+        ("resnet19", LoadOptions(), r"Unknown torchvision model 'resnet19'\. Did you mean"),
+        ("resnet50.V2", LoadOptions(), r"Unknown weights of torchvision's resnet50: 'V2'"),
+        ("fcn_resnet50", LoadOptions(weights="random"), "does not classify images"),
+        ("fasterrcnn_resnet50_fpn", LoadOptions(weights="random"), "does not classify images"),
+        ("r3d_18", LoadOptions(weights="random"), "does not classify images"),
+        ("resnet18", LoadOptions(weights="random", in_channels=1), "takes images of 3 channels, not 1"),
+        (
+            "squeezenet1_1",
+            LoadOptions(weights="random", image_size=4),
+            "fails on images of 3 x 4 x 4 .*see --image-size",
+        ),
     ],
 )
 def test_mistakes_with_torchvision_are_one_sentence(name, opening, sentence):
@@ -368,9 +376,9 @@ def stored(tmp_path, mean=(0.1, 0.2, 0.3), std=(0.25, 0.3, 0.35)):
 @pytest.mark.parametrize("said", [None, (0.1, 0.2, 0.3)])
 def test_weights_and_their_normalisation_from_a_file(tmp_path, said):
     there, path = stored(tmp_path)
-    model = open_model("timm:test_resnet", Opening(weights=path, num_classes=4, mean=said))
+    model = open_model("timm:test_resnet", LoadOptions(weights=path, num_classes=4, mean=said))
     agree(model, there, pictures(2, 3, 160, 160), (0.1, 0.2, 0.3), (0.25, 0.3, 0.35))
-    card = card_of(model)
+    card = model_info(model)
     assert card.name == "test_resnet@best"
     assert (card.config["weights"], card.config["container"], card.config["prefix"]) == (
         "file best.pth",
@@ -385,14 +393,14 @@ def test_weights_and_their_normalisation_from_a_file(tmp_path, said):
 
 def test_the_average_by_its_name(tmp_path):
     there, path = stored(tmp_path, mean=None)
-    model = open_model("timm:test_resnet", Opening(weights=f"{path}#model_ema", num_classes=4))
-    assert card_of(model).name == "test_resnet@best-model_ema"
+    model = open_model("timm:test_resnet", LoadOptions(weights=f"{path}#model_ema", num_classes=4))
+    assert model_info(model).name == "test_resnet@best-model_ema"
     assert torch.equal(model.net.fc.weight, there.fc.weight * 2)
 
 
 def test_the_librarys_normalisation_where_the_file_has_none(tmp_path):
     there, path = stored(tmp_path, mean=None)
-    model = open_model("timm:test_resnet", Opening(weights=path, num_classes=4))
+    model = open_model("timm:test_resnet", LoadOptions(weights=path, num_classes=4))
     agree(model, there, pictures(2, 3, 160, 160), there.pretrained_cfg["mean"], there.pretrained_cfg["std"])
 
 
@@ -401,13 +409,13 @@ def test_a_normalisation_that_contradicts_the_file_is_refused(tmp_path, what):
     _, path = stored(tmp_path)
     numbers = {"mean": "0.1, 0.2, 0.3", "std": "0.25, 0.3, 0.35"}[what]
     with pytest.raises(UserError, match=f"stored with {what} {numbers}, but the {what} given is 0.5:"):
-        open_model("timm:test_resnet", Opening(weights=path, num_classes=4, **{what: (0.5,)}))
+        open_model("timm:test_resnet", LoadOptions(weights=path, num_classes=4, **{what: (0.5,)}))
 
 
 def test_a_file_of_another_number_of_classes_is_refused(tmp_path):
     _, path = stored(tmp_path)
     with pytest.raises(UserError, match=r"'fc\.weight' is \(4, \d+\) in the file, \(1000, \d+\) in the network"):
-        open_model("timm:test_resnet", Opening(weights=path))
+        open_model("timm:test_resnet", LoadOptions(weights=path))
 
 
 # --- factories ----------------------------------------------------------------------------------------------------
@@ -482,8 +490,8 @@ def here(tmp_path, monkeypatch):
 
 
 def test_a_factory_in_the_current_folder(here):
-    model = open_model("app_of_test:make", Opening(image_size=10, mean=(0.5, 0.4), std=(0.2, 0.3)))
-    card = card_of(model)
+    model = open_model("app_of_test:make", LoadOptions(image_size=10, mean=(0.5, 0.4), std=(0.2, 0.3)))
+    card = model_info(model)
     assert (card.name, card.num_classes, card.in_channels, card.image_size) == ("make", 7, 2, 10)
     assert card.config["weights"] == "as the factory made them, seed 0"
     assert (card.config["source"], card.config["library"]) == ("app_of_test:make", {})
@@ -495,9 +503,9 @@ def test_a_factory_in_the_current_folder(here):
 
 @pytest.mark.parametrize(("name", "classes"), [("Nets.small", 3), ("net", 5), ("Net", 5), ("late", 5)])
 def test_functions_classes_and_networks_may_stand_for_a_factory(here, name, classes):
-    model = open_model(f"app_of_test:{name}", Opening(image_size=10))
-    assert card_of(model).num_classes == classes
-    assert card_of(model).config["mean"] is None
+    model = open_model(f"app_of_test:{name}", LoadOptions(image_size=10))
+    assert model_info(model).num_classes == classes
+    assert model_info(model).config["mean"] is None
     with torch.no_grad():
         assert torch.equal(model(pictures(2, 3, 10, 10)), model.net(pictures(2, 3, 10, 10)))
 
@@ -505,90 +513,90 @@ def test_functions_classes_and_networks_may_stand_for_a_factory(here, name, clas
 def test_a_factory_in_a_package(here):
     (here / "pack_of_test" / "inner").mkdir(parents=True)
     (here / "pack_of_test" / "inner" / "nets.py").write_text("from app_of_test import make\n")
-    assert card_of(open_model("pack_of_test.inner.nets:make", Opening(image_size=10))).num_classes == 7
+    assert model_info(open_model("pack_of_test.inner.nets:make", LoadOptions(image_size=10))).num_classes == 7
 
 
 def test_a_factory_of_a_classifier_says_everything(here):
     model = open_model("app_of_test:wrapped")
-    card = card_of(model)
+    card = model_info(model)
     assert (card.name, card.num_classes, card.image_size) == ("mine", 5, 12)
     assert (card.config["by"], card.config["source"]) == ("me", "app_of_test:wrapped")
-    same = Opening(num_classes=5, image_size=12, mean=(0.5,), std=(0.2, 0.2, 0.2), channel_order="rgb")
+    same = LoadOptions(num_classes=5, image_size=12, mean=(0.5,), std=(0.2, 0.2, 0.2), channel_order="rgb")
     assert weights_hash(open_model("app_of_test:wrapped", same)) == weights_hash(model)
     for what, value in {"image_size": 13, "num_classes": 4, "mean": (0.4,), "channel_order": "bgr"}.items():
         with pytest.raises(
             UserError, match=rf"says itself what it is \({what}: .*leave out --{what.replace('_', '-')}\."
         ):
-            open_model("app_of_test:wrapped", Opening(**{what: value}))
+            open_model("app_of_test:wrapped", LoadOptions(**{what: value}))
 
 
 def test_a_factory_of_one_of_our_models(here):
     model = open_model("app_of_test:ours")
-    assert card_of(model).num_classes == 4
+    assert model_info(model).num_classes == 4
     with pytest.raises(UserError, match="says itself what it is: leave out --mean"):
-        open_model("app_of_test:ours", Opening(mean=(0.5,)))
+        open_model("app_of_test:ours", LoadOptions(mean=(0.5,)))
 
 
 @pytest.mark.parametrize("name", ["drawn", "wrapped"])
 def test_a_factory_with_weights_from_a_file(here, name):
-    net = open_model("app_of_test:drawn", Opening(image_size=12)).net
+    net = open_model("app_of_test:drawn", LoadOptions(image_size=12)).net
     with torch.no_grad():
         net.fc.bias += 1
     torch.save({"net": net.state_dict()}, here / "w.pt")
-    model = open_model(f"app_of_test:{name}", Opening(weights="w.pt", image_size=12))
+    model = open_model(f"app_of_test:{name}", LoadOptions(weights="w.pt", image_size=12))
     assert torch.equal(model.net.fc.bias, net.fc.bias)
-    assert card_of(model).name == ("drawn@w" if name == "drawn" else "mine@w")
-    assert card_of(model).config["weights"] == "file w.pt"
+    assert model_info(model).name == ("drawn@w" if name == "drawn" else "mine@w")
+    assert model_info(model).config["weights"] == "file w.pt"
 
 
 def test_a_classifiers_normalisation_must_be_that_of_its_file(here):
-    net = open_model("app_of_test:drawn", Opening(image_size=12)).net
+    net = open_model("app_of_test:drawn", LoadOptions(image_size=12)).net
     for mean, fits in ((0.5, True), (0.6, False)):
         torch.save(net.state_dict() | {"mean": torch.tensor([mean]), "std": torch.tensor([0.2])}, here / "w.pt")
         if fits:
-            open_model("app_of_test:wrapped", Opening(weights="w.pt"))
+            open_model("app_of_test:wrapped", LoadOptions(weights="w.pt"))
         else:
             with pytest.raises(UserError, match=r"stored with mean 0\.6, but the mean given is 0\.5"):
-                open_model("app_of_test:wrapped", Opening(weights="w.pt"))
+                open_model("app_of_test:wrapped", LoadOptions(weights="w.pt"))
 
 
 def test_a_factory_of_half_precision_is_cast_and_said(here):
-    model = open_model("app_of_test:half", Opening(image_size=10))
+    model = open_model("app_of_test:half", LoadOptions(image_size=10))
     assert model(pictures(1, 3, 10, 10)).dtype == torch.float32
-    assert card_of(model).config["notes"] == ["Weights were cast from float16 to float32."]
+    assert model_info(model).config["notes"] == ["Weights were cast from float16 to float32."]
 
 
 @pytest.mark.parametrize(
     ("source", "opening", "sentence"),
     [
-        ("app_of_test:make", Opening(), "does not say how large its images are: give --image-size"),
-        ("app_of_test:make", Opening(image_size=1), r"fails on images of 2 x 1 x 1 \(RuntimeError: "),
-        ("app_of_test:make", Opening(image_size=9, in_channels=3), r"fails on images of 3 x 9 x 9 .*--image-size"),
-        ("app_of_test:make", Opening(image_size=9, num_classes=5), "answers with 7 numbers for an image, not 5"),
+        ("app_of_test:make", LoadOptions(), "does not say how large its images are: give --image-size"),
+        ("app_of_test:make", LoadOptions(image_size=1), r"fails on images of 2 x 1 x 1 \(RuntimeError: "),
+        ("app_of_test:make", LoadOptions(image_size=9, in_channels=3), r"fails on images of 3 x 9 x 9 .*--image-size"),
+        ("app_of_test:make", LoadOptions(image_size=9, num_classes=5), "answers with 7 numbers for an image, not 5"),
         (
             "app_of_test:make",
-            Opening(image_size=9, weights="random"),
+            LoadOptions(image_size=9, weights="random"),
             "decides itself on its weights: leave out --weights random",
         ),
-        ("app_of_test:make", Opening(image_size=9, weights="pretrained"), "decides itself on its weights"),
-        ("app_of_test:wrapped", Opening(weights="random"), "decides itself on its weights"),
-        ("app_of_test:mak", Opening(), r"Unknown name in app_of_test: 'mak'\. Did you mean make"),
-        ("app_of_test:Nets.large", Opening(), "Unknown name in app_of_test: 'Nets.large'"),
-        ("app_of_test:number", Opening(), "is a int, not a function that makes a network"),
-        ("app_of_test:nothing", Opening(), r"nothing\(\) gave a NoneType: it must return a torch\.nn\.Module"),
-        ("app_of_test:greedy", Opening(), r"greedy\(\) failed: TypeError: greedy\(\) missing 1 required"),
+        ("app_of_test:make", LoadOptions(image_size=9, weights="pretrained"), "decides itself on its weights"),
+        ("app_of_test:wrapped", LoadOptions(weights="random"), "decides itself on its weights"),
+        ("app_of_test:mak", LoadOptions(), r"Unknown name in app_of_test: 'mak'\. Did you mean make"),
+        ("app_of_test:Nets.large", LoadOptions(), "Unknown name in app_of_test: 'Nets.large'"),
+        ("app_of_test:number", LoadOptions(), "is a int, not a function that makes a network"),
+        ("app_of_test:nothing", LoadOptions(), r"nothing\(\) gave a NoneType: it must return a torch\.nn\.Module"),
+        ("app_of_test:greedy", LoadOptions(), r"greedy\(\) failed: TypeError: greedy\(\) missing 1 required"),
         (
             "app_of_test:broken",
-            Opening(),
+            LoadOptions(),
             r"broken\(\) failed: IndexError: list index out of range \(app_of_test\.py, line 33\)\.",
         ),
-        ("app_of_test:leaving", Opening(), r"leaving\(\) failed: SystemExit: 3"),
-        ("app_of_test:unfair", Opening(), r"^mean has 2 numbers, but the images have 3 channels"),
-        ("app_of_test:Pair", Opening(image_size=9), "answers with a tuple: it must give logits"),
-        ("app_of_test:Flat", Opening(image_size=9), r"float32 of shape \(10,\): it must give logits"),
-        ("app_of_test:Whole", Opening(image_size=9), r"int64 of shape \(2, 1\)"),
-        ("app_of_nobody:make", Opening(), r"no module app_of_nobody to import for app_of_nobody:make"),
-        ("app_of_test.inner:make", Opening(), r"no module app_of_test\.inner to import"),
+        ("app_of_test:leaving", LoadOptions(), r"leaving\(\) failed: SystemExit: 3"),
+        ("app_of_test:unfair", LoadOptions(), r"^mean has 2 numbers, but the images have 3 channels"),
+        ("app_of_test:Pair", LoadOptions(image_size=9), "answers with a tuple: it must give logits"),
+        ("app_of_test:Flat", LoadOptions(image_size=9), r"float32 of shape \(10,\): it must give logits"),
+        ("app_of_test:Whole", LoadOptions(image_size=9), r"int64 of shape \(2, 1\)"),
+        ("app_of_nobody:make", LoadOptions(), r"no module app_of_nobody to import for app_of_nobody:make"),
+        ("app_of_test.inner:make", LoadOptions(), r"no module app_of_test\.inner to import"),
     ],
 )
 def test_mistakes_with_factories_are_one_sentence(here, source, opening, sentence):
@@ -613,7 +621,7 @@ def test_a_classifier_that_is_wrong_about_itself_is_refused(here):
 def test_modules_that_cannot_be_imported_are_named(here, text, sentence):
     (here / "app_of_fault.py").write_text(text)
     with pytest.raises(UserError, match=rf"Importing app_of_fault failed: {sentence}"):
-        open_model("app_of_fault:make", Opening(image_size=9))
+        open_model("app_of_fault:make", LoadOptions(image_size=9))
 
 
 def test_nothing_is_imported_for_a_name_that_is_no_factory(here):
@@ -631,23 +639,27 @@ def test_our_own_models_open_as_before(tmp_path):
     model = open_model(tmp_path / "mine")
     assert isinstance(model, S3TA)
     assert not model.training
-    for opening in (Opening(weights="random"), Opening(mean=(0.5,)), Opening(num_classes=9)):
+    for opening in (LoadOptions(weights="random"), LoadOptions(mean=(0.5,)), LoadOptions(num_classes=9)):
         with pytest.raises(UserError, match="says itself what it is"):
             open_model(tmp_path / "mine", opening)
 
 
 def test_our_own_models_with_some_of_their_outputs(tmp_path):
     save_pretrained(shaken_model(), tmp_path)
-    opening = Opening(outputs=(3, 0), class_names=("a", "b", "c", "d", "e"))
+    opening = LoadOptions(outputs=(3, 0), class_names=("a", "b", "c", "d", "e"))
     model, bare = open_model(tmp_path, opening), open_model(tmp_path)
     images = pictures(2, 2, 12, 12)
-    assert (card_of(model).classes, card_of(model).num_classes, card_of(model).num_glimpses) == (("d", "a"), 2, 3)
+    assert (model_info(model).classes, model_info(model).num_classes, model_info(model).num_glimpses) == (
+        ("d", "a"),
+        2,
+        3,
+    )
     with torch.no_grad():
         assert torch.equal(model(images), bare(images)[:, [3, 0]])
         assert torch.equal(model.unroll(images, 2).logits, bare.unroll(images, 2).logits[..., [3, 0]])
-    assert card_of(model).config["vision"] == card_of(bare).config["vision"]
+    assert model_info(model).config["vision"] == model_info(bare).config["vision"]
     with pytest.raises(UserError, match="There are 3 class names for 5 classes"):
-        open_model(tmp_path, Opening(class_names=("a", "b", "c")))
+        open_model(tmp_path, LoadOptions(class_names=("a", "b", "c")))
 
 
 def test_chosen_outputs_can_be_chosen_from_again():
@@ -655,8 +667,8 @@ def test_chosen_outputs_can_be_chosen_from_again():
     model = Classifier(net, name="n", num_classes=6, image_size=2, mean=(0.5,), channel_order="bgr", classes="abcdef")
     images = pictures(2, 3, 2, 2)
     some = with_outputs(with_outputs(model, [5, 3, 1, 0]), [2, 0])
-    assert card_of(some).config["outputs"] == [1, 5]
-    assert card_of(some).classes == ("b", "f")
+    assert model_info(some).config["outputs"] == [1, 5]
+    assert model_info(some).classes == ("b", "f")
     assert some.net is net
     assert weights_hash(some) == weights_hash(model)
     for one in (some, copy.deepcopy(some)):
@@ -690,11 +702,11 @@ def test_an_unknown_channel_order_is_refused():
 
 def test_a_model_without_a_card_is_refused():
     with pytest.raises(UserError, match=r"Identity does not say what it is: wrap it"):
-        card_of(nn.Identity())
+        model_info(nn.Identity())
     net = nn.Identity()
     net.card = "mine"
     with pytest.raises(UserError, match="does not say what it is"):
-        card_of(net)
+        model_info(net)
 
 
 def test_the_package_exports_its_classifier():

@@ -9,7 +9,7 @@ import s3ta
 from s3ta.errors import UserError
 from s3ta.models import (
     S3TA,
-    ResNet,
+    PooledClassifier,
     S3TAConfig,
     VisionConfig,
     build_model,
@@ -116,7 +116,7 @@ def test_every_model_runs_forward_and_backward_on_real_images_and_in_bfloat16(na
     torch.manual_seed(0)
     side = 32 if "mini" in name else 16  # eighteen layers at full width are slow, in bfloat16 most of all
     model = create_model(name, num_classes=7, image_size=side)
-    assert isinstance(model, S3TA if name.startswith("s3ta") else ResNet)
+    assert isinstance(model, S3TA if name.startswith("s3ta") else PooledClassifier)
     assert model.training
     images = pictures(2, 3, side, side).requires_grad_(True)
     logits = model(images)

@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 
 from s3ta.data import DataConfig
 from s3ta.errors import UserError
-from s3ta.models import UNKNOWN, Opening, card_of, open_model
-from s3ta.workflow.model import Subject
+from s3ta.models import UNKNOWN, LoadOptions, model_info, open_model
+from s3ta.workflow.model import OpenedModel
 from s3ta.workflow.preprocessing import prepared
 
 from .helpers import pictures
@@ -28,7 +28,7 @@ def hub(folder, settings, config=None):
 
 
 def opened(folder, **opening):
-    return open_model(SOURCE, Opening(weights=folder, image_size=8, **opening))
+    return open_model(SOURCE, LoadOptions(weights=folder, image_size=8, **opening))
 
 
 def takes(model, mean, std):
@@ -56,8 +56,8 @@ def takes(model, mean, std):
 def test_the_normalisation_that_a_folder_states_is_used(tmp_path, settings, mean, std, note):
     model = opened(hub(tmp_path, settings))
     takes(model, mean, std)
-    assert card_of(model).origins.normalisation == "stored with the weights"
-    notes = card_of(model).config["notes"]
+    assert model_info(model).origins.normalisation == "stored with the weights"
+    notes = model_info(model).config["notes"]
     assert note in notes[0] if note else notes == [], notes
 
 
@@ -91,7 +91,7 @@ def test_half_in_timms_settings_is_refused(tmp_path):
 def test_options_for_pixels_of_bytes_are_divided_and_said(tmp_path):
     model = opened(hub(tmp_path, {}), mean=(127.5,), std=(63.75,))
     takes(model, 0.5, 0.25)
-    assert "given is for pixels of 0 to 255" in card_of(model).config["notes"][0]
+    assert "given is for pixels of 0 to 255" in model_info(model).config["notes"][0]
     takes(opened(str(tmp_path), mean=(0.0,), std=(255.0,)), 0, 1)
     for mean, std in ((123.7, 0.25), (0.5, 63.75)):
         with pytest.raises(UserError, match="one is for pixels of 0 to 1"):
@@ -109,8 +109,8 @@ def test_options_for_pixels_of_bytes_are_divided_and_said(tmp_path):
 )
 def test_what_is_stated_and_not_used_is_named(tmp_path, settings, config, images, normalisation):
     model = opened(hub(tmp_path, settings, config))
-    subject = Subject("", model, None, None, tmp_path)
-    lines = prepared(subject, DataConfig(source="folder:images"), card_of(model)).origins
+    subject = OpenedModel("", model, None, None, tmp_path)
+    lines = prepared(subject, DataConfig(source="folder:images"), model_info(model)).origins
     named = f"the default (what {tmp_path.name} says of %s is not used)"
     expected = {"images": images if images == UNKNOWN else named % images, "normalisation": UNKNOWN}
     if normalisation != UNKNOWN:

@@ -14,7 +14,7 @@ from s3ta.attacks import untargeted
 from s3ta.attacks.gradients import autograd_gradient
 from s3ta.errors import UserError
 from s3ta.explain.gallery import look
-from s3ta.models import Classifier, Opening, open_model
+from s3ta.models import Classifier, LoadOptions, open_model
 from s3ta.process_state import process_state_kept
 
 CHANGES = {
@@ -55,7 +55,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         name = f"changes_the_process_{next(_counter)}"
         source = MODULE.format(**dict.fromkeys(("module", "make", "forward"), "pass") | parts)
         (tmp_path / f"{name}.py").write_text(source)
-        model = open_model(f"{name}:make", Opening(image_size=4))
+        model = open_model(f"{name}:make", LoadOptions(image_size=4))
         assert isinstance(model, Classifier)
         return model
 
@@ -129,13 +129,13 @@ def test_a_factory_named_like_a_loaded_module_is_refused(tmp_path: Path, monkeyp
     with pytest.raises(
         UserError, match=r"^queue\.py in the current folder is called like the module queue .* rename the file"
     ):
-        open_model("queue:make", Opening(image_size=4))
+        open_model("queue:make", LoadOptions(image_size=4))
     (tmp_path / "typer").mkdir()
     (tmp_path / "typer" / "__init__.py").write_text("def make(): pass\n")
     import typer  # noqa: F401 - loaded
 
     with pytest.raises(UserError, match=r"^typer/__init__\.py in the current folder .* rename the folder"):
-        open_model("typer:make", Opening(image_size=4))
+        open_model("typer:make", LoadOptions(image_size=4))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from s3ta.models import from_pretrained, model_config
 from s3ta.recipes import RECIPES, get_recipe, tiny
 from s3ta.train import TrainConfig
 from s3ta.train.cost import HARDWARE, gpu_hours
-from s3ta.workflow import Place, train_run
+from s3ta.workflow import RuntimeOptions, train_run
 
 
 def test_names_are_unique_and_are_those_of_the_configs():
@@ -187,13 +187,13 @@ def test_shrunk_recipe_trains(name, tmp_path, root, pictures):
     recipe = tiny(get_recipe(name))
     held_out = [] if recipe.data.source == "digits" else ["data.num_validation=10"]
     recipe = override(recipe, ["schedule.num_train_steps=2", "num_threads=1", *held_out])
-    assert train_run(recipe, tmp_path / "run", Place(root, "cpu"))
+    assert train_run(recipe, tmp_path / "run", RuntimeOptions(root, "cpu"))
     lines = [json.loads(line) for line in (tmp_path / "run/train.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2]
     assert [line["radius"] for line in lines if line["kind"] == "train"] == [0.0, recipe.attack.radius]
     model = from_pretrained(tmp_path / "run")
     assert model.config == recipe.model
-    assert not train_run(recipe, tmp_path / "run", Place(root, "cpu"))
+    assert not train_run(recipe, tmp_path / "run", RuntimeOptions(root, "cpu"))
     data = open_dataset(recipe.data, "test", root)
     check_fit(
         data,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from s3ta.attack_plausibility import mask_share
-from s3ta.records import Finding, findings, implausible_settings, outcomes, to_table
+from s3ta.records import Finding, check_records, implausible_settings, outcomes, to_table
 from s3ta.records.checks_radius import ball_used, weaker_than_checks
 
 from .hand_made import join, manifest, rows
@@ -113,7 +113,7 @@ def test_rates_of_adam_and_settings_of_a_transfer_are_looked_at_too():
 def test_settings_are_told_with_the_records_too():
     attack = PGD | {"step_size": 0.1}
     table = to_table(join(rows("clean", [0] * 9, [0] * 9), rows("pgd", [0] * 9, [0] * 9, num_steps=100)))
-    (long,) = [one for one in findings(table, manifest(suite__attacks=[attack])) if one.kind == "long steps"]
+    (long,) = [one for one in check_records(table, manifest(suite__attacks=[attack])) if one.kind == "long steps"]
     assert "takes steps of 0.1 in a ball of radius 8/255" in long.sentence
 
 
@@ -185,7 +185,7 @@ def compared(suite_breaks: int, checks_break: int, tried: int = 32, **changes: A
     table = to_table(join(rows("clean", [0] * 40, [0] * 40), rows("pgd", predictions, [0] * 40, num_steps=100)))
     facts = manifest(suite__attacks=[PGD | changes])
     found = weaker_than_checks(outcomes(table), facts, probes)
-    assert [one for one in findings(table, facts, probes) if one.kind == "weaker than checks"] == found
+    assert [one for one in check_records(table, facts, probes) if one.kind == "weaker than checks"] == found
     return found
 
 

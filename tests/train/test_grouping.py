@@ -6,7 +6,7 @@ from s3ta.config import override
 from s3ta.errors import UserError
 from s3ta.recipes import get_recipe
 from s3ta.train import grouping
-from s3ta.train.validation import spread
+from s3ta.train.validation import evenly_spaced
 
 from .helpers import recipe
 
@@ -58,7 +58,7 @@ def test_a_batch_that_does_not_divide_among_processes_is_one_sentence(batch, nor
 
 @pytest.mark.parametrize(("count", "limit"), [(500, 200), (7, 3), (5, 5), (3, 9), (0, 4)])
 def test_live_accuracy_sees_examples_from_all_over_the_split(count, limit):
-    found = spread(count, limit)
+    found = evenly_spaced(count, limit)
     assert len(found) == len(set(found)) == min(count, limit)
     assert found == sorted(found)
     gaps = [b - a for a, b in zip(found, [*found, count][1:], strict=False)]

@@ -8,7 +8,7 @@ from s3ta.train.validate import validate
 from s3ta.config import override
 from s3ta.recipes import get_recipe
 from s3ta.train import loop
-from s3ta.workflow import Place, train_run
+from s3ta.workflow import RuntimeOptions, train_run
 
 
 @pytest.mark.slow
@@ -26,7 +26,7 @@ def test_a_short_clean_run_beats_chance(tmp_path, name, steps, least, monkeypatc
             "attack.num_attack_steps=1",
         ],
     )
-    train_run(recipe, tmp_path / "run", Place(device="cpu"))
+    train_run(recipe, tmp_path / "run", RuntimeOptions(device="cpu"))
     last = json.loads((tmp_path / "run/train.jsonl").read_text().splitlines()[-1])
     assert last["kind"] == "validation"
     assert last["num_examples"] == 200

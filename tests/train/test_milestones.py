@@ -148,9 +148,9 @@ def test_a_run_that_lost_its_checkpoint_is_not_begun_anew(tmp_path):
     from s3ta.errors import UserError
     from s3ta.recipes import get_recipe, tiny
     from s3ta.train.checkpoint import NAME
-    from s3ta.workflow import Place, train_run
+    from s3ta.workflow import RuntimeOptions, train_run
 
-    config, place = tiny(get_recipe("digits/resnetv2_mini_dense")), Place(device="cpu")
+    config, place = tiny(get_recipe("digits/resnetv2_mini_dense")), RuntimeOptions(device="cpu")
     train_run(config, tmp_path / "run", place)
     whole = (tmp_path / "run/model/model.safetensors").read_bytes()
     (tmp_path / "run" / NAME).unlink()

@@ -12,7 +12,7 @@ import torch
 from s3ta.data import position
 from s3ta.distributed import Ranks
 from s3ta.train import loop
-from s3ta.train.prefetch import ahead, prepared
+from s3ta.train.prefetch import prefetch, prepared
 from tests.processes import PATIENCE
 
 from .helpers import CPU, Crash, Pictures, crash_at, recipe, run, same_run
@@ -44,21 +44,21 @@ class Source:
 
 def test_all_items_come_in_order_from_a_thread_of_its_own():
     source = Source(100)
-    assert list(ahead(source)) == list(range(100))
+    assert list(prefetch(source)) == list(range(100))
     assert source.threads == {"feeding"}
     assert source.closed
     assert not _feeders()
 
 
 def test_an_empty_source_gives_nothing():
-    assert list(ahead(Source(0))) == []
+    assert list(prefetch(Source(0))) == []
 
 
 @pytest.mark.parametrize("error", [ValueError("torn"), Crash("killed")])
 def test_an_error_of_the_source_is_raised_at_the_same_item(error):
     source, got = Source(error=error, at=5), []
     with pytest.raises(type(error), match=str(error)):
-        got.extend(ahead(source))
+        got.extend(prefetch(source))
     assert got == [0, 1, 2, 3, 4]
     assert source.closed
     assert not _feeders()
@@ -69,14 +69,14 @@ def test_an_error_before_the_first_item_is_raised():
         raise ValueError("no such file")
 
     with pytest.raises(ValueError, match="no such file"):
-        next(ahead(make))
+        next(prefetch(make))
     assert not _feeders()
 
 
 @pytest.mark.parametrize("taken", [1, 3])
 def test_closing_early_ends_the_thread_and_closes_the_source(taken):
     source = Source()
-    coming = ahead(source)
+    coming = prefetch(source)
     for expected in range(taken):
         assert next(coming) == expected
     coming.close()
@@ -88,7 +88,7 @@ def test_a_consumer_that_fails_leaves_no_thread_behind():
     source = Source()
 
     def consume():
-        with closing(ahead(source)) as coming:
+        with closing(prefetch(source)) as coming:
             for number in coming:
                 if number == 2:
                     raise Crash
@@ -101,7 +101,7 @@ def test_a_consumer_that_fails_leaves_no_thread_behind():
 
 def test_a_slow_consumer_is_waited_for():
     source = Source()
-    with closing(ahead(source)) as coming:
+    with closing(prefetch(source)) as coming:
         for expected in range(3):
             assert next(coming) == expected
             time.sleep(0.15)
@@ -112,7 +112,7 @@ def test_a_slow_consumer_is_waited_for():
 def test_work_goes_on_while_the_consumer_is_busy():
     """While the first item is at work, the next ones are made, without being asked for."""
     source = Source(10, pause=0.02)
-    with closing(ahead(source)) as coming:
+    with closing(prefetch(source)) as coming:
         next(coming)
         end = time.monotonic() + PATIENCE
         while source.made < 3 and time.monotonic() < end:
@@ -122,7 +122,7 @@ def test_work_goes_on_while_the_consumer_is_busy():
 
 def test_training_is_the_same_without_the_thread(tmp_path, monkeypatch):
     run(recipe(), tmp_path / "thread")
-    monkeypatch.setattr(loop, "ahead", lambda make: make())
+    monkeypatch.setattr(loop, "prefetch", lambda make: make())
     run(recipe(), tmp_path / "plain")
     same_run(tmp_path / "thread", tmp_path / "plain")
 

@@ -21,7 +21,7 @@ from s3ta.errors import UserError
 from s3ta.files import read_lines
 from s3ta.recipes import get_recipe, tiny
 from s3ta.train import is_finished, loop
-from s3ta.workflow import Place, train_run
+from s3ta.workflow import RuntimeOptions, train_run
 from tests.processes import PATIENCE
 
 from .helpers import Crash, crash_at, curve, recipe, run, same_run, snapshot
@@ -126,14 +126,14 @@ def _config(overrides):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    assert train_run(_config(OVERRIDES), folder, Place(device="cpu"))
+    assert train_run(_config(OVERRIDES), folder, RuntimeOptions(device="cpu"))
     return folder
 
 
 @pytest.fixture(scope="module")
 def uninterrupted_slower(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slower") / "run"
-    assert train_run(_config(SLOWER), folder, Place(device="cpu"))
+    assert train_run(_config(SLOWER), folder, RuntimeOptions(device="cpu"))
     return folder
 
 
@@ -184,7 +184,7 @@ def _killed_run_equals(uninterrupted_slower, folder, kills):
     killed_at = _kill_at_random_moments(folder, kills, random.Random(seed))
     print(f"killed after steps {killed_at}")
     assert killed_at[0] < 30, "the first run was not killed in the middle"
-    assert train_run(_config(SLOWER), folder, Place(device="cpu")) or is_finished(folder)
+    assert train_run(_config(SLOWER), folder, RuntimeOptions(device="cpu")) or is_finished(folder)
     same_run(uninterrupted_slower, folder)
 
 
@@ -211,7 +211,7 @@ def test_stopping_the_program_is_one_sentence(uninterrupted_slower, tmp_path, nu
         said.splitlines()[-1] == "s3ta: interrupted; what was finished is saved. Run the same command again to go on."
     )
     assert "Traceback" not in said
-    assert train_run(_config(SLOWER), folder, Place(device="cpu"))
+    assert train_run(_config(SLOWER), folder, RuntimeOptions(device="cpu"))
     same_run(uninterrupted_slower, folder)
 
 

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from s3ta.attacks.attack import draw_start, run_attack, threat_of
     from s3ta.attacks.autoattack import auto_attack
     from s3ta.attacks.cost import Evaluations, evaluations
-    from s3ta.attacks.draws import Draw, draw_targets, random_target, start_noise
+    from s3ta.attacks.draws import RandomKey, draw_targets, random_target, start_noise
     from s3ta.attacks.frozen import frozen, random_state
     from s3ta.attacks.glimpse_objectives import all_glimpses, mixed, one_glimpse, steer_away, steer_onto
     from s3ta.attacks.gradients import (
-        Ascent,
+        GradientEstimate,
         GradientSource,
         autograd_gradient,
         expectation,
@@ -53,14 +53,13 @@ __all__ = [
     "L2",
     "SPSA",
     "AdamConfig",
-    "Ascent",
     "AttackConfig",
     "Attacked",
     "AutoAttackConfig",
     "BoxRegion",
-    "Draw",
     "Evaluations",
     "Exact",
+    "GradientEstimate",
     "GradientSource",
     "GridRegion",
     "Linearity",
@@ -71,6 +70,7 @@ __all__ = [
     "Outputs",
     "OutputsFn",
     "PGDConfig",
+    "RandomKey",
     "Steering",
     "StepRule",
     "Tangent",

@@ -14,7 +14,7 @@ from s3ta.attack_config import SPSA, AdamConfig, AutoAttackConfig, Exact, LoopCo
 from s3ta.attack_plausibility import ImplausibleSettingsWarning, implausible
 from s3ta.attacks import glimpse_objectives, step_rules
 from s3ta.attacks.autoattack import auto_attack
-from s3ta.attacks.draws import Draw, start_noise
+from s3ta.attacks.draws import RandomKey, start_noise
 from s3ta.attacks.frozen import frozen, random_state, unwrapped
 from s3ta.attacks.gradients import GradientSource, autograd_gradient, expectation, jitter, spsa, straight_through
 from s3ta.attacks.loop import Attacked, perturb
@@ -30,8 +30,8 @@ from s3ta.attacks.objectives import (
     targeted,
     untargeted,
 )
-from s3ta.attacks.threat import L2, Linf, Threat, whole
-from s3ta.attacks.validation import LOW_PRECISION, check_examples, check_whole, watched
+from s3ta.attacks.threat import L2, Linf, Threat, quantize_8bit
+from s3ta.attacks.validation import LOW_PRECISION, check_examples, check_quantized, watched
 from s3ta.errors import UserError
 from s3ta.streams import stream
 from s3ta.types import Images, Labels, Trace
@@ -47,7 +47,7 @@ def run_attack(
     config: PGDConfig | AdamConfig | AutoAttackConfig,
     targets: Labels | None = None,
     start: Images | None = None,
-    draw: Draw | None = None,
+    draw: RandomKey | None = None,
 ) -> Attacked:
     """Run the configured attack once (one restart).
 
@@ -76,7 +76,7 @@ def run_attack(
         clean, start = clean.float(), None if start is None else start.float()
     clean = clean.clamp(0, 1)  # a rounding beyond is let pass
     if config.eight_bit:
-        check_whole(clean)
+        check_quantized(clean)
     if draw is not None and len(draw.ids) != len(clean):
         raise UserError(
             f"`draw` names {len(draw.ids)} examples, but there are {len(clean)} images: give one id per image."
@@ -123,7 +123,7 @@ def _run_loop(
     threat: Threat,
     targets: Labels | None,
     start: Images | None,
-    draw: Draw | None,
+    draw: RandomKey | None,
 ) -> Attacked:
     if start is None:
         named = _needed(draw)
@@ -153,11 +153,11 @@ def draw_start(config: LoopAttack, seed: int, ids: Sequence[str], clean: Images,
     shape, normal = tuple(clean.shape[1:]), config.norm == "l2"
     prob = config.random_start_prob
     noise = [start_noise(seed, i, shape, *draw, random_start_prob=prob, normal=normal) for i in ids]
-    threat = threat_of(config, clean, Draw(seed, tuple(ids), draw))
+    threat = threat_of(config, clean, RandomKey(seed, tuple(ids), draw))
     return threat.start(clean, torch.from_numpy(np.stack(noise)).to(clean))
 
 
-def threat_of(config: LoopAttack | AutoAttackConfig, clean: Images, draw: Draw | None) -> Threat:
+def threat_of(config: LoopAttack | AutoAttackConfig, clean: Images, draw: RandomKey | None) -> Threat:
     """The ball and box of a configured attack, with its mask; a mask's random place belongs to the example alone."""
     region = config.mask if isinstance(config, LoopConfig) else None
     mask = None if region is None else region_mask(region, clean, draw)
@@ -165,7 +165,12 @@ def threat_of(config: LoopAttack | AutoAttackConfig, clean: Images, draw: Draw |
 
 
 def _objective(
-    outputs_fn: OutputsFn, clean: Images, labels: Labels, config: LoopAttack, targets: Labels | None, draw: Draw | None
+    outputs_fn: OutputsFn,
+    clean: Images,
+    labels: Labels,
+    config: LoopAttack,
+    targets: Labels | None,
+    draw: RandomKey | None,
 ) -> Objective:
     """The objective that the attack ascends."""
     outputs = None
@@ -210,7 +215,7 @@ def _step_rule(config: LoopAttack) -> step_rules.StepRule:
     return step_rules.with_momentum(rule, config.momentum) if config.momentum else rule
 
 
-def _gradient(config: LoopAttack, draw: Draw | None, mask: Tensor | None) -> GradientSource:
+def _gradient(config: LoopAttack, draw: RandomKey | None, mask: Tensor | None) -> GradientSource:
     source = config.gradient
     if isinstance(source, SPSA):
         return spsa(_needed(draw), source.num_directions, source.delta, source.micro_batch, mask)
@@ -228,18 +233,18 @@ def _rounded(outputs_fn: OutputsFn, threat: Threat | None, clean: Images) -> Out
     (threat None) where the images were moved about before."""
 
     def saved(images: Tensor) -> Tensor:
-        return threat.eight_bit(images, clean) if threat and images.shape == clean.shape else whole(images)
+        return threat.eight_bit(images, clean) if threat and images.shape == clean.shape else quantize_8bit(images)
 
     rounded = straight_through(saved)
     return lambda images: outputs_fn(rounded(images))
 
 
-def _needed(draw: Draw | None) -> Draw:
+def _needed(draw: RandomKey | None) -> RandomKey:
     if draw is None:
         raise UserError("This attack draws random numbers: give `draw`, such as Draw(seed=0, ids=(...)), or a start.")
     return draw
 
 
-def _seed(draw: Draw) -> int:
+def _seed(draw: RandomKey) -> int:
     """One seed for a package that draws for a whole batch from one generator; copies that fill a batch up do not matter."""
     return int(stream(draw.seed, "autoattack", *draw.names, *dict.fromkeys(draw.ids)).integers(2**31))

@@ -15,7 +15,7 @@ from s3ta.streams import stream
 from s3ta.types import Labels
 
 
-class Draw(NamedTuple):
+class RandomKey(NamedTuple):
     """Whose random numbers an attack draws: those of (seed, purpose, example id, *names)."""
 
     seed: int

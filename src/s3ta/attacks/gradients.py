@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from s3ta.attacks.draws import Draw
+from s3ta.attacks.draws import RandomKey
 from s3ta.attacks.frozen import random_state
 from s3ta.attacks.objectives import Objective, Outputs, OutputsFn
 from s3ta.attacks.validation import refuse_inference_mode
@@ -20,7 +20,7 @@ from s3ta.streams import stream
 from s3ta.types import Images, Trace
 
 
-class Ascent(NamedTuple):
+class GradientEstimate(NamedTuple):
     """The way up at one iterate."""
 
     gradient: Float[Tensor, "B C H W"]
@@ -32,13 +32,13 @@ class Ascent(NamedTuple):
     """Forward evaluations spent on each example, those of its gradients among them."""
 
 
-GradientSource: TypeAlias = Callable[[OutputsFn, Objective, Images, int], Ascent]
+GradientSource: TypeAlias = Callable[[OutputsFn, Objective, Images, int], GradientEstimate]
 """(callable, objective, images, number of steps done) -> gradient of each example's objective at its image."""
 Transform: TypeAlias = Callable[[Images, int, int], Images]
 """(images, number of steps done, sample) -> differentiably transformed images."""
 
 
-def autograd_gradient(outputs_fn: OutputsFn, objective: Objective, images: Images, step: int = 0) -> Ascent:
+def autograd_gradient(outputs_fn: OutputsFn, objective: Objective, images: Images, step: int = 0) -> GradientEstimate:
     """The exact gradient. Objectives are summed, so each example's gradient is its own (X11); weights get none (X9).
 
     Raises UserError inside `torch.inference_mode()`, which records no gradients."""
@@ -49,11 +49,11 @@ def autograd_gradient(outputs_fn: OutputsFn, objective: Objective, images: Image
         value = objective(outputs).sum()
         with guarded("The model's backward pass", "attacks without gradients (square, spsa) need none"):
             gradient = torch.autograd.grad(value, images)[0]
-    return Ascent(gradient, _detached(outputs), 1, 1)
+    return GradientEstimate(gradient, _detached(outputs), 1, 1)
 
 
 def expectation(
-    source: GradientSource, num_samples: int, draw: Draw, transform: Transform | None = None
+    source: GradientSource, num_samples: int, draw: RandomKey, transform: Transform | None = None
 ) -> GradientSource:
     """The mean gradient over random transformations of the image, or over a model's own randomness (EOT, Athalye 2018).
 
@@ -64,7 +64,7 @@ def expectation(
         answers the same in every repetition; the generator is left as it was.
       transform: what happens to the images before the model sees them; None: nothing, the model itself is random."""
 
-    def averaged(outputs_fn: OutputsFn, objective: Objective, images: Images, step: int) -> Ascent:
+    def averaged(outputs_fn: OutputsFn, objective: Objective, images: Images, step: int) -> GradientEstimate:
         total, gradients, forwards = torch.zeros_like(images), 0, 0
         for sample in range(num_samples):
             seed = int(stream(draw.seed, "model", *draw.names, step, sample).integers(2**63))
@@ -73,12 +73,12 @@ def expectation(
                 ascent = source(changed, objective, images, step)
             total += ascent.gradient
             gradients, forwards = gradients + ascent.num_gradients, forwards + ascent.num_forwards
-        return Ascent(total / num_samples, None, gradients, forwards)
+        return GradientEstimate(total / num_samples, None, gradients, forwards)
 
     return averaged
 
 
-def jitter(draw: Draw, max_shift: int = 0, noise: float = 0.0) -> Transform:
+def jitter(draw: RandomKey, max_shift: int = 0, noise: float = 0.0) -> Transform:
     """Random shifts (wrapping round) by up to max_shift pixels and normal noise of that deviation, per example."""
 
     def transform(images: Images, step: int, sample: int) -> Images:
@@ -113,7 +113,9 @@ def straight_through(
     return passed
 
 
-def spsa(draw: Draw, num_directions: int, delta: float, micro_batch: int, mask: Tensor | None = None) -> GradientSource:
+def spsa(
+    draw: RandomKey, num_directions: int, delta: float, micro_batch: int, mask: Tensor | None = None
+) -> GradientSource:
     """The gradient estimated from function values alone (E11): mean over i of [f(x + d v_i) - f(x - d v_i)] / (2 d) v_i.
 
     The v_i are mirrored Rademacher probes (+-1 at every pixel and channel) around the current iterate (X33), the same pair
@@ -132,7 +134,7 @@ def spsa(draw: Draw, num_directions: int, delta: float, micro_batch: int, mask: 
       mask: 1 where a pixel may move, as of a threat model; others are not probed and get 0. None: everywhere."""
 
     @torch.no_grad()
-    def estimate(outputs_fn: OutputsFn, objective: Objective, images: Images, step: int) -> Ascent:
+    def estimate(outputs_fn: OutputsFn, objective: Objective, images: Images, step: int) -> GradientEstimate:
         count, size = len(images), images[0].numel()
         total = torch.zeros(count, size, device=images.device, dtype=torch.promote_types(images.dtype, torch.float32))
         at_once = max(1, micro_batch // (2 * count))
@@ -154,7 +156,7 @@ def spsa(draw: Draw, num_directions: int, delta: float, micro_batch: int, mask: 
             values = _values(outputs_fn, objective, probed.view(-1, *images.shape[1:]), count).view(2, number, count)
             total += torch.einsum("db,dbp->bp", ((values[0] - values[1]) / (2 * delta)).to(total), signs)
         slope = (total / num_directions).view_as(images)
-        return Ascent(slope if factor is None else slope * factor, None, 0, 2 * num_directions)
+        return GradientEstimate(slope if factor is None else slope * factor, None, 0, 2 * num_directions)
 
     return estimate
 
@@ -173,7 +175,7 @@ _SIGNS = torch.from_numpy(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None],
 """The eight signs that a byte stands for, (256, 8): probes travel as bits and are spread out where the model is."""
 
 
-def _packed_signs(draw: Draw, example_id: str, step: int, size: int) -> Callable[[int], Tensor]:
+def _packed_signs(draw: RandomKey, example_id: str, step: int, size: int) -> Callable[[int], Tensor]:
     """A function that gives the next so many probes of one example at one step: rows of random bytes."""
     generator = stream(draw.seed, "probe", example_id, *draw.names, step)
     num_bytes = -(-size // 32) * 4  # whole 32-bit numbers: else what a request leaves over is lost, and requests matter

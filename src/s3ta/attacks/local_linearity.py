@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from s3ta.attacks.draws import Draw, start_noise
+from s3ta.attacks.draws import RandomKey, start_noise
 from s3ta.attacks.frozen import frozen
-from s3ta.attacks.gradients import Ascent, autograd_gradient
+from s3ta.attacks.gradients import GradientEstimate, autograd_gradient
 from s3ta.attacks.loop import perturb
 from s3ta.attacks.objectives import Objective, Outputs, OutputsFn
 from s3ta.attacks.step_rules import sign_step
@@ -57,7 +57,7 @@ def local_linearity(
     objective: Objective,
     *,
     radius: float,
-    draw: Draw,
+    draw: RandomKey,
     num_attack_steps: int = 10,
 ) -> Linearity:
     """Search the L-infinity ball for the largest deviation from the tangent plane, by sign steps of a quarter of the radius.
@@ -84,7 +84,7 @@ def local_linearity(
         found = torch.where(better.view(-1, 1, 1, 1), images, found)
         return deviation
 
-    def away_from_the_plane(outputs_fn: OutputsFn, objective: Objective, images: Images, step: int) -> Ascent:
+    def away_from_the_plane(outputs_fn: OutputsFn, objective: Objective, images: Images, step: int) -> GradientEstimate:
         ascent = autograd_gradient(outputs_fn, objective, images, step)
         assert ascent.outputs is not None
         side = look(images, ascent.outputs).sign().view(-1, 1, 1, 1)

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from s3ta.attack_config import BoxRegion, GridRegion
 from s3ta.attack_plausibility import box_length, cell_of_pixel, vanished_cells, vanished_sentence
-from s3ta.attacks.draws import Draw
+from s3ta.attacks.draws import RandomKey
 from s3ta.errors import UserError
 from s3ta.streams import stream
 
 
-def region_mask(region: BoxRegion | GridRegion, like: Tensor, draw: Draw | None) -> Float[Tensor, "#B 1 H W"]:
+def region_mask(region: BoxRegion | GridRegion, like: Tensor, draw: RandomKey | None) -> Float[Tensor, "#B 1 H W"]:
     """1 inside the region and 0 outside, on the last two axes of `like`.
 
     A place that the region leaves open belongs to (seed, "place", example id) alone: the same for every attack and

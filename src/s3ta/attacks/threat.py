@@ -11,7 +11,7 @@ from torch import Tensor
 from s3ta.types import Images
 
 
-def whole(images: Tensor) -> Tensor:
+def quantize_8bit(images: Tensor) -> Tensor:
     """The nearest whole 255ths, exactly as a saved image is read again."""
     return (images * 255).round() / images.new_tensor(
         255
@@ -105,7 +105,7 @@ class L2(NamedTuple):
         """Near allowed images whose pixels are whole numbers of 255ths: rounded, and drawn in where that left the ball."""
         moved, found = _masked(images - clean, self.mask) * 255, clean
         for share in torch.linspace(0.5, 1, 26):  # rounding is never outward for small enough shares
-            tried = whole(clean + share.item() * moved / 255).clamp(0, 1)
+            tried = quantize_8bit(clean + share.item() * moved / 255).clamp(0, 1)
             fits = (self.distance(tried, clean) <= self.radius).view(-1, 1, 1, 1)
             found = torch.where(fits, tried, found)
         return found if self.mask is None else torch.where(self.mask.bool(), found, clean)

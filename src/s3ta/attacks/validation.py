@@ -68,7 +68,7 @@ class NotFiniteError(UserError):
     """Logits or a gradient that are NaN or infinite: the attack would stand still and the model look robust."""
 
 
-def check_whole(clean: Tensor) -> None:
+def check_quantized(clean: Tensor) -> None:
     """Refuse clean images that are not whole 255ths, where adversarial ones must be."""
     if ((clean * 255) - (clean * 255).round()).abs().max() > _NEAR_WHOLE:
         raise UserError(

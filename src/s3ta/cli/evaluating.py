@@ -108,5 +108,5 @@ def export(
         said[name] = value
     from s3ta import workflow
 
-    for path in workflow.export(folder, out, workflow.Place(data_root), said):
+    for path in workflow.export(folder, out, workflow.RuntimeOptions(data_root), said):
         out_console.print(f"Written: {path}", markup=False)

@@ -16,7 +16,7 @@ from s3ta.errors import UserError
 if TYPE_CHECKING:
     from s3ta.data import DataConfig
     from s3ta.evaluate import KeptImages, Settings
-    from s3ta.workflow import Examples, Output, Place, SuiteChoice
+    from s3ta.workflow import Examples, Output, RuntimeOptions, SuiteChoice
 
 ATTACKS, DATA, RUN = "What is measured", "Examples", "How it runs"
 _USUAL_BATCH = 50
@@ -248,13 +248,13 @@ class RunOptions:
     def settings(self, suite: SuiteOptions) -> Settings:
         """How the evaluation runs. Raises UserError for text that is none of what the options take."""
         from s3ta.evaluate import Settings
-        from s3ta.models import Manner
+        from s3ta.models import ExecutionMode
 
         return Settings(
             seed=suite.seed,
             micro_batch=self._batch_size() or _USUAL_BATCH,
             num_threads=self.threads or os.cpu_count() or 1,
-            search=Manner(self._precision(), self.compiled, self.channels_last),
+            search=ExecutionMode(self._precision(), self.compiled, self.channels_last),
             exhaustive=suite.exhaustive,
             budget=one_word("--max-passes", suite.max_passes, "--budget", suite.budget),
             keep_images=self.keep_images,
@@ -277,11 +277,11 @@ class RunOptions:
             )
         return self.batch_size if self.micro_batch is None else self.micro_batch
 
-    def place(self, examples: DataOptions) -> Place:
+    def place(self, examples: DataOptions) -> RuntimeOptions:
         """Where data are, and what computes."""
-        from s3ta.workflow import Place
+        from s3ta.workflow import RuntimeOptions
 
-        return Place(examples.data_root, self.device, examples.download)
+        return RuntimeOptions(examples.data_root, self.device, examples.download)
 
 
 @dataclass(frozen=True)

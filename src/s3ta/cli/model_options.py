@@ -12,7 +12,7 @@ from s3ta.cli.shared import one_of
 from s3ta.errors import UserError
 
 if TYPE_CHECKING:
-    from s3ta.models import Opening
+    from s3ta.models import LoadOptions
 
 PANEL = "A model that is not one of ours"
 
@@ -75,12 +75,12 @@ class ModelOptions:
         typer.Option(help="File with the names of its classes, in order, one per line.", rich_help_panel=PANEL),
     ] = None
 
-    def opening(self) -> Opening:
+    def opening(self) -> LoadOptions:
         """The options as the package takes them. Raises UserError for text that is none of what they take."""
-        from s3ta.models import Opening
+        from s3ta.models import LoadOptions
 
         order = self.channel_order
-        return Opening(
+        return LoadOptions(
             weights=self.weights,
             num_classes=self.num_classes,
             image_size=self.image_size,

@@ -93,7 +93,9 @@ def predict(
 
     opening = opened.opening()
     with waiting(f"asking {model}"):
-        answers = workflow.predict(model, images, top, workflow.Place(device=device), opening, asked_preprocessing)
+        answers = workflow.predict(
+            model, images, top, workflow.RuntimeOptions(device=device), opening, asked_preprocessing
+        )
     for answer in answers:
         out_console.print(f"{answer.image}", markup=False)
         for name, probability in zip(answer.classes, answer.probabilities, strict=True):

@@ -84,10 +84,12 @@ def train(
     refuse_unknown_data(config.data.source, "train")
     before_the_first_pass(return_memory=return_memory)
     from s3ta.data import locate
-    from s3ta.workflow import Place, train_run
+    from s3ta.workflow import RuntimeOptions, train_run
 
     folder = out or Path("runs") / config.name.replace("/", "-")
-    trained = train_run(config, folder, Place(data_root, device, download), tensorboard=tensorboard, extend=extend)
+    trained = train_run(
+        config, folder, RuntimeOptions(data_root, device, download), tensorboard=tensorboard, extend=extend
+    )
     if trained is None:  # the first process of torchrun says the rest
         return
     out_console.print(f"{'Trained' if trained else 'Already trained'}: {folder}", markup=False)

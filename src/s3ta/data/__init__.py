@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from s3ta.data.image_files import has_transparency, load_image, transparency_note
     from s3ta.data.imagenet_classes import IMAGENET_A, imagenet_a_wnids, imagenet_wnids
     from s3ta.data.memory import array_dataset, class_numbers, read_examples
-    from s3ta.data.sources import Located, locate, open_dataset, readable
+    from s3ta.data.sources import ResolvedSource, locate, open_dataset, readable
     from s3ta.data.targets import read_targets, write_targets
 
 __all__ = [
@@ -45,11 +45,11 @@ __all__ = [
     "DataConfig",
     "Dataset",
     "FileFacts",
-    "Located",
     "Match",
     "Preprocessing",
     "Relabelled",
     "Resident",
+    "ResolvedSource",
     "array_dataset",
     "batches",
     "check_fit",

@@ -52,7 +52,7 @@ def augmented(
         colours = [draw_colours(generator, 0.25, "none") for generator in generators]
         moves = [draw_crop_shift(generator, height, width) for generator in generators]
         return moved(recolour(pixels, colours, "channel"), moves)
-    drawn = [draw_whole(generator, augment, height, width, height) for generator in generators]
+    drawn = [draw_full_augment(generator, augment, height, width, height) for generator in generators]
     return apply_whole(pixels, drawn, augment, (height, width))
 
 
@@ -70,12 +70,12 @@ def augmented_picture(
 ) -> UInt8[np.ndarray, "3 size size"]:
     """A whole picture (RGB, any size) after `fd` or `simple`; contiguous."""
     generator = stream(draw[0], "augment", draw[1], example_id)
-    drawn = draw_whole(generator, augment, picture.height, picture.width, size)
+    drawn = draw_full_augment(generator, augment, picture.height, picture.width, size)
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
     return apply_whole(pixels, [drawn], augment, (size, size))[0].numpy()
 
 
-def draw_whole(
+def draw_full_augment(
     generator: np.random.Generator, augment: Augment, height: int, width: int, size: int
 ) -> tuple[Crop, Colours, bool]:
     """What `fd` or `simple` does to an image: its crop, its colours, whether it is mirrored."""

@@ -135,10 +135,10 @@ def content_of(dataset: Dataset) -> str:
 
 def preprocessing_of(dataset: Dataset) -> dict[str, Any]:
     """How the images of a data set were made, for a manifest: `name`, `resize`, `interpolation`, `rounding`, `image_size`."""
-    return getattr(dataset, "preprocessing", None) or as_stored(dataset.shape)
+    return getattr(dataset, "preprocessing", None) or identity_preprocessing(dataset.shape)
 
 
-def as_stored(shape: tuple[int, int, int]) -> dict[str, Any]:
+def identity_preprocessing(shape: tuple[int, int, int]) -> dict[str, Any]:
     """What `preprocessing_of` says of images (C, H, W) that are taken as they are."""
     size = shape[1] if shape[1] == shape[2] else None
     return {"name": "none", "resize": None, "interpolation": "none", "rounding": "none", "image_size": size}

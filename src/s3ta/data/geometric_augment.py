@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
-from s3ta.data.resize import Cut
+from s3ta.data.resize import AxisResize
 
 TRIES = 10
 AREA = (0.08, 1.0)
@@ -23,8 +23,8 @@ ASPECT = (0.75, 1.333)
 class Crop(NamedTuple):
     """A rectangle that becomes a square."""
 
-    rows: Cut
-    columns: Cut
+    rows: AxisResize
+    columns: AxisResize
 
 
 def draw_fd_crop(generator: np.random.Generator, height: int, width: int, size: int) -> Crop:
@@ -40,7 +40,9 @@ def draw_fd_crop(generator: np.random.Generator, height: int, width: int, size: 
             return _placed(generator, height, width, down, across, size)
     scale = size / min(height, width)
     scaled = [int(side * scale + 0.5) for side in (height, width)]
-    rows, columns = (Cut(0, side, long, (long - size) // 2) for side, long in zip((height, width), scaled, strict=True))
+    rows, columns = (
+        AxisResize(0, side, long, (long - size) // 2) for side, long in zip((height, width), scaled, strict=True)
+    )
     return Crop(rows, columns)
 
 
@@ -54,15 +56,15 @@ def draw_simple_crop(generator: np.random.Generator, height: int, width: int, si
         if 0 < down <= height and 0 < across <= width:
             return _placed(generator, height, width, down, across, size)
     across, down = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
-    return Crop(Cut((height - down) // 2, down, size), Cut((width - across) // 2, across, size))
+    return Crop(AxisResize((height - down) // 2, down, size), AxisResize((width - across) // 2, across, size))
 
 
 def _placed(generator: np.random.Generator, height: int, width: int, down: int, across: int, size: int) -> Crop:
     top, left = int(generator.integers(height - down + 1)), int(generator.integers(width - across + 1))
-    return Crop(Cut(top, down, size), Cut(left, across, size))
+    return Crop(AxisResize(top, down, size), AxisResize(left, across, size))
 
 
-class Move(NamedTuple):
+class GeometricTransform(NamedTuple):
     """Which pixels of an image stay, and where: row y shows row y + down where top <= y < bottom, else black; columns alike.
     Then the image is mirrored, and the hole (top, bottom, left, right) made black."""
 
@@ -76,21 +78,21 @@ class Move(NamedTuple):
     hole: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
-def draw_crop_flip(generator: np.random.Generator, height: int, width: int) -> Move:
+def draw_crop_flip(generator: np.random.Generator, height: int, width: int) -> GeometricTransform:
     """Shift by up to an eighth of the height in either direction, and mirror with probability 1/2."""
     pad = max(1, height // 8)
     down, along = (int(generator.integers(2 * pad + 1)) - pad for _ in range(2))
     top, bottom, left, right = max(0, -down), min(height, height - down), max(0, -along), min(width, width - along)
-    return Move(down, along, top, bottom, left, right, bool(generator.random() < 0.5))
+    return GeometricTransform(down, along, top, bottom, left, right, bool(generator.random() < 0.5))
 
 
-def draw_crop_shift(generator: np.random.Generator, height: int, width: int) -> Move:
+def draw_crop_shift(generator: np.random.Generator, height: int, width: int) -> GeometricTransform:
     """Cut off up to a quarter of the rows and of the columns, on either side, put the rest anywhere (crop and shift),
     mirror with probability 1/2, and with probability 1/2 erase a box of 2% to 33% of the area."""
     down, top, bottom = _shifted(generator, height)
     along, left, right = _shifted(generator, width)
     mirrored = bool(generator.random() < 0.5)
-    return Move(down, along, top, bottom, left, right, mirrored, _draw_hole(generator, height, width))
+    return GeometricTransform(down, along, top, bottom, left, right, mirrored, _draw_hole(generator, height, width))
 
 
 def _shifted(generator: np.random.Generator, side: int) -> tuple[int, int, int]:
@@ -114,12 +116,14 @@ def _draw_hole(generator: np.random.Generator, height: int, width: int) -> tuple
     return 0, 0, 0, 0
 
 
-def moved(pixels: UInt8[Tensor, "n C H W"], moves: Sequence[Move]) -> UInt8[Tensor, "n C H W"]:
+def moved(pixels: UInt8[Tensor, "n C H W"], moves: Sequence[GeometricTransform]) -> UInt8[Tensor, "n C H W"]:
     """The images after their moves; contiguous."""
     return _moved_one_by_one(pixels, moves) if pixels.device.type == "cpu" else moved_together(pixels, moves)
 
 
-def _moved_one_by_one(pixels: UInt8[Tensor, "n C H W"], moves: Sequence[Move]) -> UInt8[Tensor, "n C H W"]:
+def _moved_one_by_one(
+    pixels: UInt8[Tensor, "n C H W"], moves: Sequence[GeometricTransform]
+) -> UInt8[Tensor, "n C H W"]:
     """By slices, which a CPU copies faster than it gathers."""
     before, result = pixels.numpy(), np.zeros(pixels.shape, np.uint8)
     for image, shown, (down, along, top, bottom, left, right, mirrored, hole) in zip(
@@ -133,7 +137,7 @@ def _moved_one_by_one(pixels: UInt8[Tensor, "n C H W"], moves: Sequence[Move]) -
     return torch.from_numpy(result)
 
 
-def moved_together(pixels: UInt8[Tensor, "n C H W"], moves: Sequence[Move]) -> UInt8[Tensor, "n C H W"]:
+def moved_together(pixels: UInt8[Tensor, "n C H W"], moves: Sequence[GeometricTransform]) -> UInt8[Tensor, "n C H W"]:
     """All at once, for any device."""
     num, channels, height, width = pixels.shape
     table = np.array([[*move[:7], *move.hole] for move in moves]).T[..., None]

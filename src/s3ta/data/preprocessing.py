@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from s3ta.data.config import DEFAULT, PREPROCESSINGS, Preprocessing
-from s3ta.data.resize import Cut, bicubic
+from s3ta.data.resize import AxisResize, bicubic
 
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
@@ -48,7 +48,8 @@ def fit(picture: Image.Image, size: int, how: Preprocessing = DEFAULT) -> Image.
 
 def _fit_aliased(picture: Image.Image, size: int, how: Preprocessing, scaled: tuple[int, int]) -> Image.Image:
     columns, rows = (
-        Cut(0, side, long, _offset(long - size, how.rounding)) for side, long in zip(picture.size, scaled, strict=True)
+        AxisResize(0, side, long, _offset(long - size, how.rounding))
+        for side, long in zip(picture.size, scaled, strict=True)
     )
     array = np.array(picture)
     pixels = torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1)[None]

@@ -20,7 +20,7 @@ _BITS = 11
 _ONE = 1 << _BITS
 
 
-class Cut(NamedTuple):
+class AxisResize(NamedTuple):
     """One axis of a resize: the pixels from `start` on, `length` of them, become `scaled`; wanted are those from `first`."""
 
     start: int
@@ -31,8 +31,8 @@ class Cut(NamedTuple):
 
 def bicubic(
     pixels: UInt8[Tensor, "n C H W"],
-    rows: Sequence[Cut],
-    columns: Sequence[Cut],
+    rows: Sequence[AxisResize],
+    columns: Sequence[AxisResize],
     size: tuple[int, int],
     mirrored: Sequence[bool] | None = None,
 ) -> UInt8[Tensor, "n C h w"]:
@@ -80,7 +80,7 @@ def _weighted(
     return total
 
 
-def taps(cuts: Sequence[Cut], count: int) -> tuple[Int[Tensor, "n count 4"], Int[Tensor, "n count 4"]]:
+def taps(cuts: Sequence[AxisResize], count: int) -> tuple[Int[Tensor, "n count 4"], Int[Tensor, "n count 4"]]:
     """For `count` results of every cut: which four pixels each is made of (the edge repeated), and their weights in 1/2048,
     int32. Places and weights are computed in float32, as OpenCV does."""
     start, length, scaled, first = np.asarray(cuts, np.int64).T[..., None]

@@ -18,7 +18,7 @@ from torch import Tensor
 from s3ta.data.augment import Augment, augmented_pixels, check_augment
 from s3ta.data.cluttered_digits import CANVAS, ClutteredDigits
 from s3ta.data.config import DataConfig, refuse_unknown_data
-from s3ta.data.dataset import Dataset, as_stored, content_of, preprocessing_of, problem_of
+from s3ta.data.dataset import Dataset, content_of, identity_preprocessing, preprocessing_of, problem_of
 from s3ta.data.folder_dataset import open_folder
 from s3ta.data.preprocessing import DEFAULT, described, fit
 from s3ta.errors import UserError
@@ -29,20 +29,20 @@ NUM_VALIDATION = 1000
 MOST_CLASSES = 1_000_000
 
 
-class Located(NamedTuple):
+class ResolvedSource(NamedTuple):
     """A source as results may name it, and the folder of this machine that it is found in."""
 
     source: str
     root: Path
 
 
-def locate(text: str, root: Path) -> Located:
+def locate(text: str, root: Path) -> ResolvedSource:
     """Split what a person typed: `folder:/data/flowers` -> (`folder:flowers`, /data). Other sources keep the root."""
     kind, _, path = text.partition(":")
     if kind in ("folder", "npz") and path:
         full = root / Path(path).expanduser()  # an absolute path replaces the root
-        return Located(f"{kind}:{full.name}", full.parent)
-    return Located(text, root)
+        return ResolvedSource(f"{kind}:{full.name}", full.parent)
+    return ResolvedSource(text, root)
 
 
 def open_dataset(config: DataConfig, split: str, root: Path, download: bool = False) -> Dataset:
@@ -93,7 +93,7 @@ class ArrayDataset:
         check_augment(config.augment, config.source, self.shape)
         self.fingerprint = sha256(pixels.tobytes(), labels.tobytes())
         self.content = content or self.fingerprint
-        self.preprocessing = preprocessing or as_stored(self.shape)
+        self.preprocessing = preprocessing or identity_preprocessing(self.shape)
 
     def image(self, index: int, draw: tuple[int, int] | None = None) -> Shaped[np.ndarray, "C H W"]:
         return augmented_pixels(self._pixels[index], self._augment, self.ids[index], draw)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         targets_of,
         total,
     )
-    from s3ta.evaluate.runner import evaluate, fill
+    from s3ta.evaluate.runner import evaluate, evaluate_into
     from s3ta.evaluate.suite_overrides import asked_norm, asked_suite, changed_suite, tiny_suite
     from s3ta.evaluate.suites import (
         SUITES,
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
         TransferConfig,
         describe_suites,
         get_suite,
+        incompatibility,
         leaderboard_radius,
-        misfit,
         suite_of,
         transfer_suite,
     )
@@ -58,12 +58,12 @@ __all__ = [
     "chunk_seconds",
     "describe_suites",
     "evaluate",
-    "fill",
+    "evaluate_into",
     "get_attack",
     "get_suite",
+    "incompatibility",
     "leaderboard_radius",
     "manifest",
-    "misfit",
     "own_chunks",
     "pace",
     "pieces",

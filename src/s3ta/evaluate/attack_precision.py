@@ -12,16 +12,16 @@ from torch import nn
 from s3ta.attack_config import AdamConfig
 from s3ta.attacks import AutoAttackConfig, OutputsFn, PGDConfig
 from s3ta.foreign_code import guarded
-from s3ta.models import InManner, Manner
+from s3ta.models import ExecutionMode, InManner
 from s3ta.models.execution import not_sequential
 
 
-def searched(model: nn.Module, manner: Manner) -> nn.Module:
+def attack_copy(model: nn.Module, manner: ExecutionMode) -> nn.Module:
     """The model to compute gradients with: run in that manner, its weights shared; the model itself where nothing special is
     asked. Another memory order is the weights' own, so that alone takes a copy.
 
     Raises UserError where the copy cannot be made."""
-    if manner == Manner():
+    if manner == ExecutionMode():
         return model
     return InManner(_copied(model) if manner.channels_last else model, manner)
 

@@ -14,10 +14,10 @@ from torch import nn
 from s3ta.attacks import SPSA, AutoAttackConfig, LoopConfig
 from s3ta.data import Batch, Dataset, fetch
 from s3ta.determinism import exact_arithmetic
-from s3ta.evaluate.attack_precision import searched
-from s3ta.evaluate.batching import padded
+from s3ta.evaluate.attack_precision import attack_copy
+from s3ta.evaluate.batching import pad_batch
 from s3ta.evaluate.lint import as_found
-from s3ta.evaluate.plan import Piece, Settings, Stage
+from s3ta.evaluate.plan import AttackRound, Piece, Settings
 from s3ta.evaluate.runner import run_piece
 from s3ta.evaluate.suites import TransferConfig
 from s3ta.evaluate.timing import Pace
@@ -41,7 +41,12 @@ class Trial(NamedTuple):
 
 
 def chunk_seconds(
-    model: nn.Module, dataset: Dataset, positions: Sequence[int], wanted: Iterable[Stage], settings: Settings, at: Pace
+    model: nn.Module,
+    dataset: Dataset,
+    positions: Sequence[int],
+    wanted: Iterable[AttackRound],
+    settings: Settings,
+    at: Pace,
 ) -> dict[int, float]:
     """Seconds for one micro-batch of these stages by their number; without those whose passes are slow, or for which no time is
     left: the passes alone tell of them."""
@@ -75,14 +80,14 @@ def chunk_seconds(
 def _as_answered(model: nn.Module, batch: Batch, settings: Settings) -> Batch:
     """Labelled by the model itself, so that no part of AutoAttack leaves an image out."""
     with torch.no_grad():
-        logits = model(padded(batch, settings.micro_batch).images.to(device_of(model)))
+        logits = model(pad_batch(batch, settings.micro_batch).images.to(device_of(model)))
     return batch._replace(labels=logits.argmax(dim=1)[: len(batch.ids)].to(batch.labels))
 
 
 def _trial(
     model: nn.Module,
     dataset: Dataset,
-    stage: Stage,
+    stage: AttackRound,
     positions: Sequence[int],
     settings: Settings,
     at: Pace,
@@ -96,7 +101,7 @@ def _trial(
         number = min(config.gradient.num_directions, max(1, config.gradient.micro_batch // (2 * settings.micro_batch)))
         scale = config.gradient.num_directions / number
         changes["gradient"] = config.gradient.model_copy(update={"num_directions": number})
-    cost, searcher = stage.cost, searched(model, settings.search)
+    cost, searcher = stage.cost, attack_copy(model, settings.search)
     passes = cost.num_gradients * at.gradient + (cost.num_forwards - cost.num_gradients) * at.forward
     step = passes / config.num_attack_steps / scale
     if step > _LIGHT:

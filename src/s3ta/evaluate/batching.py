@@ -11,7 +11,7 @@ import torch
 from s3ta.data import Batch, Dataset, fetch
 
 
-def ahead(
+def prefetch(
     dataset: Dataset, groups: Sequence[Sequence[int]], micro_batch: int, batch_size: int | None
 ) -> Iterator[Batch | None]:
     """The examples at each group of positions, in order; None for an empty group.
@@ -37,7 +37,7 @@ def ahead(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def padded(batch: Batch, size: int) -> Batch:
+def pad_batch(batch: Batch, size: int) -> Batch:
     """The batch filled up to `size` with copies of its last example."""
     missing = size - len(batch.images)
     if not missing:
@@ -49,7 +49,7 @@ def padded(batch: Batch, size: int) -> Batch:
     )
 
 
-def alone(whole: Batch, rows: slice) -> Batch:
+def isolate_rows(whole: Batch, rows: slice) -> Batch:
     """A micro-batch in which every row but these holds a copy of their last one."""
     place = torch.arange(len(whole.ids))
     place[(place < rows.start) | (place >= rows.stop)] = rows.stop - 1

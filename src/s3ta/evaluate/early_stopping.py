@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from s3ta.data import Dataset
-from s3ta.evaluate.plan import Settings, Stage, may_leave
+from s3ta.evaluate.plan import AttackRound, Settings, may_leave
 from s3ta.evaluate.suites import Suite
 from s3ta.records import BUDGET, CLEAN, RUN, SETTLED
 
@@ -36,7 +36,7 @@ class Standing:
         """Whether any example may ever be skipped; if not, finished chunks need not be read."""
         return may_leave(self._suite, self._settings)
 
-    def left_out(self, stage: Stage) -> dict[int, str]:
+    def left_out(self, stage: AttackRound) -> dict[int, str]:
         """The places of the examples that this stage leaves out, with the reason."""
         if stage.name != self._attack:
             self._attack = stage.name

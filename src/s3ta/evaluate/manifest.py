@@ -21,11 +21,11 @@ from s3ta.config import from_json
 from s3ta.data import Dataset, content_of, preprocessing_of
 from s3ta.errors import UserError
 from s3ta.evaluate.lint import as_found
-from s3ta.evaluate.plan import Settings, block_of, num_chunks
+from s3ta.evaluate.plan import Settings, micro_batches_per_block, num_chunks
 from s3ta.evaluate.suite import Suite
 from s3ta.files import read_json, sha256
 from s3ta.foreign_code import guarded
-from s3ta.models import Manner, ResNetConfig, S3TAConfig, card_of, device_of, num_parameters, weights_hash
+from s3ta.models import ExecutionMode, ResNetConfig, S3TAConfig, device_of, model_info, num_parameters, weights_hash
 from s3ta.process_state import process_state_kept
 from s3ta.records import FORMAT
 from s3ta.records.ledger import INFORMATIVE
@@ -45,7 +45,7 @@ def manifest(
 ) -> dict[str, Any]:
     """What identifies the measurement (`s3ta.records.ledger`); `informative` may differ when it is resumed."""
     ids = [dataset.ids[i] for i in positions]
-    card = card_of(model)
+    card = model_info(model)
     return {
         "format": FORMAT,
         "num_chunks": num_chunks(suite, len(positions), settings.micro_batch),
@@ -77,14 +77,14 @@ def manifest(
         "exhaustive": settings.exhaustive,
         "budget": settings.budget,
         "micro_batch": settings.micro_batch,
-        "block": block_of(suite, settings),
+        "block": micro_batches_per_block(suite, settings),
         "num_threads": settings.num_threads,
         "device": device.type,
         "informative": {
             "versions": {name: version(name) for name in ("s3ta", "torch", "timm", "numpy")},
             "hardware": hardware(device),
             "batch_size": settings.batch_size or settings.micro_batch,
-            "answers": answers(model),
+            "answers": output_fingerprint(model),
             "examples": settings.examples,
             "memory": allocator().sentence,
             "python": platform.python_version(),
@@ -93,13 +93,13 @@ def manifest(
     }
 
 
-def answers(model: nn.Module) -> list[float]:
+def output_fingerprint(model: nn.Module) -> list[float]:
     """What the model says of two fixed images of noise: its first logits, at most 8 of each, to six digits; nothing where it
     does not answer, or answers otherwise when it is asked again, for then there is nothing to know it by.
 
     Weights and modules do not tell everything that `forward` does. Machines differ in last bits, so this is compared with a
     tolerance (`refuse_other_answers`), and is no part of the identity."""
-    card = card_of(model)
+    card = model_info(model)
     shape = (2, card.in_channels, card.image_size, card.image_size)
     images = torch.from_numpy(stream(0, "answers").random(shape, np.float32)).to(device_of(model))
     asked = []
@@ -193,7 +193,7 @@ def as_today(manifest: dict[str, Any]) -> dict[str, Any]:
     if isinstance(suite := manifest.get("suite"), dict):
         parts["suite"] = suite_as_today(suite)
     if isinstance(search := manifest.get("search"), dict):
-        parts["search"] = Manner()._asdict() | search
+        parts["search"] = ExecutionMode()._asdict() | search
     return manifest | parts
 
 

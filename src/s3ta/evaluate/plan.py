@@ -13,7 +13,7 @@ from s3ta.attacks import Evaluations, draw_targets, evaluations
 from s3ta.data import Dataset, content_of
 from s3ta.errors import UserError
 from s3ta.evaluate.suites import NamedAttack, Suite, TransferConfig
-from s3ta.models import Manner
+from s3ta.models import ExecutionMode
 from s3ta.records import CLEAN, DRAWN, Choice
 from s3ta.streams import stream
 
@@ -27,7 +27,7 @@ class Settings(NamedTuple):
     num_threads: int = 1
     num_kept: int = 8
     """Adversarial images kept for the report."""
-    search: Manner = Manner()
+    search: ExecutionMode = ExecutionMode()
     """How gradients are computed; verdicts are always float32."""
     exhaustive: bool = False
     """Whether examples run on although nothing could change their verdict."""
@@ -69,7 +69,7 @@ class Shard:
         return f"{self.index}-of-{self.count}"
 
 
-class Stage(NamedTuple):
+class AttackRound(NamedTuple):
     """One attack and restart on all examples; they run one after another."""
 
     attack: NamedAttack | None
@@ -101,7 +101,7 @@ class Stage(NamedTuple):
 class Piece(NamedTuple):
     """One chunk of the ledger: some examples of one stage, the next in order."""
 
-    stage: Stage
+    stage: AttackRound
     chunk: int
     """Its number in the ledger."""
     positions: tuple[int, ...]
@@ -131,10 +131,10 @@ def choose_examples(dataset: Dataset, num_examples: int | None, seed: int) -> li
     return stream(seed, "examples", content_of(dataset)).permutation(total)[:num_examples].tolist()
 
 
-def stages(suite: Suite) -> list[Stage]:
+def stages(suite: Suite) -> list[AttackRound]:
     """Clean images first, then each attack, restart after restart."""
     runs = [(None, 0)] + [(named, restart) for named in suite.attacks for restart in range(named.attack.num_restarts)]
-    return [Stage(named, restart, number) for number, (named, restart) in enumerate(runs)]
+    return [AttackRound(named, restart, number) for number, (named, restart) in enumerate(runs)]
 
 
 def may_leave(suite: Suite, settings: Settings) -> bool:
@@ -143,13 +143,13 @@ def may_leave(suite: Suite, settings: Settings) -> bool:
     return settings.budget is not None or (not settings.exhaustive and (repeats or suite.cascade))
 
 
-def block_of(suite: Suite, settings: Settings) -> int:
+def micro_batches_per_block(suite: Suite, settings: Settings) -> int:
     """Micro-batches in a block: 1 where nobody leaves, for then no place becomes free."""
     return settings.block if may_leave(suite, settings) else 1
 
 
 def pieces(
-    stage: Stage,
+    stage: AttackRound,
     positions: Sequence[int],
     micro_batch: int,
     left_out: Mapping[int, str] | None = None,
@@ -191,7 +191,7 @@ def _filled(
 
 def own_chunks(suite: Suite, num_examples: int, settings: Settings, shard: Shard) -> list[int]:
     """The numbers of the chunks that a shard fills, ascending."""
-    all_chunks, block = -(-num_examples // settings.micro_batch), block_of(suite, settings)
+    all_chunks, block = -(-num_examples // settings.micro_batch), micro_batches_per_block(suite, settings)
     own = [place for place in range(all_chunks) if shard.owns(place // block)]
     return [stage.number * all_chunks + place for stage in stages(suite) for place in own]
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from s3ta.attacks import (
     AutoAttackConfig,
-    Draw,
+    RandomKey,
     frozen,
     random_state,
     run_attack,
@@ -27,16 +27,16 @@ from s3ta.attacks import (
 )
 from s3ta.data import Batch, Dataset, check_fit, fetch
 from s3ta.determinism import exact_arithmetic
-from s3ta.evaluate.attack_precision import attacked_fn, searched
-from s3ta.evaluate.batching import ahead, alone, padded
+from s3ta.evaluate.attack_precision import attack_copy, attacked_fn
+from s3ta.evaluate.batching import isolate_rows, pad_batch, prefetch
 from s3ta.evaluate.chunk_layout import layout
 from s3ta.evaluate.early_stopping import Standing
 from s3ta.evaluate.image_store import KeptImages, images_path, keep, lacks_images
 from s3ta.evaluate.manifest import as_today, manifest
-from s3ta.evaluate.plan import Piece, Settings, Shard, block_of, own_chunks, pieces, stages, targets_of
-from s3ta.evaluate.scoring import left_out_records, no_records, records, untouched
+from s3ta.evaluate.plan import Piece, Settings, Shard, micro_batches_per_block, own_chunks, pieces, stages, targets_of
+from s3ta.evaluate.scoring import left_out_records, no_records, records, unattacked
 from s3ta.evaluate.suites import Suite, TransferConfig
-from s3ta.models import card_of, device_of
+from s3ta.models import device_of, model_info
 from s3ta.process_state import process_state_kept
 from s3ta.progress import Reporter, console
 from s3ta.records import RUN, Ledger
@@ -59,7 +59,7 @@ def evaluate(
     """Run what is missing of a suite and return its ledger: complete, or with the shard's part done.
 
     Args:
-      model: one that says what it is (`s3ta.models.card_of`), on the device to use; as before afterwards.
+      model: one that says what it is (`s3ta.models.model_info`), on the device to use; as before afterwards.
       dataset: where the examples come from.
       suite: the attacks.
       folder: of the ledger; made, or resumed if it measures the same thing.
@@ -70,15 +70,15 @@ def evaluate(
       shard: which part to do; None: all.
     Raises:
       UserError: model and data do not fit, or the folder holds another measurement (differences named)."""
-    card = card_of(model)
+    card = model_info(model)
     check_fit(dataset, channels=card.in_channels, num_classes=card.num_classes)
     facts = manifest(model, dataset, suite, positions, settings, device_of(model))
     ledger = Ledger.open(folder, facts, as_today)
-    fill(model, dataset, suite, ledger, positions, settings, report, images, shard)
+    evaluate_into(model, dataset, suite, ledger, positions, settings, report, images, shard)
     return ledger
 
 
-def fill(
+def evaluate_into(
     model: nn.Module,
     dataset: Dataset,
     suite: Suite,
@@ -93,11 +93,17 @@ def fill(
     shard = shard or Shard()
     missing = set(ledger.missing(own_chunks(suite, len(positions), settings, shard)))
     standing = Standing(suite, settings, dataset, positions)
-    searcher, done, began = searched(model, settings.search), 0, False
+    searcher, done, began = attack_copy(model, settings.search), 0, False
     warned: set[str] = set()
     with exact_arithmetic(settings.num_threads), frozen(model), frozen(searcher):
         for stage in stages(suite):
-            cut = pieces(stage, positions, settings.micro_batch, standing.left_out(stage), block_of(suite, settings))
+            cut = pieces(
+                stage,
+                positions,
+                settings.micro_batch,
+                standing.left_out(stage),
+                micro_batches_per_block(suite, settings),
+            )
             own = [piece for piece in cut if shard.owns(piece.block)]
             known = {p.chunk: _columns(ledger, p.chunk) for p in own if standing.matters and p.chunk not in missing}
             own, contradicted = layout(own, known, dataset, settings.micro_batch)
@@ -107,7 +113,7 @@ def fill(
                 images_path(ledger.folder, chunk).unlink(missing_ok=True)
                 missing.add(chunk)
             todo = [p for p in own if p.chunk in missing or lacks_images(p, suite, settings, ledger)]
-            loaded = ahead(dataset, [piece.positions for piece in todo], settings.micro_batch, settings.batch_size)
+            loaded = prefetch(dataset, [piece.positions for piece in todo], settings.micro_batch, settings.batch_size)
             for piece in own:
                 columns: Columns | None = None
                 if piece in todo:
@@ -148,7 +154,7 @@ def run_piece(
     groups: list[list[Columns]] = []
     finals = [torch.empty(0, *dataset.shape)]
     if piece.positions:
-        whole = padded(batch or fetch(dataset, piece.positions), settings.micro_batch)
+        whole = pad_batch(batch or fetch(dataset, piece.positions), settings.micro_batch)
         count, config = len(piece.positions), piece.stage.attack.attack if piece.stage.attack else None
         size = (
             settings.micro_batch
@@ -161,7 +167,7 @@ def run_piece(
             groups.append(parts)
             finals.append(final)
     parts = [part for read_out in zip(*groups, strict=True) for part in read_out]
-    parts += left_out_records(dataset, piece, settings, card_of(model).num_classes)
+    parts += left_out_records(dataset, piece, settings, model_info(model).num_classes)
     columns = {key: np.ma.concatenate([part[key] for part in parts]) for key in parts[0]} if parts else no_records()
     return columns, torch.cat(finals)
 
@@ -176,19 +182,19 @@ def _run_group(
     images: KeptImages | None,
 ) -> tuple[list[Columns], Tensor]:
     """One micro-batch: the records of the examples in these rows at each read-out, and their final images."""
-    ids, clean, labels, _ = alone(whole, rows)
+    ids, clean, labels, _ = isolate_rows(whole, rows)
     device, real = device_of(model), ids[rows]
     clean, labels = clean.to(device), labels.to(device)
     stage = piece.stage
-    draw = Draw(settings.seed, tuple(ids), (stage.name, stage.restart), stage.restart)
+    draw = RandomKey(settings.seed, tuple(ids), (stage.name, stage.restart), stage.restart)
     targets, config = None, stage.attack.attack if stage.attack else None
     if config is not None and config.objective == "targeted":
-        targets = targets_of(settings, ids, labels, card_of(model).num_classes)
+        targets = targets_of(settings, ids, labels, model_info(model).num_classes)
     if config is None:
-        attacked, threat = untouched(clean), None
+        attacked, threat = unattacked(clean), None
     elif isinstance(config, TransferConfig):
         assert images is not None, "a suite of transfers needs the images"
-        attacked = untouched(images.load(config.attack_name, stage.restart, ids).to(device), config.num_attack_steps)
+        attacked = unattacked(images.load(config.attack_name, stage.restart, ids).to(device), config.num_attack_steps)
         threat = threat_of(config.attack, clean, draw)
     else:
         outputs_fn = attacked_fn(searcher, config)

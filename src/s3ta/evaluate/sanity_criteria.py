@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from s3ta.attacks import Draw, local_linearity, tangent, untargeted, wrong_margin
-from s3ta.attacks.threat import whole
+from s3ta.attacks import RandomKey, local_linearity, tangent, untargeted, wrong_margin
+from s3ta.attacks.threat import quantize_8bit
 from s3ta.config import format_radius
 from s3ta.errors import UserError
 from s3ta.records import Finding, mcnemar, wilson
@@ -55,9 +55,9 @@ class Subject(NamedTuple):
     radius: float
     seed: int
 
-    def draw(self, number: int = 0) -> Draw:
+    def draw(self, number: int = 0) -> RandomKey:
         """0: of all attacks, so that two losses start at the same place."""
-        return Draw(self.seed, self.ids, ("probes", number))
+        return RandomKey(self.seed, self.ids, ("probes", number))
 
 
 @torch.no_grad()
@@ -159,7 +159,7 @@ def still_rising(clean: Tried, pgd: Tried, late: Tried, end: Tried) -> Finding:
 def eight_bits(subject: Subject, images: Tensor, *, given: bool) -> Finding:
     """How many adversarial images are still adversarial when every pixel is rounded to a whole 255th."""
     broken = tried_on(subject.model, images, subject.labels).broken
-    rounded = tried_on(subject.model, whole(images), subject.labels).broken
+    rounded = tried_on(subject.model, quantize_8bit(images), subject.labels).broken
     number, left = int(broken.sum()), int((broken & rounded).sum())
     of_what = "of the evaluation" if given else "of 40 PGD steps"
     evidence = {"num_adversarial": number, "num_surviving": left, "given": given}

@@ -18,7 +18,7 @@ from s3ta.records.schema import MEASURED
 _TOLERANCE = 1e-6
 
 
-def untouched(images: Tensor, num_steps: int = 0) -> Attacked:
+def unattacked(images: Tensor, num_steps: int = 0) -> Attacked:
     """Images that no attack is run on: clean ones, or another model's adversarial ones."""
     nothing = torch.zeros(1, len(images), dtype=torch.int64)
     return Attacked((num_steps,), images[None], nothing, nothing)

@@ -26,8 +26,8 @@ __all__ = [
     "TransferConfig",
     "describe_suites",
     "get_suite",
+    "incompatibility",
     "leaderboard_radius",
-    "misfit",
     "suite_of",
     "transfer_suite",
 ]
@@ -233,14 +233,14 @@ def _named(name: str, description: str, at: Situation, names: Sequence[str], *, 
 
 def _fitting(suite: Suite, at: Situation) -> Suite:
     """Without the attacks that do not fit the model. Raises UserError where nothing is left."""
-    unfit = [named.name for named in suite.attacks if misfit(named.attack, at) is not None]
+    unfit = [named.name for named in suite.attacks if incompatibility(named.attack, at) is not None]
     attacks = tuple(named for named in suite.attacks if named.name not in unfit)
     if not attacks:
-        raise UserError(f"{', '.join(unfit)}: {misfit(suite.attacks[0].attack, at)}.")
+        raise UserError(f"{', '.join(unfit)}: {incompatibility(suite.attacks[0].attack, at)}.")
     return suite.model_copy(update={"attacks": attacks, "left_out": tuple(unfit)})
 
 
-def misfit(attack: Any, at: Situation) -> str | None:
+def incompatibility(attack: Any, at: Situation) -> str | None:
     """Why an attack cannot be run on such a model; None where it can."""
     if isinstance(attack, LoopConfig):
         if attack.needs_trace and at.num_glimpses is None:

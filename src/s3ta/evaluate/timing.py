@@ -13,8 +13,8 @@ from s3ta.attacks import autograd_gradient, frozen, untargeted
 from s3ta.data import Dataset, fetch
 from s3ta.determinism import exact_arithmetic
 from s3ta.errors import UserError
-from s3ta.evaluate.attack_precision import searched
-from s3ta.evaluate.batching import padded
+from s3ta.evaluate.attack_precision import attack_copy
+from s3ta.evaluate.batching import pad_batch
 from s3ta.evaluate.lint import as_found
 from s3ta.evaluate.plan import Settings
 from s3ta.foreign_code import ForeignError
@@ -37,12 +37,12 @@ class Pace(NamedTuple):
 def pace(model: nn.Module, dataset: Dataset, place: int, settings: Settings, *, gradients: bool) -> Pace:
     """Seconds that a gradient (0 where none is used) and a forward pass of a whole micro-batch take here, for the estimate
     before the start; compiling is not counted. Raises UserError where a gradient is needed and the model has none."""
-    batch = padded(fetch(dataset, [place]), settings.micro_batch)
+    batch = pad_batch(fetch(dataset, [place]), settings.micro_batch)
     device = device_of(model)
     images, labels = batch.images.to(device), batch.labels.to(device)
 
     plain = settings.search._replace(compiled=False)  # compiling takes longer than it would show
-    searcher = searched(model, plain)
+    searcher = attack_copy(model, plain)
 
     def gradient(asked: nn.Module) -> Callable[[], None]:
         return lambda: _gradient(asked, images, labels)

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
         model_config,
     )
     from s3ta.models.cost_table import Cost, count
-    from s3ta.models.execution import InManner, Manner
-    from s3ta.models.external import Opening, open_model
+    from s3ta.models.execution import ExecutionMode, InManner
+    from s3ta.models.external import LoadOptions, open_model
     from s3ta.models.factory import build_model, create_model, num_parameters
-    from s3ta.models.info import UNKNOWN, Card, Classifier, Origins, View, card_of, device_of, with_outputs
+    from s3ta.models.info import UNKNOWN, Classifier, ModelInfo, Origins, View, device_of, model_info, with_outputs
     from s3ta.models.naming import is_foreign, refuse_unknown_source
-    from s3ta.models.pooled_classifier import ResNet
+    from s3ta.models.pooled_classifier import PooledClassifier
     from s3ta.models.pretrained import (
         find_weights,
         from_pretrained,
@@ -39,21 +39,20 @@ if TYPE_CHECKING:
 __all__ = [
     "S3TA",
     "UNKNOWN",
-    "Card",
     "Classifier",
     "Cost",
+    "ExecutionMode",
     "InManner",
-    "Manner",
+    "LoadOptions",
     "ModelConfig",
-    "Opening",
+    "ModelInfo",
     "Origins",
-    "ResNet",
+    "PooledClassifier",
     "ResNetConfig",
     "S3TAConfig",
     "View",
     "VisionConfig",
     "build_model",
-    "card_of",
     "count",
     "create_model",
     "default_stem",
@@ -64,6 +63,7 @@ __all__ = [
     "list_models",
     "load_weights",
     "model_config",
+    "model_info",
     "num_parameters",
     "open_model",
     "read_config",

@@ -30,7 +30,7 @@ def statistics_kept(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def borrowed_statistics(model: nn.Module, images: Tensor) -> Iterator[None]:
+def temporary_statistics(model: nn.Module, images: Tensor) -> Iterator[None]:
     """Inside, a model that was never trained has these images' statistics for moving averages; afterwards its own again.
 
     With the averages that it begins with (0 and 1) a deep network in eval mode answers with numbers so large that softmax

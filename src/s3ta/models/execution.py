@@ -15,7 +15,7 @@ from s3ta.foreign_code import guarded
 from s3ta.types import Images, Logits, Trace
 
 
-class Manner(NamedTuple):
+class ExecutionMode(NamedTuple):
     """How a model's arithmetic is done. The defaults are plain float32."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -35,11 +35,11 @@ def many_compilations() -> Iterator[None]:
 
 
 class InManner(nn.Module):
-    """A model, run as `Manner` says; shares its weights, and answers like it, in float32.
+    """A model, run as `ExecutionMode` says; shares its weights, and answers like it, in float32.
 
     `is_lower` may be set to False for a while: then precision is float32 whatever the manner says."""
 
-    def __init__(self, model: nn.Module, manner: Manner) -> None:
+    def __init__(self, model: nn.Module, manner: ExecutionMode) -> None:
         super().__init__()
         self._manner, self.is_lower = manner, True
         self.model = model

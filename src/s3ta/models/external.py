@@ -19,11 +19,11 @@ from s3ta.foreign_code import ForeignError, attribute, guarded, set_mode
 from s3ta.models import external_weights as state
 from s3ta.models.dtype_casting import cast_to_float32, leave_inference_mode
 from s3ta.models.hub_config import Beside, for_unit_pixels, normalisation_beside, preparation_unused
-from s3ta.models.info import Card, Classifier, card_of, device_of, with_outputs
+from s3ta.models.info import Classifier, ModelInfo, device_of, model_info, with_outputs
 from s3ta.models.naming import is_foreign, refuse_unknown_source
 from s3ta.models.normalisation import chosen, origins, refuse_half, same_numbers
 from s3ta.models.output_detection import num_outputs
-from s3ta.models.pooled_classifier import ResNet
+from s3ta.models.pooled_classifier import PooledClassifier
 from s3ta.models.pretrained import from_pretrained
 from s3ta.models.s3ta import S3TA
 from s3ta.models.timm_torchvision import Known, from_timm, from_torchvision, seeded
@@ -31,7 +31,7 @@ from s3ta.models.weight_files import split_key
 from s3ta.process_state import process_state_kept
 
 
-class Opening(NamedTuple):
+class LoadOptions(NamedTuple):
     """What a person may say about a network that does not say it itself; None: as the library or the factory has it."""
 
     weights: str | None = None
@@ -56,7 +56,7 @@ class Opening(NamedTuple):
     """How many images it will be asked about at once; None: not known. Nothing is said of the network by it."""
 
 
-def open_model(source: str | Path, opening: Opening | None = None) -> S3TA | ResNet | Classifier:
+def open_model(source: str | Path, opening: LoadOptions | None = None) -> S3TA | PooledClassifier | Classifier:
     """A classifier in eval mode, on the CPU unless a factory put it elsewhere.
 
     Args:
@@ -64,7 +64,7 @@ def open_model(source: str | Path, opening: Opening | None = None) -> S3TA | Res
       opening: what is said about it.
     Raises:
       UserError: it cannot be found, fetched, imported or filled, or something said about it is missing or wrong."""
-    opening, text = opening or Opening(), str(source)
+    opening, text = opening or LoadOptions(), str(source)
     for what in ("num_classes", "image_size", "in_channels"):
         value = getattr(opening, what)
         if value is not None and value < 1:
@@ -85,9 +85,9 @@ def open_model(source: str | Path, opening: Opening | None = None) -> S3TA | Res
         made = _call(text, _factory(text))
         set_mode(made, mode=False)
         _refuse_meta(made, text)
-        if isinstance(made, (S3TA, ResNet)) or isinstance(attribute(made, "card"), Card):
+        if isinstance(made, (S3TA, PooledClassifier)) or isinstance(attribute(made, "card"), ModelInfo):
             model = _filled(made, text, opening.weights, opening.ignored)
-            card = card_of(model)
+            card = model_info(model)
             answers = num_outputs(model, card.in_channels, card.image_size, text, opening.micro_batch)
             if answers != card.num_classes:
                 raise UserError(
@@ -184,7 +184,7 @@ def _refuse_meta(net: nn.Module, source: str) -> None:
         )
 
 
-def _from_factory(net: nn.Module, source: str, opening: Opening) -> Known:
+def _from_factory(net: nn.Module, source: str, opening: LoadOptions) -> Known:
     if opening.weights is not None:
         _check_file(opening.weights, source)
     if opening.image_size is None:
@@ -218,7 +218,7 @@ def _check_file(weights: str, source: str) -> None:
 # --- what is said about them ---------------------------------------------------------------------------------------
 
 
-def _wrapped(known: Known, source: str, opening: Opening) -> Classifier:
+def _wrapped(known: Known, source: str, opening: LoadOptions) -> Classifier:
     """The network with everything that an evaluation must know of it."""
     in_channels = opening.in_channels or _first_channels(known.net)
     image_size = opening.image_size or known.image_size
@@ -275,7 +275,7 @@ def _stem(weights: str) -> str:
 
 def _filled(model: nn.Module, source: str, weights: str | None, ignored: tuple[str, ...]) -> nn.Module:
     """A model that says itself what it is, with the weights of a file in place of a factory's."""
-    card = card_of(model)
+    card = model_info(model)
     if isinstance(model, Classifier):
         model.card = card._replace(config={"source": source, **card.config})
     if weights is None:
@@ -293,9 +293,9 @@ def _filled(model: nn.Module, source: str, weights: str | None, ignored: tuple[s
     return model
 
 
-def _said(model: Any, source: str, opening: Opening) -> S3TA | ResNet | Classifier:
+def _said(model: Any, source: str, opening: LoadOptions) -> S3TA | PooledClassifier | Classifier:
     """A model that says itself what it is: nothing that is said beside may contradict it."""
-    card = card_of(model)
+    card = model_info(model)
     settings = {what: card.config.get(what) for what in ("mean", "std", "channel_order")}
     settings |= {what: getattr(card, what) for what in ("num_classes", "image_size", "in_channels")}
     for what in ("weights", *settings):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from s3ta.errors import UserError
 from s3ta.models.hub_config import for_unit_pixels
-from s3ta.models.key_prefixes import bare, misfits, prefixes
+from s3ta.models.key_prefixes import misfits, prefixes, strip_wrappers
 from s3ta.models.state_dict_selection import AVERAGED, State
 
 _PLACES = ("", "normalize.", "normalizer.", "normalization.", "0.")
@@ -30,7 +30,7 @@ def explained(
         elif unused and key.removeprefix(prefix).startswith(unused):
             kind = "aid"
         else:
-            kind = _kind(bare(key), state[key].numel() in (1, in_channels))
+            kind = _kind(strip_wrappers(key), state[key].numel() in (1, in_channels))
         kinds.setdefault(kind, []).append(key)
     if strange := kinds.get("strange"):
         raise UserError(

@@ -5,16 +5,18 @@ from __future__ import annotations
 from torch import nn
 
 from s3ta.models.config import ModelConfig, S3TAConfig, model_config
-from s3ta.models.pooled_classifier import ResNet
+from s3ta.models.pooled_classifier import PooledClassifier
 from s3ta.models.s3ta import S3TA
 
 
-def build_model(config: ModelConfig) -> S3TA | ResNet:
+def build_model(config: ModelConfig) -> S3TA | PooledClassifier:
     """The model of a config, with fresh weights from torch's generator (seed it, or see `seeded`)."""
-    return S3TA(config) if isinstance(config, S3TAConfig) else ResNet(config)
+    return S3TA(config) if isinstance(config, S3TAConfig) else PooledClassifier(config)
 
 
-def create_model(name: str, num_classes: int = 1000, image_size: int = 224, in_channels: int = 3) -> S3TA | ResNet:
+def create_model(
+    name: str, num_classes: int = 1000, image_size: int = 224, in_channels: int = 3
+) -> S3TA | PooledClassifier:
     """A model with fresh weights, for images in [0, 1].
 
     Args:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from s3ta.errors import UserError
 from s3ta.foreign_code import attribute, guarded, set_mode
-from s3ta.models.pooled_classifier import ResNet
+from s3ta.models.pooled_classifier import PooledClassifier
 from s3ta.models.s3ta import S3TA
 from s3ta.models.vision import Normalize
 from s3ta.types import Images, Logits, Trace
@@ -41,7 +41,7 @@ class Origins(NamedTuple):
     """Sentences that begin with `note:` or `warning:`."""
 
 
-class Card(NamedTuple):
+class ModelInfo(NamedTuple):
     """What an evaluation must know of a classifier; `classes`, `view` and `origins` are no part of its identity."""
 
     name: str
@@ -113,7 +113,7 @@ class Classifier(nn.Module):
         self.register_buffer("_outputs", chosen, persistent=False)
         if _is_sequential(net):
             self.unroll = self._unroll
-        self.card = Card(
+        self.card = ModelInfo(
             name=name,
             num_classes=num_classes,
             in_channels=in_channels,
@@ -208,7 +208,7 @@ def with_outputs(model: nn.Module, outputs: Sequence[int]) -> Classifier:
 
     Raises:
       UserError: a number that is not a class of the model, or one named twice."""
-    card = card_of(model)
+    card = model_info(model)
     if not outputs or not all(0 <= output < card.num_classes for output in outputs):
         raise UserError(
             f"The outputs of {card.name} are numbered from 0 to {card.num_classes - 1}; name one or more of them."
@@ -233,11 +233,11 @@ def with_outputs(model: nn.Module, outputs: Sequence[int]) -> Classifier:
     return chosen.to(device_of(model)).train(model.training)
 
 
-def card_of(model: nn.Module) -> Card:
+def model_info(model: nn.Module) -> ModelInfo:
     """The card of a model. Raises UserError for a network without one."""
-    if isinstance(model, (S3TA, ResNet)):
+    if isinstance(model, (S3TA, PooledClassifier)):
         config = model.config
-        return Card(
+        return ModelInfo(
             name=config.name,
             num_classes=config.num_classes,
             in_channels=config.vision.in_channels,
@@ -246,7 +246,7 @@ def card_of(model: nn.Module) -> Card:
             num_glimpses=getattr(config, "num_glimpses", None),
         )
     card = getattr(model, "card", None)
-    if not isinstance(card, Card):
+    if not isinstance(card, ModelInfo):
         raise UserError(
             f"{type(model).__name__} does not say what it is: wrap it, as in s3ta.Classifier(model, name=..., "
             "num_classes=..., image_size=..., mean=..., std=...)."

@@ -29,7 +29,7 @@ def prefixes(keys: Iterable[str]) -> list[str]:
     return found
 
 
-def bare(key: str) -> str:
+def strip_wrappers(key: str) -> str:
     """The name without its wrappers: `module.normalizer.new_mean` -> `normalizer.new_mean`."""
     while word := next((word for word in PREFIXES if key.startswith(word)), ""):
         key = key[len(word) :]

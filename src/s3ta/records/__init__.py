@@ -1,8 +1,8 @@
 """Records of evaluations: one row per example x attack x restart x read-out, and the numbers made from them. No torch.
 
 `schema` (what a record is), `ledger` (chunks in a folder), `metrics` (counts), `intervals` (how sure, and who differs),
-`calibration` (what confidence is worth), `flips` (one model measured twice), `finding` and `findings` (what the records tell
-of themselves).
+`calibration` (what confidence is worth), `flips` (one model measured twice), `finding` and `checks` (what the records tell of
+themselves).
 
     ledger = Ledger.read(folder)
     for score in scores(ledger.table()):
@@ -19,7 +19,7 @@ from s3ta.records.calibration import (
     reliability,
     risk_coverage,
 )
-from s3ta.records.checks import findings, unanswered
+from s3ta.records.checks import check_records, unanswered
 from s3ta.records.checks_radius import implausible_settings
 from s3ta.records.finding import SEVERITIES, TRUST_FILE, Finding
 from s3ta.records.flips import Flip, flips
@@ -63,9 +63,9 @@ __all__ = [
     "Score",
     "calibration",
     "calibration_of",
+    "check_records",
     "clean_answers",
     "content_hash",
-    "findings",
     "flips",
     "implausible_settings",
     "is_cascade",

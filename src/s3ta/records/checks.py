@@ -26,7 +26,7 @@ _SQUARE_SHARE = 0.002
 """AutoAttack's own rule: Square breaking more than this share of all examples, after the attacks with gradients."""
 
 
-def findings(table: pa.Table, manifest: dict[str, Any], probes: Sequence[Finding] = ()) -> list[Finding]:
+def check_records(table: pa.Table, manifest: dict[str, Any], probes: Sequence[Finding] = ()) -> list[Finding]:
     """Everything that the records show, worst first; also what was checked and found in order, and what could not be.
 
     `probes`: what small experiments on the model found, whose images the suite is compared on. Errors as of `outcomes`."""
@@ -68,7 +68,7 @@ def _answered(kind: str, question: Callable[[], list[Finding]]) -> list[Finding]
         return [unanswered(kind, reason(error))]
 
 
-def sees_through(settings: dict[str, Any]) -> str | None:
+def unmasking_reason(settings: dict[str, Any]) -> str | None:
     """Why an attack works where gradients are masked; None where it does not, or not for that reason."""
     if not checks_strength.uses_gradients(settings):
         return _NO_GRADIENT
@@ -85,7 +85,7 @@ def _masked(last: dict[str, Outcome], settings: dict[str, dict[str, Any]]) -> li
     the same iterate, and what uses no gradient meets plain attacks of 20 steps or more."""
     found, in_order, alone = list[Finding](), dict[str, dict[str, Any]](), list[str]()
     for name in last:
-        reason = sees_through(settings.get(name, {}))
+        reason = unmasking_reason(settings.get(name, {}))
         if reason is None:
             continue
         plain = [other for other in last if _is_fair(settings.get(other, {}), settings[name])]
@@ -127,7 +127,7 @@ def _in_order(
 ) -> list[Finding]:
     """Comparisons without an alarm: of attacks without gradients (or why there is none), and of other losses."""
     found = []
-    blind = {name: each for name, each in compared.items() if sees_through(settings[name]) == _NO_GRADIENT}
+    blind = {name: each for name, each in compared.items() if unmasking_reason(settings[name]) == _NO_GRADIENT}
     for kind, among in (
         ("black box", blind),
         ("other loss", {name: compared[name] for name in compared if name not in blind}),
@@ -140,7 +140,7 @@ def _in_order(
             )
             sentence = f"No sign of masked gradients: {each}."
             found.append(Finding(kind, "passed", sentence, {"compared": list(among.values())}))
-    if not blind and not any(sees_through(settings[name]) == _NO_GRADIENT for name in told):
+    if not blind and not any(unmasking_reason(settings[name]) == _NO_GRADIENT for name in told):
         sentence = "Whether gradients are masked was not checked: the suite has no attack without gradients."
         if alone:
             sentence = (
@@ -187,7 +187,7 @@ def _masked_in_cascade(last: dict[str, Outcome], settings: dict[str, dict[str, A
 def _is_fair(settings: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether a plain attack that breaks clearly less than the other one is a sign of masking, and not just a weak attack."""
     steps = settings.get("num_attack_steps", 0)
-    if sees_through(other) == _NO_GRADIENT:
+    if unmasking_reason(other) == _NO_GRADIENT:
         strong = steps >= checks_strength.ENOUGH_STEPS
     else:
         same = ("num_attack_steps", "keep", "num_restarts", "step_size", "annealing", "momentum", "eight_bit")

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from s3ta.errors import UserError
 from s3ta.files import read_json
-from s3ta.records import SEVERITIES, TRUST_FILE, Finding, findings
+from s3ta.records import SEVERITIES, TRUST_FILE, Finding, check_records
 
 ALARMS = ("error", "warning")
 """What must stand at the top of a page."""
@@ -83,7 +83,7 @@ class Checks(NamedTuple):
 def read_trust(folder: Path, table: pa.Table, manifest: dict[str, Any]) -> Trust:
     """The findings about a ledger. Without a `trust.json`, only what the records show.
 
-    Raises UserError where that file is damaged, and as `records.findings`."""
+    Raises UserError where that file is damaged, and as `records.check_records`."""
     path = folder / TRUST_FILE
     stored = read_json(path) if path.exists() else {}
     if not isinstance(stored, dict):
@@ -91,7 +91,7 @@ def read_trust(folder: Path, table: pa.Table, manifest: dict[str, Any]) -> Trust
     lint, probes = (
         None if stored.get(source) is None else _parsed(stored[source], path, source) for source in ("lint", "probes")
     )
-    return Trust(lint, probes, findings(table, manifest, probes or ()))
+    return Trust(lint, probes, check_records(table, manifest, probes or ()))
 
 
 def checks(trusts: Sequence[tuple[str, Trust]]) -> Checks:

@@ -8,7 +8,7 @@ from s3ta.errors import UserError
 from s3ta.train.config import TrainConfig
 
 
-class Grouping(NamedTuple):
+class BatchNormGroups(NamedTuple):
     """How BN groups lie in the processes."""
 
     images: int
@@ -17,7 +17,7 @@ class Grouping(NamedTuple):
     """Processes that share a group; 1: it lies in one."""
 
 
-def grouping(config: TrainConfig, num_processes: int) -> Grouping:
+def grouping(config: TrainConfig, num_processes: int) -> BatchNormGroups:
     """How BN groups lie in so many processes: in one each where a process has enough images, else over neighbours, so that
     they are the same groups of the same images; with `batch_norm.sync` over all.
 
@@ -47,4 +47,4 @@ def grouping(config: TrainConfig, num_processes: int) -> Grouping:
             f"Each of {num_processes} processes has one image of a batch of {config.batch_size}, of which BN cannot take "
             "statistics: set batch_norm.sync=true, or start fewer processes."
         )
-    return Grouping(images, span)
+    return BatchNormGroups(images, span)

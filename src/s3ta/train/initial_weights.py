@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from s3ta.models import S3TA, ResNet, build_model
+from s3ta.models import S3TA, PooledClassifier, build_model
 from s3ta.train.config import TrainConfig
 
 
-def seeded_model(config: TrainConfig) -> S3TA | ResNet:
+def seeded_model(config: TrainConfig) -> S3TA | PooledClassifier:
     """The recipe's model with the first weights that belong to its seed; torch's global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

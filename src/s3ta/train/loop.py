@@ -20,7 +20,7 @@ from s3ta.data import Dataset
 from s3ta.determinism import exact_arithmetic
 from s3ta.distributed import Ranks
 from s3ta.files import append_lines
-from s3ta.models import S3TA, ResNet, save_pretrained
+from s3ta.models import S3TA, PooledClassifier, save_pretrained
 from s3ta.models.execution import many_compilations
 from s3ta.progress import Reporter, console
 from s3ta.train import run_folder
@@ -29,7 +29,7 @@ from s3ta.train.config import TrainConfig
 from s3ta.train.initial_weights import seeded_model
 from s3ta.train.interrupt import StopRequest, stop_request
 from s3ta.train.precision_check import Trial, is_plain, lower_is_due, try_out
-from s3ta.train.prefetch import Prepared, ahead, prepared
+from s3ta.train.prefetch import Prepared, prefetch, prepared
 from s3ta.train.schedule import glimpses_at, learning_rate
 from s3ta.train.step import DivergedError, Trainer
 from s3ta.train.tensorboard import SILENT, Board
@@ -48,7 +48,7 @@ def train(
     report: Reporter,
     ranks: Ranks = ALONE,
     board: Board = SILENT,
-) -> S3TA | ResNet:
+) -> S3TA | PooledClassifier:
     """Train from wherever the run folder stands to the end, and save the model in it.
 
     Args:
@@ -91,10 +91,10 @@ class _Run:
         self.clock = Clock(config, device)
         self.first_step = 0  # with these options of `compute`
 
-    def to_the_end(self) -> S3TA | ResNet:
+    def to_the_end(self) -> S3TA | PooledClassifier:
         self._resume()
         feed = partial(prepared, self.config, self.data, self.progress.step, self.device, self.ranks)
-        with stop_request() as stop, closing(ahead(feed)) as coming:
+        with stop_request() as stop, closing(prefetch(feed)) as coming:
             for batch in self._until_stopped(coming, stop):
                 try:
                     self._check(batch)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div
 
 from s3ta.attacks import OutputsFn, final_logits
-from s3ta.models import S3TA, InManner, ResNet
+from s3ta.models import S3TA, InManner, PooledClassifier
 from s3ta.train.config import LossConfig, TradesLoss
 from s3ta.types import Images, Labels
 
@@ -30,7 +30,7 @@ class Learner(nn.Module):
 
         Without `clean` the attacked images alone are learned from (T12); with it, TRADES takes the cross-entropy on the
         clean ones and the divergence between both answers, through which gradients flow on both sides."""
-        outputs_fn = looking(self.model, num_glimpses)
+        outputs_fn = make_outputs_fn(self.model, num_glimpses)
         if clean is None or self._beta is None:
             logits = final_logits(outputs_fn(attacked))
             loss = cross_entropy(logits, labels, label_smoothing=self._label_smoothing)
@@ -41,12 +41,12 @@ class Learner(nn.Module):
         return loss, (logits.detach().argmax(dim=1) == labels).sum()
 
 
-def looking(model: nn.Module, glimpses: int | None, *, trace: bool = False) -> OutputsFn:
+def make_outputs_fn(model: nn.Module, glimpses: int | None, *, trace: bool = False) -> OutputsFn:
     """The model, or its trace: after another number of glimpses than its own, or where an attack wants to see it."""
     own = model.model if isinstance(model, InManner) else model
     return partial(model.unroll, num_glimpses=glimpses) if (glimpses or trace) and isinstance(own, S3TA) else model  # pyright: ignore
 
 
-def own_model(model: S3TA | ResNet | InManner) -> S3TA | ResNet:
+def own_model(model: S3TA | PooledClassifier | InManner) -> S3TA | PooledClassifier:
     """The model itself, whatever manner it is run in."""
     return model.model if isinstance(model, InManner) else model  # pyright: ignore[reportReturnType]

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from s3ta.attacks import OutputsFn, autograd_gradient, final_logits, frozen, untargeted
 from s3ta.errors import UserError
-from s3ta.models import S3TA, ResNet
-from s3ta.models.batch_norm import borrowed_statistics, statistics_kept
+from s3ta.models import S3TA, PooledClassifier
+from s3ta.models.batch_norm import statistics_kept, temporary_statistics
 from s3ta.train.config import ComputeConfig
-from s3ta.train.losses import Learner, looking
+from s3ta.train.losses import Learner, make_outputs_fn
 from s3ta.train.schedule import glimpses_at
 from s3ta.train.step import DivergedError, Trainer
 from s3ta.types import Images, Labels
@@ -118,7 +118,7 @@ def compared(trainer: Trainer, images: Images, labels: Labels, num_glimpses: int
     """How far the trainer's manner, as it is set now, is from plain float32 on up to `LIMIT` images. Nothing is changed by
     it; all processes must come here together, for they may share BN statistics."""
     count = min(LIMIT, len(labels), trainer.group)
-    with borrowed_statistics(trainer.model, images[:count]):
+    with temporary_statistics(trainer.model, images[:count]):
         found = _compared(trainer, images[:count], labels[:count], num_glimpses)
     trainer.model.zero_grad(set_to_none=True)
     return found
@@ -126,7 +126,7 @@ def compared(trainer: Trainer, images: Images, labels: Labels, num_glimpses: int
 
 def _compared(trainer: Trainer, images: Images, labels: Labels, num_glimpses: int | None) -> Agreement:
     config, model, plain = trainer.config, trainer.model, _plain_copy(trainer.model)
-    other_fn, plain_fn = looking(trainer.attacked, num_glimpses), looking(plain, num_glimpses)
+    other_fn, plain_fn = make_outputs_fn(trainer.attacked, num_glimpses), make_outputs_fn(plain, num_glimpses)
     with frozen(other_fn), frozen(plain_fn), torch.no_grad():
         logits, theirs = final_logits(plain_fn(images)), final_logits(other_fn(images))
     if trainer.ranks.any(not bool(logits.isfinite().all())):
@@ -145,7 +145,7 @@ def _compared(trainer: Trainer, images: Images, labels: Labels, num_glimpses: in
     )
 
 
-def _plain_copy(model: S3TA | ResNet) -> S3TA | ResNet:
+def _plain_copy(model: S3TA | PooledClassifier) -> S3TA | PooledClassifier:
     """The same weights in plain memory order, with all activations kept."""
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     plain.vision.units_per_checkpoint = 0
@@ -158,7 +158,7 @@ def _input_gradient(outputs_fn: OutputsFn, images: Images, labels: Labels) -> Te
 
 
 def _weight_gradient(
-    learner: nn.Module, model: S3TA | ResNet, images: Images, labels: Labels, num_glimpses: int | None
+    learner: nn.Module, model: S3TA | PooledClassifier, images: Images, labels: Labels, num_glimpses: int | None
 ) -> list[Tensor]:
     model.zero_grad(set_to_none=True)
     model.train()

@@ -85,7 +85,7 @@ def _starts(attack: TrainAttack, seed: int, ids: list[str], clean: Images, epoch
     )
 
 
-def ahead(make: Callable[[], Generator[T, None, None]]) -> Generator[T, None, None]:
+def prefetch(make: Callable[[], Generator[T, None, None]]) -> Generator[T, None, None]:
     """The items of an iterator that lives in a thread of its own, which stays a few of them ahead.
 
     What it raises is raised here, at the same item. Closing the generator ends the thread and closes the iterator."""

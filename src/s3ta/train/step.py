@@ -10,16 +10,16 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from s3ta.attacks import Draw, NotFiniteError, run_attack
+from s3ta.attacks import NotFiniteError, RandomKey, run_attack
 from s3ta.distributed import Ranks
 from s3ta.errors import UserError
-from s3ta.models import S3TA, InManner, Manner, ResNet
+from s3ta.models import S3TA, ExecutionMode, InManner, PooledClassifier
 from s3ta.models.batch_norm import statistics_kept, synchronize
 from s3ta.train.awp_and_ema import MovingAverage, perturbed
 from s3ta.train.batch_norm_groups import grouping
 from s3ta.train.checkpoint import Differences, Progress, load_checkpoint
 from s3ta.train.config import TrainConfig
-from s3ta.train.losses import Learner, looking
+from s3ta.train.losses import Learner, make_outputs_fn
 from s3ta.train.optimizer import build_optimizer
 from s3ta.train.prefetch import Prepared
 from s3ta.train.schedule import glimpses_at, learning_rate
@@ -41,7 +41,7 @@ class DivergedError(Exception):
 class Trainer:
     """The model under training with all that moves it."""
 
-    def __init__(self, config: TrainConfig, model: S3TA | ResNet, device: torch.device, ranks: Ranks) -> None:
+    def __init__(self, config: TrainConfig, model: S3TA | PooledClassifier, device: torch.device, ranks: Ranks) -> None:
         """Raises UserError where the batch cannot be divided among the processes."""
         self.config, self.model, self.ranks = config, model, ranks
         self.group, self.span = grouping(config, ranks.count)
@@ -50,10 +50,10 @@ class Trainer:
         compute = config.compute
         model.vision.units_per_checkpoint = compute.units_per_checkpoint
         attacked, updated = (
-            Manner(precision, compute.compiled, compute.channels_last)
+            ExecutionMode(precision, compute.compiled, compute.channels_last)
             for precision in (compute.attack_precision, compute.update_precision)
         )
-        self.attacked = model if attacked == Manner() else InManner(model, attacked)
+        self.attacked = model if attacked == ExecutionMode() else InManner(model, attacked)
         running = self.attacked if attacked == updated else InManner(model, updated)
         self.own_learner = Learner(running, config.loss, config.label_smoothing)
         self.learner: nn.Module = self.own_learner
@@ -119,7 +119,7 @@ class Trainer:
         return isinstance(self.attacked, InManner) and self.attacked.computes_lower
 
     @property
-    def result(self) -> S3TA | ResNet:
+    def result(self) -> S3TA | PooledClassifier:
         """The model that is validated and saved: the average of the weights where there is one."""
         return self.model if self.average is None else self.average.model  # pyright: ignore[reportReturnType]
 
@@ -135,12 +135,12 @@ class Trainer:
         if attack is None:
             return prepared.clean
         glimpses = attack.num_glimpses or glimpses_at(self.config.schedule, prepared.step)
-        outputs_fn = looking(self.attacked, glimpses, trace=attack.needs_trace)
+        outputs_fn = make_outputs_fn(self.attacked, glimpses, trace=attack.needs_trace)
         attacked = []
         try:
             for first in range(0, len(prepared.ids), self.at_once):
                 part = slice(first, first + self.at_once)
-                draw = Draw(self.config.seed, tuple(prepared.ids[part]), ("train", prepared.epoch))
+                draw = RandomKey(self.config.seed, tuple(prepared.ids[part]), ("train", prepared.epoch))
                 found = run_attack(
                     outputs_fn,
                     prepared.clean[part],

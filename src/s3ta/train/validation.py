@@ -5,24 +5,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from s3ta.attacks import Draw, OutputsFn, draw_start, draw_targets, final_logits, frozen, run_attack
+from s3ta.attacks import OutputsFn, RandomKey, draw_start, draw_targets, final_logits, frozen, run_attack
 from s3ta.data import Dataset, fetch
-from s3ta.models import S3TA, ResNet
+from s3ta.models import S3TA, PooledClassifier
 from s3ta.train.config import TrainAttack
-from s3ta.train.losses import looking
+from s3ta.train.losses import make_outputs_fn
 
 LIMIT = 200
 """Examples of the validation split that live accuracy is measured on."""
 
 
-def spread(num_examples: int, limit: int = LIMIT) -> list[int]:
+def evenly_spaced(num_examples: int, limit: int = LIMIT) -> list[int]:
     """Positions of up to `limit` examples, evenly spaced: folders lie class by class."""
     count = min(limit, num_examples)
     return [number * num_examples // count for number in range(count)]
 
 
 def validate(
-    model: S3TA | ResNet,
+    model: S3TA | PooledClassifier,
     dataset: Dataset,
     attack: TrainAttack,
     seed: int,
@@ -33,9 +33,9 @@ def validate(
     """Shares of right answers over up to `limit` examples, always the same, with the same targets and starts.
 
     `glimpses` is where a curriculum reads out now; None: the model's own number."""
-    outputs_fn = looking(model, glimpses)
-    attacked_fn = looking(model, attack.num_glimpses or glimpses, trace=attack.needs_trace)
-    indices = spread(len(dataset.ids), limit)
+    outputs_fn = make_outputs_fn(model, glimpses)
+    attacked_fn = make_outputs_fn(model, attack.num_glimpses or glimpses, trace=attack.needs_trace)
+    indices = evenly_spaced(len(dataset.ids), limit)
     if not indices:
         return {"num_examples": 0}
     device = next(model.parameters()).device
@@ -46,7 +46,7 @@ def validate(
         images, labels = images.to(device), labels.to(device)
         targets = draw_targets(seed, ids, labels, model.config.num_classes) if attack.objective == "targeted" else None
         start = draw_start(attack, seed, ids, images, "validation")
-        draw = Draw(seed, tuple(ids), ("validation",))
+        draw = RandomKey(seed, tuple(ids), ("validation",))
         attacked = run_attack(attacked_fn, images, labels, config=attack, targets=targets, start=start, draw=draw).final
         clean_correct += _num_correct(outputs_fn, images, labels)
         attacked_correct += _num_correct(outputs_fn, attacked, labels)

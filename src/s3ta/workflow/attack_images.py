@@ -10,8 +10,8 @@ from s3ta.attacks import frozen
 from s3ta.data import Dataset
 from s3ta.determinism import exact_arithmetic
 from s3ta.evaluate import Settings, Suite, pieces, stages
-from s3ta.evaluate.attack_precision import searched
-from s3ta.evaluate.plan import Stage
+from s3ta.evaluate.attack_precision import attack_copy
+from s3ta.evaluate.plan import AttackRound
 from s3ta.evaluate.runner import run_piece
 from s3ta.progress import Reporter, progress
 from s3ta.workflow.result import AttackedImages
@@ -26,7 +26,7 @@ def attacked_images(model: nn.Module, dataset: Dataset, suite: Suite, settings: 
     Raises UserError as `s3ta.evaluate.evaluate`."""
     (named,) = suite.attacks
     is_targeted = named.attack.objective == "targeted"
-    searcher, all_stages = searched(model, settings.search), stages(suite)
+    searcher, all_stages = attack_copy(model, settings.search), stages(suite)
     total = len(dataset.ids) * sum(stage.cost.total for stage in all_stages)
     with (
         exact_arithmetic(settings.num_threads),
@@ -68,7 +68,7 @@ class _Done:
 
 
 def _run(
-    model: nn.Module, searcher: nn.Module, dataset: Dataset, stage: Stage, settings: Settings, done: _Done
+    model: nn.Module, searcher: nn.Module, dataset: Dataset, stage: AttackRound, settings: Settings, done: _Done
 ) -> dict[str, Tensor]:
     """The last read-out of one stage, by column, and its images; in the order of the data set."""
     parts = []

@@ -18,7 +18,7 @@ from s3ta.evaluate.sanity_checks import FEWEST, cost, num_evaluations, probe
 from s3ta.files import UnwritableError
 from s3ta.foreign_code import reason
 from s3ta.progress import console, progress
-from s3ta.records import CLEAN, Finding, Ledger, findings, is_trial, unanswered
+from s3ta.records import CLEAN, Finding, Ledger, check_records, is_trial, unanswered
 from s3ta.types import Images, Logits
 from s3ta.workflow.checks_before import not_asked, read_found, write_found
 from s3ta.workflow.data import Measured
@@ -81,7 +81,7 @@ def check_afterwards(measured: Measured, suite: Suite, ledger: Ledger, *, full: 
     if is_due(found, full=full) and (probes := _probes(measured, suite, table, full=full)):
         found["probes"] = [one._asdict() for one in probes]
     probed = [Finding(**stored) for stored in found.get("probes", [])]
-    found["records"] = [one._asdict() for one in findings(table, ledger.manifest, probed)]
+    found["records"] = [one._asdict() for one in check_records(table, ledger.manifest, probed)]
     try:
         write_found(ledger.folder, found)
     except UnwritableError as error:

@@ -16,7 +16,7 @@ from s3ta.errors import UserError
 from s3ta.evaluate import Suite, choose_examples, total
 from s3ta.evaluate.lint import as_found, lint
 from s3ta.files import read_json, write_json
-from s3ta.models import card_of, device_of
+from s3ta.models import device_of, model_info
 from s3ta.process_state import process_state_kept
 from s3ta.progress import console, waiting
 from s3ta.records import TRUST_FILE, Finding
@@ -33,7 +33,7 @@ passes goes into it, but 32 images always."""
 _FEWEST_LINTED, _MOST_LINTED = 8, 256
 
 
-def look_over(measured: Measured, suite: Suite, folder: Path, *, strict: bool) -> None:
+def run_lint(measured: Measured, suite: Suite, folder: Path, *, strict: bool) -> None:
     """Look the model over before it is measured; say what is suspicious.
 
     Once there are records, what was found before the first of them stands: it is told again, not asked again.
@@ -50,7 +50,7 @@ def look_over(measured: Measured, suite: Suite, folder: Path, *, strict: bool) -
     serious = [Finding(**one) for one in told["lint"] if one["severity"] in ("error", "warning")]
     fatal = [one.told for one in serious if one.severity == "error" or (strict and one.kind != UNREADABLE)]
     if fatal:
-        raise UserError(f"{card_of(measured.model).name} was not measured: {' '.join(fatal)}")
+        raise UserError(f"{model_info(measured.model).name} was not measured: {' '.join(fatal)}")
     write_found(folder, told)
     for one in serious:
         if one.kind != UNREADABLE:  # told when they were read
@@ -100,7 +100,7 @@ def _lint_on(measured: Measured, positions: Sequence[int], for_order: Sequence[i
         batch.images,
         batch.labels,
         data_classes=dataset.classes,
-        num_classes=card_of(model).num_classes,
+        num_classes=model_info(model).num_classes,
         ids=batch.ids,
         for_order=None if more is None else (more.images, more.labels),
         micro_batch=measured.settings.micro_batch,

@@ -14,18 +14,18 @@ from s3ta.evaluate import (
     Suite,
     asked_norm,
     asked_suite,
+    incompatibility,
     leaderboard_radius,
-    misfit,
     transfer_suite,
 )
-from s3ta.models import Card
+from s3ta.models import ModelInfo
 from s3ta.records import DRAWN, LISTED
 from s3ta.records.ledger import INFORMATIVE
-from s3ta.workflow.model import Subject
+from s3ta.workflow.model import OpenedModel
 from s3ta.workflow.request import SuiteChoice
 
 
-def choose_suite(subject: Subject, choice: SuiteChoice) -> Suite:
+def choose_suite(subject: OpenedModel, choice: SuiteChoice) -> Suite:
     """The suite of a name, or of single attacks, at the radius that fits what will be measured.
 
     Raises UserError for a name that is unknown, and for a radius where the suite states its own."""
@@ -40,17 +40,17 @@ def choose_suite(subject: Subject, choice: SuiteChoice) -> Suite:
     return suite
 
 
-def refuse_misfits(suite: Suite, card: Card) -> None:
+def refuse_misfits(suite: Suite, card: ModelInfo) -> None:
     """UserError for what would only be noticed when its turn comes, hours later."""
     at = Situation(num_glimpses=card.num_glimpses, num_classes=card.num_classes)
     for named in suite.attacks:
-        if reason := misfit(named.attack, at):
+        if reason := incompatibility(named.attack, at):
             raise UserError(f"{named.name} cannot be run: {reason}.")
         if isinstance(named.attack, AutoAttackConfig) and find_spec("pyautoattack") is None:
             raise UserError(f'{named.name} is a part of AutoAttack: pip install "s3ta[autoattack]" (or pyautoattack).')
 
 
-def _usual_radius(subject: Subject, name: str | None) -> float:
+def _usual_radius(subject: OpenedModel, name: str | None) -> float:
     """The radius that a run folder was trained at, in the L-infinity ball; else the default. The leaderboard has its own."""
     if name == "robustbench":
         return leaderboard_radius(subject.card.num_classes)

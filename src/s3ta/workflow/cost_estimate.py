@@ -8,7 +8,7 @@ from typing import NamedTuple
 from s3ta.attacks import Evaluations
 from s3ta.evaluate import Pace, Settings, Shard, Suite, chunk_seconds, own_chunks, pace, stages, total
 from s3ta.foreign_code import guarded
-from s3ta.models import card_of
+from s3ta.models import model_info
 from s3ta.progress import waiting
 from s3ta.workflow.checks_before import LINT_GRADIENTS, LINT_PASSES
 from s3ta.workflow.data import Measured
@@ -39,11 +39,11 @@ def announcement(measured: Measured, suite: Suite, shard: Shard, upcoming: Upcom
     if not own:
         return f"Part {shard.index} of {shard.count} is empty: there are fewer blocks of examples than parts."
     part = "" if shard.is_all else f", part {shard.index} of {shard.count}"
-    who = f"{card_of(model).name}, suite {suite.name}: {num_own(measured, own)} examples{part}"
+    who = f"{model_info(model).name}, suite {suite.name}: {num_own(measured, own)} examples{part}"
     if not upcoming.missing and not upcoming.probed.total:
         return f"{who}; everything is there already."
     work = total(suite, num_own(measured, own))
-    with waiting("measuring how long a pass takes here"), guarded(f"Timing {card_of(model).name}"):
+    with waiting("measuring how long a pass takes here"), guarded(f"Timing {model_info(model).name}"):
         measured_pace = pace(model, dataset, positions[0], settings, gradients=work.num_gradients > 0)
         all_chunks = -(-len(positions) // settings.micro_batch)
         wanted = [stage for stage in stages(suite) if any(c // all_chunks == stage.number for c in upcoming.missing)]

@@ -32,11 +32,11 @@ from s3ta.data import (
 )
 from s3ta.errors import UserError
 from s3ta.evaluate import Settings, Suite, choose_examples
-from s3ta.models import Card, card_of, with_outputs
+from s3ta.models import ModelInfo, model_info, with_outputs
 from s3ta.progress import console, progress
-from s3ta.workflow.model import Subject, recipe_data
+from s3ta.workflow.model import OpenedModel, recipe_data
 from s3ta.workflow.preprocessing import prepared
-from s3ta.workflow.runtime_options import Place
+from s3ta.workflow.runtime_options import RuntimeOptions
 
 
 class Examples(NamedTuple):
@@ -70,12 +70,12 @@ class Measured(NamedTuple):
 
 
 def bring_together(
-    subject: Subject, suite: Suite, wanted: Examples, settings: Settings, place: Place, model: nn.Module
+    subject: OpenedModel, suite: Suite, wanted: Examples, settings: Settings, place: RuntimeOptions, model: nn.Module
 ) -> Measured:
     """Open the data as the model wants them, match classes, choose examples, read targets.
 
     Raises UserError for everything that does not fit; nothing has been written by then."""
-    dataset, origins = _opened(subject, wanted, place, card_of(model))
+    dataset, origins = _opened(subject, wanted, place, model_info(model))
     settings = settings._replace(origins=origins)
     say("note", listing_line(dataset))
     model, dataset = _matched(subject, model, dataset, wanted.match_classes)
@@ -94,7 +94,9 @@ def say(severity: Literal["note", "warning"], sentence: str) -> None:
         console.print(f"{severity}: {sentence}", markup=False, soft_wrap=True)
 
 
-def _opened(subject: Subject, wanted: Examples, place: Place, card: Card) -> tuple[Dataset, dict[str, str]]:
+def _opened(
+    subject: OpenedModel, wanted: Examples, place: RuntimeOptions, card: ModelInfo
+) -> tuple[Dataset, dict[str, str]]:
     """The data as the model wants them, and where their preparation comes from."""
     if isinstance(wanted.data, Dataset):
         return wanted.data, {"images": "as they are given", "normalisation": card.origins.normalisation}
@@ -105,10 +107,10 @@ def _opened(subject: Subject, wanted: Examples, place: Place, card: Card) -> tup
 
 
 def _matched(
-    subject: Subject, model: nn.Module, dataset: Dataset, answers: Literal["data", "model"] | None
+    subject: OpenedModel, model: nn.Module, dataset: Dataset, answers: Literal["data", "model"] | None
 ) -> tuple[nn.Module, Dataset]:
     """Model and data with the same classes in the same order."""
-    classes, card = _class_names(subject, dataset), card_of(model)
+    classes, card = _class_names(subject, dataset), model_info(model)
     if answers is None:
         dataset, note = count_as_numbers(dataset, card.num_classes, classes)
         say("note", note or text_order_note(dataset, classes))
@@ -127,7 +129,7 @@ def _matched(
     return with_outputs(model, outputs).eval(), dataset
 
 
-def _class_names(subject: Subject, dataset: Dataset) -> tuple[str, ...] | None:
+def _class_names(subject: OpenedModel, dataset: Dataset) -> tuple[str, ...] | None:
     """Class names of the model; for a model of 1,000 classes and data whose classes are ImageNet's numbers: ImageNet's."""
     if subject.classes is not None:
         return tuple(printable(name) for name in subject.classes)

@@ -23,7 +23,7 @@ from s3ta.evaluate import (
     Shard,
     Suite,
     as_today,
-    fill,
+    evaluate_into,
     manifest,
     own_chunks,
     refuse_other_answers,
@@ -35,15 +35,15 @@ from s3ta.evaluate import (
 from s3ta.explain import KEPT, gallery
 from s3ta.files import UnwritableError, part_use, read_arrays, read_json, sha256, sole_use, write_arrays
 from s3ta.foreign_code import guarded, reason
-from s3ta.models import card_of, device_of
+from s3ta.models import device_of, model_info
 from s3ta.progress import Reporter, console, progress, waiting
 from s3ta.records import LISTED, Ledger, implausible_settings
 from s3ta.workflow.checks_after import check_afterwards, planned_probing, radius_of
-from s3ta.workflow.checks_before import is_lint_due, look_over, num_linted, read_found
+from s3ta.workflow.checks_before import is_lint_due, num_linted, read_found, run_lint
 from s3ta.workflow.choose_suite import refuse_misfits
 from s3ta.workflow.cost_estimate import Upcoming, announcement, num_own
 from s3ta.workflow.data import Examples, Measured, bring_together
-from s3ta.workflow.model import Subject
+from s3ta.workflow.model import OpenedModel
 from s3ta.workflow.request import Checks, EvaluationRequest
 from s3ta.workflow.runtime_options import device_at
 from s3ta.workflow.source_files import files_in_manifest, keep_files, refuse_other_files
@@ -54,7 +54,7 @@ SAID_BY_THE_LINT = "The model (seems to answer with probabilities|answers in)"
 
 
 def evaluate_model(
-    subject: Subject, request: EvaluationRequest, show: Callable[[Path], None] | None = None
+    subject: OpenedModel, request: EvaluationRequest, show: Callable[[Path], None] | None = None
 ) -> Path | None:
     """Run what is missing of a suite on a model; once all is there, draw the gallery and check the evaluation.
 
@@ -135,13 +135,13 @@ def _run(measured: Measured, request: EvaluationRequest, folder: Path, shard: Sh
         _write_questions(measured, suite, folder)
         keep_files(folder, measured)
         report = progress(
-            f"{card_of(model).name} {suite.name}, passes", total(suite, num_own(measured, own)).num_evaluations
+            f"{model_info(model).name} {suite.name}, passes", total(suite, num_own(measured, own)).num_evaluations
         )
     with report as tell, warnings.catch_warnings():
         warnings.simplefilter("ignore", ImplausibleSettingsWarning)  # said above
         if checks != "none":  # the lint has said it
             warnings.filterwarnings("ignore", SAID_BY_THE_LINT, UserWarning)
-        fill(model, dataset, suite, ledger, positions, settings, tell, request.images, shard)
+        evaluate_into(model, dataset, suite, ledger, positions, settings, tell, request.images, shard)
     return ledger
 
 
@@ -160,7 +160,7 @@ def _warn_of_settings(facts: dict[str, Any], *, strict: bool, aloud: bool) -> No
 def _identified(measured: Measured, suite: Suite, folder: Path) -> dict[str, Any]:
     """The manifest. Raises UserError where the folder holds another measurement, or the suite does not fit the model."""
     model, dataset, positions, settings, _ = measured
-    refuse_misfits(suite, card_of(model))
+    refuse_misfits(suite, model_info(model))
     with waiting("identifying the model by its weights"):
         told = manifest(model, dataset, suite, positions, settings, device_of(model))
     Ledger.check(folder, told, as_today)
@@ -200,7 +200,7 @@ def _announce(
 def _problem(measured: Measured, suite: Suite, folder: Path, *, strict: bool) -> UserError | None:
     """Why the model cannot be measured as it is; None where it can."""
     try:
-        look_over(measured, suite, folder, strict=strict)
+        run_lint(measured, suite, folder, strict=strict)
     except UserError as error:
         return error
     return None
@@ -219,7 +219,7 @@ def _write_questions(measured: Measured, suite: Suite, folder: Path) -> None:
     targeted = any(named.attack.objective == "targeted" for named in suite.attacks)
     if targeted and not (folder / TARGETS_FILE).is_file():
         labels = dataset.labels[positions]
-        aims = targets_of(settings, ids, torch.from_numpy(labels), card_of(model).num_classes)
+        aims = targets_of(settings, ids, torch.from_numpy(labels), model_info(model).num_classes)
         write_targets(folder / TARGETS_FILE, ids, labels, aims.numpy(), dataset.classes)
 
 
@@ -269,7 +269,7 @@ def _refuse_other_data(images: KeptImages, dataset: Dataset, positions: list[int
         )
 
 
-def default_ledger(subject: Subject, suite: Suite, wanted: Examples) -> Path:
+def default_ledger(subject: OpenedModel, suite: Suite, wanted: Examples) -> Path:
     """`evaluations/SUITE` in the folder of the model; where all its classes compete for other data, the name says so."""
     name = f"{suite.name}-all-classes" if wanted.match_classes == "model" else suite.name
     return subject.folder / "evaluations" / name

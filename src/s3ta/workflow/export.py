@@ -19,7 +19,7 @@ from s3ta.evaluate import ImageStore
 from s3ta.files import write_atomic, write_json
 from s3ta.records import CLEAN, RUN, Ledger, is_cascade, is_trial, scores
 from s3ta.records.checks_strength import settings_of
-from s3ta.workflow.runtime_options import Place
+from s3ta.workflow.runtime_options import RuntimeOptions
 
 IMAGES, CARD = "adversarial.pt", "card.json"
 _AUTOATTACK = {"apgd-ce", "apgd-t", "fab-t", "square"}
@@ -27,7 +27,7 @@ CARD_FIELDS = ("name", "authors", "link", "venue", "architecture", "reported", "
 """What only a person can say of a model; what nobody said is empty or null in the card."""
 
 
-def export(folder: Path, out: Path, place: Place, said: Mapping[str, str]) -> list[Path]:
+def export(folder: Path, out: Path, place: RuntimeOptions, said: Mapping[str, str]) -> list[Path]:
     """Write the worst image of every example, in the order of the data set, and the leaderboard's card.
 
     The worst image: the clean one where that is wrong already; else the first adversarial one that is wrong; else the last.
@@ -58,7 +58,7 @@ def export(folder: Path, out: Path, place: Place, said: Mapping[str, str]) -> li
     return [out / IMAGES, out / CARD]
 
 
-def _dataset(manifest: dict[str, Any], place: Place) -> Dataset:
+def _dataset(manifest: dict[str, Any], place: RuntimeOptions) -> Dataset:
     data = manifest["data"]
     located = locate(data["source"], place.data_root)
     how = {key: value for key, value in data["preprocessing"].items() if key in Preprocessing.model_fields}

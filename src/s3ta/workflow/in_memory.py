@@ -15,9 +15,9 @@ from s3ta.attacks.frozen import module_of
 from s3ta.data import array_dataset, read_examples
 from s3ta.data.sources import ArrayDataset
 from s3ta.errors import UserError
-from s3ta.models import Card, Classifier, Origins, card_of
+from s3ta.models import Classifier, ModelInfo, Origins, model_info
 from s3ta.models.output_detection import num_outputs
-from s3ta.workflow.model import Subject
+from s3ta.workflow.model import OpenedModel
 
 Model = nn.Module | Callable[[Tensor], Tensor]
 Numbers = float | Sequence[float]
@@ -34,7 +34,7 @@ class ModelFacts:
     classes: Sequence[str] | None = None
     name: str | None = None
 
-    def of_known(self, card: Card) -> None:
+    def of_known(self, card: ModelInfo) -> None:
         """UserError where the model says these things itself."""
         given = [what for what, value in vars(self).items() if value is not None]
         if given:
@@ -91,7 +91,7 @@ def modules_behind(model: object) -> list[nn.Module]:
 
 def open_in_memory(
     model: Any, images: Any, labels: Any, facts: ModelFacts, batch_size: int
-) -> tuple[Subject, ArrayDataset]:
+) -> tuple[OpenedModel, ArrayDataset]:
     """Model and examples, fitted to each other.
 
     Args:
@@ -108,10 +108,10 @@ def open_in_memory(
     if shape[1] != shape[2]:
         raise UserError(f"The images are {shape[1]} x {shape[2]}: only squares are measured, so cut or resize them.")
     classifier = _known(model, facts, shape) or _wrapped(model, facts, shape, batch_size)
-    card = card_of(classifier)
+    card = model_info(classifier)
     classes = card.classes or tuple(map(str, range(card.num_classes)))
     dataset = array_dataset(pixels, numbers, classes, _SOURCE)
-    return Subject(card.name, classifier, card.classes, None, Path("runs") / card.name), dataset
+    return OpenedModel(card.name, classifier, card.classes, None, Path("runs") / card.name), dataset
 
 
 def _known(model: Any, facts: ModelFacts, shape: tuple[int, int, int]) -> nn.Module | None:
@@ -119,7 +119,7 @@ def _known(model: Any, facts: ModelFacts, shape: tuple[int, int, int]) -> nn.Mod
     if not isinstance(model, nn.Module):
         return None
     try:
-        card = card_of(model)
+        card = model_info(model)
     except UserError:
         return None
     facts.of_known(card)

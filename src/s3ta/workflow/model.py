@@ -12,21 +12,21 @@ from s3ta.data import DataConfig, locate, open_dataset
 from s3ta.errors import UserError
 from s3ta.files import read_json
 from s3ta.models import (
-    Card,
-    Opening,
-    card_of,
+    LoadOptions,
+    ModelInfo,
     find_weights,
     is_foreign,
+    model_info,
     open_model,
     read_config,
     refuse_unknown_source,
 )
 from s3ta.progress import console
 from s3ta.train import TrainConfig, read_recipe, run_of
-from s3ta.workflow.runtime_options import Place
+from s3ta.workflow.runtime_options import RuntimeOptions
 
 
-class Subject(NamedTuple):
+class OpenedModel(NamedTuple):
     """A model with what its folder says of it."""
 
     source: str
@@ -40,17 +40,17 @@ class Subject(NamedTuple):
     """Where its evaluations go."""
 
     @property
-    def card(self) -> Card:
-        return card_of(self.model)
+    def card(self) -> ModelInfo:
+        return model_info(self.model)
 
 
 def open_subject(
     source: str,
-    opening: Opening | None = None,
+    opening: LoadOptions | None = None,
     data: DataConfig | None = None,
     split: str = "test",
-    place: Place | None = None,
-) -> Subject:
+    place: RuntimeOptions | None = None,
+) -> OpenedModel:
     """Open a run folder, model folder, Hub id, `timm:NAME`, `torchvision:NAME` or `package.module:factory`.
 
     Args:
@@ -59,16 +59,16 @@ def open_subject(
       data, split, place: what it will be measured on; images that have a size of their own say what size a factory's model
         takes, where nobody did.
     Raises UserError as `s3ta.models.open_model`, and where `opening` says of one of our models what its folder knows better."""
-    opening = opening or Opening()
+    opening = opening or LoadOptions()
     refuse_unknown_source(source)
     if is_foreign(source):
         if not source.startswith(("timm:", "torchvision:")) and data is not None:
-            opening = _sized(opening, data, split, place or Place())
+            opening = _sized(opening, data, split, place or RuntimeOptions())
         model = open_model(source, opening)
-        card = card_of(model)
+        card = model_info(model)
         for sentence in [*(f"note: {note}" for note in card.config.get("notes", [])), *card.origins.remarks]:
             console.print(sentence, markup=False, soft_wrap=True)
-        return Subject(source, model, card.classes, None, Path("runs") / _short(source, opening))
+        return OpenedModel(source, model, card.classes, None, Path("runs") / _short(source, opening))
     _refuse_folder_of_others(Path(source))
     _, saved = read_config(find_weights(source))
     asked = opening._replace(class_names=None, micro_batch=None)._asdict()
@@ -79,7 +79,7 @@ def open_subject(
     run = run_of(Path(source))
     recipe = None if run is None else read_recipe(run)
     folder = Path(source) if Path(source).is_dir() else Path("runs") / source.replace("/", "--")
-    return Subject(source, open_model(source), None if classes is None else tuple(classes), recipe, folder)
+    return OpenedModel(source, open_model(source), None if classes is None else tuple(classes), recipe, folder)
 
 
 def _refuse_folder_of_others(folder: Path) -> None:
@@ -97,7 +97,7 @@ def _refuse_folder_of_others(folder: Path) -> None:
         )
 
 
-def _sized(opening: Opening, data: DataConfig, split: str, place: Place) -> Opening:
+def _sized(opening: LoadOptions, data: DataConfig, split: str, place: RuntimeOptions) -> LoadOptions:
     """With the size and channels of the images, where they have their own and nobody named others."""
     if opening.image_size is not None or data.source.startswith("folder:"):
         return opening
@@ -109,13 +109,13 @@ def _sized(opening: Opening, data: DataConfig, split: str, place: Place) -> Open
     return opening._replace(image_size=height, in_channels=opening.in_channels or channels)
 
 
-def _short(source: str, opening: Opening) -> str:
+def _short(source: str, opening: LoadOptions) -> str:
     """A foreign model as the name of a folder: `timm-resnet18`, with its weights where they were named."""
     weights = "" if opening.weights is None else f"-{Path(opening.weights).stem}"
     return re.sub(r"[^A-Za-z0-9_.+-]+", "-", source + weights)
 
 
-def recipe_data(subject: Subject) -> DataConfig:
+def recipe_data(subject: OpenedModel) -> DataConfig:
     """The data that a run folder was trained on. Raises UserError where the model is of no run folder."""
     if subject.recipe is None:
         raise UserError(f"{subject.source} does not say which data it belongs to: name them with --data.")

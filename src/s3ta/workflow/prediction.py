@@ -14,13 +14,13 @@ from s3ta.data.dataset import as_images
 from s3ta.data.folder_dataset import size_of_files
 from s3ta.data.preprocessing import DEFAULT, Preprocessing, described
 from s3ta.determinism import exact_arithmetic
-from s3ta.models import Opening, device_of
+from s3ta.models import LoadOptions, device_of
 from s3ta.progress import console
 from s3ta.types import Images
 from s3ta.workflow.data import say
-from s3ta.workflow.model import Subject, open_subject
+from s3ta.workflow.model import OpenedModel, open_subject
 from s3ta.workflow.preprocessing import preparation_line, prepared
-from s3ta.workflow.runtime_options import Place, device_at
+from s3ta.workflow.runtime_options import RuntimeOptions, device_at
 
 
 class Answer(NamedTuple):
@@ -35,8 +35,8 @@ def predict(
     source: str,
     images: list[Path],
     top: int,
-    place: Place,
-    opening: Opening | None = None,
+    place: RuntimeOptions,
+    opening: LoadOptions | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> list[Answer]:
     """The likeliest classes of image files, prepared as `evaluate_model` prepares them.
@@ -63,7 +63,7 @@ def predict(
 
 
 def prepared_images(
-    subject: Subject, images: list[Path], preprocessing: Preprocessing | None = None
+    subject: OpenedModel, images: list[Path], preprocessing: Preprocessing | None = None
 ) -> Iterator[Images]:
     """Each file as the model takes it, (1, C, H, W) in [0, 1], read when it is asked for; how that is done is told.
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from s3ta.data import DataConfig, with_view
-from s3ta.models import UNKNOWN, Card, Origins
-from s3ta.workflow.model import Subject
+from s3ta.models import UNKNOWN, ModelInfo, Origins
+from s3ta.workflow.model import OpenedModel
 
 
 class Preparation(NamedTuple):
@@ -18,7 +18,7 @@ class Preparation(NamedTuple):
     """Of `images` and of `normalisation`, in words."""
 
 
-def prepared(subject: Subject, config: DataConfig, card: Card) -> Preparation:
+def prepared(subject: OpenedModel, config: DataConfig, card: ModelInfo) -> Preparation:
     """The config with size, channels and preprocessing for a model.
 
     What a person chose comes first, then the recipe that the model was trained by, then what its authors do, then the

@@ -9,7 +9,7 @@ from typing import Literal
 
 from s3ta.evaluate import KeptImages, Settings, Shard, Suite
 from s3ta.workflow.data import Examples
-from s3ta.workflow.runtime_options import Place
+from s3ta.workflow.runtime_options import RuntimeOptions
 
 Checks = Literal["none", "some", "full"]
 
@@ -52,7 +52,7 @@ class EvaluationRequest:
     suite: Suite
     examples: Examples = field(default_factory=Examples)
     settings: Settings = field(default_factory=Settings)
-    place: Place = field(default_factory=Place)
+    place: RuntimeOptions = field(default_factory=RuntimeOptions)
     output: Output = field(default_factory=Output)
     images: KeptImages | None = None
     """For a suite of transfers, whose."""

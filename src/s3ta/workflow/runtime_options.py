@@ -10,7 +10,7 @@ import torch
 from s3ta.errors import UserError
 
 
-class Place(NamedTuple):
+class RuntimeOptions(NamedTuple):
     """The data root, the device, and whether data may be downloaded."""
 
     data_root: Path = Path("data")
@@ -22,7 +22,7 @@ _FEW = 3.5
 """Seconds below which an estimate is no number."""
 
 
-def device_at(place: Place) -> torch.device:
+def device_at(place: RuntimeOptions) -> torch.device:
     """`auto`: the GPU where there is one. Raises UserError for a device that torch does not know or have."""
     if place.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -48,9 +48,9 @@ from s3ta.train.run_folder import (
     milestones,
     refuse_lost_checkpoint,
 )
-from s3ta.train.validation import spread
+from s3ta.train.validation import evenly_spaced
 from s3ta.workflow.data import say
-from s3ta.workflow.runtime_options import Place, about, device_at
+from s3ta.workflow.runtime_options import RuntimeOptions, about, device_at
 
 LEFT_OUT_FILE = "left_out.json"
 _PATIENCE = timedelta(hours=1)
@@ -70,7 +70,7 @@ class _Ready(NamedTuple):
 
 
 def train_run(
-    recipe: TrainConfig, out: Path, place: Place, *, tensorboard: bool = False, extend: bool = False
+    recipe: TrainConfig, out: Path, place: RuntimeOptions, *, tensorboard: bool = False, extend: bool = False
 ) -> bool | None:
     """Train a recipe in its run folder, from wherever it stands. Returns whether there was anything left to do; None in
     processes of `torchrun` that have nothing to say.
@@ -93,7 +93,9 @@ def train_run(
             raise
 
 
-def _train_run(recipe: TrainConfig, out: Path, place: Place, rank: Ranks, *, tensorboard: bool, extend: bool) -> bool:
+def _train_run(
+    recipe: TrainConfig, out: Path, place: RuntimeOptions, rank: Ranks, *, tensorboard: bool, extend: bool
+) -> bool:
     ready = error = None
     try:
         with waiting("opening the data"):
@@ -155,7 +157,7 @@ def _silent(completed: int, note: str = "") -> None:
     """The first process speaks for all."""
 
 
-def _ready(recipe: TrainConfig, out: Path, place: Place, rank: Ranks, *, extend: bool) -> _Ready:
+def _ready(recipe: TrainConfig, out: Path, place: RuntimeOptions, rank: Ranks, *, extend: bool) -> _Ready:
     """All that can be found wrong before anything is written. The same in all processes."""
     grouping(recipe, rank.count)
     with torch.device("meta"):
@@ -168,7 +170,7 @@ def _ready(recipe: TrainConfig, out: Path, place: Place, rank: Ranks, *, extend:
         open_dataset(recipe.data, split, located.root, place.download) for split in ("train", "validation")
     )
     if recipe.data.on_unreadable == "skip":
-        validation = readable(validation, spread(len(validation.ids)))
+        validation = readable(validation, evenly_spaced(len(validation.ids)))
     vision = recipe.model.vision
     check_fit(data, channels=vision.in_channels, num_classes=recipe.model.num_classes, image_size=vision.image_size)
     if recipe.model.num_classes < 2:

@@ -10,7 +10,16 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from s3ta.evaluate.lint.harness import LEAST_DIFFERENCE, Held, ModelError, Probe, differ, difference, number, shape_of
+from s3ta.evaluate.lint.harness import (
+    LEAST_DIFFERENCE,
+    ModelError,
+    ModelHarness,
+    SavedTensor,
+    differ,
+    difference,
+    number,
+    shape_of,
+)
 from s3ta.models.output_detection import is_about_shapes, where_logits_are
 from s3ta.records import Finding
 
@@ -32,7 +41,7 @@ _CLEAR = 1.5
 """Times an equal share: somewhere one class must have as much of the whole."""
 
 
-def answer(probe: Probe) -> Finding:
+def answer(probe: ModelHarness) -> Finding:
     """Whether the model answers images with logits (B, Y)."""
     num_classes = probe.num_classes
 
@@ -119,7 +128,7 @@ def mode(training: list[str], as_handed: Tensor | None, logits: Tensor | None, s
     return Finding("train mode", "warning", sentence, evidence, advice)
 
 
-def own_state(held: list[Held], asked_later: Callable[[], tuple[Tensor, Tensor] | None]) -> Finding:
+def own_state(held: list[SavedTensor], asked_later: Callable[[], tuple[Tensor, Tensor] | None]) -> Finding:
     """Parameters or buffers that forward passes in eval mode changed, and whether answers hang on them.
 
     Args:
@@ -148,7 +157,7 @@ def own_state(held: list[Held], asked_later: Callable[[], tuple[Tensor, Tensor] 
     return Finding("own state", "warning", sentence, evidence, advice)
 
 
-def input_writes(probe: Probe) -> Finding:
+def input_writes(probe: ModelHarness) -> Finding:
     given = probe.some(8)
     images = given.clone()
     with torch.no_grad():
@@ -178,7 +187,7 @@ def randomness(logits: Tensor, again: Tensor) -> Finding:
     return Finding("randomness", "warning", sentence, evidence, advice)
 
 
-def batch_dependence(probe: Probe, logits: Tensor, is_random: bool) -> Finding:
+def batch_dependence(probe: ModelHarness, logits: Tensor, is_random: bool) -> Finding:
     """Logits alone (the first and the last image), and among other neighbours (black images)."""
     kind, advice = (
         "batch dependence",
@@ -232,7 +241,7 @@ class _Dtypes(TorchDispatchMode):
         return out
 
 
-def precision(probe: Probe, logits: Tensor) -> Finding:
+def precision(probe: ModelHarness, logits: Tensor) -> Finding:
     """Types of 16 bits and less: anywhere on the way, or to be seen in the logits, all of whose last bits are zero."""
     watch = _Dtypes()
     try:

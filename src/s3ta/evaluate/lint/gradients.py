@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from s3ta.attacks import random_state, wrong_margin
-from s3ta.evaluate.lint.harness import ModelError, Probe, as_model_error, number
+from s3ta.evaluate.lint.harness import ModelError, ModelHarness, as_model_error, number
 from s3ta.records import Finding
 
 _AT_ONCE = 8
@@ -35,7 +35,7 @@ class Slopes(NamedTuple):
     margins: Tensor
 
 
-def slopes(probe: Probe) -> Slopes | str:
+def slopes(probe: ModelHarness) -> Slopes | str:
     """Both gradients, each from a forward pass of its own (compiled networks give up a graph's memory at its first use); in
     place of them, what is wrong. Raises ModelError where the model raises."""
     parts = []
@@ -49,7 +49,7 @@ def slopes(probe: Probe) -> Slopes | str:
     return Slopes(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def _slope(probe: Probe, images: Tensor, labels: Tensor, quantity: Quantity) -> tuple[Tensor, Tensor | str]:
+def _slope(probe: ModelHarness, images: Tensor, labels: Tensor, quantity: Quantity) -> tuple[Tensor, Tensor | str]:
     """Margins (n,) and the gradient of a quantity (n, pixels), on the CPU; in place of it, why there is none."""
     with torch.enable_grad(), random_state(0):  # a random model draws the same for both quantities
         leaf = images.clone().requires_grad_(True)
@@ -74,7 +74,7 @@ def _quantised(model: nn.Module) -> str | None:
     return f"The network is quantised ({', '.join(kinds[:3])}): its arithmetic has no backward pass." if kinds else None
 
 
-def gradients(probe: Probe) -> list[Finding]:
+def gradients(probe: ModelHarness) -> list[Finding]:
     """`gradient` and `saturated loss`."""
     unknown = Finding("saturated loss", "unchecked", "There is no gradient to compare with.")
     try:

@@ -27,7 +27,7 @@ class ModelError(Exception):
     """What a model raised, or answered in place of logits; the text is the end of a sentence."""
 
 
-class Held(NamedTuple):
+class SavedTensor(NamedTuple):
     """A parameter or buffer as it was found."""
 
     name: str
@@ -42,7 +42,7 @@ class Held(NamedTuple):
         return not is_there or not _same(self.tensor, self.value)
 
 
-class Probe:
+class ModelHarness:
     """The model and the examples that it is asked about; images and labels on its device, answers on the CPU."""
 
     def __init__(
@@ -139,12 +139,12 @@ def number(value: float) -> float | str:
 
 
 @contextmanager
-def as_found(model: nn.Module) -> Iterator[list[Held]]:
+def as_found(model: nn.Module) -> Iterator[list[SavedTensor]]:
     """Gives what the model holds; afterwards it holds that again, in the modes that it had, and Python's and NumPy's
     generators stand where they stood. Parameter gradients and torch's generators are left to `attacks.frozen`."""
     modes = [(module, module.training) for module in model.modules()]
     held = [
-        Held(f"{prefix}.{key}".lstrip("."), place, key, tensor, tensor.detach().clone())
+        SavedTensor(f"{prefix}.{key}".lstrip("."), place, key, tensor, tensor.detach().clone())
         for prefix, module in model.named_modules()
         for place in (module._parameters, module._buffers)
         for key, tensor in place.items()
@@ -159,7 +159,7 @@ def as_found(model: nn.Module) -> Iterator[list[Held]]:
                 module.training = training
 
 
-def restore(held: list[Held]) -> None:
+def restore(held: list[SavedTensor]) -> None:
     """The same tensors with the same values, where they are not already."""
     for one in held:
         if one.is_changed:

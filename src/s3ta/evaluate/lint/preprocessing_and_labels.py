@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from s3ta.evaluate.lint.harness import ModelError, Probe, number
+from s3ta.evaluate.lint.harness import ModelError, ModelHarness, number
 from s3ta.models import Classifier
 from s3ta.records import Finding, mcnemar, wilson
 
@@ -72,7 +72,7 @@ def clean_accuracy(logits: Tensor, labels: Tensor) -> Finding:
     return Finding("clean accuracy", "note", sentence, evidence, advice)
 
 
-def preparation(probe: Probe, logits: Tensor, data_classes: Sequence[str]) -> list[Finding]:
+def preparation(probe: ModelHarness, logits: Tensor, data_classes: Sequence[str]) -> list[Finding]:
     """One finding per kind of `KINDS`."""
     channels, labels = probe.images.shape[1], probe.labels
     if len(labels) < _FEWEST:
@@ -88,7 +88,7 @@ def preparation(probe: Probe, logits: Tensor, data_classes: Sequence[str]) -> li
     return [found[kind] for kind in KINDS]
 
 
-def _contest(probe: Probe, logits: Tensor) -> dict[str, Finding]:
+def _contest(probe: ModelHarness, logits: Tensor) -> dict[str, Finding]:
     labels = probe.labels
     right, loss = logits.argmax(1) == labels, float(cross_entropy(logits, labels))
     rivals = list(_rivals(probe))
@@ -119,7 +119,7 @@ def _contest(probe: Probe, logits: Tensor) -> dict[str, Finding]:
     return found
 
 
-def _order_of_some(probe: Probe, images: Tensor, labels: Tensor) -> Finding:
+def _order_of_some(probe: ModelHarness, images: Tensor, labels: Tensor) -> Finding:
     """`label order` by examples of some of the classes, chosen for it, where there are too many classes to see all."""
     try:
         logits = probe.ask(images)
@@ -201,7 +201,7 @@ def _above_chance(right: Tensor, labels: Tensor) -> bool:
     return wilson(int(right.sum()), len(labels)).low > constant
 
 
-def _rivals(probe: Probe) -> Iterator[Rival]:
+def _rivals(probe: ModelHarness) -> Iterator[Rival]:
     for way in _preparations(probe.model, probe.images.shape[1]):
         try:
             logits = probe.ask(way(probe.images))

@@ -11,7 +11,7 @@ from s3ta.attacks.frozen import frozen, random_state
 from s3ta.errors import UserError
 from s3ta.evaluate.lint import behaviour
 from s3ta.evaluate.lint.gradients import gradients
-from s3ta.evaluate.lint.harness import Held, ModelError, Probe, as_found, differ, restore
+from s3ta.evaluate.lint.harness import ModelError, ModelHarness, SavedTensor, as_found, differ, restore
 from s3ta.evaluate.lint.preprocessing_and_labels import clean_accuracy, preparation
 from s3ta.records import Finding
 
@@ -77,7 +77,7 @@ def lint(
         )
     found: dict[str, Finding] = {}
     with as_found(model) as held, random_state(0):
-        probe = Probe(model, images, labels, num_classes, ids, for_order, micro_batch)
+        probe = ModelHarness(model, images, labels, num_classes, ids, for_order, micro_batch)
         training = [name for name, module in model.named_modules() if module.training]
         handed = _first_asked(probe)[0] if training else None
         restore(held)
@@ -89,8 +89,8 @@ def lint(
 
 
 def _findings(
-    probe: Probe,
-    held: list[Held],
+    probe: ModelHarness,
+    held: list[SavedTensor],
     training: list[str],
     handed: Tensor | None,
     data_classes: Sequence[str],
@@ -122,7 +122,7 @@ def _findings(
         yield from _of_finite(probe, logits, data_classes)
 
 
-def _of_finite(probe: Probe, logits: Tensor, data_classes: Sequence[str]) -> Iterator[Finding]:
+def _of_finite(probe: ModelHarness, logits: Tensor, data_classes: Sequence[str]) -> Iterator[Finding]:
     again, problem = _asked(probe)
     if again is None:
         sentence = f"Asked the same a second time, the model gave no usable answer: it {problem}."
@@ -141,13 +141,13 @@ def _of_finite(probe: Probe, logits: Tensor, data_classes: Sequence[str]) -> Ite
     yield from gradients(probe)
 
 
-def _first_asked(probe: Probe) -> tuple[Tensor | None, str]:
+def _first_asked(probe: ModelHarness) -> tuple[Tensor | None, str]:
     """As `_asked`; a random model draws the same whatever was drawn before, so that only its mode makes a difference."""
     with random_state(1):
         return _asked(probe)
 
 
-def _around_others(probe: Probe) -> tuple[Tensor, Tensor] | None:
+def _around_others(probe: ModelHarness) -> tuple[Tensor, Tensor] | None:
     """Answers to the same images before and after black ones; None where it gives none. Raises ModelError for the black."""
     before, _ = _first_asked(probe)
     probe.ask(torch.zeros_like(probe.images))
@@ -155,7 +155,7 @@ def _around_others(probe: Probe) -> tuple[Tensor, Tensor] | None:
     return None if before is None or after is None else (before, after)
 
 
-def _asked(probe: Probe) -> tuple[Tensor | None, str]:
+def _asked(probe: ModelHarness) -> tuple[Tensor | None, str]:
     """Logits; None and why where the model raises or answers otherwise."""
     try:
         return probe.ask(probe.images), ""

@@ -80,7 +80,7 @@ class Trainer:
             loss.backward()
         self.model.zero_grad(set_to_none=True)
 
-    def load(self, path: Path, recipe_hash: str, differences_from: Differences) -> Progress:
+    def load(self, path: Path, recipe_hash: str, differences_from: Differences | None = None) -> Progress:
         """Go on from a checkpoint, where there is one. In all processes together.
 
         Raises UserError as `load_checkpoint`, and where not all processes find the same file."""

@@ -180,7 +180,7 @@ def by_kind(found: list[Finding]) -> dict[str, Finding]:
 def test_planted_mistake_is_caught(mistake: Mistake, digit_case: Case) -> None:
     found = digit_case.looked_at(mistake.plant(digit_case.net))
     caught = by_kind(found)[mistake.kind]
-    print(f"{mistake.name:35} {caught.kind:20} {caught.severity:8} {caught.told}")
+    print(f"{mistake.name:35} {caught.kind:20} {caught.severity:8} {caught.text}")
     assert caught.severity == mistake.severity
     assert caught.advice or mistake.severity == "note"
     assert set(alarms(found)) - {mistake.kind} <= mistake.also
@@ -215,7 +215,7 @@ def test_mistake_with_colours_is_caught_and_its_advice_mends_it(
 ) -> None:
     model = classifier(Around(colour_case.net, before), **options)
     found = colour_case.looked_at(model)
-    print(f"{name:35} {by_kind(found)[kind].told}")
+    print(f"{name:35} {by_kind(found)[kind].text}")
     assert set(alarms(found)) == {kind}
     assert advice in by_kind(found)[kind].advice
     mended = colour_case.looked_at(classifier(Around(colour_case.net, before), **options_of(by_kind(found)[kind])))

@@ -41,10 +41,10 @@ from s3ta.evaluate.sanity_criteria import (
     tried_on,
     zero_gradients,
 )
+from s3ta.finding import Check, Finding, ask_all
 from s3ta.foreign_code import reason
 from s3ta.models.info import device_of
 from s3ta.progress import Reporter
-from s3ta.records import Finding, unanswered
 from s3ta.streams import stream
 from s3ta.types import Images, Labels
 
@@ -80,6 +80,7 @@ def probe(
       be asked, as with fewer than 8 images classified right.
     Raises:
       UserError: ids that are not one per image or not different, and as `run_attack`."""
+    check = Check("probes")
     if len(ids) != len(images) or len(set(ids)) < len(ids):
         raise UserError(f"{len(images)} images are probed under {len(set(ids))} different ids: give one id per image.")
     if adversarial is not None and adversarial.shape != images.shape:
@@ -88,9 +89,7 @@ def probe(
             "for each."
         )
     if radius <= 0:
-        return [
-            Finding("probes", "unchecked", f"The gradients were not probed: a ball of radius {radius:g} has no inside.")
-        ]
+        return [check.unchecked(f"The gradients were not probed: a ball of radius {radius:g} has no inside.")]
     order = sorted(range(len(ids)), key=lambda place: ids[place])
     device = device_of(model)
     images, labels = images[order].to(device), labels[order].to(device)
@@ -100,7 +99,7 @@ def probe(
         try:
             clean = tried_on(model, images, labels)
         except Exception as error:  # noqa: BLE001 - whatever a foreign model raises
-            return [unanswered("probes", reason(error))]
+            return [Check("probes").failed(reason(error))]
         right, num_right = clean.right, int(clean.right.sum())
         if num_right < FEWEST:
             tell(num_evaluations(len(ids)))
@@ -108,7 +107,7 @@ def probe(
                 f"The gradients were not probed: the model gets {num_right} of {len(ids)} images right, and {FEWEST} are "
                 "needed."
             )
-            return [Finding("probes", "unchecked", sentence, {"num_right": num_right, "num_examples": len(ids)})]
+            return [check.unchecked(sentence, {"num_right": num_right, "num_examples": len(ids)})]
         kept = tuple(ids[place] for place, is_right in zip(order, right.tolist(), strict=True) if is_right)
         subject = Subject(model, Tried(*(part[right] for part in clean)), labels[right], kept, radius, seed)
         saved = None if adversarial is None else adversarial[order].to(device)[right]
@@ -205,6 +204,7 @@ def _noises(subject: Subject) -> list[Tried]:
 def _ask(subject: Subject, saved: Tensor | None, tell: Callable[[int], None]) -> list[Finding]:
     tried = _Experiments(subject, tell)
     worst_noise = f"the worst of {NUM_NOISES} images of random signs"
+    small_spsa, margin = "a small SPSA, which uses no gradient,", "PGD of as many steps on the margin"
 
     def inside() -> list[Tried]:
         pgd, _, end = tried["pgd"]
@@ -213,42 +213,27 @@ def _ask(subject: Subject, saved: Tensor | None, tell: Callable[[int], None]) ->
     def end() -> Tried:
         return tried["pgd"][2]
 
-    def kept() -> Tensor:
-        return end().images if saved is None else saved
-
     def rising() -> Finding:
         finding = still_rising(subject.clean, *tried["pgd"])
         return finding._replace(evidence=finding.evidence | _what_broke(subject, end()))
 
-    questions: dict[str, Callable[[str], Finding]] = {
-        "larger radius": lambda kind: larger_radius(subject, *tried["large"]),
-        "random noise": lambda kind: stronger(kind, worst_noise, _any_broken(tried["noises"]), tried["pgd"][0]),
-        "black box": lambda kind: stronger(
-            kind, "a small SPSA, which uses no gradient,", tried["spsa"][0].broken, tried["pgd"][0]
-        ),
-        "margin loss": lambda kind: stronger(
-            kind, "PGD of as many steps on the margin", tried["margin"][0].broken, tried["pgd"][0]
-        ),
-        "zero gradients": lambda kind: zero_gradients(subject, end()),
-        "loss still rising": lambda kind: rising(),
-        "eight bits": lambda kind: eight_bits(subject, kept(), given=saved is not None),
-        "local linearity": lambda kind: linearity(subject, inside()),
+    questions: dict[str, Callable[[], Finding | list[Finding]]] = {
+        "larger radius": lambda: larger_radius(subject, *tried["large"]),
+        "random noise": lambda: stronger("random noise", worst_noise, _any_broken(tried["noises"]), tried["pgd"][0]),
+        "black box": lambda: stronger("black box", small_spsa, tried["spsa"][0].broken, tried["pgd"][0]),
+        "margin loss": lambda: stronger("margin loss", margin, tried["margin"][0].broken, tried["pgd"][0]),
+        "zero gradients": lambda: zero_gradients(subject, end()),
+        "loss still rising": rising,
+        "eight bits": lambda: eight_bits(subject, end().images if saved is None else saved, given=saved is not None),
+        "local linearity": lambda: linearity(subject, inside()),
     }
-    return [_answered(kind, question) for kind, question in questions.items()]
+    return ask_all(questions)
 
 
 def _what_broke(subject: Subject, end: Tried) -> dict[str, Any]:
     """By ids, to compare with the suite's attacks on the same images (`s3ta.records.checks_radius.weaker_than_checks`)."""
     broken = [example for example, is_broken in zip(subject.ids, end.broken.tolist(), strict=True) if is_broken]
     return {"radius": subject.radius, "tried": list(subject.ids), "broken": broken}
-
-
-def _answered(kind: str, question: Callable[[str], Finding]) -> Finding:
-    """The answer; where the model raises instead, `unchecked` with the reason."""
-    try:
-        return question(kind)
-    except Exception as error:  # noqa: BLE001 - as above
-        return unanswered(kind, reason(error))
 
 
 def _attacked(subject: Subject, config: PGDConfig) -> list[Tried]:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from s3ta.records.finding import Finding
+from s3ta.finding import Check, Finding
 from s3ta.records.intervals import PairedCounts
 from s3ta.records.metrics import Outcome, outcomes
 from s3ta.records.schema import CLEAN, RUN, filled
@@ -55,6 +55,7 @@ def more_steps_help(reduced: list[Outcome], settings: Settings) -> list[Finding]
     """From one read-out of an attack to a later one top-1 must not rise, nor success fall (X37).
 
     Neighbours are compared, and the first with the last; example by example, exact McNemar, and at least one point."""
+    check = Check("more steps help")
     found, compared = [], 0
     for name, read_outs in _by_attack(reduced).items():
         pairs = [*pairwise(read_outs)]
@@ -72,11 +73,11 @@ def more_steps_help(reduced: list[Outcome], settings: Settings) -> list[Finding]
         sentence = (
             "Whether more attack steps help is not known: no attack was read out at more than one number of steps."
         )
-        return [Finding("more steps help", "unchecked", sentence)]
+        return [check.unchecked(sentence)]
     if found:
         return found
     sentence = "More attack steps never helped the model: between read-outs top-1 never clearly rose, nor success fell."
-    return [Finding("more steps help", "passed", sentence, {"num_compared": compared})]
+    return [check.passed(sentence, {"num_compared": compared})]
 
 
 def _helps_less(name: str, early: Outcome, late: Outcome) -> list[tuple[str, dict[str, Any]]]:
@@ -85,7 +86,7 @@ def _helps_less(name: str, early: Outcome, late: Outcome) -> list[tuple[str, dic
     if late.targeted:
         measures.append(("success falls", early.hit, late.hit))
     for what, larger, smaller in measures:
-        counts = _cross(larger, smaller)
+        counts = PairedCounts.of(larger, smaller)
         if counts.difference > _POINT and counts.p_value < _LEVEL:
             evidence = {
                 "attack": name,
@@ -104,6 +105,7 @@ def _helps_less(name: str, early: Outcome, late: Outcome) -> list[tuple[str, dic
 
 def converged(reduced: list[Outcome]) -> list[Finding]:
     """Does top-1 still fall over the last half of the steps, or more? Read-outs closer together say nothing."""
+    check = Check("converged")
     found, without = [], []
     for name, read_outs in _by_attack(reduced).items():
         late = read_outs[-1]
@@ -112,7 +114,7 @@ def converged(reduced: list[Outcome]) -> list[Finding]:
             without.append(name)
             continue
         early = earlier[-1]
-        counts = _cross(early.correct, late.correct)
+        counts = PairedCounts.of(early.correct, late.correct)
         low, high = counts.interval
         steps = f"from {early.num_attack_steps} to {late.num_attack_steps} steps"
         evidence: dict[str, Any] = {
@@ -128,19 +130,19 @@ def converged(reduced: list[Outcome]) -> list[Finding]:
             advice = (
                 "More attack steps would lower it further: give more, or say the number of steps beside the number."
             )
-            found.append(Finding("converged", "warning", sentence, evidence, advice))
+            found.append(check.warning(sentence, evidence, advice))
         elif high > max(_CONSIDERABLE, 0.1) and counts.total < 100:
             sentence = f"Too few examples to tell whether '{name}' has converged: {steps} its top-1 falls by {between}."
-            found.append(Finding("converged", "unchecked", sentence, evidence))
+            found.append(check.unchecked(sentence, evidence))
         else:
             sentence = f"'{name}' has about converged: {steps} its top-1 falls by {between}."
-            found.append(Finding("converged", "passed", sentence, evidence))
+            found.append(check.passed(sentence, evidence))
     if without:
         sentence = (
             f"Whether more steps would lower top-1 further is not known of {_listed(without)}: there is no read-out at half "
             "the steps or fewer."
         )
-        found.append(Finding("converged", "unchecked", sentence, {"attacks": without}))
+        found.append(check.unchecked(sentence, {"attacks": without}))
     return found
 
 
@@ -149,6 +151,7 @@ def restarts_matter(table: pa.Table, settings: Settings, num_examples: int) -> l
 
     In a cascade over those that the attack met; always as a share of all examples. Restarts that are not random starts
     (one target class after the other, one glimpse after the other) are not compared."""
+    check = Check("restarts")
     found = []
     names = np.array(table["attack"].to_pylist(), dtype=object)
     for name, of_attack in settings.items():
@@ -174,18 +177,19 @@ def restarts_matter(table: pa.Table, settings: Settings, num_examples: int) -> l
         told = f"from the first to all {every.num_restarts} random starts of '{name}' top-1 falls by {_points(fall)}."
         if fall > _CONSIDERABLE:
             advice = "One start is not enough here: compare only with numbers of as many restarts, and try more."
-            found.append(Finding("restarts", "note", f"Restarts matter: {told}", evidence, advice))
+            found.append(check.note(f"Restarts matter: {told}", evidence, advice))
         else:
-            found.append(Finding("restarts", "passed", f"Restarts matter little: {told}", evidence))
+            found.append(check.passed(f"Restarts matter little: {told}", evidence))
     if not found:
         sentence = "Whether another random start would find more is not known: no attack has several."
-        return [Finding("restarts", "unchecked", sentence)]
+        return [check.unchecked(sentence)]
     return found
 
 
 def worst_case(manifest: dict[str, Any]) -> list[Finding]:
     """Does the suite hold an attack that top-1 may be quoted under: by gradients of this model, away from the true label, and
     of some length?"""
+    check = Check("weak attack")
     attacks = manifest["suite"]["attacks"]
     own = [attack for attack in attacks if attack.get("kind") != "transfer"]
     guided = [attack for attack in own if uses_gradients(attack)]
@@ -218,16 +222,16 @@ def worst_case(manifest: dict[str, Any]) -> list[Finding]:
         ),
     ):
         if not among:
-            return [Finding("weak attack", "note", what, evidence, advice)]
+            return [check.note(what, evidence, advice)]
     strongest = max(away, key=lambda name: away[name])
     evidence |= {"attack": strongest, "num_attack_steps": away[strongest]}
     if away[strongest] < ENOUGH_STEPS:
         length = _steps(away[strongest])
         sentence = f"The longest untargeted attack of the suite, '{strongest}', has {length}: it is a weak one."
         advice = "Use 100 steps or more, or --suite autoattack, before a number is called robustness."
-        return [Finding("weak attack", "note", sentence, evidence, advice)]
+        return [check.note(sentence, evidence, advice)]
     sentence = f"The suite has an untargeted attack by gradients of {_steps(away[strongest])}, '{strongest}'."
-    return [Finding("weak attack", "passed", sentence, evidence)]
+    return [check.passed(sentence, evidence)]
 
 
 def _by_attack(reduced: list[Outcome]) -> dict[str, list[Outcome]]:
@@ -237,10 +241,6 @@ def _by_attack(reduced: list[Outcome]) -> dict[str, list[Outcome]]:
         if outcome.attack != CLEAN:
             found.setdefault(outcome.attack, []).append(outcome)
     return found
-
-
-def _cross(of_a: np.ndarray, of_b: np.ndarray) -> PairedCounts:
-    return PairedCounts(*(int(x.sum()) for x in (of_a & of_b, of_a & ~of_b, ~of_a & of_b, ~of_a & ~of_b)))
 
 
 def _steps(number: int) -> str:

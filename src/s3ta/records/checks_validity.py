@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from s3ta.config import format_radius
+from s3ta.finding import Check, Finding
 from s3ta.records.checks_strength import Settings
-from s3ta.records.finding import Finding
 from s3ta.records.intervals import finite_share, wilson
 from s3ta.records.ledger import INFORMATIVE, LISTED
 from s3ta.records.metrics import Outcome
@@ -29,6 +29,7 @@ _LITTLE = 0.1
 
 def ball_respected(table: pa.Table, settings: Settings) -> list[Finding]:
     """The largest distance to a clean image under each attack, beside its radius."""
+    check = Check("ball")
     names = np.array(table["attack"].to_pylist(), dtype=object)
     distances, evidence, outside = filled(table, "distance"), {}, []
     for name, of_attack in settings.items():
@@ -45,14 +46,14 @@ def ball_respected(table: pa.Table, settings: Settings) -> list[Finding]:
             for name in outside
         )
         advice = "These numbers are of a larger ball than they say: do not use them, and report how they came about."
-        return [Finding("ball", "error", f"Adversarial images lie outside the ball: {worst}.", evidence, advice)]
+        return [check.error(f"Adversarial images lie outside the ball: {worst}.", evidence, advice)]
     if not evidence:
-        return [Finding("ball", "unchecked", "The distances were not compared: no radius is recorded.")]
+        return [check.unchecked("The distances were not compared: no radius is recorded.")]
     told = "; ".join(
         f"'{name}' {found['largest']:.5g} of {found['radius']:.5g} ({format_radius(found['radius'])} {found['norm']})"
         for name, found in evidence.items()
     )
-    return [Finding("ball", "passed", f"Every adversarial image lies inside its ball: {told}.", evidence)]
+    return [check.passed(f"Every adversarial image lies inside its ball: {told}.", evidence)]
 
 
 def above_chance(reduced: list[Outcome], manifest: dict[str, Any]) -> list[Finding]:
@@ -60,14 +61,11 @@ def above_chance(reduced: list[Outcome], manifest: dict[str, Any]) -> list[Findi
 
     It is called so where no more images are right than by guessing, or few more even at the upper end of the interval; with
     the others there are too few examples to tell."""
+    check = Check("clean accuracy")
     clean = next((outcome for outcome in reduced if outcome.attack == CLEAN), None)
     num_classes = manifest.get("model", {}).get("num_classes")
     if clean is None or not num_classes:
-        return [
-            Finding(
-                "clean accuracy", "unchecked", "The clean accuracy was not compared with guessing: it is not recorded."
-            )
-        ]
+        return [check.unchecked("The clean accuracy was not compared with guessing: it is not recorded.")]
     right, total, chance = int(clean.correct.sum()), len(clean.correct), 1 / num_classes
     low, high = wilson(right, total)
     evidence = {
@@ -81,35 +79,36 @@ def above_chance(reduced: list[Outcome], manifest: dict[str, Any]) -> list[Findi
         f"{100 * chance:.3g}%"
     )
     if low > chance:
-        return [Finding("clean accuracy", "passed", f"The clean accuracy is above chance: {told}.", evidence)]
+        return [check.passed(f"The clean accuracy is above chance: {told}.", evidence)]
     if (right <= chance * total and high < (1 + chance) / 2) or high < chance + _LITTLE * (1 - chance):
         sentence = f"The clean accuracy is at chance: {told}. Nothing can be said about robustness."
         advice = (
             "Check weights, preprocessing and the order of the classes: a model that does not know the clean images has no "
             "robustness to measure."
         )
-        return [Finding("clean accuracy", "warning", sentence, evidence, advice)]
+        return [check.warning(sentence, evidence, advice)]
     sentence = f"Too few examples to tell the clean accuracy from chance: {told}."
-    return [Finding("clean accuracy", "note", sentence, evidence, "Evaluate on more examples.")]
+    return [check.note(sentence, evidence, "Evaluate on more examples.")]
 
 
 def subset_of_all(reduced: list[Outcome], manifest: dict[str, Any]) -> list[Finding]:
     """How far numbers on some of the examples can be off those on all of them: where they were drawn, for of a list nobody
     knows how it was made."""
+    check = Check("subset")
     data = manifest.get("data", {})
     used, available = data.get("num_examples"), data.get("num_available")
     if not used or not available:
         sentence = "How many of the available examples were used is not recorded."
-        return [Finding("subset", "unchecked", sentence)]
+        return [check.unchecked(sentence)]
     evidence: dict[str, Any] = {"num_examples": used, "num_available": available}
     if used >= available:
-        return [Finding("subset", "passed", f"All {available:,} examples of the split were used.", evidence)]
+        return [check.passed(f"All {available:,} examples of the split were used.", evidence)]
     chosen = manifest.get(INFORMATIVE, {}).get("examples")
     part = f"{used:,} of {available:,} examples were used"
     if chosen == LISTED:
         sentence = f"{part}, those of a given list: what the others would give does not follow from them."
         advice = "Name the list beside the number, and compare only with numbers on the same examples."
-        return [Finding("subset", "note", sentence, evidence | {"examples": LISTED}, advice)]
+        return [check.note(sentence, evidence | {"examples": LISTED}, advice)]
     measured = {outcome.attack: outcome for outcome in reduced}.values()
     lowest = min(measured, key=lambda outcome: outcome.correct.mean(), default=None)
     told = []
@@ -127,4 +126,4 @@ def subset_of_all(reduced: list[Outcome], manifest: dict[str, Any]) -> list[Find
     condition = "" if chosen else ", if these were drawn at random"
     sentence = f"{part}{drawn}. Top-1 on all {available:,} may be {' and '.join(told)} (95%{condition})."
     advice = "Quote the interval, and compare only with numbers on the same examples."
-    return [Finding("subset", "note", sentence, evidence, advice)]
+    return [check.note(sentence, evidence, advice)]

@@ -15,12 +15,9 @@ import pyarrow as pa
 
 from s3ta.errors import UserError
 from s3ta.files import read_json
-from s3ta.records import SEVERITIES, TRUST_FILE, Finding, check_records
+from s3ta.finding import ALARMS, SEVERITIES, TRUST_FILE, WORTH_TELLING, Finding, parse_findings, worst_first
+from s3ta.records import check_records
 
-ALARMS = ("error", "warning")
-"""What must stand at the top of a page."""
-TOLD = (*ALARMS, "note")
-"""What a reader must be told; the rest was in order, or could not be checked."""
 SOURCES = {
     "lint": "the model, before the attacks",
     "probes": "the model, by small experiments",
@@ -40,8 +37,7 @@ class Trust(NamedTuple):
     @property
     def findings(self) -> list[Finding]:
         """All, worst first."""
-        found = [*(self.lint or []), *(self.probes or []), *self.records]
-        return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
+        return worst_first([*(self.lint or []), *(self.probes or []), *self.records])
 
     def as_json(self) -> dict[str, Any]:
         """The findings as `trust.json` holds them; null: not checked."""
@@ -113,7 +109,7 @@ def checks(trusts: Sequence[tuple[str, Trust]]) -> Checks:
     ]
     items.sort(key=lambda item: SEVERITIES.index(item.severity))
     told, unchecked, passed = (
-        [item for item in items if item.severity in group] for group in (TOLD, ("unchecked",), ("passed",))
+        [item for item in items if item.severity in group] for group in (WORTH_TELLING, ("unchecked",), ("passed",))
     )
     return Checks(counts, told, unchecked, passed)
 
@@ -149,18 +145,10 @@ def _value_text(value: Any) -> str:
 
 
 def _parsed(listed: Any, path: Path, source: str) -> list[Finding]:
-    if not isinstance(listed, list):
-        raise _damaged(path, f"'{source}' is no list")
-    found = []
-    for number, stored in enumerate(listed):
-        texts = ("kind", "severity", "sentence", "advice")
-        sound = isinstance(stored, dict) and set(stored) <= set(Finding._fields)
-        stored = {"evidence": {}, "advice": ""} | stored if sound else {}
-        sound = all(isinstance(stored.get(name), str) for name in texts) and isinstance(stored["evidence"], dict)
-        if not sound or stored["severity"] not in SEVERITIES:
-            raise _damaged(path, f"entry {number} of '{source}' is no finding")
-        found.append(Finding(**stored))
-    return found
+    try:
+        return parse_findings(source, listed)
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
 
 
 def _damaged(path: Path, reason: str) -> UserError:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,10 +17,10 @@ from s3ta.errors import UserError
 from s3ta.evaluate import Suite, choose_examples, total
 from s3ta.evaluate.lint import as_found, lint
 from s3ta.files import read_json, write_json
+from s3ta.finding import ALARMS, TRUST_FILE, Check, Finding, parse_findings
 from s3ta.models import device_of, model_info
 from s3ta.process_state import process_state_kept
 from s3ta.progress import console, waiting
-from s3ta.records import TRUST_FILE, Finding
 from s3ta.workflow.data import Measured
 
 UNREADABLE = "unreadable images"
@@ -32,6 +33,9 @@ _PER_CLASS, _ORDER_SHARE, _FEWEST_FOR_ORDER = 4, 50, 32
 passes goes into it, but 32 images always."""
 _FEWEST_LINTED, _MOST_LINTED = 8, 256
 
+FoundBySource: TypeAlias = dict[str, list[Finding]]
+"""By source: `lint`, `probes`, `records`."""
+
 
 def run_lint(measured: Measured, suite: Suite, folder: Path, *, strict: bool) -> None:
     """Look the model over before it is measured; say what is suspicious.
@@ -43,18 +47,18 @@ def run_lint(measured: Measured, suite: Suite, folder: Path, *, strict: bool) ->
       suite: what will be run; a model without gradients is no obstacle to attacks that use none.
       strict: whether a warning ends the run.
     Raises UserError where the model cannot be measured as it is, and for warnings if strict."""
-    told = read_found(folder)
+    found = read_found(folder)
     if is_lint_due(folder):
         with waiting("looking the model over before it is measured"):
-            told["lint"] = [one._asdict() for one in [*lint_measured(measured, suite), *_left_out(measured)]]
-    serious = [Finding(**one) for one in told["lint"] if one["severity"] in ("error", "warning")]
-    fatal = [one.told for one in serious if one.severity == "error" or (strict and one.kind != UNREADABLE)]
+            found["lint"] = [*lint_measured(measured, suite), *_left_out(measured)]
+    alarms = [finding for finding in found["lint"] if finding.severity in ALARMS]
+    fatal = [alarm.text for alarm in alarms if alarm.severity == "error" or (strict and alarm.kind != UNREADABLE)]
     if fatal:
         raise UserError(f"{model_info(measured.model).name} was not measured: {' '.join(fatal)}")
-    write_found(folder, told)
-    for one in serious:
-        if one.kind != UNREADABLE:  # told when they were read
-            console.print(f"{one.severity}: {one.kind}: {one.told}", markup=False, soft_wrap=True)
+    write_found(folder, found)
+    for alarm in alarms:
+        if alarm.kind != UNREADABLE:  # told when they were read
+            console.print(alarm.line, markup=False, soft_wrap=True)
 
 
 def is_lint_due(folder: Path) -> bool:
@@ -136,7 +140,7 @@ def _for_order(
 
 def not_asked(kind: str) -> Finding:
     """For a suite without gradients."""
-    return Finding(kind, "unchecked", "No attack of the suite uses a gradient.")
+    return Check(kind).unchecked("No attack of the suite uses a gradient.")
 
 
 def _left_out(measured: Measured) -> list[Finding]:
@@ -147,7 +151,7 @@ def _left_out(measured: Measured) -> list[Finding]:
     whole = len(lost) + len(measured.positions)
     sentence = f"{len(lost)} of {whole} images could not be read and were left out, the first of them {lost[0]}."
     advice = "Replace them and evaluate again: a result on other images is another result."
-    return [Finding(UNREADABLE, "warning", sentence, {"ids": lost, "num_chosen": whole}, advice)]
+    return [Check(UNREADABLE).warning(sentence, {"ids": lost, "num_chosen": whole}, advice)]
 
 
 def num_linted(measured: Measured) -> int:
@@ -166,23 +170,21 @@ def num_linted(measured: Measured) -> int:
     return min(count, len(dataset.ids))
 
 
-def read_found(folder: Path) -> dict[str, Any]:
-    """What was found so far, by source: `lint`, `probes`, `records`. A file that is damaged says nothing, and is replaced."""
+def read_found(folder: Path) -> FoundBySource:
+    """What was found so far. A file, or a source in it, that is damaged says nothing, and is replaced."""
     try:
         stored = read_json(folder / TRUST_FILE)
     except (UserError, OSError):  # absent, damaged, not to be read
         return {}
-    return (
-        {source: listed for source, listed in stored.items() if _is_sound(listed)} if isinstance(stored, dict) else {}
-    )
+    by_source: FoundBySource = {}
+    for source, listed in stored.items() if isinstance(stored, dict) else ():
+        with suppress(ValueError):
+            by_source[source] = parse_findings(source, listed)
+    return by_source
 
 
-def _is_sound(listed: Any) -> bool:
-    needed, known = {"kind", "severity", "sentence"}, set(Finding._fields)
-    return isinstance(listed, list) and all(isinstance(one, dict) and needed <= set(one) <= known for one in listed)
-
-
-def write_found(folder: Path, found: dict[str, Any]) -> None:
+def write_found(folder: Path, by_source: FoundBySource) -> None:
     """Keeps what was found. Raises UserError where the folder cannot be written."""
-    if read_found(folder) != found:
-        write_json(folder / TRUST_FILE, found)
+    if read_found(folder) != by_source:
+        listed = {source: [one._asdict() for one in findings] for source, findings in by_source.items()}
+        write_json(folder / TRUST_FILE, listed)

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from s3ta.attacks import random_state, wrong_margin
 from s3ta.evaluate.lint.harness import ModelError, ModelHarness, as_model_error, number
-from s3ta.records import Finding
+from s3ta.finding import Check, Finding
 
 _AT_ONCE = 8
 _SOME, _MOST = 0.1, 0.5
@@ -76,28 +76,29 @@ def _quantised(model: nn.Module) -> str | None:
 
 def gradients(probe: ModelHarness) -> list[Finding]:
     """`gradient` and `saturated loss`."""
-    unknown = Finding("saturated loss", "unchecked", "There is no gradient to compare with.")
+    unknown = Check("saturated loss").unchecked("There is no gradient to compare with.")
     try:
         found = slopes(probe)
     except ModelError as error:
         advice = "Mend the operation that has no backward pass, or choose attacks without gradients (spsa, square)."
-        return [Finding("gradient", "error", f"Asked for a gradient, the model {error}.", {}, advice), unknown]
+        return [Check("gradient").error(f"Asked for a gradient, the model {error}.", {}, advice), unknown]
     if isinstance(found, str):
         advice = "Take no_grad, detach and numpy out of forward, or choose attacks without gradients (spsa, square)."
         if "quantised" in found:
             advice = "Measure the network before it was quantised, or choose attacks without gradients (spsa, square)."
-        return [Finding("gradient", "error", found, {}, advice), unknown]
+        return [Check("gradient").error(found, {}, advice), unknown]
     first = _gradient(found, probe.ids)
     return [first, unknown if first.severity == "error" else _saturated(found)]
 
 
 def _gradient(found: Slopes, ids: list[str]) -> Finding:
+    check = Check("gradient")
     count = len(found.margin)
     rows = (~torch.isfinite(torch.cat([found.loss, found.margin], dim=1))).any(dim=1).nonzero().flatten().tolist()
     if bad := len(rows):
         advice = "Look for sqrt, log, norm or division at zero in the model, where the backward pass is infinite."
         sentence = f"The gradient of {bad} of {count} images is NaN or infinite, the first of them {ids[rows[0]]}."
-        return Finding("gradient", "error", sentence, {"not_finite": bad, "images": count}, advice)
+        return check.error(sentence, {"not_finite": bad, "images": count}, advice)
     dead = float((found.margin == 0).all(dim=1).float().mean())
     reach = _RADIUS * found.margin.abs().sum(dim=1) / found.margins.abs().clamp_min(1e-30)
     flat = float((reach < _FLAT).float().mean())
@@ -123,16 +124,15 @@ def _gradient(found: Slopes, ids: list[str]) -> Finding:
         sentence = (
             f"The gradient of {flat:.0%} of {count} images vanishes: by it, 16/255 would not move the margin by 0.01%."
         )
-        return Finding("gradient", "warning", sentence, evidence, advice)
+        return check.warning(sentence, evidence, advice)
     if zeros > _MANY_ZEROS:
         sentence = f"The gradient is exactly zero at {zeros:.0%} of all pixels: an attack leaves them alone."
-        return Finding(
-            "gradient", "note", sentence, evidence, "Check that the model is meant to overlook so many pixels."
-        )
-    return Finding("gradient", "passed", "Every image has a gradient.", evidence)
+        return check.note(sentence, evidence, "Check that the model is meant to overlook so many pixels.")
+    return check.passed("Every image has a gradient.", evidence)
 
 
 def _saturated(found: Slopes) -> Finding:
+    check = Check("saturated loss")
     has_slope = (found.margin != 0).any(dim=1)
     lost = has_slope & (found.loss.abs().amax(dim=1) < _UNDERFLOW * found.margin.abs().amax(dim=1))
     share = float(lost.float().mean())
@@ -142,12 +142,10 @@ def _saturated(found: Slopes) -> Finding:
         "largest_margin": number(float(found.margins.abs().max())),
     }
     if share < _SOME:
-        return Finding(
-            "saturated loss", "passed", "The cross-entropy has a gradient wherever the margin has one.", evidence
-        )
+        return check.passed("The cross-entropy has a gradient wherever the margin has one.", evidence)
     sentence = (
         f"The gradient of the cross-entropy underflows on {share:.0%} of {len(lost)} images, and that of the margin does not: "
         "attacks by cross-entropy stand still there."
     )
     advice = "Divide the logits by a temperature, or attack with a margin loss (attack.loss margin or dlr; --suite strongest)."
-    return Finding("saturated loss", "warning", sentence, evidence, advice)
+    return check.warning(sentence, evidence, advice)

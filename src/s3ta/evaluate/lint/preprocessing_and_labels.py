@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from s3ta.evaluate.lint.harness import ModelError, ModelHarness, number
+from s3ta.finding import Check, Finding
 from s3ta.models import Classifier
-from s3ta.records import Finding, mcnemar, wilson
+from s3ta.records import mcnemar, wilson
 
 _LEVEL, _LEAST_GAIN = 0.01, 0.1
 _SAME_LOSS = 1e-4
@@ -61,15 +62,16 @@ class Rival(NamedTuple):
 
 def clean_accuracy(logits: Tensor, labels: Tensor) -> Finding:
     """A note where it is no better than guessing; the examples are few, so no more than that."""
+    check = Check("clean accuracy")
     right, count, num_classes = int((logits.argmax(1) == labels).sum()), len(labels), logits.shape[1]
     low, high = wilson(right, count)
     evidence = {"right": right, "images": count, "low": number(low), "high": number(high), "chance": 1 / num_classes}
     said = f"{right} of {count} clean images are right (95% interval {low:.1%} to {high:.1%})"
     if low > 1 / num_classes:
-        return Finding("clean accuracy", "passed", f"{said}.", evidence)
+        return check.passed(f"{said}.", evidence)
     sentence = f"{said}: no better than guessing among {num_classes} classes."
     advice = "Check the weights (--weights), the label order and the normalisation, unless the model is not trained."
-    return Finding("clean accuracy", "note", sentence, evidence, advice)
+    return check.note(sentence, evidence, advice)
 
 
 def preparation(probe: ModelHarness, logits: Tensor, data_classes: Sequence[str]) -> list[Finding]:
@@ -77,11 +79,11 @@ def preparation(probe: ModelHarness, logits: Tensor, data_classes: Sequence[str]
     channels, labels = probe.images.shape[1], probe.labels
     if len(labels) < _FEWEST:
         said = f"{len(labels)} examples are too few to compare alternatives with."
-        found = {kind: Finding(kind, "unchecked", said, {"images": len(labels)}) for kind in KINDS}
+        found = {kind: Check(kind).unchecked(said, {"images": len(labels)}) for kind in KINDS}
     else:
         found = _contest(probe, logits)
         if channels != 3:
-            found["channel order"] = Finding("channel order", "unchecked", f"The images have {channels} channels.")
+            found["channel order"] = Check("channel order").unchecked(f"The images have {channels} channels.")
     by_name = _names(probe.model, data_classes)
     if by_name is not None and found["label order"].severity != "warning":
         found["label order"] = by_name
@@ -105,26 +107,27 @@ def _contest(probe: ModelHarness, logits: Tensor) -> dict[str, Finding]:
             found[kind] = _warning(better, right, evidence)
         elif better:
             said = f"Not to be judged before this is mended: {better[0].sentence}."
-            found[kind] = Finding(kind, "unchecked", said, seen)
+            found[kind] = Check(kind).unchecked(said, seen)
         elif kind == "label order" and followed is None and probe.for_order is not None:
             found[kind] = _order_of_some(probe, *probe.for_order)
         elif kind == "label order" and followed is None:
             said = f"An order needs {_PER_CLASS} examples per class or more, of two classes or more."
-            found[kind] = Finding(kind, "unchecked", said, seen)
+            found[kind] = Check(kind).unchecked(said, seen)
         elif not _above_chance(right, labels):
             said = "The model is at chance, and so is every alternative: nothing can be told."
-            found[kind] = Finding(kind, "unchecked", said, seen)
+            found[kind] = Check(kind).unchecked(said, seen)
         else:
-            found[kind] = Finding(kind, "passed", "No alternative is answered better.", seen)
+            found[kind] = Check(kind).passed("No alternative is answered better.", seen)
     return found
 
 
 def _order_of_some(probe: ModelHarness, images: Tensor, labels: Tensor) -> Finding:
     """`label order` by examples of some of the classes, chosen for it, where there are too many classes to see all."""
+    check = Check("label order")
     try:
         logits = probe.ask(images)
     except ModelError as error:
-        return Finding("label order", "unchecked", f"Asked about more examples, the model {error}.")
+        return check.unchecked(f"Asked about more examples, the model {error}.")
     usable = torch.isfinite(logits).all(dim=1)
     logits, labels = logits[usable], labels.cpu()[usable]
     rival = _followed(logits, labels, _FEWEST_PER_CLASS)
@@ -132,7 +135,7 @@ def _order_of_some(probe: ModelHarness, images: Tensor, labels: Tensor) -> Findi
     evidence: dict[str, Any] = {"images": len(labels), "classes": num_classes}
     if rival is None or len(labels) < _FEWEST:
         said = f"There are too few examples of one class ({len(labels)} of {num_classes} classes)."
-        return Finding("label order", "unchecked", said, evidence)
+        return check.unchecked(said, evidence)
     right, loss = logits.argmax(1) == labels, float(cross_entropy(logits, labels))
     evidence |= {"right": int(right.sum()), "loss": number(loss)}
     if _is_better(rival, right, loss, labels):
@@ -140,11 +143,11 @@ def _order_of_some(probe: ModelHarness, images: Tensor, labels: Tensor) -> Findi
     seen = {**evidence, "alternatives": {rival.name: _told(rival, right)}}
     if not _above_chance(right, labels):
         said = "The model is at chance, and so is every alternative: nothing can be told."
-        return Finding("label order", "unchecked", said, seen)
+        return check.unchecked(said, seen)
     sentence = (
         f"No other order is answered better ({num_classes} of {probe.num_classes} classes, by {len(labels)} examples)."
     )
-    return Finding("label order", "passed", sentence, seen)
+    return check.passed(sentence, seen)
 
 
 def _warning(better: list[Rival], right: Tensor, evidence: dict[str, Any]) -> Finding:
@@ -160,7 +163,7 @@ def _warning(better: list[Rival], right: Tensor, evidence: dict[str, Any]) -> Fi
         **{f"best_{key}": value for key, value in told.items()},
         "also_better": others,
     }
-    return Finding(best.kind, "warning", sentence, seen, best.advice)
+    return Check(best.kind).warning(sentence, seen, best.advice)
 
 
 def _best_first(better: list[Rival]) -> list[Rival]:
@@ -333,6 +336,7 @@ def _order(logits: Tensor, labels: Tensor) -> dict[int, int]:
 
 def _names(model: nn.Module, data_classes: Sequence[str]) -> Finding | None:
     """The names that the model knows beside those of the data; None where they agree or none are known."""
+    check = Check(KINDS[3])
     card = getattr(model, "card", None)
     ours = [_plain(str(name)) for name in getattr(card, "classes", None) or ()]
     theirs = [_plain(str(name)) for name in data_classes]
@@ -349,10 +353,8 @@ def _names(model: nn.Module, data_classes: Sequence[str]) -> Finding | None:
     sentence = f"Class {first} is '{a}' to the model and '{b}' in the data ({len(differing)} names differ)"
     advice = "Match the classes by name with --match-classes, or give the names in the model's order with --class-names FILE."
     if moved:
-        return Finding(
-            KINDS[3], "warning", f"{sentence}: another order, so the labels mean other things.", evidence, advice
-        )
-    return Finding(KINDS[3], "note", f"{sentence}: perhaps other words for the same.", evidence, advice)
+        return check.warning(f"{sentence}: another order, so the labels mean other things.", evidence, advice)
+    return check.note(f"{sentence}: perhaps other words for the same.", evidence, advice)
 
 
 def _plain(name: str) -> str:

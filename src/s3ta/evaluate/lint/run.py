@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from s3ta.evaluate.lint import behaviour
 from s3ta.evaluate.lint.gradients import gradients
 from s3ta.evaluate.lint.harness import ModelError, ModelHarness, SavedTensor, as_found, differ, restore
 from s3ta.evaluate.lint.preprocessing_and_labels import clean_accuracy, preparation
-from s3ta.records import Finding
+from s3ta.finding import Check, Finding
 
 KINDS = (
     "answer",
@@ -85,7 +85,7 @@ def lint(
             for finding in _findings(probe, held, training, handed, data_classes):
                 found[finding.kind] = finding
     said = "The model gives no logits that this could be seen in."
-    return [found.get(kind, Finding(kind, "unchecked", said)) for kind in KINDS]
+    return [found.get(kind, Check(kind).unchecked(said)) for kind in KINDS]
 
 
 def _findings(
@@ -107,7 +107,7 @@ def _findings(
         logits, _ = _first_asked(probe)
     if problem and logits is None:
         sentence = f"The model answered a few images, and gave no usable answer to all of them: it {problem}."
-        first = Finding("answer", "error", sentence, {"images": len(probe.images)}, "Mend the forward pass.")
+        first = Check("answer").error(sentence, {"images": len(probe.images)}, "Mend the forward pass.")
     yield first
     is_finite = logits is not None and bool(torch.isfinite(logits).all())
     still = [name for name, module in probe.model.named_modules() if module.training]
@@ -117,7 +117,10 @@ def _findings(
         return
     yield behaviour.own_state(held, lambda: _around_others(probe))
     yield behaviour.finite(logits, probe.ids)
-    yield from _safely("input writes", lambda: [behaviour.input_writes(probe)])
+    try:
+        yield behaviour.input_writes(probe)
+    except ModelError as error:  # in the middle
+        yield Check("input writes").error(f"The model {error}.", {}, "Mend the forward pass.")
     if is_finite:
         yield from _of_finite(probe, logits, data_classes)
 
@@ -126,9 +129,7 @@ def _of_finite(probe: ModelHarness, logits: Tensor, data_classes: Sequence[str])
     again, problem = _asked(probe)
     if again is None:
         sentence = f"Asked the same a second time, the model gave no usable answer: it {problem}."
-        yield Finding(
-            "randomness", "error", sentence, {}, "Mend the forward pass: it must not depend on earlier calls."
-        )
+        yield Check("randomness").error(sentence, {}, "Mend the forward pass: it must not depend on earlier calls.")
         return
     is_random = differ(logits, again)
     yield behaviour.randomness(logits, again)
@@ -161,11 +162,3 @@ def _asked(probe: ModelHarness) -> tuple[Tensor | None, str]:
         return probe.ask(probe.images), ""
     except ModelError as error:
         return None, str(error)
-
-
-def _safely(kind: str, check: Callable[[], list[Finding]]) -> list[Finding]:
-    """The findings; an error of this kind where the model raises in the middle."""
-    try:
-        return check()
-    except ModelError as error:
-        return [Finding(kind, "error", f"The model {error}.", {}, "Mend the forward pass.")]

@@ -39,6 +39,14 @@ class Trust(NamedTuple):
         """All, worst first."""
         return worst_first([*(self.lint or []), *(self.probes or []), *self.records])
 
+    def each_once(self) -> Trust:
+        """Each question once: what the records answer, on all examples, replaces what the model answered under the same name
+        on a few, but for an alarm of the experiments."""
+        answered = {finding.kind for finding in self.records if finding.severity != "unchecked"}
+        lint = self.lint and [finding for finding in self.lint if finding.kind not in answered]
+        probes = self.probes and [one for one in self.probes if one.kind not in answered or one.severity in ALARMS]
+        return Trust(lint, probes, self.records)
+
     def as_json(self) -> dict[str, Any]:
         """The findings as `trust.json` holds them; null: not checked."""
         return {
@@ -94,7 +102,8 @@ def checks(trusts: Sequence[tuple[str, Trust]]) -> Checks:
     """What the page says of the evaluations, given by the names of the runs."""
     about: dict[Item, list[str]] = {}
     counts = []
-    for label, trust in trusts:
+    for label, every_answer in trusts:
+        trust = every_answer.each_once()
         parts: dict[str, list[Finding] | None] = trust._asdict()
         missing = [SOURCES[source] for source, found in parts.items() if found is None]
         counts.append((label, counts_text(trust.findings), "; ".join(missing)))

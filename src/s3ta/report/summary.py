@@ -76,10 +76,7 @@ def findings_of(folder: Path) -> list[Finding]:
     """The errors, warnings and notes about an evaluation, from all its checks, worst first.
 
     Raises UserError where the folder holds no records, or its `trust.json` is damaged."""
-    trust = _trust(folder)
-    seen = {finding.kind for finding in trust.records}  # the same question, answered on all examples
-    asked_twice = [finding for finding in trust.lint or [] if finding.kind in seen]
-    return [finding for finding in trust.findings if finding.severity in WORTH_TELLING and finding not in asked_twice]
+    return [finding for finding in _trust(folder).each_once().findings if finding.severity in WORTH_TELLING]
 
 
 def trust_of(folder: Path) -> dict[str, Any]:

@@ -327,9 +327,13 @@ def test_an_interrupted_call_goes_on_where_it_stopped(
             os.kill(os.getpid(), signal.SIGINT)
 
     hook = model.register_forward_pre_hook(interrupts)
-    with pytest.raises(KeyboardInterrupt):
-        s3ta.evaluate(model, *examples, out=tmp_path / "kept", **FEW)
-    hook.remove()
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process of pytest-xdist ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            s3ta.evaluate(model, *examples, out=tmp_path / "kept", **FEW)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        hook.remove()
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").glob("chunk-*.parquet")}
     assert len(times) == 4
     result = s3ta.evaluate(model, *examples, out=tmp_path / "kept", **FEW)

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,6 @@ import torch
 from safetensors.torch import save_file
 
 from s3ta import files
-from s3ta.evaluate import manifest
 from s3ta.files import UnwritableError, part_use, sole_use
 from s3ta.records import Ledger
 from s3ta.workflow import evaluation
@@ -440,8 +440,9 @@ def test_a_ledger_with_an_older_description_resumes_by_the_same_command(
     run, out = finished
     before = chunks(out)
     with monkeypatch.context() as other_version:
-        words = manifest.suite_identity
-        other_version.setattr(manifest, "suite_identity", lambda suite: words(suite) | {"description": "as once told"})
+        module = import_module("s3ta.evaluate.manifest")
+        words = module.suite_identity
+        other_version.setattr(module, "suite_identity", lambda suite: words(suite) | {"description": "as once told"})
         shutil.rmtree(out)
         done(*run)
     old = contents(out)

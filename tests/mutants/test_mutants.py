@@ -141,8 +141,8 @@ MUTANTS = {
     ),
     "SPSA's cut differences over the whole span": Mutant(
         "attacks/gradients.py:spsa.estimate",
-        "return Ascent(slope if factor is None else slope * factor,",
-        "return Ascent(slope,",
+        "return GradientEstimate(slope if factor is None else slope * factor,",
+        "return GradientEstimate(slope,",
         "tests/attacks/test_gradients.py -k at_the_box",
     ),
     "a verdict's noise by those in flight": Mutant(
@@ -317,7 +317,7 @@ MUTANTS = {
         METRICS,
     ),
     "a budget that the verdict is not counted in": Mutant(
-        "evaluate/plan.py:Stage.cost",
+        "evaluate/plan.py:AttackRound.cost",
         "return Evaluations(spent.num_gradients, spent.num_forwards + len(self.read_outs))",
         "return Evaluations(spent.num_gradients, spent.num_forwards)",
         f"{BUDGETS} -k nobody",
@@ -376,12 +376,12 @@ MUTANTS = {
     ),
     "the last micro-batch is not filled up": Mutant(
         "evaluate/runner.py:run_piece",
-        "padded(batch or fetch(dataset, piece.positions), settings.micro_batch)",
-        "padded(batch or fetch(dataset, piece.positions), len(piece.positions))",
+        "pad_batch(batch or fetch(dataset, piece.positions), settings.micro_batch)",
+        "pad_batch(batch or fetch(dataset, piece.positions), len(piece.positions))",
         f"{SHARDS} -k in_flight_really",
     ),
     "who is in flight alone loses its row": Mutant(
-        "evaluate/batching.py:alone",
+        "evaluate/batching.py:isolate_rows",
         "| (place >= rows.stop)] = rows.stop - 1",
         "| (place >= rows.stop)] = 0",
         f"{SHARDS} -k in_flight",

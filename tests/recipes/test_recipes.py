@@ -91,7 +91,7 @@ RIVALS = [
 
 def settings(name):
     """All that decides the weights, but for the glimpse curriculum, which only S3TA-16 has (T23)."""
-    tree = get_recipe(name).identity()
+    tree = get_recipe(name).identity(with_defaults=True)
     if "s3ta_16" in name:
         assert tree["schedule"]["glimpses"]
         tree["schedule"]["glimpses"] = []

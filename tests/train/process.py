@@ -189,7 +189,7 @@ def mistakes(folder: Path, rank: Ranks) -> dict[str, Any]:
             told[how] = _left(lambda how=how: go(RUN, folder / how, rank))
     alone = (folder / "whole" if rank.is_first else folder / "nowhere") / "checkpoint.safetensors"
     identity = f"{config_hash(RUN)}/{Pictures.fingerprint}"
-    told["not shared"] = _left(lambda: Trainer(RUN, seeded_model(RUN), CPU, rank).load(alone, identity))
+    told["not shared"] = _left(lambda: Trainer(RUN, seeded_model(RUN), CPU, rank).load(alone, identity, lambda _: []))
     rank.wait()
     return told
 

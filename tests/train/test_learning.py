@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from s3ta.train.validate import validate
 
 from s3ta.config import override
 from s3ta.recipes import get_recipe
 from s3ta.train import loop
+from s3ta.train.validation import validate
 from s3ta.workflow import RuntimeOptions, train_run
 
 

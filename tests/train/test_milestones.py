@@ -8,8 +8,7 @@ from safetensors.torch import load_file
 
 from s3ta.config import to_json
 from s3ta.models import from_pretrained
-from s3ta.train import loop
-from s3ta.train import run_folder as run_module
+from s3ta.train import run_folder
 from s3ta.train.run_folder import claim, milestones, read_recipe
 
 from .helpers import Crash, Pictures, crash_at, curve, recipe, run, same_run, snapshot, weights
@@ -81,8 +80,8 @@ def test_the_next_checkpoint_leaves_a_milestone_alone(whole, tmp_path):
 @pytest.mark.parametrize("function", ["keep_milestone", "save_pretrained"])
 @pytest.mark.parametrize("call", [1, 2, 3])
 def test_a_milestone_missed_by_a_kill_is_kept_at_resume(whole, tmp_path, monkeypatch, function, call):
-    place, calls = (loop if function == "keep_milestone" else run_module), []
-    real = getattr(place, function)
+    calls = []
+    real = getattr(run_folder, function)
 
     def crash(*args):
         calls.append(1)
@@ -91,7 +90,7 @@ def test_a_milestone_missed_by_a_kill_is_kept_at_resume(whole, tmp_path, monkeyp
         return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(place, function, crash)
+        patch.setattr(run_folder, function, crash)
         with pytest.raises(Crash):
             run(CONFIG, tmp_path)
     name = sorted(STEPS)[call - 1]
@@ -123,7 +122,7 @@ def test_without_hard_links_a_milestone_is_copied(whole, tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError("Operation not supported")
 
-    monkeypatch.setattr(run_module.os, "link", refuse)
+    monkeypatch.setattr(run_folder.os, "link", refuse)
     run(CONFIG, tmp_path)
     for name in STEPS:
         one, other = (

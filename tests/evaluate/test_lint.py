@@ -22,7 +22,7 @@ from s3ta.data import ClutteredDigits
 from s3ta.errors import UserError
 from s3ta.evaluate.lint import KINDS, lint
 from s3ta.evaluate.lint.harness import ModelHarness
-from s3ta.evaluate.lint.preprocessing_and_labels import Rival, _is_better, _order, _order_of_some, _preparations
+from s3ta.evaluate.lint.preprocessing_and_labels import Rival, Score, _order, _order_of_some, _preparations
 from s3ta.models import Classifier, create_model
 from s3ta.records import Finding
 from tests.evaluate import planted
@@ -471,10 +471,11 @@ def test_an_alternative_must_win_by_every_rule(pairs: list[tuple[bool, bool]], l
 
     now, then = (torch.tensor(side) for side in zip(*pairs, strict=True))
     labels = torch.arange(len(pairs)) % 10
-    rival = Rival("", "input range", "", "", then, loss)
+    constant = int(labels.bincount().max()) / len(labels)
+    rival = Rival("", "input range", "", "", Score(then, loss, constant))
     won, lost = int((then & ~now).sum()), int((now & ~then).sum())
     tail = sum(comb(won + lost, k) for k in range(min(won, lost) + 1)) / 2 ** (won + lost)
-    if _is_better(rival, now, 1.0, labels):
+    if rival.is_better(Score(now, 1.0, constant)):
         assert loss < 1
         assert 2 * tail < 0.01
         assert won - lost >= 0.1 * len(pairs)

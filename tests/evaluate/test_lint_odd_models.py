@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from s3ta.data import fetch
 from s3ta.evaluate.lint import lint
-from s3ta.evaluate.lint.preprocessing_and_labels import Rival, _best_first
+from s3ta.evaluate.lint.preprocessing_and_labels import Rival, Score, _best_first
 from s3ta.records import Finding
 from tests.evaluate.planted import Around
 from tests.evaluate.toys import blobs
@@ -162,13 +162,13 @@ def test_a_faulty_model_is_caught_in_a_sentence(name: str, learned: nn.Module) -
 def test_two_explanations_of_the_same_answers_stand_in_the_order_they_are_tried(rounding: float) -> None:
     """Colours turned round are classes turned round where classes are colours; last bits must not choose between them."""
     right, fewer = torch.tensor([True] * 9 + [False]), torch.tensor([True] * 8 + [False] * 2)
-    flipped = Rival("bgr", "channel order", "", "", right, 0.5)
-    permuted = Rival("permuted", "label order", "", "", right, 0.5 + rounding)
-    scaled = Rival("pixels x 255", "input range", "", "", right, 0.1)
-    lower = Rival("with ImageNet", "normalisation", "", "", fewer, 0.1)
+    flipped = Rival("bgr", "channel order", "", "", Score(right, 0.5, 0.1))
+    permuted = Rival("permuted", "label order", "", "", Score(right, 0.5 + rounding, 0.1))
+    scaled = Rival("pixels x 255", "input range", "", "", Score(right, 0.1, 0.1))
+    lower = Rival("with ImageNet", "normalisation", "", "", Score(fewer, 0.1, 0.1))
     names = [rival.name for rival in _best_first([scaled, lower, flipped, permuted])]
     assert names == ["bgr", "permuted", "pixels x 255", "with ImageNet"]
-    assert _best_first([flipped, permuted._replace(loss=0.49)])[0].name == "permuted"
+    assert _best_first([flipped, permuted._replace(score=Score(right, 0.49, 0.1))])[0].name == "permuted"
     assert _best_first([]) == []
 
 

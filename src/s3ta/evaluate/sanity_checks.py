@@ -90,7 +90,7 @@ def probe(
         )
     if radius <= 0:
         return [check.unchecked(f"The gradients were not probed: a ball of radius {radius:g} has no inside.")]
-    order = sorted(range(len(ids)), key=lambda place: ids[place])
+    order = sorted(range(len(ids)), key=lambda index: ids[index])
     device = device_of(model)
     images, labels = images[order].to(device), labels[order].to(device)
     tell = report or _nobody
@@ -108,12 +108,12 @@ def probe(
                 "needed."
             )
             return [check.unchecked(sentence, {"num_right": num_right, "num_examples": len(ids)})]
-        kept = tuple(ids[place] for place, is_right in zip(order, right.tolist(), strict=True) if is_right)
+        kept = tuple(ids[index] for index, is_right in zip(order, right.tolist(), strict=True) if is_right)
         subject = Subject(model, Tried(*(part[right] for part in clean)), labels[right], kept, radius, seed)
         saved = None if adversarial is None else adversarial[order].to(device)[right]
-        found = _ask(subject, saved, lambda passes: tell(passes * len(ids)))
+        findings = _ask(subject, saved, lambda passes: tell(passes * len(ids)))
     tell(num_evaluations(len(ids)))
-    return found
+    return findings
 
 
 def cost(count: int) -> Evaluations:
@@ -123,8 +123,8 @@ def cost(count: int) -> Evaluations:
     gradients = 3 + NUM_LINEARITY_STEPS  # at the clean images by either loss, and at the end of the attack
     others = 1 + looks + NUM_NOISES + 1 + 2  # clean, linearity's last look, saving
     return Evaluations(
-        count * (gradients + sum(one.num_gradients for one in attacks)),
-        count * (gradients + sum(one.num_forwards for one in attacks) + others),
+        count * (gradients + sum(attack.num_gradients for attack in attacks)),
+        count * (gradients + sum(attack.num_forwards for attack in attacks) + others),
     )
 
 
@@ -193,12 +193,12 @@ class _Experiments:
 def _noises(subject: Subject) -> list[Tried]:
     """Images at the corners of the ball, drawn at random."""
     clean, threat = subject.clean.images, Linf(subject.radius)
-    shape, found = tuple(clean.shape[1:]), []
+    shape, tried = tuple(clean.shape[1:]), []
     for number in range(1, NUM_NOISES + 1):
         draw = subject.draw(number)
         signs = [torch.from_numpy(start_noise(draw.seed, i, shape, *draw.names)).sign() for i in draw.ids]
-        found.append(tried_on(subject.model, threat.start(clean, torch.stack(signs).to(clean)), subject.labels))
-    return found
+        tried.append(tried_on(subject.model, threat.start(clean, torch.stack(signs).to(clean)), subject.labels))
+    return tried
 
 
 def _ask(subject: Subject, saved: Tensor | None, tell: Callable[[int], None]) -> list[Finding]:
@@ -238,12 +238,12 @@ def _what_broke(subject: Subject, end: Tried) -> dict[str, Any]:
 
 def _attacked(subject: Subject, config: PGDConfig) -> list[Tried]:
     """Images at each read-out."""
-    found = run_attack(subject.model, subject.clean.images, subject.labels, config=config, draw=subject.draw())
-    return [tried_on(subject.model, images, subject.labels) for images in found.images]
+    attacked = run_attack(subject.model, subject.clean.images, subject.labels, config=config, draw=subject.draw())
+    return [tried_on(subject.model, images, subject.labels) for images in attacked.images]
 
 
 def _any_broken(tried: list[Tried]) -> Tensor:
-    return torch.stack([one.broken for one in tried]).any(dim=0)
+    return torch.stack([experiment.broken for experiment in tried]).any(dim=0)
 
 
 def _model_seed(seed: int) -> int:

@@ -181,10 +181,10 @@ def linearity(subject: Subject, inside: list[Tried]) -> Finding:
     Of the margin, not of the cross-entropy, whose gradient is tiny wherever an honest model is sure."""
     check = Check("local linearity")
     objective = untargeted(subject.labels, "margin")
-    at = tangent(subject.model, subject.clean.images, objective)
-    found = local_linearity(
+    plane = tangent(subject.model, subject.clean.images, objective)
+    deviation = local_linearity(
         subject.model,
-        at,
+        plane,
         objective,
         radius=subject.radius,
         draw=subject.draw(NUM_NOISES + 1),
@@ -192,9 +192,9 @@ def linearity(subject: Subject, inside: list[Tried]) -> Finding:
     )
     margins = torch.stack([tried.margin for tried in inside])
     worst = torch.stack([tried.images for tried in inside])[margins.argmax(dim=0), torch.arange(len(subject.ids))]
-    rise, predicted = margins.amax(dim=0) - subject.clean.margin, at.predicted(worst)
+    rise, predicted = margins.amax(dim=0) - subject.clean.margin, plane.predicted(worst)
     useless = (rise > 0) & (predicted < _LITTLE * rise)
-    total, gamma, mean_rise = len(subject.ids), float(found.gamma.double().mean()), float(rise.double().mean())
+    total, gamma, mean_rise = len(subject.ids), float(deviation.gamma.double().mean()), float(rise.double().mean())
     evidence = {
         "gamma": gamma,
         "mean_rise": mean_rise,

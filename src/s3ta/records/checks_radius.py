@@ -94,7 +94,7 @@ def weaker_than_checks(
         its `radius` (L-infinity, untargeted).
     Only attacks that have the same aim and at least the same means are compared; without any there is no finding."""
     check = Check("weaker than checks")
-    small_attack = next((one.evidence for one in probes if "tried" in one.evidence and "broken" in one.evidence), None)
+    small_attack = next((probe.evidence for probe in probes if {"tried", "broken"} <= set(probe.evidence)), None)
     if small_attack is None:
         return []
     last = {outcome.attack: outcome for outcome in reduced}

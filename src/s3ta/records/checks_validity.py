@@ -49,11 +49,11 @@ def ball_respected(table: pa.Table, settings: Settings) -> list[Finding]:
         return [check.error(f"Adversarial images lie outside the ball: {worst}.", evidence, advice)]
     if not evidence:
         return [check.unchecked("The distances were not compared: no radius is recorded.")]
-    told = "; ".join(
-        f"'{name}' {found['largest']:.5g} of {found['radius']:.5g} ({format_radius(found['radius'])} {found['norm']})"
-        for name, found in evidence.items()
+    distances_text = "; ".join(
+        f"'{name}' {numbers['largest']:.5g} of {numbers['radius']:.5g} ({format_radius(numbers['radius'])} {numbers['norm']})"
+        for name, numbers in evidence.items()
     )
-    return [check.passed(f"Every adversarial image lies inside its ball: {told}.", evidence)]
+    return [check.passed(f"Every adversarial image lies inside its ball: {distances_text}.", evidence)]
 
 
 def above_chance(reduced: list[Outcome], manifest: dict[str, Any]) -> list[Finding]:
@@ -74,20 +74,20 @@ def above_chance(reduced: list[Outcome], manifest: dict[str, Any]) -> list[Findi
         "interval": [round(low, 6), round(high, 6)],
         "chance": round(chance, 6),
     }
-    told = (
+    counts_text = (
         f"{right} of {total} clean images are right (95% interval {100 * low:.1f}% to {100 * high:.1f}%); guessing gives "
         f"{100 * chance:.3g}%"
     )
     if low > chance:
-        return [check.passed(f"The clean accuracy is above chance: {told}.", evidence)]
+        return [check.passed(f"The clean accuracy is above chance: {counts_text}.", evidence)]
     if (right <= chance * total and high < (1 + chance) / 2) or high < chance + _LITTLE * (1 - chance):
-        sentence = f"The clean accuracy is at chance: {told}. Nothing can be said about robustness."
+        sentence = f"The clean accuracy is at chance: {counts_text}. Nothing can be said about robustness."
         advice = (
             "Check weights, preprocessing and the order of the classes: a model that does not know the clean images has no "
             "robustness to measure."
         )
         return [check.warning(sentence, evidence, advice)]
-    sentence = f"Too few examples to tell the clean accuracy from chance: {told}."
+    sentence = f"Too few examples to tell the clean accuracy from chance: {counts_text}."
     return [check.note(sentence, evidence, "Evaluate on more examples.")]
 
 
@@ -111,19 +111,19 @@ def subset_of_all(reduced: list[Outcome], manifest: dict[str, Any]) -> list[Find
         return [check.note(sentence, evidence | {"examples": LISTED}, advice)]
     measured = {outcome.attack: outcome for outcome in reduced}.values()
     lowest = min(measured, key=lambda outcome: outcome.correct.mean(), default=None)
-    told = []
+    ranges = []
     for outcome in measured:
         if outcome.attack == CLEAN or outcome is lowest:
             share = outcome.correct.mean()
             low, high = finite_share(
                 int(outcome.correct.sum()), len(outcome.correct), max(available, len(outcome.correct))
             )
-            told.append(
+            ranges.append(
                 f"from {100 * low:.1f}% to {100 * high:.1f}% for '{outcome.attack}' ({100 * share:.1f}% of these)"
             )
             evidence[f"interval_{outcome.attack}"] = [round(low, 6), round(high, 6)]
     drawn = ", drawn at random" if chosen else ""
     condition = "" if chosen else ", if these were drawn at random"
-    sentence = f"{part}{drawn}. Top-1 on all {available:,} may be {' and '.join(told)} (95%{condition})."
+    sentence = f"{part}{drawn}. Top-1 on all {available:,} may be {' and '.join(ranges)} (95%{condition})."
     advice = "Quote the interval, and compare only with numbers on the same examples."
     return [check.note(sentence, evidence, advice)]

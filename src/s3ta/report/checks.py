@@ -44,14 +44,16 @@ class Trust(NamedTuple):
         on a few, but for an alarm of the experiments."""
         answered = {finding.kind for finding in self.records if finding.severity != "unchecked"}
         lint = self.lint and [finding for finding in self.lint if finding.kind not in answered]
-        probes = self.probes and [one for one in self.probes if one.kind not in answered or one.severity in ALARMS]
+        probes = self.probes and [
+            probe for probe in self.probes if probe.kind not in answered or probe.severity in ALARMS
+        ]
         return Trust(lint, probes, self.records)
 
     def as_json(self) -> dict[str, Any]:
         """The findings as `trust.json` holds them; null: not checked."""
         return {
-            source: None if found is None else [finding._asdict() for finding in found]
-            for source, found in self._asdict().items()
+            source: None if findings is None else [finding._asdict() for finding in findings]
+            for source, findings in self._asdict().items()
         }
 
 
@@ -73,7 +75,7 @@ class Checks(NamedTuple):
 
     counts: list[tuple[str, str, str]]
     """Per run its name, how many findings of each severity it has, and what was not checked at all."""
-    told: list[Item]
+    worth_telling: list[Item]
     """Errors, warnings and notes, worst first."""
     unchecked: list[Item]
     passed: list[Item]
@@ -81,7 +83,7 @@ class Checks(NamedTuple):
     @property
     def alarms(self) -> list[Item]:
         """Errors and warnings."""
-        return [item for item in self.told if item.severity in ALARMS]
+        return [item for item in self.worth_telling if item.severity in ALARMS]
 
 
 def read_trust(folder: Path, table: pa.Table, manifest: dict[str, Any]) -> Trust:
@@ -105,10 +107,10 @@ def checks(trusts: Sequence[tuple[str, Trust]]) -> Checks:
     for label, every_answer in trusts:
         trust = every_answer.each_once()
         parts: dict[str, list[Finding] | None] = trust._asdict()
-        missing = [SOURCES[source] for source, found in parts.items() if found is None]
+        missing = [SOURCES[source] for source, findings in parts.items() if findings is None]
         counts.append((label, counts_text(trust.findings), "; ".join(missing)))
-        for source, found in parts.items():
-            for kind, severity, sentence, evidence, advice in found or []:
+        for source, findings in parts.items():
+            for kind, severity, sentence, evidence, advice in findings or []:
                 item = Item(kind, severity, sentence, advice, evidence_text(evidence), SOURCES[source])
                 about.setdefault(item, []).append(label)
     every = {label for label, _ in trusts}
@@ -117,13 +119,13 @@ def checks(trusts: Sequence[tuple[str, Trust]]) -> Checks:
         for item, labels in about.items()
     ]
     items.sort(key=lambda item: SEVERITIES.index(item.severity))
-    told, unchecked, passed = (
+    worth_telling, unchecked, passed = (
         [item for item in items if item.severity in group] for group in (WORTH_TELLING, ("unchecked",), ("passed",))
     )
-    return Checks(counts, told, unchecked, passed)
+    return Checks(counts, worth_telling, unchecked, passed)
 
 
-def counts_text(found: Iterable[Finding]) -> str:
+def counts_text(findings: Iterable[Finding]) -> str:
     """`1 error, 2 warnings, 9 checks passed`; `nothing found` where there is nothing."""
     names = {
         "error": ("error", "errors"),
@@ -132,7 +134,7 @@ def counts_text(found: Iterable[Finding]) -> str:
         "unchecked": ("check not possible", "checks not possible"),
         "passed": ("check passed", "checks passed"),
     }
-    severities = [finding.severity for finding in found]
+    severities = [finding.severity for finding in findings]
     counts = [(severities.count(severity), names[severity]) for severity in SEVERITIES]
     return ", ".join(f"{count} {words[count > 1]}" for count, words in counts if count) or "nothing found"
 

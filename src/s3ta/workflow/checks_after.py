@@ -55,8 +55,8 @@ def probing(num_passes: int, num_examples: int, micro_batch: int, *, full: bool)
       num_examples: of the evaluation.
       micro_batch: images that the model meets together.
       full: whether the experiments may cost more than a fifth of that."""
-    wanted = min(num_examples, max(_FEWEST_PROBED, min(_MOST_PROBED, micro_batch)))
-    return Probing(wanted if full else min(wanted, num_passes // _SHARE // num_evaluations(1)), wanted)
+    num_wanted = min(num_examples, max(_FEWEST_PROBED, min(_MOST_PROBED, micro_batch)))
+    return Probing(num_wanted if full else min(num_wanted, num_passes // _SHARE // num_evaluations(1)), num_wanted)
 
 
 def planned_probing(measured: Measured, suite: Suite, findings: FoundBySource, *, full: bool) -> Probing | None:
@@ -167,7 +167,7 @@ def _probed(dataset: Dataset, table: pa.Table, positions: Sequence[int], count: 
         for row in table.select(["example_id", "attack", "correct"]).to_pylist()
         if row["attack"] == CLEAN and row["correct"]
     }
-    ordered = sorted(positions, key=lambda place: dataset.ids[place] not in right)  # stable
+    ordered = sorted(positions, key=lambda position: dataset.ids[position] not in right)  # stable
     return fetch(dataset, ordered[:count])
 
 
@@ -192,8 +192,8 @@ def _in_parts(model: nn.Module, size: int) -> nn.Module:
 
 def radius_of(suite: Suite) -> float | None:
     """The radius of the suite's first L-infinity attack; None where there is none."""
-    for named in suite.attacks:
-        attack: Any = named.attack.attack if isinstance(named.attack, TransferConfig) else named.attack
+    for entry in suite.attacks:
+        attack: Any = entry.attack.attack if isinstance(entry.attack, TransferConfig) else entry.attack
         if attack.norm == "linf" and attack.radius and (not isinstance(attack, LoopConfig) or attack.mask is None):
             return attack.radius
     return None

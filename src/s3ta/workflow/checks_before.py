@@ -47,15 +47,15 @@ def run_lint(measured: Measured, suite: Suite, folder: Path, *, strict: bool) ->
       suite: what will be run; a model without gradients is no obstacle to attacks that use none.
       strict: whether a warning ends the run.
     Raises UserError where the model cannot be measured as it is, and for warnings if strict."""
-    found = read_found(folder)
+    by_source = read_found(folder)
     if is_lint_due(folder):
         with waiting("looking the model over before it is measured"):
-            found["lint"] = [*lint_measured(measured, suite), *_left_out(measured)]
-    alarms = [finding for finding in found["lint"] if finding.severity in ALARMS]
+            by_source["lint"] = [*lint_measured(measured, suite), *_left_out(measured)]
+    alarms = [finding for finding in by_source["lint"] if finding.severity in ALARMS]
     fatal = [alarm.text for alarm in alarms if alarm.severity == "error" or (strict and alarm.kind != UNREADABLE)]
     if fatal:
         raise UserError(f"{model_info(measured.model).name} was not measured: {' '.join(fatal)}")
-    write_found(folder, found)
+    write_found(folder, by_source)
     for alarm in alarms:
         if alarm.kind != UNREADABLE:  # told when they were read
             console.print(alarm.line, markup=False, soft_wrap=True)
@@ -72,26 +72,26 @@ def lint_measured(measured: Measured, suite: Suite) -> list[Finding]:
     with exact_arithmetic(settings.num_threads):
         count = num_linted(measured)
         known = set(positions)
-        others = [place for place in choose_examples(dataset, None, settings.seed) if place not in known]
+        others = [position for position in choose_examples(dataset, None, settings.seed) if position not in known]
         for_order = _for_order(dataset, [*positions, *others], count, suite, len(positions))
         try:
-            found = _lint_on(measured, [*positions, *others][:count], for_order)
+            findings = _lint_on(measured, [*positions, *others][:count], for_order)
         except UserError:  # one that is not measured, and cannot be read
             others = []
-            found = _lint_on(measured, positions[:count], [])
+            findings = _lint_on(measured, positions[:count], [])
         num_others = max(0, count - len(positions)) if others else 0
-        if num_others and any(one.severity == "error" for one in found):
-            theirs = {one.kind: one for one in found}
-            found = [
-                _of_others(theirs[one.kind], num_others)
-                if theirs[one.kind].severity == "error" != one.severity
-                else one
-                for one in _lint_on(measured, positions, for_order)
+        if num_others and any(finding.severity == "error" for finding in findings):
+            theirs = {finding.kind: finding for finding in findings}
+            findings = [
+                _of_others(theirs[finding.kind], num_others)
+                if theirs[finding.kind].severity == "error" != finding.severity
+                else finding
+                for finding in _lint_on(measured, positions, for_order)
             ]
     if total(suite, 1).num_gradients:
-        return found
+        return findings
     unasked = {"gradient", "saturated loss"}
-    return [not_asked(one.kind) if one.kind in unasked else one for one in found]
+    return [not_asked(finding.kind) if finding.kind in unasked else finding for finding in findings]
 
 
 def _lint_on(measured: Measured, positions: Sequence[int], for_order: Sequence[int]) -> list[Finding]:
@@ -130,12 +130,12 @@ def _for_order(
     count = total(suite, num_measured).num_evaluations // _ORDER_SHARE
     count = min(_MOST_LINTED, max(_FEWEST_FOR_ORDER, count))
     of_class: dict[int, list[int]] = {}
-    for place in candidates:
-        chosen = of_class.setdefault(int(dataset.labels[place]), [])
+    for position in candidates:
+        chosen = of_class.setdefault(int(dataset.labels[position]), [])
         if len(chosen) < _PER_CLASS:
-            chosen.append(place)
-    places = [place for chosen in of_class.values() if len(chosen) > 1 for place in chosen]
-    return places[:count]
+            chosen.append(position)
+    positions = [position for chosen in of_class.values() if len(chosen) > 1 for position in chosen]
+    return positions[:count]
 
 
 def not_asked(kind: str) -> Finding:
@@ -186,5 +186,5 @@ def read_found(folder: Path) -> FoundBySource:
 def write_found(folder: Path, by_source: FoundBySource) -> None:
     """Keeps what was found. Raises UserError where the folder cannot be written."""
     if read_found(folder) != by_source:
-        listed = {source: [one._asdict() for one in findings] for source, findings in by_source.items()}
+        listed = {source: [finding._asdict() for finding in findings] for source, findings in by_source.items()}
         write_json(folder / TRUST_FILE, listed)

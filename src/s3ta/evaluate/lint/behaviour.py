@@ -51,25 +51,27 @@ def answer(probe: ModelHarness) -> Finding:
     few = probe.some(4)
     try:
         with torch.no_grad():
-            got = probe.raw(few.clone())
+            output = probe.raw(few.clone())
     except ModelError as error:
         advice = "Mend the forward pass"
         if is_about_shapes(error.__cause__ or error):
             advice += ", or give the image size and the channels that the model is made for (--image-size)"
         return bad(f"The model {error}.", f"{advice}.", shape=list(few.shape))
-    said = f"The model answers {len(few)} images with {shape_of(got)}"
-    if not isinstance(got, Tensor):
+    description = f"The model answers {len(few)} images with {shape_of(output)}"
+    if not isinstance(output, Tensor):
         advice = "Return the tensor of logits alone: take it out of the tuple, dict or object in forward"
-        return bad(f"{said}.", f"{advice}{where_logits_are(got)}.")
-    shape = list(got.shape)
-    if got.ndim != 2 or len(got) != len(few) or not got.is_floating_point():
-        kind = str(got.dtype).removeprefix("torch.")
-        return bad(f"{said} and type {kind}.", "Return floating point logits of shape (images, classes).", shape=shape)
+        return bad(f"{description}.", f"{advice}{where_logits_are(output)}.")
+    shape = list(output.shape)
+    if output.ndim != 2 or len(output) != len(few) or not output.is_floating_point():
+        kind = str(output.dtype).removeprefix("torch.")
+        return bad(
+            f"{description} and type {kind}.", "Return floating point logits of shape (images, classes).", shape=shape
+        )
     if shape[1] != num_classes:
         advice = (
             "Choose the outputs with --match-classes data or --class-names FILE, or measure on the data of its classes."
         )
-        return bad(f"{said}, where {num_classes} classes are expected.", advice, shape=shape)
+        return bad(f"{description}, where {num_classes} classes are expected.", advice, shape=shape)
     low, high = int(probe.labels.min()), int(probe.labels.max())
     if low < 0 or high >= num_classes:
         sentence = f"The labels go from {low} to {high}, but the model has classes 0 to {num_classes - 1}."
@@ -138,7 +140,7 @@ def own_state(held: list[SavedTensor], asked_later: Callable[[], tuple[Tensor, T
       asked_later: answers to the same images now, and once more after other images, made up; None: it gave none. Raises
         ModelError for those."""
     check = Check("own state")
-    changed = [one.name for one in held if one.is_changed]
+    changed = [saved.name for saved in held if saved.is_changed]
     evidence: dict[str, Any] = {"changed": len(changed), "names": changed[:_MOST_NAMES]}
     if not changed:
         return check.passed("A forward pass leaves parameters and buffers alone.", evidence)

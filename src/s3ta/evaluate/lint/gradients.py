@@ -40,9 +40,9 @@ def slopes(probe: ModelHarness) -> Slopes | str:
     place of them, what is wrong. Raises ModelError where the model raises."""
     parts = []
     labels, at_once = probe.labels.to(probe.images.device), min(_AT_ONCE, probe.at_once)
-    for images, wanted in zip(probe.images.split(at_once), labels.split(at_once), strict=True):
-        margins, by_loss = _slope(probe, images, wanted, _loss)
-        _, by_margin = _slope(probe, images, wanted, wrong_margin)
+    for images, true_labels in zip(probe.images.split(at_once), labels.split(at_once), strict=True):
+        margins, by_loss = _slope(probe, images, true_labels, _loss)
+        _, by_margin = _slope(probe, images, true_labels, wrong_margin)
         if isinstance(by_loss, str) or isinstance(by_margin, str):
             return by_loss if isinstance(by_loss, str) else str(by_margin)
         parts.append([by_loss, by_margin, margins])
@@ -78,31 +78,31 @@ def gradients(probe: ModelHarness) -> list[Finding]:
     """`gradient` and `saturated loss`."""
     unknown = Check("saturated loss").unchecked("There is no gradient to compare with.")
     try:
-        found = slopes(probe)
+        estimate = slopes(probe)
     except ModelError as error:
         advice = "Mend the operation that has no backward pass, or choose attacks without gradients (spsa, square)."
         return [Check("gradient").error(f"Asked for a gradient, the model {error}.", {}, advice), unknown]
-    if isinstance(found, str):
+    if isinstance(estimate, str):
         advice = "Take no_grad, detach and numpy out of forward, or choose attacks without gradients (spsa, square)."
-        if "quantised" in found:
+        if "quantised" in estimate:
             advice = "Measure the network before it was quantised, or choose attacks without gradients (spsa, square)."
-        return [Check("gradient").error(found, {}, advice), unknown]
-    first = _gradient(found, probe.ids)
-    return [first, unknown if first.severity == "error" else _saturated(found)]
+        return [Check("gradient").error(estimate, {}, advice), unknown]
+    first = _gradient(estimate, probe.ids)
+    return [first, unknown if first.severity == "error" else _saturated(estimate)]
 
 
-def _gradient(found: Slopes, ids: list[str]) -> Finding:
+def _gradient(estimate: Slopes, ids: list[str]) -> Finding:
     check = Check("gradient")
-    count = len(found.margin)
-    rows = (~torch.isfinite(torch.cat([found.loss, found.margin], dim=1))).any(dim=1).nonzero().flatten().tolist()
+    count = len(estimate.margin)
+    rows = (~torch.isfinite(torch.cat([estimate.loss, estimate.margin], dim=1))).any(dim=1).nonzero().flatten().tolist()
     if bad := len(rows):
         advice = "Look for sqrt, log, norm or division at zero in the model, where the backward pass is infinite."
         sentence = f"The gradient of {bad} of {count} images is NaN or infinite, the first of them {ids[rows[0]]}."
         return check.error(sentence, {"not_finite": bad, "images": count}, advice)
-    dead = float((found.margin == 0).all(dim=1).float().mean())
-    reach = _RADIUS * found.margin.abs().sum(dim=1) / found.margins.abs().clamp_min(1e-30)
+    dead = float((estimate.margin == 0).all(dim=1).float().mean())
+    reach = _RADIUS * estimate.margin.abs().sum(dim=1) / estimate.margins.abs().clamp_min(1e-30)
     flat = float((reach < _FLAT).float().mean())
-    zeros = float((found.margin == 0).float().mean())
+    zeros = float((estimate.margin == 0).float().mean())
     evidence: dict[str, Any] = {
         "images": count,
         "zero_gradient": number(dead),
@@ -131,15 +131,15 @@ def _gradient(found: Slopes, ids: list[str]) -> Finding:
     return check.passed("Every image has a gradient.", evidence)
 
 
-def _saturated(found: Slopes) -> Finding:
+def _saturated(estimate: Slopes) -> Finding:
     check = Check("saturated loss")
-    has_slope = (found.margin != 0).any(dim=1)
-    lost = has_slope & (found.loss.abs().amax(dim=1) < _UNDERFLOW * found.margin.abs().amax(dim=1))
+    has_slope = (estimate.margin != 0).any(dim=1)
+    lost = has_slope & (estimate.loss.abs().amax(dim=1) < _UNDERFLOW * estimate.margin.abs().amax(dim=1))
     share = float(lost.float().mean())
     evidence = {
         "images": len(lost),
         "underflow": number(share),
-        "largest_margin": number(float(found.margins.abs().max())),
+        "largest_margin": number(float(estimate.margins.abs().max())),
     }
     if share < _SOME:
         return check.passed("The cross-entropy has a gradient wherever the margin has one.", evidence)

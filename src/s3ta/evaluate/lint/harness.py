@@ -31,14 +31,14 @@ class SavedTensor(NamedTuple):
     """A parameter or buffer as it was found."""
 
     name: str
-    place: dict[str, Any]
+    holder: dict[str, Any]
     key: str
     tensor: Tensor
     value: Tensor
 
     @property
     def is_changed(self) -> bool:
-        is_there = self.key in self.place and self.place[self.key] is self.tensor
+        is_there = self.key in self.holder and self.holder[self.key] is self.tensor
         return not is_there or not _same(self.tensor, self.value)
 
 
@@ -96,8 +96,8 @@ class ModelHarness:
             for part in images.split(self.at_once):
                 answer = self.raw(part.to(self.images.device, copy=True))
                 if not isinstance(answer, Tensor) or answer.shape != (len(part), self.num_classes):
-                    said = f"{len(part)} images" if len(part) > 1 else "it"
-                    raise ModelError(f"answers {said} with {shape_of(answer)}")
+                    subject = f"{len(part)} images" if len(part) > 1 else "it"
+                    raise ModelError(f"answers {subject} with {shape_of(answer)}")
                 answers.append(answer.detach().float().cpu().clone())
         return torch.cat(answers)
 
@@ -120,17 +120,17 @@ def shape_of(answer: object) -> str:
     return f"a {type(answer).__name__}"
 
 
-def difference(one: Tensor, other: Tensor) -> float:
+def difference(first: Tensor, second: Tensor) -> float:
     """The largest difference of two answers to the same images, in units of the spread of the logits; 0 to infinity."""
-    if one.shape != other.shape or not torch.isfinite(other).all():
+    if first.shape != second.shape or not torch.isfinite(second).all():
         return float("inf")
-    spread = max(float(one.std(dim=1).mean()), _LEAST_SPREAD * float(one.abs().max()), 1e-30)
-    return float((one - other).abs().max()) / spread
+    spread = max(float(first.std(dim=1).mean()), _LEAST_SPREAD * float(first.abs().max()), 1e-30)
+    return float((first - second).abs().max()) / spread
 
 
-def differ(one: Tensor, other: Tensor) -> bool:
+def differ(first: Tensor, second: Tensor) -> bool:
     """Whether two answers to the same images differ by more than rounding."""
-    return difference(one, other) > LEAST_DIFFERENCE
+    return difference(first, second) > LEAST_DIFFERENCE
 
 
 def number(value: float) -> float | str:
@@ -144,10 +144,10 @@ def as_found(model: nn.Module) -> Iterator[list[SavedTensor]]:
     generators stand where they stood. Parameter gradients and torch's generators are left to `attacks.frozen`."""
     modes = [(module, module.training) for module in model.modules()]
     held = [
-        SavedTensor(f"{prefix}.{key}".lstrip("."), place, key, tensor, tensor.detach().clone())
+        SavedTensor(f"{prefix}.{key}".lstrip("."), holder, key, tensor, tensor.detach().clone())
         for prefix, module in model.named_modules()
-        for place in (module._parameters, module._buffers)
-        for key, tensor in place.items()
+        for holder in (module._parameters, module._buffers)
+        for key, tensor in holder.items()
         if tensor is not None and not is_lazy(tensor)
     ]
     with plain_generators():
@@ -161,16 +161,16 @@ def as_found(model: nn.Module) -> Iterator[list[SavedTensor]]:
 
 def restore(held: list[SavedTensor]) -> None:
     """The same tensors with the same values, where they are not already."""
-    for one in held:
-        if one.is_changed:
+    for saved in held:
+        if saved.is_changed:
             with torch.no_grad():
-                one.tensor.copy_(one.value)
-            one.place[one.key] = one.tensor
+                saved.tensor.copy_(saved.value)
+            saved.holder[saved.key] = saved.tensor
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape:
+def _same(first: Tensor, second: Tensor) -> bool:
+    if first.shape != second.shape:
         return False
-    if one.layout != torch.strided or one.is_quantized:
-        return tensor_bytes(one) == tensor_bytes(other)
-    return torch.equal(torch.nan_to_num(one.detach()), torch.nan_to_num(other))
+    if first.layout != torch.strided or first.is_quantized:
+        return tensor_bytes(first) == tensor_bytes(second)
+    return torch.equal(torch.nan_to_num(first.detach()), torch.nan_to_num(second))

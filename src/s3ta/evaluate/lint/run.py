@@ -75,7 +75,7 @@ def lint(
             f"The lint was given images of shape {tuple(images.shape)} and labels of shape {tuple(labels.shape)}: "
             "give (images, channels, height, width) and one label per image."
         )
-    found: dict[str, Finding] = {}
+    by_kind: dict[str, Finding] = {}
     with as_found(model) as held, random_state(0):
         probe = ModelHarness(model, images, labels, num_classes, ids, for_order, micro_batch)
         training = [name for name, module in model.named_modules() if module.training]
@@ -83,9 +83,9 @@ def lint(
         restore(held)
         with frozen(model):
             for finding in _findings(probe, held, training, handed, data_classes):
-                found[finding.kind] = finding
-    said = "The model gives no logits that this could be seen in."
-    return [found.get(kind, Check(kind).unchecked(said)) for kind in KINDS]
+                by_kind[finding.kind] = finding
+    sentence = "The model gives no logits that this could be seen in."
+    return [by_kind.get(kind, Check(kind).unchecked(sentence)) for kind in KINDS]
 
 
 def _findings(

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
-from s3ta.data import fetch
-from s3ta.evaluate.lint import lint
+from s3ta.data import Batch, fetch
+from s3ta.evaluate.lint import Task, lint
 from s3ta.evaluate.lint.preprocessing_and_labels import Rival, Score, _best_first
 from s3ta.records import Finding
 from tests.evaluate.planted import Around
@@ -140,7 +140,7 @@ def alarms_of(model: nn.Module) -> dict[str, Finding]:
         if torch.is_tensor(answer := model(images[:2])) and answer.shape[1] == 2:
             images, labels, num_classes = images[labels < 2], labels[labels < 2], 2
     names = [f"blob {number}" for number in range(num_classes)]
-    found = lint(model, images[:COUNT], labels[:COUNT], data_classes=names, num_classes=num_classes)
+    found = lint(model, Batch([str(i) for i in range(COUNT)], images[:COUNT], labels[:COUNT]), Task(num_classes, names))
     return {one.kind: one for one in found if one.severity in ("warning", "error")}
 
 
@@ -186,9 +186,8 @@ class Picky(nn.Module):
 
 
 def found_of(model: nn.Module, micro_batch: int | None = None) -> dict[str, Finding]:
-    images, labels = fetch(blobs(2 * COUNT), range(COUNT))[1:3]
     names = [f"blob {number}" for number in range(4)]
-    found = lint(model, images, labels, data_classes=names, num_classes=4, micro_batch=micro_batch)
+    found = lint(model, fetch(blobs(2 * COUNT), range(COUNT)), Task(4, names, micro_batch))
     return {one.kind: one for one in found}
 
 

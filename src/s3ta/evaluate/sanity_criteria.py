@@ -155,18 +155,19 @@ def still_rising(clean: Tried, pgd: Tried, late: Tried, end: Tried) -> Finding:
     return check.passed(f"The loss has about stopped to rise: {measured}", evidence)
 
 
-def eight_bits(subject: Subject, images: Tensor, *, given: bool) -> Finding:
+def eight_bits(subject: Subject, images: Tensor) -> Finding:
     """How many adversarial images are still adversarial when every pixel is rounded to a whole 255th."""
     check = Check("eight bits")
     broken = tried_on(subject.model, images, subject.labels).broken
     rounded = tried_on(subject.model, quantize_8bit(images), subject.labels).broken
     number, left = int(broken.sum()), int((broken & rounded).sum())
-    of_what = "of the evaluation" if given else "of 40 PGD steps"
-    evidence = {"num_adversarial": number, "num_surviving": left, "given": given}
+    evidence = {"num_adversarial": number, "num_surviving": left, "given": False}
     if not number:
-        sentence = f"Whether adversarial images survive 8 bits is not known: no image {of_what} is adversarial."
+        sentence = "Whether adversarial images survive 8 bits is not known: no image of 40 PGD steps is adversarial."
         return check.unchecked(sentence, evidence)
-    measured = f"{left} of {number} adversarial images {of_what} are still adversarial when rounded to whole 255ths."
+    measured = (
+        f"{left} of {number} adversarial images of 40 PGD steps are still adversarial when rounded to whole 255ths."
+    )
     if 2 * left < number:
         advice = "Saved as PNG files most are harmless: attack with attack.eight_bit=true, and look for rounding in the model."
         return check.warning(f"Only {measured}", evidence, advice)

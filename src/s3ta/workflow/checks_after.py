@@ -142,15 +142,7 @@ def _run_experiments(measured: Measured, table: pa.Table, plan: Probing, radius:
         exact_arithmetic(settings.num_threads),
         progress(f"checks of the evaluation on {count} examples{few}, passes", num_evaluations(count)) as report,
     ):
-        return probe(
-            _in_parts(model, settings.micro_batch),
-            batch.images,
-            batch.labels,
-            batch.ids,
-            radius=radius,
-            seed=settings.seed,
-            report=report,
-        )
+        return probe(_in_parts(model, settings.micro_batch), batch, radius, settings.seed, report)
 
 
 def num_passes(table: pa.Table) -> int:

@@ -15,7 +15,7 @@ from s3ta.data import Dataset, fetch
 from s3ta.determinism import exact_arithmetic
 from s3ta.errors import UserError
 from s3ta.evaluate import Suite, choose_examples, total
-from s3ta.evaluate.lint import as_found, lint
+from s3ta.evaluate.lint import Task, as_found, lint
 from s3ta.files import read_json, write_json
 from s3ta.finding import ALARMS, TRUST_FILE, Check, Finding, parse_findings
 from s3ta.models import device_of, model_info
@@ -97,18 +97,8 @@ def lint_measured(measured: Measured, suite: Suite) -> list[Finding]:
 def _lint_on(measured: Measured, positions: Sequence[int], for_order: Sequence[int]) -> list[Finding]:
     """The lint by these examples. Raises UserError for an image that cannot be read."""
     model, dataset = measured.model, measured.dataset
-    batch = fetch(dataset, positions)
-    more = fetch(dataset, for_order) if for_order else None
-    return lint(
-        model,
-        batch.images,
-        batch.labels,
-        data_classes=dataset.classes,
-        num_classes=model_info(model).num_classes,
-        ids=batch.ids,
-        for_order=None if more is None else (more.images, more.labels),
-        micro_batch=measured.settings.micro_batch,
-    )
+    task = Task(model_info(model).num_classes, dataset.classes, measured.settings.micro_batch)
+    return lint(model, fetch(dataset, positions), task, fetch(dataset, for_order) if for_order else None)
 
 
 def _of_others(finding: Finding, num_others: int) -> Finding:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from s3ta.data import Batch
 from s3ta.foreign_code import is_request_to_stop, original, plain_generators, reason, where
 from s3ta.models import device_of, tensor_bytes
 
@@ -42,24 +43,32 @@ class SavedTensor(NamedTuple):
         return not is_there or not _same(self.tensor, self.value)
 
 
+class Task(NamedTuple):
+    """What a model is measured on."""
+
+    num_classes: int
+    """How many logits there must be."""
+    data_classes: Sequence[str]
+    """Names of the data's classes, in the order of the labels."""
+    micro_batch: int | None = None
+    """How many images are measured at once: no more are asked about at once here, and where the model raises for fewer, exactly
+    so many; None: not known."""
+
+
 class ModelHarness:
     """The model and the examples that it is asked about; images and labels on its device, answers on the CPU."""
 
     def __init__(
         self,
         model: nn.Module,
-        images: Tensor,
-        labels: Tensor,
-        num_classes: int,
-        ids: Sequence[str] | None = None,
-        for_order: tuple[Tensor, Tensor] | None = None,
-        micro_batch: int | None = None,
+        batch: Batch,
+        task: Task,
+        for_order: Batch | None = None,
     ) -> None:
-        device, self.num_classes = device_of(model), num_classes
-        self.model, self.images, self.labels = model, images.to(device), labels.cpu()
-        self.ids = [str(i) for i in range(len(images))] if ids is None else list(ids)
-        self.for_order, self.micro_batch = for_order, micro_batch
-        self.at_once = min(_AT_ONCE, micro_batch or _AT_ONCE)
+        self.num_classes, self.data_classes, self.micro_batch = task
+        self.model, self.images, self.labels = model, batch.images.to(device_of(model)), batch.labels.cpu()
+        self.ids, self.for_order = batch.ids, for_order
+        self.at_once = min(_AT_ONCE, self.micro_batch or _AT_ONCE)
         self.only: int | None = None
         """The only number of images that the model answers; None: it need not be looked for."""
 

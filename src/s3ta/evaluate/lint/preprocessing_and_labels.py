@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from s3ta.data import Batch
 from s3ta.evaluate.lint.harness import ModelError, ModelHarness, number
 from s3ta.finding import Check, Finding
 from s3ta.models import Classifier
@@ -111,7 +112,7 @@ def clean_accuracy(logits: Tensor, labels: Tensor) -> Finding:
     return check.note(sentence, evidence, advice)
 
 
-def preparation(probe: ModelHarness, logits: Tensor, data_classes: Sequence[str]) -> list[Finding]:
+def preparation(probe: ModelHarness, logits: Tensor) -> list[Finding]:
     """One finding per kind of `KINDS`."""
     channels, labels = probe.images.shape[1], probe.labels
     if len(labels) < _FEWEST:
@@ -121,7 +122,7 @@ def preparation(probe: ModelHarness, logits: Tensor, data_classes: Sequence[str]
         findings = _contest(probe, logits)
         if channels != 3:
             findings["channel order"] = Check("channel order").unchecked(f"The images have {channels} channels.")
-    by_name = _names(probe.model, data_classes)
+    by_name = _names(probe.model, probe.data_classes)
     if by_name is not None and findings["label order"].severity != "warning":
         findings["label order"] = by_name
     return [findings[kind] for kind in KINDS]
@@ -142,7 +143,7 @@ def _contest(probe: ModelHarness, logits: Tensor) -> dict[str, Finding]:
             sentence = f"Not to be judged before this is mended: {better[0].sentence}."
             findings[kind] = Check(kind).unchecked(sentence, seen)
         elif kind == "label order" and followed is None and probe.for_order is not None:
-            findings[kind] = _order_of_some(probe, *probe.for_order)
+            findings[kind] = _order_of_some(probe, probe.for_order)
         elif kind == "label order" and followed is None:
             sentence = f"An order needs {_PER_CLASS} examples per class or more, of two classes or more."
             findings[kind] = Check(kind).unchecked(sentence, seen)
@@ -151,15 +152,15 @@ def _contest(probe: ModelHarness, logits: Tensor) -> dict[str, Finding]:
     return findings
 
 
-def _order_of_some(probe: ModelHarness, images: Tensor, labels: Tensor) -> Finding:
+def _order_of_some(probe: ModelHarness, examples: Batch) -> Finding:
     """`label order` by examples of some of the classes, chosen for it, where there are too many classes to see all."""
     check = Check("label order")
     try:
-        logits = probe.ask(images)
+        logits = probe.ask(examples.images)
     except ModelError as error:
         return check.unchecked(f"Asked about more examples, the model {error}.")
     usable = torch.isfinite(logits).all(dim=1)
-    logits, labels = logits[usable], labels.cpu()[usable]
+    logits, labels = logits[usable], examples.labels.cpu()[usable]
     rival, num_classes = _followed(logits, labels, _FEWEST_PER_CLASS), int(labels.unique().numel())
     evidence: dict[str, Any] = {"images": len(labels), "classes": num_classes}
     if rival is None or len(labels) < _FEWEST:

@@ -12,6 +12,7 @@ from s3ta.attacks import RandomKey, local_linearity, tangent, untargeted, wrong_
 from s3ta.attacks.threat import quantize_8bit
 from s3ta.config import format_radius
 from s3ta.errors import UserError
+from s3ta.evaluate.lint.gradients import vanishes
 from s3ta.finding import Check, Finding
 from s3ta.records import breaks_more, mcnemar, wilson
 
@@ -111,7 +112,7 @@ def zero_gradients(subject: Subject, end: Tried) -> Finding:
     """The share of images whose gradient is exactly zero at every pixel (X37)."""
     objective = untargeted(subject.labels)
     zero = [
-        int((tangent(subject.model, images, objective).gradient == 0).flatten(1).all(dim=1).sum())
+        int(vanishes(tangent(subject.model, images, objective).gradient).sum())
         for images in (subject.clean.images, end.images)
     ]
     total = len(subject.ids)

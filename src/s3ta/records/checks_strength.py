@@ -72,10 +72,8 @@ def more_steps_help(reduced: list[Outcome], settings: Settings) -> list[Finding]
             Finding("more steps help", severity, sentence, evidence, advice) for sentence, evidence in drops[:1]
         ]
     if not compared:
-        sentence = (
-            "Whether more attack steps help is not known: no attack was read out at more than one number of steps."
-        )
-        return [check.unchecked(sentence)]
+        sentence = "Whether more attack steps help is not known: no attack was read out at more than one"
+        return [check.unchecked(f"{sentence} number of steps.")]
     if findings:
         return findings
     sentence = "More attack steps never helped the model: between read-outs top-1 never clearly rose, nor success fell."
@@ -188,7 +186,7 @@ def restarts_matter(table: pa.Table, settings: Settings, num_examples: int) -> l
     return findings
 
 
-def worst_case(manifest: dict[str, Any]) -> list[Finding]:
+def worst_case(manifest: dict[str, Any]) -> Finding:
     """Does the suite hold an attack that top-1 may be quoted under: by gradients of this model, away from the true label, and
     of some length?"""
     check = Check("weak attack")
@@ -198,12 +196,9 @@ def worst_case(manifest: dict[str, Any]) -> list[Finding]:
     away = {attack["name"]: attack.get("num_attack_steps") or 0 for attack in guided if aims_away(attack)}
     other = another_attack([attack["name"] for attack in attacks])
     is_random = all(attack.get("objective") == "targeted" for attack in guided)
-    objective = "'random targets'" if is_random else "its objective"
-    aim = (
-        "has a random target: top-1 under random targets"
-        if is_random
-        else "aims elsewhere than away from the label: that"
-    )
+    objective, aim = "its objective", "aims elsewhere than away from the label: that"
+    if is_random:
+        objective, aim = "'random targets'", "has a random target: top-1 under random targets"
     evidence: dict[str, Any] = {"num_attacks": len(attacks), "num_untargeted": len(away)}
     for among, what, advice in (
         (attacks, "The suite has no attack: nothing is said about robustness.", f"Add one, such as {other}."),
@@ -224,16 +219,16 @@ def worst_case(manifest: dict[str, Any]) -> list[Finding]:
         ),
     ):
         if not among:
-            return [check.note(what, evidence, advice)]
+            return check.note(what, evidence, advice)
     strongest = max(away, key=lambda name: away[name])
     evidence |= {"attack": strongest, "num_attack_steps": away[strongest]}
     if away[strongest] < ENOUGH_STEPS:
         length = _steps(away[strongest])
         sentence = f"The longest untargeted attack of the suite, '{strongest}', has {length}: it is a weak one."
         advice = "Use 100 steps or more, or --suite autoattack, before a number is called robustness."
-        return [check.note(sentence, evidence, advice)]
+        return check.note(sentence, evidence, advice)
     sentence = f"The suite has an untargeted attack by gradients of {_steps(away[strongest])}, '{strongest}'."
-    return [check.passed(sentence, evidence)]
+    return check.passed(sentence, evidence)
 
 
 def _by_attack(reduced: list[Outcome]) -> dict[str, list[Outcome]]:

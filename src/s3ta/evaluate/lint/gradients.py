@@ -91,6 +91,11 @@ def gradients(probe: ModelHarness) -> list[Finding]:
     return [first, unknown if first.severity == "error" else _saturated(estimate)]
 
 
+def vanishes(gradients: Tensor) -> Tensor:
+    """Whether a gradient (n, ...) is exactly zero at every pixel: bool (n,)."""
+    return (gradients == 0).flatten(1).all(dim=1)
+
+
 def _gradient(estimate: Slopes, ids: list[str]) -> Finding:
     check = Check("gradient")
     count = len(estimate.margin)
@@ -99,7 +104,7 @@ def _gradient(estimate: Slopes, ids: list[str]) -> Finding:
         advice = "Look for sqrt, log, norm or division at zero in the model, where the backward pass is infinite."
         sentence = f"The gradient of {bad} of {count} images is NaN or infinite, the first of them {ids[rows[0]]}."
         return check.error(sentence, {"not_finite": bad, "images": count}, advice)
-    dead = float((estimate.margin == 0).all(dim=1).float().mean())
+    dead = float(vanishes(estimate.margin).float().mean())
     reach = _RADIUS * estimate.margin.abs().sum(dim=1) / estimate.margins.abs().clamp_min(1e-30)
     flat = float((reach < _FLAT).float().mean())
     zeros = float((estimate.margin == 0).float().mean())

@@ -171,41 +171,39 @@ def _large_shift(name: str, attack: dict[str, Any], shape: Sequence[int]) -> Ite
 
 def _ball_size(name: str, attack: dict[str, Any], shape: Sequence[int] | None) -> Iterator[Finding]:
     """A radius of another norm or scale."""
-    radius, euclidean = attack["radius"], attack.get("norm") == "l2"
+    radius, euclidean, check = attack["radius"], attack.get("norm") == "l2", Check("small ball")
+    evidence: dict[str, Any] = {"attack": name, "radius": radius}
+    larger = "Give a radius of 1/255 or more."
     if attack.get("eight_bit") and radius < _GREY_LEVEL * (1 - _ROUNDING):
         sentence = (
             f"'{name}' proposes whole 255ths, and within {radius:.3g} no pixel has another one: nothing can move."
         )
-        yield Check("small ball").warning(
-            sentence, {"attack": name, "radius": radius}, "Give a radius of 1/255 or more."
-        )
+        yield check.warning(sentence, evidence, larger)
         return
     if not euclidean and radius < _HALF * _GREY_LEVEL:
         sentence = (
             f"'{name}' may move a pixel by {radius:.3g}, less than half a grey level ({_HALF * _GREY_LEVEL:.2g}): in a saved "
             "image nothing can move."
         )
-        yield Check("small ball").note(
-            sentence, {"attack": name, "radius": radius, "nothing_moves": True}, "Give a radius of 1/255 or more."
-        )
+        yield check.note(sentence, evidence | {"nothing_moves": True}, larger)
         return
     values = None if shape is None else math.prod(shape) * mask_share(attack.get("mask"), *shape[-2:])
     if euclidean and values is not None:
         level = math.sqrt(values) * _GREY_LEVEL
-        evidence = {"attack": name, "radius": radius, "one_grey_level_everywhere": round(level, 6)}
         if radius < level:
             sentence = (
                 f"'{name}' may move an image by a Euclidean length of {radius:.3g}; one grey level at every pixel it may "
                 f"change is {level:.3g} already."
             )
-            severity, advice = "note", "Say the norm beside the number."
+            seen = evidence | {"one_grey_level_everywhere": round(level, 6)}
             if radius < _FAR_BELOW * level:
-                severity = "warning"
                 advice = (
                     "Is that a radius of the L-infinity ball? Usual L2 radii are 0.5 at 32 pixels and 3 at 224: give "
                     "attack.radius, or attack.norm=linf."
                 )
-            yield Finding("small ball", severity, sentence, evidence, advice)
+                yield check.warning(sentence, seen, advice)
+            else:
+                yield check.note(sentence, seen, "Say the norm beside the number.")
         everything = _HALF * math.sqrt(values)
     else:
         everything = math.inf if euclidean else _HALF
@@ -214,4 +212,4 @@ def _ball_size(name: str, attack: dict[str, Any], shape: Sequence[int] | None) -
         part = "all that its mask leaves free can be made plain grey, whatever it was."
         sentence = f"Within the radius of '{name}', {radius:.3g}, {part if attack.get('mask') else whole}"
         advice = "Is it in pixels of [0, 1]? 8 of 255 is 8/255."
-        yield Check("large ball").note(sentence, {"attack": name, "radius": radius}, advice)
+        yield Check("large ball").note(sentence, evidence, advice)

@@ -168,9 +168,7 @@ def _is_plain(settings: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether an attack goes by cross-entropy gradients of the answer, under the threat model of the other."""
     same = all(settings.get(key) == other.get(key) for key in ("norm", "radius", "mask", "objective"))
     plain = settings.get("loss") == "cross_entropy" and settings.get("gradient", {}).get("kind") == "exact"
-    is_of_answer = (
-        settings.get("glimpses") == "last" and not settings.get("steering") and not settings.get("num_glimpses")
-    )
+    is_of_answer = settings.get("glimpses") == "last" and not (settings.get("steering") or settings.get("num_glimpses"))
     return same and plain and is_of_answer and settings.get("objective") != "multitargeted"
 
 

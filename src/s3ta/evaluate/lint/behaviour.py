@@ -196,18 +196,15 @@ def randomness(logits: Tensor, again: Tensor) -> Finding:
 
 def batch_dependence(probe: ModelHarness, logits: Tensor, is_random: bool) -> Finding:
     """Logits alone (the first and the last image), and among other neighbours (black images)."""
-    kind, advice = (
-        "batch dependence",
-        "Use moving averages (eval mode) or per-image statistics in place of the batch's.",
-    )
+    check = Check("batch dependence")
     if is_random:
-        return Check(kind).unchecked("The answers are random: what the neighbours change cannot be told apart.")
+        return check.unchecked("The answers are random: what the neighbours change cannot be told apart.")
     ends = [0, len(logits) - 1]
     try:
         alone = torch.cat([probe.ask(probe.images[i : i + 1]) for i in ends])
     except ModelError as error:
         sentence = f"Asked about one image alone, the model {error}."
-        return Check(kind).warning(sentence, {"alone": str(error)}, "Name the dimension in squeeze(), or leave it out.")
+        return check.warning(sentence, {"alone": str(error)}, "Name the dimension in squeeze(), or leave it out.")
     half = probe.images[: max(1, min(len(logits), probe.at_once) // 2)]
     sizes, refusal = [difference(logits[ends], alone)], ""
     evidence: dict[str, Any] = {"alone": number(sizes[0])}
@@ -221,16 +218,15 @@ def batch_dependence(probe: ModelHarness, logits: Tensor, is_random: bool) -> Fi
     if max(sizes) > LEAST_DIFFERENCE:
         parts = [f"alone it moves by {sizes[0]:.2g}", *(f"among black images by {size:.2g}" for size in sizes[1:])]
         sentence = f"The answer to an image depends on its neighbours: {', '.join(parts)} of the spread of the logits."
-        return Check(kind).warning(sentence, evidence, advice)
+        advice = "Use moving averages (eval mode) or per-image statistics in place of the batch's."
+        return check.warning(sentence, evidence, advice)
     if refusal:
-        sentence = (
-            f"An image gets the same answer alone; asked about made-up black neighbours as well, the model {refusal}."
-        )
-        return Check(kind).note(sentence, evidence)
+        sentence = "An image gets the same answer alone; asked about made-up black neighbours as well, the model"
+        return check.note(f"{sentence} {refusal}.", evidence)
     if probe.only is not None:
         sentence = f"The model answers only to batches of {probe.only} images, the micro-batch; copies fill them up."
-        return Check(kind).note(sentence, {**evidence, "only": probe.only})
-    return Check(kind).passed("An image gets the same answer alone and among others.", evidence)
+        return check.note(sentence, {**evidence, "only": probe.only})
+    return check.passed("An image gets the same answer alone and among others.", evidence)
 
 
 class _Dtypes(TorchDispatchMode):
@@ -278,7 +274,7 @@ def recurrent(model: nn.Module) -> Finding:
     return check.warning(sentence, evidence, advice)
 
 
-def probabilities(logits: Tensor) -> Finding:
+def probabilities(_: ModelHarness, logits: Tensor) -> Finding:
     """Softmax and shares of any sum, sigmoid, and log-softmax, which does no harm."""
     check = Check("probabilities")
     sums, logsums = logits.sum(dim=1), logits.logsumexp(dim=1).abs().max()
@@ -312,10 +308,10 @@ def _are_shares(logits: Tensor, total: float, spread: float) -> bool:
     )
 
 
-def constant_answers(logits: Tensor, labels: Tensor) -> Finding:
+def constant_answers(probe: ModelHarness, logits: Tensor) -> Finding:
     check = Check("constant answers")
     classes, same = int(logits.argmax(1).unique().numel()), not differ(logits, logits[:1].expand_as(logits))
-    evidence = {"predicted_classes": classes, "labels": int(labels.unique().numel()), "images": len(logits)}
+    evidence = {"predicted_classes": classes, "labels": int(probe.labels.unique().numel()), "images": len(logits)}
     if len(logits) < 2 or evidence["labels"] < 2:
         return check.unchecked("All examples have one label.", evidence)
     if same:
@@ -327,6 +323,10 @@ def constant_answers(logits: Tensor, labels: Tensor) -> Finding:
         advice = "Check the weights (--weights) and the input range, unless the model is not trained."
         return check.note(sentence, evidence, advice)
     return check.passed(f"{classes} classes are predicted.", evidence)
+
+
+OF_LOGITS = {"probabilities": probabilities, "constant answers": constant_answers}
+"""Questions to the logits (n, Y) of all images, by name; another one needs no more than its line here."""
 
 
 def _some(names: Sequence[str | int]) -> str:

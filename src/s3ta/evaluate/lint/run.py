@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from s3ta.attacks.frozen import frozen, random_state
 from s3ta.data import Batch
 from s3ta.errors import UserError
-from s3ta.evaluate.lint import behaviour
+from s3ta.evaluate.lint import behaviour, preprocessing_and_labels
 from s3ta.evaluate.lint.gradients import gradients
 from s3ta.evaluate.lint.harness import ModelError, ModelHarness, SavedTensor, Task, as_found, differ, restore
-from s3ta.evaluate.lint.preprocessing_and_labels import clean_accuracy, preparation
 from s3ta.finding import Check, Finding
 
 KINDS = (
@@ -26,12 +25,8 @@ KINDS = (
     "batch dependence",
     "precision",
     "recurrent",
-    "probabilities",
-    "constant answers",
-    "input range",
-    "normalisation",
-    "channel order",
-    "label order",
+    *behaviour.OF_LOGITS,
+    *preprocessing_and_labels.KINDS,
     "clean accuracy",
     "gradient",
     "saturated loss",
@@ -119,10 +114,10 @@ def _of_finite(probe: ModelHarness, logits: Tensor) -> Iterator[Finding]:
     yield behaviour.randomness(logits, again)
     yield behaviour.batch_dependence(probe, logits, is_random)
     yield behaviour.precision(probe, logits)
-    yield behaviour.probabilities(logits)
-    yield behaviour.constant_answers(logits, probe.labels)
-    yield from preparation(probe, logits)
-    yield clean_accuracy(logits, probe.labels)
+    for question in behaviour.OF_LOGITS.values():
+        yield question(probe, logits)
+    yield from preprocessing_and_labels.preparation(probe, logits)
+    yield preprocessing_and_labels.clean_accuracy(logits, probe.labels)
     yield from gradients(probe)
 
 

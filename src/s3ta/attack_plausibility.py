@@ -1,7 +1,7 @@
 """Can an attack do what its radius says? Rules on its settings alone, as plain numbers: asked before a suite is run, of its
 records, and by `run_attack`.
 
-    >>> [remark.kind for remark in implausible("pgd", {"kind": "pgd", "radius": 0.2, "step_size": 0.01, "num_attack_steps": 9})]
+    >>> [one.kind for one in implausible("pgd", {"kind": "pgd", "radius": 0.2, "step_size": 0.01, "num_attack_steps": 9})]
     ['short steps']
 """
 
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from s3ta.config import format_radius
+from s3ta.finding import Check, Finding
 
 _GREY_LEVEL = 1 / 255
 _FAR_BELOW = 0.3
@@ -29,22 +30,7 @@ class ImplausibleSettingsWarning(UserWarning):
     """An attack's settings cannot do what its radius says."""
 
 
-class Remark(NamedTuple):
-    """What one rule says of an attack; the fields are those of a `Finding`."""
-
-    kind: str
-    severity: str
-    sentence: str
-    evidence: dict[str, Any]
-    advice: str
-
-    @property
-    def text(self) -> str:
-        """Sentence and advice."""
-        return f"{self.sentence} {self.advice}"
-
-
-def implausible(name: str, attack: dict[str, Any], shape: Sequence[int] | None = None) -> list[Remark]:
+def implausible(name: str, attack: dict[str, Any], shape: Sequence[int] | None = None) -> list[Finding]:
     """Steps that cannot cross the ball, or leap over it; a ball that is far smaller than its norm's usual ones, or as large as
     everything; a mask of which a part covers no pixel.
 
@@ -52,21 +38,21 @@ def implausible(name: str, attack: dict[str, Any], shape: Sequence[int] | None =
       name: how the sentences call the attack.
       attack: its settings as JSON values.
       shape: (channels, height, width) of an image; None: unknown, and what needs it is not asked."""
-    remarks = [] if shape is None else [*_vanishing_regions(name, attack, shape)]
+    findings = [] if shape is None else [*_vanishing_regions(name, attack, shape)]
     radius = attack.get("radius")
     if radius is None:
-        return remarks
+        return findings
     if not radius:
         sentence = f"'{name}' has a radius of 0: nothing can move, so its numbers are those of the clean images."
         return [
-            *remarks,
-            Remark("small ball", "note", sentence, {"attack": name, "radius": radius, "nothing_moves": True}, ""),
+            *findings,
+            Check("small ball").note(sentence, {"attack": name, "radius": radius, "nothing_moves": True}),
         ]
-    remarks += _short_steps(name, attack)
-    remarks += _long_steps(name, attack)
-    remarks += _large_epsilon(name, attack)
-    remarks += _ball_size(name, attack, shape)
-    return remarks if shape is None else [*remarks, *_large_shift(name, attack, shape)]
+    findings += _short_steps(name, attack)
+    findings += _long_steps(name, attack)
+    findings += _large_epsilon(name, attack)
+    findings += _ball_size(name, attack, shape)
+    return findings if shape is None else [*findings, *_large_shift(name, attack, shape)]
 
 
 def cell_of_pixel(num_cells: int, num_pixels: int) -> list[int]:
@@ -107,18 +93,16 @@ def mask_share(mask: dict[str, Any] | None, height: int, width: int) -> float:
     return covered / (height * width)
 
 
-def _vanishing_regions(name: str, attack: dict[str, Any], shape: Sequence[int]) -> Iterator[Remark]:
+def _vanishing_regions(name: str, attack: dict[str, Any], shape: Sequence[int]) -> Iterator[Finding]:
     height, width = shape[-2:]
     for region in (attack.get("mask"), (attack.get("steering") or {}).get("region")):
         rows = (region or {}).get("rows")
         if rows and vanished_cells(rows, height, width):
             sentence = f"'{name}': {vanished_sentence(rows, height, width)}"
-            yield Remark(
-                "region", "error", sentence, {"attack": name, "vanished": vanished_cells(rows, height, width)}, ""
-            )
+            yield Check("region").error(sentence, {"attack": name, "vanished": vanished_cells(rows, height, width)}, "")
 
 
-def _short_steps(name: str, attack: dict[str, Any]) -> Iterator[Remark]:
+def _short_steps(name: str, attack: dict[str, Any]) -> Iterator[Finding]:
     """Attacks that cannot get from one side of their ball to the middle: a model looks robust against them."""
     steps, radius = attack.get("num_attack_steps"), attack["radius"]
     if steps is None:
@@ -134,7 +118,7 @@ def _short_steps(name: str, attack: dict[str, Any]) -> Iterator[Remark]:
         sentence = f"'{name}' is too short for its ball: {go} {reach:.3g} in all, and the radius is {radius:.3g}."
         evidence = {"attack": name, "num_attack_steps": steps, "reach": reach, "radius": radius}
         longer = "higher attack.learning_rates" if attack["kind"] == "adam" else "a larger attack.step_size"
-        yield Remark("short steps", "warning", sentence, evidence, f"Give more steps or {longer}.")
+        yield Check("short steps").warning(sentence, evidence, f"Give more steps or {longer}.")
 
 
 def _length_of_rates(rates: Sequence[Any], steps: int) -> float:
@@ -144,7 +128,7 @@ def _length_of_rates(rates: Sequence[Any], steps: int) -> float:
     return float(sum(lengths))
 
 
-def _long_steps(name: str, attack: dict[str, Any]) -> Iterator[Remark]:
+def _long_steps(name: str, attack: dict[str, Any]) -> Iterator[Finding]:
     """Steps longer than the radius: from the middle each leaves the ball, and the iterate leaps from edge to edge. A single
     step may be so long, and the first of annealed ones may cross the whole ball, as in APGD."""
     size, steps, radius = attack.get("step_size"), attack.get("num_attack_steps"), attack["radius"]
@@ -158,10 +142,10 @@ def _long_steps(name: str, attack: dict[str, Any]) -> Iterator[Remark]:
         )
         evidence = {"attack": name, "step_size": size, "radius": radius, "num_attack_steps": steps}
         advice = "Give an attack.step_size of a tenth to a quarter of the radius."
-        yield Remark("long steps", "warning", sentence, evidence, advice)
+        yield Check("long steps").warning(sentence, evidence, advice)
 
 
-def _large_epsilon(name: str, attack: dict[str, Any]) -> Iterator[Remark]:
+def _large_epsilon(name: str, attack: dict[str, Any]) -> Iterator[Finding]:
     """An Adam step is rate * g / (|g| + epsilon), so about as long as its rate only where epsilon is far below |g|."""
     epsilon = attack.get("epsilon") or 0
     if attack.get("kind") == "adam" and epsilon > _LARGEST_EPSILON:
@@ -169,12 +153,10 @@ def _large_epsilon(name: str, attack: dict[str, Any]) -> Iterator[Remark]:
             f"'{name}' adds an epsilon of {epsilon:g} to the size of the gradient that it divides by: where gradients are "
             "smaller, and those of images often are, its steps are far shorter than its rates, and may move nothing."
         )
-        yield Remark(
-            "short steps", "warning", sentence, {"attack": name, "epsilon": epsilon}, "Give attack.epsilon=1e-9."
-        )
+        yield Check("short steps").warning(sentence, {"attack": name, "epsilon": epsilon}, "Give attack.epsilon=1e-9.")
 
 
-def _large_shift(name: str, attack: dict[str, Any], shape: Sequence[int]) -> Iterator[Remark]:
+def _large_shift(name: str, attack: dict[str, Any], shape: Sequence[int]) -> Iterator[Finding]:
     """Shifts wrap round: of a large one, the gradient is that of another picture."""
     shift, side = (attack.get("gradient") or {}).get("max_shift") or 0, min(shape[-2:])
     if shift > _LARGEST_SHIFT * side:
@@ -184,50 +166,44 @@ def _large_shift(name: str, attack: dict[str, Any], shape: Sequence[int]) -> Ite
         )
         evidence = {"attack": name, "max_shift": shift, "side": side}
         advice = "Give an attack.gradient.max_shift of a few pixels, or 0."
-        yield Remark("large shift", "warning", sentence, evidence, advice)
+        yield Check("large shift").warning(sentence, evidence, advice)
 
 
-def _ball_size(name: str, attack: dict[str, Any], shape: Sequence[int] | None) -> Iterator[Remark]:
+def _ball_size(name: str, attack: dict[str, Any], shape: Sequence[int] | None) -> Iterator[Finding]:
     """A radius of another norm or scale."""
-    radius, euclidean = attack["radius"], attack.get("norm") == "l2"
+    radius, euclidean, check = attack["radius"], attack.get("norm") == "l2", Check("small ball")
+    evidence: dict[str, Any] = {"attack": name, "radius": radius}
+    larger = "Give a radius of 1/255 or more."
     if attack.get("eight_bit") and radius < _GREY_LEVEL * (1 - _ROUNDING):
         sentence = (
             f"'{name}' proposes whole 255ths, and within {radius:.3g} no pixel has another one: nothing can move."
         )
-        yield Remark(
-            "small ball", "warning", sentence, {"attack": name, "radius": radius}, "Give a radius of 1/255 or more."
-        )
+        yield check.warning(sentence, evidence, larger)
         return
     if not euclidean and radius < _HALF * _GREY_LEVEL:
         sentence = (
             f"'{name}' may move a pixel by {radius:.3g}, less than half a grey level ({_HALF * _GREY_LEVEL:.2g}): in a saved "
             "image nothing can move."
         )
-        yield Remark(
-            "small ball",
-            "note",
-            sentence,
-            {"attack": name, "radius": radius, "nothing_moves": True},
-            "Give a radius of 1/255 or more.",
-        )
+        yield check.note(sentence, evidence | {"nothing_moves": True}, larger)
         return
     values = None if shape is None else math.prod(shape) * mask_share(attack.get("mask"), *shape[-2:])
     if euclidean and values is not None:
         level = math.sqrt(values) * _GREY_LEVEL
-        evidence = {"attack": name, "radius": radius, "one_grey_level_everywhere": round(level, 6)}
         if radius < level:
             sentence = (
                 f"'{name}' may move an image by a Euclidean length of {radius:.3g}; one grey level at every pixel it may "
                 f"change is {level:.3g} already."
             )
-            severity, advice = "note", "Say the norm beside the number."
+            seen = evidence | {"one_grey_level_everywhere": round(level, 6)}
             if radius < _FAR_BELOW * level:
-                severity = "warning"
                 advice = (
                     "Is that a radius of the L-infinity ball? Usual L2 radii are 0.5 at 32 pixels and 3 at 224: give "
                     "attack.radius, or attack.norm=linf."
                 )
-            yield Remark("small ball", severity, sentence, evidence, advice)
+                yield check.warning(sentence, seen, advice)
+            else:
+                yield check.note(sentence, seen, "Say the norm beside the number.")
         everything = _HALF * math.sqrt(values)
     else:
         everything = math.inf if euclidean else _HALF
@@ -236,4 +212,4 @@ def _ball_size(name: str, attack: dict[str, Any], shape: Sequence[int] | None) -
         part = "all that its mask leaves free can be made plain grey, whatever it was."
         sentence = f"Within the radius of '{name}', {radius:.3g}, {part if attack.get('mask') else whole}"
         advice = "Is it in pixels of [0, 1]? 8 of 255 is 8/255."
-        yield Remark("large ball", "note", sentence, {"attack": name, "radius": radius}, advice)
+        yield Check("large ball").note(sentence, evidence, advice)

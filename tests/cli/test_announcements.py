@@ -13,6 +13,7 @@ from s3ta.data import ClutteredDigits
 from s3ta.demo import Contender, Passes
 from s3ta.evaluate import Pace, Settings, get_suite, stages, total
 from s3ta.evaluate.sanity_checks import cost, num_evaluations
+from s3ta.finding import Check
 from s3ta.models import ExecutionMode
 from s3ta.workflow import cost_estimate
 from s3ta.workflow.checks_after import planned_probing, probing
@@ -118,9 +119,9 @@ def test_compiling_is_part_of_the_announcement(monkeypatch):
 
 def test_planned_checks_are_those_that_are_due():
     measured = Measured(small_model(), ClutteredDigits("test"), list(range(500)), SETTINGS, [])
-    open_ones = {"probes": [{"kind": "probes", "evidence": {"num_wanted": 32}}]}
-    raised = {"probes": [{"kind": "black box", "evidence": {"raised": True}}, {"kind": "x"}]}
-    made = {"probes": [{"kind": "black box", "severity": "passed", "evidence": {"broken": 3}}]}
+    open_ones = {"probes": [Check("probes").note("Fewer images.", {"num_wanted": 32})]}
+    raised = {"probes": [Check("black box").failed("ValueError"), Check("x").passed("Fine.")]}
+    made = {"probes": [Check("black box").passed("Fine.", {"broken": 3})]}
     at_most = planned_probing(measured, QUICK, {}, full=False)
     assert at_most == (25, 32)
     assert 5 * 25 * 344 <= total(QUICK, 500).num_evaluations < 5 * 26 * 344

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-from s3ta.data import ClutteredDigits
+from s3ta.data import Batch, ClutteredDigits
 from s3ta.errors import UserError
-from s3ta.evaluate.lint import KINDS, lint
+from s3ta.evaluate.lint import KINDS, Task, lint
 from s3ta.evaluate.lint.harness import ModelHarness
-from s3ta.evaluate.lint.preprocessing_and_labels import Rival, _is_better, _order, _order_of_some, _preparations
+from s3ta.evaluate.lint.preprocessing_and_labels import Rival, Score, _order, _order_of_some, _preparations
 from s3ta.models import Classifier, create_model
 from s3ta.records import Finding
 from tests.evaluate import planted
@@ -30,6 +30,10 @@ from tests.evaluate.planted import Around
 
 NAMES = ClutteredDigits.classes
 COUNT = 64
+
+
+def batch_of(images: Tensor, labels: Tensor) -> Batch:
+    return Batch([str(i) for i in range(len(images))], images, labels)
 
 
 class Case(NamedTuple):
@@ -40,8 +44,8 @@ class Case(NamedTuple):
     labels: Tensor
 
     def looked_at(self, model: nn.Module, **options) -> list[Finding]:
-        chosen = {"data_classes": NAMES, "num_classes": 10} | options
-        return lint(model, self.images, self.labels, **chosen)
+        task = Task(**({"data_classes": NAMES, "num_classes": 10} | options))
+        return lint(model, batch_of(self.images, self.labels), task)
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +184,7 @@ def by_kind(found: list[Finding]) -> dict[str, Finding]:
 def test_planted_mistake_is_caught(mistake: Mistake, digit_case: Case) -> None:
     found = digit_case.looked_at(mistake.plant(digit_case.net))
     caught = by_kind(found)[mistake.kind]
-    print(f"{mistake.name:35} {caught.kind:20} {caught.severity:8} {caught.told}")
+    print(f"{mistake.name:35} {caught.kind:20} {caught.severity:8} {caught.text}")
     assert caught.severity == mistake.severity
     assert caught.advice or mistake.severity == "note"
     assert set(alarms(found)) - {mistake.kind} <= mistake.also
@@ -215,7 +219,7 @@ def test_mistake_with_colours_is_caught_and_its_advice_mends_it(
 ) -> None:
     model = classifier(Around(colour_case.net, before), **options)
     found = colour_case.looked_at(model)
-    print(f"{name:35} {by_kind(found)[kind].told}")
+    print(f"{name:35} {by_kind(found)[kind].text}")
     assert set(alarms(found)) == {kind}
     assert advice in by_kind(found)[kind].advice
     mended = colour_case.looked_at(classifier(Around(colour_case.net, before), **options_of(by_kind(found)[kind])))
@@ -347,7 +351,7 @@ def test_a_model_of_224_px_with_random_weights_raises_no_alarm(name: str, photog
         net = timm.create_model(name, pretrained=False).eval()
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     model = Classifier(net, name=name, num_classes=1000, image_size=224, mean=mean, std=std)
-    found = lint(model, *photographs, data_classes=[f"n{i}" for i in range(1000)], num_classes=1000)
+    found = lint(model, batch_of(*photographs), Task(1000, [f"n{i}" for i in range(1000)]))
     assert not alarms(found)
     assert by_kind(found)["clean accuracy"].severity == "note"
 
@@ -358,7 +362,7 @@ def test_our_own_models_with_random_weights_raise_no_alarm(name: str, channels: 
     torch.manual_seed(1)
     model = create_model(name, num_classes=10, image_size=size, in_channels=channels).eval()
     images = torch.rand(40, channels, size, size, generator=torch.Generator().manual_seed(2))
-    found = lint(model, images, torch.arange(40) % 10, data_classes=NAMES, num_classes=10)
+    found = lint(model, batch_of(images, torch.arange(40) % 10), Task(10, NAMES))
     assert not alarms(found)
 
 
@@ -409,7 +413,7 @@ def test_model_and_random_state_are_as_they_were(digit_case: Case) -> None:
     images, labels = digit_case.images.clone(), digit_case.labels.clone()
     before = state()
     # unwrapped: the type checker of the tests draws numbers of its own when a function returns
-    found = inspect.unwrap(lint)(model, images, labels, data_classes=NAMES, num_classes=10)
+    found = inspect.unwrap(lint)(model, batch_of(images, labels), Task(10, NAMES))
     after = state()
     assert {"train mode", "own state", "randomness"} <= set(alarms(found))
     assert before[0].keys() == after[0].keys()
@@ -434,9 +438,9 @@ def test_the_lint_asks_the_model_a_few_dozen_times_at_most(digit_case: Case) -> 
 
 def test_wrong_examples_are_refused(digit_case: Case) -> None:
     with pytest.raises(UserError, match="one label per image"):
-        lint(digit_case.net, digit_case.images, digit_case.labels[1:], data_classes=NAMES, num_classes=10)
+        lint(digit_case.net, batch_of(digit_case.images, digit_case.labels[1:]), Task(10, NAMES))
     with pytest.raises(UserError, match="one label per image"):
-        lint(digit_case.net, digit_case.images[:0], digit_case.labels[:0], data_classes=NAMES, num_classes=10)
+        lint(digit_case.net, batch_of(digit_case.images[:0], digit_case.labels[:0]), Task(10, NAMES))
 
 
 # --- the pieces ---------------------------------------------------------------------------------------------------
@@ -471,10 +475,11 @@ def test_an_alternative_must_win_by_every_rule(pairs: list[tuple[bool, bool]], l
 
     now, then = (torch.tensor(side) for side in zip(*pairs, strict=True))
     labels = torch.arange(len(pairs)) % 10
-    rival = Rival("", "input range", "", "", then, loss)
+    constant = int(labels.bincount().max()) / len(labels)
+    rival = Rival("", "input range", "", "", Score(then, loss, constant))
     won, lost = int((then & ~now).sum()), int((now & ~then).sum())
     tail = sum(comb(won + lost, k) for k in range(min(won, lost) + 1)) / 2 ** (won + lost)
-    if _is_better(rival, now, 1.0, labels):
+    if rival.is_better(Score(now, 1.0, constant)):
         assert loss < 1
         assert 2 * tail < 0.01
         assert won - lost >= 0.1 * len(pairs)
@@ -495,7 +500,7 @@ def test_findings_are_complete_and_json_whatever_the_model(
     labels = torch.from_numpy(random_.integers(0, num_classes, count))
     images = torch.from_numpy(random_.random((count, channels, 4, 4))).float()
     model = Around(nn.Flatten(), after=lambda pixels: power * (pixels @ weight))
-    found = lint(model, images, labels, data_classes=[str(i) for i in range(num_classes)], num_classes=num_classes)
+    found = lint(model, batch_of(images, labels), Task(num_classes, [str(i) for i in range(num_classes)]))
     assert [finding.kind for finding in found] == list(KINDS)
     assert all(finding.sentence for finding in found)
     assert {finding.severity for finding in found} <= {"error", "warning", "note", "passed", "unchecked"}
@@ -565,8 +570,9 @@ def test_another_order_of_many_classes_is_seen_by_a_few_examples_of_some(
         logits = answers_at(right, labels, num_classes, random_)[:, order]
         images = torch.arange(len(labels)).view(-1, 1, 1, 1).float()
         table = Around(nn.Flatten(), after=lambda numbers: logits[numbers[:, 0].long()])
-        probe = ModelHarness(table, images[:8], labels[:8], num_classes, None, (images, labels))
-        return _order_of_some(probe, images, labels).severity
+        examples = batch_of(images, labels)
+        harness = ModelHarness(table, batch_of(images[:8], labels[:8]), Task(num_classes, []), examples)
+        return _order_of_some(harness, examples).severity
 
     assert severity(0.8, text, 0) == "warning"
     for seed in range(19):

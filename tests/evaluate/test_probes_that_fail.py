@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from s3ta.data import Batch
 from s3ta.evaluate.sanity_checks import num_evaluations, probe
 from tests.evaluate.test_sanity_checks import COUNT, KINDS, Templates, pictures
 from tests.evaluate.toys import RADIUS
@@ -45,7 +46,7 @@ class RaisesAt(Templates):
 
 def asked(model: torch.nn.Module, images: torch.Tensor | None = None) -> dict[str, str]:
     known, labels, ids = pictures()
-    found = probe(model, known if images is None else images, labels, ids, radius=RADIUS, seed=0)
+    found = probe(model, Batch(ids, known if images is None else images, labels), radius=RADIUS, seed=0)
     return {finding.kind: finding.severity for finding in found}
 
 
@@ -61,7 +62,7 @@ def test_a_model_that_asserts_its_range_is_probed_in_full():
 
 def test_a_model_that_overflows_at_a_large_radius_leaves_that_question_open_and_no_other():
     _, labels, ids = pictures()
-    found = {f.kind: f for f in probe(NaNFarAway(), pictures()[0], labels, ids, radius=RADIUS, seed=0)}
+    found = {f.kind: f for f in probe(NaNFarAway(), Batch(ids, pictures()[0], labels), radius=RADIUS, seed=0)}
     assert [kind for kind, finding in found.items() if finding.severity == "unchecked"] == ["larger radius"]
     assert "not finite" in found["larger radius"].sentence
 
@@ -87,7 +88,7 @@ def test_the_reason_is_told_and_nothing_is_missing_from_the_count():
     images, labels, ids = pictures()
     told: list[int] = []
     found = probe(
-        RaisesAt(50), images, labels, ids, radius=RADIUS, seed=0, report=lambda done, note="": told.append(done)
+        RaisesAt(50), Batch(ids, images, labels), radius=RADIUS, seed=0, report=lambda done, note="": told.append(done)
     )
     (finding,) = [one for one in found if one.kind == "margin loss"]
     assert finding.sentence == "The check could not be made: ValueError: a kernel is missing."

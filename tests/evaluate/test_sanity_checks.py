@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from s3ta.attacks import Linf
+from s3ta.data import Batch
 from s3ta.errors import UserError
 from s3ta.evaluate.sanity_checks import num_evaluations, probe
-from s3ta.evaluate.sanity_criteria import Tried, still_rising
+from s3ta.evaluate.sanity_criteria import Subject, Tried, eight_bits, still_rising, tried_on
 from s3ta.records import Finding
 from tests.evaluate.toys import RADIUS, Templates, blobs, quantised, rippled
 
@@ -30,7 +31,7 @@ def pictures(seed: int = 0, count: int = COUNT) -> tuple[torch.Tensor, torch.Ten
 
 def asked(model: nn.Module, seed: int = 0, radius: float = RADIUS, **more) -> dict[str, Finding]:
     images, labels, ids = pictures(seed)
-    found = probe(model, images, labels, ids, radius=radius, seed=seed, **more)
+    found = probe(model, Batch(ids, images, labels), radius=radius, seed=seed, **more)
     assert [finding.kind for finding in found] == KINDS
     return {finding.kind: finding for finding in found}
 
@@ -111,7 +112,7 @@ def test_counts_are_those_of_the_closed_form():
     labels = (margin > 0).long()
     radius = float(margin.abs().median() / model.scale)
     ids = [f"p-{i}" for i in range(30)]
-    found = {finding.kind: finding for finding in probe(model, images, labels, ids, radius=radius, seed=1)}
+    found = {finding.kind: finding for finding in probe(model, Batch(ids, images, labels), radius=radius, seed=1)}
     broken = int((margin.abs() < radius * model.scale).sum())
     assert 10 <= broken <= 20
     assert found["margin loss"].evidence["broken_by_pgd"] == found["margin loss"].evidence["broken"] == broken
@@ -134,10 +135,9 @@ def test_adversarial_images_that_survive_eight_bits_are_counted(fragile, severit
     moved = torch.where(torch.arange(10) < fragile, 100.4, 100.9).view(-1, 1, 1, 1) / 255
     ids = [f"p-{i}" for i in range(10)]
     labels = torch.zeros(10, dtype=torch.int64)
-    found = probe(model, images, labels, ids, radius=2 / 255, seed=0, adversarial=moved)
-    (told,) = [finding for finding in found if finding.kind == "eight bits"]
+    told = eight_bits(Subject(model, tried_on(model, images, labels), labels, tuple(ids), 2 / 255, 0), moved)
     assert told.severity == severity
-    assert told.evidence == {"num_adversarial": 10, "num_surviving": 10 - fragile, "given": True}
+    assert told.evidence == {"num_adversarial": 10, "num_surviving": 10 - fragile, "given": False}
 
 
 def test_the_answers_depend_neither_on_the_order_nor_on_global_state(learned):
@@ -146,21 +146,13 @@ def test_the_answers_depend_neither_on_the_order_nor_on_global_state(learned):
     try:
         before = {name: value.clone() for name, value in learned.state_dict().items()}
         state = torch.random.get_rng_state()
-        first = probe(learned, images, labels, ids, radius=RADIUS, seed=3, adversarial=(images + 0.1).clamp(0, 1))
+        first = probe(learned, Batch(ids, images, labels), radius=RADIUS, seed=3)
         assert torch.equal(torch.random.get_rng_state(), state)
         assert learned.training
         assert all(torch.equal(value, before[name]) for name, value in learned.state_dict().items())
         torch.manual_seed(99)
         other = torch.randperm(COUNT)
-        again = probe(
-            learned,
-            images[other],
-            labels[other],
-            [ids[i] for i in other],
-            radius=RADIUS,
-            seed=3,
-            adversarial=(images + 0.1).clamp(0, 1)[other],
-        )
+        again = probe(learned, Batch([ids[i] for i in other], images[other], labels[other]), radius=RADIUS, seed=3)
     finally:
         learned.eval()
     assert again == first
@@ -203,22 +195,20 @@ def test_images_that_the_model_gets_wrong_are_left_out_and_too_few_are_not_asked
     images, labels, ids = pictures()
     wrong = (labels + 1) % 4
     some = torch.where(torch.arange(COUNT) < 8, labels, wrong)
-    found = probe(Templates(), images, some, ids, radius=RADIUS, seed=0)
+    found = probe(Templates(), Batch(ids, images, some), radius=RADIUS, seed=0)
     assert [finding.kind for finding in found] == KINDS
     assert found[2].evidence["num_examples"] == 8
     few = torch.where(torch.arange(COUNT) < 7, labels, wrong)
-    (told,) = probe(Templates(), images, few, ids, radius=RADIUS, seed=0)
+    (told,) = probe(Templates(), Batch(ids, images, few), radius=RADIUS, seed=0)
     assert (told.severity, told.evidence) == ("unchecked", {"num_right": 7, "num_examples": COUNT})
-    (told,) = probe(Templates(), images, labels, ids, radius=0.0, seed=0)
+    (told,) = probe(Templates(), Batch(ids, images, labels), radius=0.0, seed=0)
     assert told.severity == "unchecked"
 
 
-def test_misfitting_ids_and_images_are_refused():
-    images, labels, ids = pictures()
+def test_misfitting_ids_are_refused():
+    images, labels, _ = pictures()
     with pytest.raises(UserError, match="one id per image"):
-        probe(Templates(), images, labels, ["same"] * COUNT, radius=RADIUS, seed=0)
-    with pytest.raises(UserError, match="adversarial images have shape"):
-        probe(Templates(), images, labels, ids, radius=RADIUS, seed=0, adversarial=images[:3])
+        probe(Templates(), Batch(["same"] * COUNT, images, labels), radius=RADIUS, seed=0)
 
 
 @pytest.mark.parametrize(

@@ -347,12 +347,12 @@ MUTANTS = {
         "tests/evaluate/test_transfer.py -k own_images",
     ),
     "masked gradients pass unnoticed": Mutant(
-        "records/checks.py:_masked", "if only_here - only_plain > least", "if only_plain - only_here > least", FINDINGS
+        "records/intervals.py:breaks_more", "only_a - only_b > least", "only_b - only_a > least", FINDINGS
     ),
     "an alarm by chance": Mutant(
-        "records/checks.py:_masked",
-        "mcnemar(only_here, only_plain) < _LEVEL:",
-        "mcnemar(only_here, only_plain) <= 1:",
+        "records/intervals.py:breaks_more",
+        "mcnemar(only_a, only_b) < level",
+        "mcnemar(only_a, only_b) <= 1",
         FINDINGS,
     ),
     "a setting that not all attacks have is skipped": Mutant(
@@ -453,7 +453,7 @@ MUTANTS = {
         f"{BAD} -k damaged_picture_in",
     ),
     "strict about nothing": Mutant(
-        "workflow/checks_before.py:run_lint", "(strict and one.kind != UNREADABLE)", "False", f"{BAD} -k strict_stops"
+        "workflow/checks_before.py:run_lint", "(strict and alarm.kind != UNREADABLE)", "False", f"{BAD} -k strict_stops"
     ),
     "the last image in place of the worst": Mutant(
         "workflow/export.py:_worst",

@@ -52,7 +52,7 @@ def test_an_attack_that_clearly_does_better_is_an_alarm(name):
     assert (told.evidence["only_this_breaks"], told.evidence["only_plain_breaks"]) == (20, 0)
     assert told.evidence["p_value"] == mcnemar(20, 0)
     assert "trust the lower number" in told.advice
-    assert told.told == f"{told.sentence} {told.advice}"
+    assert told.text == f"{told.sentence} {told.advice}"
 
 
 @pytest.mark.parametrize("name", SEES)

@@ -68,6 +68,24 @@ def test_what_was_not_checked_is_told(tmp_path):
     assert "Not checked: the model, by small experiments." in section(build(tmp_path, half)[0]).words
 
 
+def test_the_page_answers_each_question_once(tmp_path):
+    """The records' answer, on all images, stands in place of the lint's; of the experiments an alarm stays."""
+    chance = {"kind": "clean accuracy", "severity": "note", "sentence": "9 of 64 clean images are right: mere chance."}
+    calm = {"kind": "ball", "severity": "passed", "sentence": "A small attack stays inside."}
+    html, page = build(tmp_path, run_with(tmp_path / "a", lint=[chance, PASSED], probes=[calm, NOTE]))
+    assert page.words.count("Clean accuracy.") == len(re.findall("clean images are right", page.words)) == 1
+    assert "mere chance" not in html
+    assert "A small attack" not in html
+    assert PASSED["sentence"] in html
+    assert NOTE["sentence"] in html
+    alarm = calm | {"severity": "warning", "sentence": "A small attack leaves."}
+    assert "A small attack leaves." in build(tmp_path, run_with(tmp_path / "b", lint=[], probes=[alarm]))[0]
+    stored = trust_of(tmp_path / "a" / "evaluations" / "quick")
+    assert [finding["kind"] for finding in stored["lint"]] == ["clean accuracy", "input range"], (
+        "as JSON all answers stay"
+    )
+
+
 def test_one_finding_about_several_models_is_told_once(tmp_path):
     """Without names where it is about all; and evidence that differs keeps two findings apart."""
     runs = [

@@ -68,9 +68,9 @@ def run_attack(
       UserWarning: the model seems to answer with probabilities, whose gradients are weak, or answers in 16 bits; as
         ImplausibleSettingsWarning, the settings cannot do what the radius says."""
     check_examples(clean, labels, targets)
-    for remark in implausible(config.kind, config.model_dump(mode="json"), clean.shape[1:]):
-        if remark.severity == "warning":
-            warnings.warn(f"Implausible attack settings: {remark.text}", ImplausibleSettingsWarning, stacklevel=2)
+    for finding in implausible(config.kind, config.model_dump(mode="json"), clean.shape[1:]):
+        if finding.severity == "warning":
+            warnings.warn(f"Implausible attack settings: {finding.text}", ImplausibleSettingsWarning, stacklevel=2)
     asked_in = clean.dtype
     if asked_in in LOW_PRECISION:
         clean, start = clean.float(), None if start is None else start.float()

@@ -6,7 +6,7 @@ counts is how they compare, not how strong they are. Images that the model gets 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from s3ta.attacks import (
     start_noise,
 )
 from s3ta.attacks.frozen import random_state
+from s3ta.data import Batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.errors import UserError
 from s3ta.evaluate.sanity_criteria import (
@@ -41,66 +42,49 @@ from s3ta.evaluate.sanity_criteria import (
     tried_on,
     zero_gradients,
 )
+from s3ta.finding import Check, Finding, ask_all
 from s3ta.foreign_code import reason
 from s3ta.models.info import device_of
 from s3ta.progress import Reporter
-from s3ta.records import Finding, unanswered
 from s3ta.streams import stream
-from s3ta.types import Images, Labels
 
 FEWEST = 8
 """Fewer images than that, classified right, show nothing."""
 
 
-def probe(
-    model: nn.Module,
-    images: Images,
-    labels: Labels,
-    ids: Sequence[str],
-    *,
-    radius: float,
-    seed: int,
-    adversarial: Tensor | None = None,
-    report: Reporter | None = None,
-) -> list[Finding]:
+def probe(model: nn.Module, batch: Batch, radius: float, seed: int, report: Reporter | None = None) -> list[Finding]:
     """Ask eight questions about a model's gradients, on a few images in one batch.
 
     The answers do not depend on the order of the images: they are sorted by id.
 
     Args:
       model: images in [0, 1] -> logits; frozen and put in eval mode for the duration.
-      images, labels, ids: real examples, 16 to 32 of them, best such as the model gets right.
+      batch: real examples, 16 to 32 of them, best such as the model gets right.
       radius: the L-infinity radius of the evaluation, at most 1; with 0 nothing is asked.
       seed: of all random numbers: streams `start`, `probe` and `model`, attack name "probes".
-      adversarial: images that an attack of the evaluation found for the same examples, in the same order, to ask what is lost
-        when they are saved with 8 bits; None: those found here are asked.
       report: told how many of the `num_evaluations` are done.
     Returns:
       One finding per question, `unchecked` where the model raises on what that question needs; a single one where nothing can
       be asked, as with fewer than 8 images classified right.
     Raises:
       UserError: ids that are not one per image or not different, and as `run_attack`."""
-    if len(ids) != len(images) or len(set(ids)) < len(ids):
-        raise UserError(f"{len(images)} images are probed under {len(set(ids))} different ids: give one id per image.")
-    if adversarial is not None and adversarial.shape != images.shape:
+    check, ids = Check("probes"), batch.ids
+    if len(ids) != len(batch.images) or len(set(ids)) < len(ids):
         raise UserError(
-            f"The adversarial images have shape {tuple(adversarial.shape)}, their clean ones {tuple(images.shape)}: give one "
-            "for each."
+            f"{len(batch.images)} images are probed under {len(set(ids))} different ids: give one id per image."
         )
     if radius <= 0:
-        return [
-            Finding("probes", "unchecked", f"The gradients were not probed: a ball of radius {radius:g} has no inside.")
-        ]
-    order = sorted(range(len(ids)), key=lambda place: ids[place])
+        return [check.unchecked(f"The gradients were not probed: a ball of radius {radius:g} has no inside.")]
+    order = sorted(range(len(ids)), key=lambda index: ids[index])
     device = device_of(model)
-    images, labels = images[order].to(device), labels[order].to(device)
+    images, labels = batch.images[order].to(device), batch.labels[order].to(device)
     tell = report or _nobody
     tell(0)
     with exact_arithmetic(), frozen(model), random_state(_model_seed(seed)):
         try:
             clean = tried_on(model, images, labels)
         except Exception as error:  # noqa: BLE001 - whatever a foreign model raises
-            return [unanswered("probes", reason(error))]
+            return [check.failed(reason(error))]
         right, num_right = clean.right, int(clean.right.sum())
         if num_right < FEWEST:
             tell(num_evaluations(len(ids)))
@@ -108,13 +92,12 @@ def probe(
                 f"The gradients were not probed: the model gets {num_right} of {len(ids)} images right, and {FEWEST} are "
                 "needed."
             )
-            return [Finding("probes", "unchecked", sentence, {"num_right": num_right, "num_examples": len(ids)})]
-        kept = tuple(ids[place] for place, is_right in zip(order, right.tolist(), strict=True) if is_right)
+            return [check.unchecked(sentence, {"num_right": num_right, "num_examples": len(ids)})]
+        kept = tuple(ids[index] for index, is_right in zip(order, right.tolist(), strict=True) if is_right)
         subject = Subject(model, Tried(*(part[right] for part in clean)), labels[right], kept, radius, seed)
-        saved = None if adversarial is None else adversarial[order].to(device)[right]
-        found = _ask(subject, saved, lambda passes: tell(passes * len(ids)))
+        findings = _ask(subject, lambda passes: tell(passes * len(ids)))
     tell(num_evaluations(len(ids)))
-    return found
+    return findings
 
 
 def cost(count: int) -> Evaluations:
@@ -124,8 +107,8 @@ def cost(count: int) -> Evaluations:
     gradients = 3 + NUM_LINEARITY_STEPS  # at the clean images by either loss, and at the end of the attack
     others = 1 + looks + NUM_NOISES + 1 + 2  # clean, linearity's last look, saving
     return Evaluations(
-        count * (gradients + sum(one.num_gradients for one in attacks)),
-        count * (gradients + sum(one.num_forwards for one in attacks) + others),
+        count * (gradients + sum(attack.num_gradients for attack in attacks)),
+        count * (gradients + sum(attack.num_forwards for attack in attacks) + others),
     )
 
 
@@ -194,17 +177,18 @@ class _Experiments:
 def _noises(subject: Subject) -> list[Tried]:
     """Images at the corners of the ball, drawn at random."""
     clean, threat = subject.clean.images, Linf(subject.radius)
-    shape, found = tuple(clean.shape[1:]), []
+    shape, tried = tuple(clean.shape[1:]), []
     for number in range(1, NUM_NOISES + 1):
         draw = subject.draw(number)
         signs = [torch.from_numpy(start_noise(draw.seed, i, shape, *draw.names)).sign() for i in draw.ids]
-        found.append(tried_on(subject.model, threat.start(clean, torch.stack(signs).to(clean)), subject.labels))
-    return found
+        tried.append(tried_on(subject.model, threat.start(clean, torch.stack(signs).to(clean)), subject.labels))
+    return tried
 
 
-def _ask(subject: Subject, saved: Tensor | None, tell: Callable[[int], None]) -> list[Finding]:
+def _ask(subject: Subject, tell: Callable[[int], None]) -> list[Finding]:
     tried = _Experiments(subject, tell)
     worst_noise = f"the worst of {NUM_NOISES} images of random signs"
+    small_spsa, margin = "a small SPSA, which uses no gradient,", "PGD of as many steps on the margin"
 
     def inside() -> list[Tried]:
         pgd, _, end = tried["pgd"]
@@ -213,28 +197,21 @@ def _ask(subject: Subject, saved: Tensor | None, tell: Callable[[int], None]) ->
     def end() -> Tried:
         return tried["pgd"][2]
 
-    def kept() -> Tensor:
-        return end().images if saved is None else saved
-
     def rising() -> Finding:
         finding = still_rising(subject.clean, *tried["pgd"])
         return finding._replace(evidence=finding.evidence | _what_broke(subject, end()))
 
-    questions: dict[str, Callable[[str], Finding]] = {
-        "larger radius": lambda kind: larger_radius(subject, *tried["large"]),
-        "random noise": lambda kind: stronger(kind, worst_noise, _any_broken(tried["noises"]), tried["pgd"][0]),
-        "black box": lambda kind: stronger(
-            kind, "a small SPSA, which uses no gradient,", tried["spsa"][0].broken, tried["pgd"][0]
-        ),
-        "margin loss": lambda kind: stronger(
-            kind, "PGD of as many steps on the margin", tried["margin"][0].broken, tried["pgd"][0]
-        ),
-        "zero gradients": lambda kind: zero_gradients(subject, end()),
-        "loss still rising": lambda kind: rising(),
-        "eight bits": lambda kind: eight_bits(subject, kept(), given=saved is not None),
-        "local linearity": lambda kind: linearity(subject, inside()),
+    questions: dict[str, Callable[[], Finding | list[Finding]]] = {
+        "larger radius": lambda: larger_radius(subject, *tried["large"]),
+        "random noise": lambda: stronger("random noise", worst_noise, _any_broken(tried["noises"]), tried["pgd"][0]),
+        "black box": lambda: stronger("black box", small_spsa, tried["spsa"][0].broken, tried["pgd"][0]),
+        "margin loss": lambda: stronger("margin loss", margin, tried["margin"][0].broken, tried["pgd"][0]),
+        "zero gradients": lambda: zero_gradients(subject, end()),
+        "loss still rising": rising,
+        "eight bits": lambda: eight_bits(subject, end().images),
+        "local linearity": lambda: linearity(subject, inside()),
     }
-    return [_answered(kind, question) for kind, question in questions.items()]
+    return ask_all(questions)
 
 
 def _what_broke(subject: Subject, end: Tried) -> dict[str, Any]:
@@ -243,22 +220,14 @@ def _what_broke(subject: Subject, end: Tried) -> dict[str, Any]:
     return {"radius": subject.radius, "tried": list(subject.ids), "broken": broken}
 
 
-def _answered(kind: str, question: Callable[[str], Finding]) -> Finding:
-    """The answer; where the model raises instead, `unchecked` with the reason."""
-    try:
-        return question(kind)
-    except Exception as error:  # noqa: BLE001 - as above
-        return unanswered(kind, reason(error))
-
-
 def _attacked(subject: Subject, config: PGDConfig) -> list[Tried]:
     """Images at each read-out."""
-    found = run_attack(subject.model, subject.clean.images, subject.labels, config=config, draw=subject.draw())
-    return [tried_on(subject.model, images, subject.labels) for images in found.images]
+    attacked = run_attack(subject.model, subject.clean.images, subject.labels, config=config, draw=subject.draw())
+    return [tried_on(subject.model, images, subject.labels) for images in attacked.images]
 
 
 def _any_broken(tried: list[Tried]) -> Tensor:
-    return torch.stack([one.broken for one in tried]).any(dim=0)
+    return torch.stack([experiment.broken for experiment in tried]).any(dim=0)
 
 
 def _model_seed(seed: int) -> int:

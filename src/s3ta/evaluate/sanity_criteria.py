@@ -12,7 +12,9 @@ from s3ta.attacks import RandomKey, local_linearity, tangent, untargeted, wrong_
 from s3ta.attacks.threat import quantize_8bit
 from s3ta.config import format_radius
 from s3ta.errors import UserError
-from s3ta.records import Finding, mcnemar, wilson
+from s3ta.evaluate.lint.gradients import vanishes
+from s3ta.finding import Check, Finding
+from s3ta.records import breaks_more, mcnemar, wilson
 
 LARGE_RADIUS = 0.5
 NUM_NOISES = 10
@@ -72,6 +74,7 @@ def tried_on(model: nn.Module, images: Tensor, labels: Tensor) -> Tried:
 
 def larger_radius(subject: Subject, large: Tried) -> Finding:
     """At radius 0.5 every image can be made plain grey, so nobody does better than guess."""
+    check = Check("larger radius")
     right, total = int(large.right.sum()), len(subject.ids)
     chance = 1 / large.logits.shape[1]
     evidence = {"num_right": right, "num_examples": total, "chance": round(chance, 6), "radius": LARGE_RADIUS}
@@ -80,10 +83,8 @@ def larger_radius(subject: Subject, large: Tried) -> Finding:
         f"right; chance is {100 * chance:.3g}%."
     )
     if wilson(right, total, 0.98).low > max(chance, _CONSIDERABLE):
-        return Finding(
-            "larger radius", "warning", f"The attack fails where it cannot fail: {measured}", evidence, _MASKED
-        )
-    return Finding("larger radius", "passed", f"A large radius breaks the model, as it must: {measured}", evidence)
+        return check.warning(f"The attack fails where it cannot fail: {measured}", evidence, _MASKED)
+    return check.passed(f"A large radius breaks the model, as it must: {measured}", evidence)
 
 
 def stronger(kind: str, what: str, broken: Tensor, pgd: Tried) -> Finding:
@@ -102,16 +103,16 @@ def stronger(kind: str, what: str, broken: Tensor, pgd: Tried) -> Finding:
         f"{what} breaks {int(broken.sum())} of {total} images, PGD of 20 steps on the cross-entropy {int(pgd.broken.sum())} "
         f"(alone {only_this} and {only_pgd}, exact McNemar p {p_value:.2g})."
     )
-    if only_this - only_pgd > _CONSIDERABLE * total and p_value < _LEVEL:
-        return Finding(kind, "warning", f"Gradients seem to be masked: {measured}", evidence, _MASKED)
-    return Finding(kind, "passed", f"No sign of masked gradients: {measured}", evidence)
+    if breaks_more(only_this, only_pgd, _CONSIDERABLE * total, _LEVEL):
+        return Check(kind).warning(f"Gradients seem to be masked: {measured}", evidence, _MASKED)
+    return Check(kind).passed(f"No sign of masked gradients: {measured}", evidence)
 
 
 def zero_gradients(subject: Subject, end: Tried) -> Finding:
     """The share of images whose gradient is exactly zero at every pixel (X37)."""
     objective = untargeted(subject.labels)
     zero = [
-        int((tangent(subject.model, images, objective).gradient == 0).flatten(1).all(dim=1).sum())
+        int(vanishes(tangent(subject.model, images, objective).gradient).sum())
         for images in (subject.clean.images, end.images)
     ]
     total = len(subject.ids)
@@ -130,6 +131,7 @@ def zero_gradients(subject: Subject, end: Tried) -> Finding:
 
 def still_rising(clean: Tried, pgd: Tried, late: Tried, end: Tried) -> Finding:
     """How much of the whole rise of the loss falls into the last tenth of the steps."""
+    check = Check("loss still rising")
     at_start, at_20, at_36, at_40 = (float(tried.loss.double().mean()) for tried in (clean, pgd, late, end))
     total, risen = len(clean.loss), int((end.loss > clean.loss).sum())
     evidence = {
@@ -140,7 +142,7 @@ def still_rising(clean: Tried, pgd: Tried, late: Tried, end: Tried) -> Finding:
     }
     if 2 * risen < total:
         sentence = f"40 PGD steps raise the loss of only {risen} of {total} images: the attack gets nowhere."
-        return Finding("loss still rising", "warning", sentence, evidence, _MASKED)
+        return check.warning(sentence, evidence, _MASKED)
     share = (at_40 - at_36) / (at_40 - at_start) if at_40 > at_start else 0.0
     evidence["share_of_last_tenth"] = share
     measured = (
@@ -150,26 +152,26 @@ def still_rising(clean: Tried, pgd: Tried, late: Tried, end: Tried) -> Finding:
     )
     if share > _STILL_RISING:
         advice = "More attack steps find more: give 100 or more before the number is called robustness."
-        return Finding(
-            "loss still rising", "note", f"The loss still rises at the last steps: {measured}", evidence, advice
-        )
-    return Finding("loss still rising", "passed", f"The loss has about stopped to rise: {measured}", evidence)
+        return check.note(f"The loss still rises at the last steps: {measured}", evidence, advice)
+    return check.passed(f"The loss has about stopped to rise: {measured}", evidence)
 
 
-def eight_bits(subject: Subject, images: Tensor, *, given: bool) -> Finding:
+def eight_bits(subject: Subject, images: Tensor) -> Finding:
     """How many adversarial images are still adversarial when every pixel is rounded to a whole 255th."""
+    check = Check("eight bits")
     broken = tried_on(subject.model, images, subject.labels).broken
     rounded = tried_on(subject.model, quantize_8bit(images), subject.labels).broken
     number, left = int(broken.sum()), int((broken & rounded).sum())
-    of_what = "of the evaluation" if given else "of 40 PGD steps"
-    evidence = {"num_adversarial": number, "num_surviving": left, "given": given}
+    evidence = {"num_adversarial": number, "num_surviving": left, "given": False}
     if not number:
-        sentence = f"Whether adversarial images survive 8 bits is not known: no image {of_what} is adversarial."
-        return Finding("eight bits", "unchecked", sentence, evidence)
-    measured = f"{left} of {number} adversarial images {of_what} are still adversarial when rounded to whole 255ths."
+        sentence = "Whether adversarial images survive 8 bits is not known: no image of 40 PGD steps is adversarial."
+        return check.unchecked(sentence, evidence)
+    measured = (
+        f"{left} of {number} adversarial images of 40 PGD steps are still adversarial when rounded to whole 255ths."
+    )
     if 2 * left < number:
         advice = "Saved as PNG files most are harmless: attack with attack.eight_bit=true, and look for rounding in the model."
-        return Finding("eight bits", "warning", f"Only {measured}", evidence, advice)
+        return check.warning(f"Only {measured}", evidence, advice)
     severity = "passed" if left == number else "note"
     advice = "" if left == number else "Where images must be files, attack with attack.eight_bit=true."
     return Finding("eight bits", severity, measured, evidence, advice)
@@ -179,11 +181,12 @@ def linearity(subject: Subject, inside: list[Tried]) -> Finding:
     """Does the gradient at the clean image predict how the margin rises towards the worst image found? (C3)
 
     Of the margin, not of the cross-entropy, whose gradient is tiny wherever an honest model is sure."""
+    check = Check("local linearity")
     objective = untargeted(subject.labels, "margin")
-    at = tangent(subject.model, subject.clean.images, objective)
-    found = local_linearity(
+    plane = tangent(subject.model, subject.clean.images, objective)
+    deviation = local_linearity(
         subject.model,
-        at,
+        plane,
         objective,
         radius=subject.radius,
         draw=subject.draw(NUM_NOISES + 1),
@@ -191,9 +194,9 @@ def linearity(subject: Subject, inside: list[Tried]) -> Finding:
     )
     margins = torch.stack([tried.margin for tried in inside])
     worst = torch.stack([tried.images for tried in inside])[margins.argmax(dim=0), torch.arange(len(subject.ids))]
-    rise, predicted = margins.amax(dim=0) - subject.clean.margin, at.predicted(worst)
+    rise, predicted = margins.amax(dim=0) - subject.clean.margin, plane.predicted(worst)
     useless = (rise > 0) & (predicted < _LITTLE * rise)
-    total, gamma, mean_rise = len(subject.ids), float(found.gamma.double().mean()), float(rise.double().mean())
+    total, gamma, mean_rise = len(subject.ids), float(deviation.gamma.double().mean()), float(rise.double().mean())
     evidence = {
         "gamma": gamma,
         "mean_rise": mean_rise,
@@ -209,7 +212,5 @@ def linearity(subject: Subject, inside: list[Tried]) -> Finding:
         f"{int(useless.sum())} of {total} images the gradient predicts less than a tenth of that rise, or a fall."
     )
     if 2 * int(useless.sum()) > total:
-        return Finding(
-            "local linearity", "warning", f"The gradient does not show the way: {measured}", evidence, _MASKED
-        )
-    return Finding("local linearity", "passed", f"The gradient shows the way: {measured}", evidence)
+        return check.warning(f"The gradient does not show the way: {measured}", evidence, _MASKED)
+    return check.passed(f"The gradient shows the way: {measured}", evidence)

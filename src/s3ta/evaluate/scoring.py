@@ -13,9 +13,8 @@ from s3ta.data import Dataset
 from s3ta.errors import UserError
 from s3ta.evaluate.plan import Piece, Settings, targets_of
 from s3ta.records import NO_TARGET, RUN
+from s3ta.records.checks_validity import is_inside
 from s3ta.records.schema import MEASURED
-
-_TOLERANCE = 1e-6
 
 
 def unattacked(images: Tensor, num_steps: int = 0) -> Attacked:
@@ -44,7 +43,7 @@ def records(
       first: the row where they begin; all others hold copies."""
     images, count = attacked.images[read_out], len(ids)
     violation = threat.violation(images, clean).max().item() if threat else (images - clean).abs().max().item()
-    if not violation <= _TOLERANCE * max(1.0, threat.radius if threat else 0.0):
+    if not is_inside(violation, threat.radius if threat else 0.0):
         raise AssertionError(
             f"attack {piece.stage.name} left ball or box by {violation}: its result cannot be recorded"
         )

@@ -1,14 +1,14 @@
 """Records of evaluations: one row per example x attack x restart x read-out, and the numbers made from them. No torch.
 
 `schema` (what a record is), `ledger` (chunks in a folder), `metrics` (counts), `intervals` (how sure, and who differs),
-`calibration` (what confidence is worth), `flips` (one model measured twice), `finding` and `checks` (what the records tell of
-themselves).
+`calibration` (what confidence is worth), `flips` (one model measured twice), `checks` (what the records tell of themselves).
 
     ledger = Ledger.read(folder)
     for score in scores(ledger.table()):
         low, high = wilson(score.num_correct, score.num_examples)
 """
 
+from s3ta.finding import SEVERITIES, TRUST_FILE, Finding
 from s3ta.records.calibration import (
     Bin,
     Calibration,
@@ -19,14 +19,14 @@ from s3ta.records.calibration import (
     reliability,
     risk_coverage,
 )
-from s3ta.records.checks import check_records, unanswered
+from s3ta.records.checks import check_records
 from s3ta.records.checks_radius import implausible_settings
-from s3ta.records.finding import SEVERITIES, TRUST_FILE, Finding
 from s3ta.records.flips import Flip, flips
 from s3ta.records.intervals import (
     Comparison,
     Interval,
     PairedCounts,
+    breaks_more,
     mcnemar,
     pair,
     paired_difference,
@@ -61,6 +61,7 @@ __all__ = [
     "PairedCounts",
     "RiskCoverage",
     "Score",
+    "breaks_more",
     "calibration",
     "calibration_of",
     "check_records",
@@ -81,6 +82,5 @@ __all__ = [
     "risk_coverage",
     "scores",
     "to_table",
-    "unanswered",
     "wilson",
 ]

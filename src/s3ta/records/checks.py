@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from s3ta.foreign_code import reason
+from s3ta.finding import Check, Finding, ask_all, worst_first
 from s3ta.records import checks_radius, checks_strength, checks_validity
-from s3ta.records.finding import SEVERITIES, Finding
-from s3ta.records.intervals import mcnemar
+from s3ta.records.intervals import breaks_more, mcnemar
 from s3ta.records.ledger import is_cascade, is_trial
 from s3ta.records.metrics import Outcome, outcomes
 from s3ta.records.schema import BUDGET, CLEAN
@@ -35,7 +34,7 @@ def check_records(table: pa.Table, manifest: dict[str, Any], probes: Sequence[Fi
     last = {outcome.attack: outcome for outcome in reduced}
     num_examples = len(last[CLEAN].correct) if CLEAN in last else len(table["example_id"].unique())
     attacks = {attack["name"]: attack for attack in manifest["suite"]["attacks"]}
-    questions: dict[str, Callable[[], list[Finding]]] = {
+    questions: dict[str, Callable[[], Finding | list[Finding]]] = {
         "trial": lambda: _trial(manifest),
         "incomplete": lambda: _cut(table, last),
         "ball": lambda: checks_validity.ball_respected(table, settings),
@@ -51,21 +50,7 @@ def check_records(table: pa.Table, manifest: dict[str, Any], probes: Sequence[Fi
         "fewer attacks": lambda: _left_out(manifest),
         "subset": lambda: checks_validity.subset_of_all(reduced, manifest),
     }
-    found = [finding for kind, question in questions.items() for finding in _answered(kind, question)]
-    return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
-
-
-def unanswered(kind: str, why: str) -> Finding:
-    """A finding that a check could not be made, with the reason; the measured number stands."""
-    return Finding(kind, "unchecked", f"The check could not be made: {why.rstrip('.')}.", {"raised": True})
-
-
-def _answered(kind: str, question: Callable[[], list[Finding]]) -> list[Finding]:
-    """The answer; where looking fails, that: no check costs a result, nor another check's answer."""
-    try:
-        return question()
-    except Exception as error:  # noqa: BLE001 - as above
-        return [unanswered(kind, reason(error))]
+    return worst_first(ask_all(questions))
 
 
 def unmasking_reason(settings: dict[str, Any]) -> str | None:
@@ -83,105 +68,89 @@ def _masked(last: dict[str, Outcome], settings: dict[str, dict[str, Any]]) -> li
     Compared are attacks of one norm, radius, mask and objective, example by example: all plain ones together (an example is
     broken if any breaks it) against each of the others. A comparison must be fair: another loss takes as many steps and keeps
     the same iterate, and what uses no gradient meets plain attacks of 20 steps or more."""
-    found, in_order, alone = list[Finding](), dict[str, dict[str, Any]](), list[str]()
+    alarms, blind, other_losses, alone = list[Finding](), dict[str, Any](), dict[str, Any](), list[str]()
+    is_blind_alarm = False
     for name in last:
-        reason = unmasking_reason(settings.get(name, {}))
-        if reason is None:
+        why = unmasking_reason(settings.get(name, {}))
+        if why is None:
             continue
+        is_blind = why == _NO_GRADIENT
         plain = [other for other in last if _is_fair(settings.get(other, {}), settings[name])]
         if not plain:
-            alone += [name] if reason == _NO_GRADIENT else []
+            alone += [name] if is_blind else []
             continue
         met = [name, *plain]  # of an unfinished evaluation, some examples have met only some of them
         common = list(set.intersection(*(set(last[attack].example_ids) for attack in met)))
         right, *others = (last[attack].correct[np.isin(last[attack].example_ids, common)] for attack in met)
         survived = np.logical_and.reduce(others)
         only_here, only_plain = int((survived & ~right).sum()), int((~survived & right).sum())
-        least = _LEAST[reason == _NO_GRADIENT] * len(survived)
+        p_value = mcnemar(only_here, only_plain)
         evidence = {
             "attack": name,
             "plain": plain,
             "only_this_breaks": only_here,
             "only_plain_breaks": only_plain,
             "num_examples": len(survived),
-            "p_value": mcnemar(only_here, only_plain),
+            "p_value": p_value,
         }
-        if only_here - only_plain > least and mcnemar(only_here, only_plain) < _LEVEL:
-            sentence = (
-                f"Gradients seem to be masked: '{name}', which {reason}, breaks {only_here} of {len(survived)} examples that "
-                f"stay right under {' and '.join(repr(other) for other in plain)}; the other way round it is {only_plain} "
-                f"(exact McNemar p {mcnemar(only_here, only_plain):.2g})."
-            )
-            advice = (
-                "Robustness measured with cross-entropy gradients is too high here: trust the lower number, and run --suite "
-                "strongest."
-            )
-            found.append(Finding("gradient masking", "warning", sentence, evidence, advice))
-        else:
-            in_order[name] = evidence
-    return found + _in_order(in_order, alone, settings, told=[str(finding.evidence["attack"]) for finding in found])
+        if not breaks_more(only_here, only_plain, _LEAST[is_blind] * len(survived), _LEVEL):
+            (blind if is_blind else other_losses)[name] = evidence
+            continue
+        sentence = (
+            f"Gradients seem to be masked: '{name}', which {why}, breaks {only_here} of {len(survived)} examples that "
+            f"stay right under {' and '.join(map(repr, plain))}; the other way round it is {only_plain} "
+            f"(exact McNemar p {p_value:.2g})."
+        )
+        advice = (
+            "Robustness measured with cross-entropy gradients is too high here: trust the lower number, and run --suite "
+            "strongest."
+        )
+        alarms.append(Check("gradient masking").warning(sentence, evidence, advice))
+        is_blind_alarm |= is_blind
+    in_order = [_in_order(kind, among) for kind, among in (("black box", blind), ("other loss", other_losses)) if among]
+    if blind or is_blind_alarm:
+        return alarms + in_order
+    why = "the suite has no attack without gradients"
+    if alone:
+        why = (
+            f"beside {', '.join(map(repr, alone))}, which uses none, there is no PGD of {checks_strength.ENOUGH_STEPS} steps "
+            "or more on the cross-entropy with the same norm, radius and objective"
+        )
+    return [*alarms, *in_order, _no_black_box(why)]
 
 
-def _in_order(
-    compared: dict[str, dict[str, Any]], alone: list[str], settings: dict[str, dict[str, Any]], told: list[str]
-) -> list[Finding]:
-    """Comparisons without an alarm: of attacks without gradients (or why there is none), and of other losses."""
-    found = []
-    blind = {name: each for name, each in compared.items() if unmasking_reason(settings[name]) == _NO_GRADIENT}
-    for kind, among in (
-        ("black box", blind),
-        ("other loss", {name: compared[name] for name in compared if name not in blind}),
-    ):
-        if among:
-            each = "; ".join(
-                f"'{name}' alone breaks {one['only_this_breaks']} of {one['num_examples']}, the plain ones alone "
-                f"{one['only_plain_breaks']}"
-                for name, one in among.items()
-            )
-            sentence = f"No sign of masked gradients: {each}."
-            found.append(Finding(kind, "passed", sentence, {"compared": list(among.values())}))
-    if not blind and not any(unmasking_reason(settings[name]) == _NO_GRADIENT for name in told):
-        sentence = "Whether gradients are masked was not checked: the suite has no attack without gradients."
-        if alone:
-            sentence = (
-                f"Whether gradients are masked was not checked: beside {', '.join(map(repr, alone))}, which uses none, there "
-                f"is no PGD of {checks_strength.ENOUGH_STEPS} steps or more on the cross-entropy with the same norm, radius "
-                "and objective."
-            )
-        found.append(Finding("black box", "unchecked", sentence, {}, "Run --suite unmask too."))
-    return found
+def _in_order(kind: str, compared: dict[str, dict[str, Any]]) -> Finding:
+    """Comparisons without an alarm, by the name of the attack."""
+    each = "; ".join(
+        f"'{name}' alone breaks {counts['only_this_breaks']} of {counts['num_examples']}, the plain ones alone "
+        f"{counts['only_plain_breaks']}"
+        for name, counts in compared.items()
+    )
+    return Check(kind).passed(f"No sign of masked gradients: {each}.", {"compared": list(compared.values())})
+
+
+def _no_black_box(why: str) -> Finding:
+    sentence = f"Whether gradients are masked was not checked: {why}."
+    return Check("black box").unchecked(sentence, {}, "Run --suite unmask too.")
 
 
 def _masked_in_cascade(last: dict[str, Outcome], settings: dict[str, dict[str, Any]]) -> list[Finding]:
     """Square breaks a considerable share of what all attacks before it left."""
-    found = []
+    findings = []
     for before, name in pairwise(last):
         if settings.get(name, {}).get("part") != "square":
             continue
         left = int(last[before].correct[np.isin(last[before].example_ids, last[name].example_ids)].sum())
         broken = left - int(last[name].correct.sum())
-        least = max(1, _SQUARE_SHARE * len(last[name].example_ids))
         evidence = {"attack": name, "broken": broken, "left": left, "num_examples": len(last[name].example_ids)}
-        if broken > least:
-            sentence = (
-                f"Gradients may be masked: 'square', which uses none, breaks {broken} of the {left} examples that all "
-                "attacks with gradients before it left correct."
-            )
-            found.append(Finding("gradient masking", "warning", sentence, evidence, "Run --suite unmask to see more."))
-        elif before == CLEAN:
-            continue
-        else:
-            sentence = (
-                f"No sign of masked gradients: 'square', which uses none, breaks {broken} of the {left} examples that all "
-                "attacks before it left correct."
-            )
-            found.append(Finding("black box", "passed", sentence, evidence))
-    if not found:
-        sentence = (
-            "Whether gradients are masked was not checked: the suite does not end in an attack without gradients."
-        )
-        found.append(Finding("black box", "unchecked", sentence, {}, "Run --suite unmask too."))
-    return found
+        breaks = f"'square', which uses none, breaks {broken} of the {left} examples that all attacks"
+        if broken > max(1, _SQUARE_SHARE * len(last[name].example_ids)):
+            sentence = f"Gradients may be masked: {breaks} with gradients before it left correct."
+            findings.append(Check("gradient masking").warning(sentence, evidence, "Run --suite unmask to see more."))
+        elif before != CLEAN:
+            sentence = f"No sign of masked gradients: {breaks} before it left correct."
+            findings.append(Check("black box").passed(sentence, evidence))
+    return findings or [_no_black_box("the suite does not end in an attack without gradients")]
 
 
 def _is_fair(settings: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -199,8 +168,8 @@ def _is_plain(settings: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether an attack goes by cross-entropy gradients of the answer, under the threat model of the other."""
     same = all(settings.get(key) == other.get(key) for key in ("norm", "radius", "mask", "objective"))
     plain = settings.get("loss") == "cross_entropy" and settings.get("gradient", {}).get("kind") == "exact"
-    own = settings.get("glimpses") == "last" and not settings.get("steering") and not settings.get("num_glimpses")
-    return same and plain and own and settings.get("objective") != "multitargeted"
+    is_of_answer = settings.get("glimpses") == "last" and not (settings.get("steering") or settings.get("num_glimpses"))
+    return same and plain and is_of_answer and settings.get("objective") != "multitargeted"
 
 
 def _cut(table: pa.Table, last: dict[str, Outcome]) -> list[Finding]:
@@ -219,7 +188,7 @@ def _cut(table: pa.Table, last: dict[str, Outcome]) -> list[Finding]:
     if without:
         sentence += f"; {', '.join(map(repr, without))} {'has' if len(without) == 1 else 'have'} no number at all"
     advice = "Evaluate again without --max-passes, or with a larger one, for a number to quote."
-    return [Finding("incomplete", "warning", sentence + ".", {"num_left_out": cut, "without_number": without}, advice)]
+    return [Check("incomplete").warning(sentence + ".", {"num_left_out": cut, "without_number": without}, advice)]
 
 
 def _left_out(manifest: dict[str, Any]) -> list[Finding]:
@@ -228,7 +197,7 @@ def _left_out(manifest: dict[str, Any]) -> list[Finding]:
         return []
     sentence = f"Left out, for they do not fit the model or a changed setting: {', '.join(names)}."
     advice = "Beside a model that met them, this one met fewer attacks: compare attack by attack."
-    return [Finding("fewer attacks", "note", sentence, {"left_out": names}, advice)]
+    return [Check("fewer attacks").note(sentence, {"left_out": names}, advice)]
 
 
 def _trial(manifest: dict[str, Any]) -> list[Finding]:
@@ -236,4 +205,4 @@ def _trial(manifest: dict[str, Any]) -> list[Finding]:
     if not is_trial(name):
         return []
     sentence = "This was a trial run (--tiny): its numbers mean nothing."
-    return [Finding("trial", "warning", sentence, {"suite": name}, "Evaluate again without --tiny.")]
+    return [Check("trial").warning(sentence, {"suite": name}, "Evaluate again without --tiny.")]

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from s3ta.attack_plausibility import implausible
+from s3ta.finding import Check, Finding
 from s3ta.records.checks_strength import aims_away, another_attack, settings_of, uses_gradients
-from s3ta.records.finding import Finding
-from s3ta.records.intervals import mcnemar
+from s3ta.records.intervals import breaks_more, mcnemar
 from s3ta.records.metrics import Outcome
 from s3ta.records.schema import RUN, filled
 
@@ -32,7 +32,7 @@ def implausible_settings(manifest: dict[str, Any]) -> list[Finding]:
     """What settings of attacks show before they run (`s3ta.attack_plausibility`). `manifest`: `suite`, `data.shape`."""
     shape = manifest.get("data", {}).get("shape")
     suite = settings_of(manifest)
-    return [Finding(*remark) for name, attack in suite.items() for remark in implausible(name, attack, shape)]
+    return [finding for name, attack in suite.items() for finding in implausible(name, attack, shape)]
 
 
 def ball_used(table: pa.Table, manifest: dict[str, Any]) -> list[Finding]:
@@ -61,7 +61,7 @@ def ball_used(table: pa.Table, manifest: dict[str, Any]) -> list[Finding]:
                 f"radius is {attack['radius']:.3g}."
             )
             evidence = {"attack": name, "median_distance": median, "radius": attack["radius"]}
-            alarms.append(Finding("short steps", "warning", sentence, evidence, "Evaluate again, with more steps."))
+            alarms.append(Check("short steps").warning(sentence, evidence, "Evaluate again, with more steps."))
     return alarms
 
 
@@ -79,7 +79,7 @@ def _stayed(name: str, attack: dict[str, Any], of_right: np.ndarray, num_met: in
     )
     evidence = {"attack": name, "num_stayed": num_stayed, "num_right": len(of_right), "radius": radius}
     advice = "Look at its mask, its steps and whether the model has gradients."
-    return Finding("did not move", "warning", sentence, evidence, advice)
+    return Check("did not move").warning(sentence, evidence, advice)
 
 
 def weaker_than_checks(
@@ -93,7 +93,8 @@ def weaker_than_checks(
       probes: findings of the checks; one of them has as evidence the ids that were `tried`, those that PGD has `broken`, and
         its `radius` (L-infinity, untargeted).
     Only attacks that have the same aim and at least the same means are compared; without any there is no finding."""
-    small_attack = next((one.evidence for one in probes if "tried" in one.evidence and "broken" in one.evidence), None)
+    check = Check("weaker than checks")
+    small_attack = next((probe.evidence for probe in probes if {"tried", "broken"} <= set(probe.evidence)), None)
     if small_attack is None:
         return []
     last = {outcome.attack: outcome for outcome in reduced}
@@ -121,11 +122,11 @@ def weaker_than_checks(
         f"of {len(tried)} images the checks' PGD of 40 steps breaks {only_checks} that stay right under "
         f"{' and '.join(map(repr, names))}; the other way round it is {only_suite} (exact McNemar p {p_value:.2g})."
     )
-    if only_checks - only_suite > _CONSIDERABLE * len(tried) and p_value < _LEVEL:
+    if breaks_more(only_checks, only_suite, _CONSIDERABLE * len(tried), _LEVEL):
         sentence = f"The attacks of the suite are too weak: {counts}"
         advice = f"Look at their step size, number of steps and loss, or add another one, such as {another_attack(settings)}."
-        return [Finding("weaker than checks", "warning", sentence, evidence, advice)]
-    return [Finding("weaker than checks", "passed", f"The suite is no weaker than a short attack: {counts}", evidence)]
+        return [check.warning(sentence, evidence, advice)]
+    return [check.passed(f"The suite is no weaker than a short attack: {counts}", evidence)]
 
 
 def _has_the_means(attack: dict[str, Any], radius: float) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from s3ta.records.finding import Finding
+from s3ta.finding import Check, Finding
 from s3ta.records.intervals import PairedCounts
 from s3ta.records.metrics import Outcome, outcomes
 from s3ta.records.schema import CLEAN, RUN, filled
@@ -55,37 +55,38 @@ def more_steps_help(reduced: list[Outcome], settings: Settings) -> list[Finding]
     """From one read-out of an attack to a later one top-1 must not rise, nor success fall (X37).
 
     Neighbours are compared, and the first with the last; example by example, exact McNemar, and at least one point."""
-    found, compared = [], 0
+    check = Check("more steps help")
+    findings, compared = [], 0
     for name, read_outs in _by_attack(reduced).items():
         pairs = [*pairwise(read_outs)]
         if len(read_outs) > 2:
             pairs.append((read_outs[0], read_outs[-1]))
         compared += len(pairs)
-        told = [one for early, late in pairs for one in _helps_less(name, early, late)]
+        drops = [drop for early, late in pairs for drop in _helps_less(name, early, late)]
         severity = "warning" if settings.get(name, {}).get("keep") == "best" else "note"
         advice = (
             "Its steps may be too large, or its gradients of little use: lower attack.step_size, or keep the best iterate "
             "(attack.keep=best)."
         )
-        found += [Finding("more steps help", severity, sentence, evidence, advice) for sentence, evidence in told[:1]]
+        findings += [
+            Finding("more steps help", severity, sentence, evidence, advice) for sentence, evidence in drops[:1]
+        ]
     if not compared:
-        sentence = (
-            "Whether more attack steps help is not known: no attack was read out at more than one number of steps."
-        )
-        return [Finding("more steps help", "unchecked", sentence)]
-    if found:
-        return found
+        sentence = "Whether more attack steps help is not known: no attack was read out at more than one"
+        return [check.unchecked(f"{sentence} number of steps.")]
+    if findings:
+        return findings
     sentence = "More attack steps never helped the model: between read-outs top-1 never clearly rose, nor success fell."
-    return [Finding("more steps help", "passed", sentence, {"num_compared": compared})]
+    return [check.passed(sentence, {"num_compared": compared})]
 
 
 def _helps_less(name: str, early: Outcome, late: Outcome) -> list[tuple[str, dict[str, Any]]]:
-    told = []
+    drops = []
     measures: list[tuple[str, np.ndarray, np.ndarray]] = [("top-1 rises", late.correct, early.correct)]
     if late.targeted:
         measures.append(("success falls", early.hit, late.hit))
     for what, larger, smaller in measures:
-        counts = _cross(larger, smaller)
+        counts = PairedCounts.of(larger, smaller)
         if counts.difference > _POINT and counts.p_value < _LEVEL:
             evidence = {
                 "attack": name,
@@ -98,13 +99,14 @@ def _helps_less(name: str, early: Outcome, late: Outcome) -> list[tuple[str, dic
                 f"Under '{name}' {what} by {_points(counts.difference)} from {early.num_attack_steps} to "
                 f"{late.num_attack_steps} steps (exact McNemar p {counts.p_value:.2g}): more steps help the model there."
             )
-            told.append((sentence, evidence))
-    return told
+            drops.append((sentence, evidence))
+    return drops
 
 
 def converged(reduced: list[Outcome]) -> list[Finding]:
     """Does top-1 still fall over the last half of the steps, or more? Read-outs closer together say nothing."""
-    found, without = [], []
+    check = Check("converged")
+    findings, without = [], []
     for name, read_outs in _by_attack(reduced).items():
         late = read_outs[-1]
         earlier = [outcome for outcome in read_outs if 2 * outcome.num_attack_steps <= late.num_attack_steps]
@@ -112,7 +114,7 @@ def converged(reduced: list[Outcome]) -> list[Finding]:
             without.append(name)
             continue
         early = earlier[-1]
-        counts = _cross(early.correct, late.correct)
+        counts = PairedCounts.of(early.correct, late.correct)
         low, high = counts.interval
         steps = f"from {early.num_attack_steps} to {late.num_attack_steps} steps"
         evidence: dict[str, Any] = {
@@ -128,20 +130,20 @@ def converged(reduced: list[Outcome]) -> list[Finding]:
             advice = (
                 "More attack steps would lower it further: give more, or say the number of steps beside the number."
             )
-            found.append(Finding("converged", "warning", sentence, evidence, advice))
+            findings.append(check.warning(sentence, evidence, advice))
         elif high > max(_CONSIDERABLE, 0.1) and counts.total < 100:
             sentence = f"Too few examples to tell whether '{name}' has converged: {steps} its top-1 falls by {between}."
-            found.append(Finding("converged", "unchecked", sentence, evidence))
+            findings.append(check.unchecked(sentence, evidence))
         else:
             sentence = f"'{name}' has about converged: {steps} its top-1 falls by {between}."
-            found.append(Finding("converged", "passed", sentence, evidence))
+            findings.append(check.passed(sentence, evidence))
     if without:
         sentence = (
             f"Whether more steps would lower top-1 further is not known of {_listed(without)}: there is no read-out at half "
             "the steps or fewer."
         )
-        found.append(Finding("converged", "unchecked", sentence, {"attacks": without}))
-    return found
+        findings.append(check.unchecked(sentence, {"attacks": without}))
+    return findings
 
 
 def restarts_matter(table: pa.Table, settings: Settings, num_examples: int) -> list[Finding]:
@@ -149,7 +151,8 @@ def restarts_matter(table: pa.Table, settings: Settings, num_examples: int) -> l
 
     In a cascade over those that the attack met; always as a share of all examples. Restarts that are not random starts
     (one target class after the other, one glimpse after the other) are not compared."""
-    found = []
+    check = Check("restarts")
+    findings = []
     names = np.array(table["attack"].to_pylist(), dtype=object)
     for name, of_attack in settings.items():
         if of_attack.get("objective") == "multitargeted" or of_attack.get("glimpses") == "each":
@@ -171,38 +174,36 @@ def restarts_matter(table: pa.Table, settings: Settings, num_examples: int) -> l
             "fall": round(fall, 6),
             "num_examples": num_examples,
         }
-        told = f"from the first to all {every.num_restarts} random starts of '{name}' top-1 falls by {_points(fall)}."
+        change = f"from the first to all {every.num_restarts} random starts of '{name}' top-1 falls by {_points(fall)}."
         if fall > _CONSIDERABLE:
             advice = "One start is not enough here: compare only with numbers of as many restarts, and try more."
-            found.append(Finding("restarts", "note", f"Restarts matter: {told}", evidence, advice))
+            findings.append(check.note(f"Restarts matter: {change}", evidence, advice))
         else:
-            found.append(Finding("restarts", "passed", f"Restarts matter little: {told}", evidence))
-    if not found:
+            findings.append(check.passed(f"Restarts matter little: {change}", evidence))
+    if not findings:
         sentence = "Whether another random start would find more is not known: no attack has several."
-        return [Finding("restarts", "unchecked", sentence)]
-    return found
+        return [check.unchecked(sentence)]
+    return findings
 
 
-def worst_case(manifest: dict[str, Any]) -> list[Finding]:
+def worst_case(manifest: dict[str, Any]) -> Finding:
     """Does the suite hold an attack that top-1 may be quoted under: by gradients of this model, away from the true label, and
     of some length?"""
+    check = Check("weak attack")
     attacks = manifest["suite"]["attacks"]
-    own = [attack for attack in attacks if attack.get("kind") != "transfer"]
-    guided = [attack for attack in own if uses_gradients(attack)]
+    on_itself = [attack for attack in attacks if attack.get("kind") != "transfer"]
+    guided = [attack for attack in on_itself if uses_gradients(attack)]
     away = {attack["name"]: attack.get("num_attack_steps") or 0 for attack in guided if aims_away(attack)}
     other = another_attack([attack["name"] for attack in attacks])
     is_random = all(attack.get("objective") == "targeted" for attack in guided)
-    named = "'random targets'" if is_random else "its objective"
-    aim = (
-        "has a random target: top-1 under random targets"
-        if is_random
-        else "aims elsewhere than away from the label: that"
-    )
+    objective, aim = "its objective", "aims elsewhere than away from the label: that"
+    if is_random:
+        objective, aim = "'random targets'", "has a random target: top-1 under random targets"
     evidence: dict[str, Any] = {"num_attacks": len(attacks), "num_untargeted": len(away)}
     for among, what, advice in (
         (attacks, "The suite has no attack: nothing is said about robustness.", f"Add one, such as {other}."),
         (
-            own,
+            on_itself,
             "Every image was made on another model: that a model withstands those says little about attacks on itself.",
             f"Attack the model itself, such as with {other}.",
         ),
@@ -214,33 +215,29 @@ def worst_case(manifest: dict[str, Any]) -> list[Finding]:
         (
             away,
             f"Every attack of the suite {aim} is no worst case.",
-            f"Say {named} beside the number; for a worst case add an untargeted attack, such as {other}.",
+            f"Say {objective} beside the number; for a worst case add an untargeted attack, such as {other}.",
         ),
     ):
         if not among:
-            return [Finding("weak attack", "note", what, evidence, advice)]
+            return check.note(what, evidence, advice)
     strongest = max(away, key=lambda name: away[name])
     evidence |= {"attack": strongest, "num_attack_steps": away[strongest]}
     if away[strongest] < ENOUGH_STEPS:
         length = _steps(away[strongest])
         sentence = f"The longest untargeted attack of the suite, '{strongest}', has {length}: it is a weak one."
         advice = "Use 100 steps or more, or --suite autoattack, before a number is called robustness."
-        return [Finding("weak attack", "note", sentence, evidence, advice)]
+        return check.note(sentence, evidence, advice)
     sentence = f"The suite has an untargeted attack by gradients of {_steps(away[strongest])}, '{strongest}'."
-    return [Finding("weak attack", "passed", sentence, evidence)]
+    return check.passed(sentence, evidence)
 
 
 def _by_attack(reduced: list[Outcome]) -> dict[str, list[Outcome]]:
     """The outcomes of each attack, fewest steps first; without the clean images."""
-    found: dict[str, list[Outcome]] = {}
+    by_attack: dict[str, list[Outcome]] = {}
     for outcome in reduced:
         if outcome.attack != CLEAN:
-            found.setdefault(outcome.attack, []).append(outcome)
-    return found
-
-
-def _cross(of_a: np.ndarray, of_b: np.ndarray) -> PairedCounts:
-    return PairedCounts(*(int(x.sum()) for x in (of_a & of_b, of_a & ~of_b, ~of_a & of_b, ~of_a & ~of_b)))
+            by_attack.setdefault(outcome.attack, []).append(outcome)
+    return by_attack
 
 
 def _steps(number: int) -> str:

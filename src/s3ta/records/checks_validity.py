@@ -1,7 +1,4 @@
-"""Can the numbers be used at all: are the images inside the ball, is the model better than guessing, are there enough examples?
-
-Asked of records alone. Each check returns what it found, also where it found nothing wrong or could not look.
-"""
+"""Can the numbers be used: are the images inside the ball, is the model better than guessing, are there enough examples?"""
 
 from __future__ import annotations
 
@@ -11,24 +8,27 @@ import numpy as np
 import pyarrow as pa
 
 from s3ta.config import format_radius
+from s3ta.finding import Check, Finding
 from s3ta.records.checks_strength import Settings
-from s3ta.records.finding import Finding
 from s3ta.records.intervals import finite_share, wilson
 from s3ta.records.ledger import INFORMATIVE, LISTED
 from s3ta.records.metrics import Outcome
 from s3ta.records.schema import CLEAN, filled
 
-_TOLERANCE = 1e-5
-"""Of the radius."""
-_PIXEL_TOLERANCE = 1e-6
-"""At least: float32 pixels near 1 are no finer than 6e-8, and a radius may be small."""
-
+_TOLERANCE = 1e-6
+"""Float32 pixels near 1 are no finer than 6e-8."""
 _LITTLE = 0.1
 """Of the way from guessing to perfect."""
 
 
-def ball_respected(table: pa.Table, settings: Settings) -> list[Finding]:
+def is_inside(beyond: float, radius: float) -> bool:
+    """Whether an image that goes so far beyond its ball, or the box, lies inside but for rounding."""
+    return beyond <= _TOLERANCE * max(1.0, radius)
+
+
+def ball_respected(table: pa.Table, settings: Settings) -> Finding:
     """The largest distance to a clean image under each attack, beside its radius."""
+    check = Check("ball")
     names = np.array(table["attack"].to_pylist(), dtype=object)
     distances, evidence, outside = filled(table, "distance"), {}, []
     for name, of_attack in settings.items():
@@ -37,7 +37,7 @@ def ball_respected(table: pa.Table, settings: Settings) -> list[Finding]:
             continue
         largest = float(distances[rows].max())
         evidence[name] = {"largest": largest, "radius": radius, "norm": of_attack.get("norm", "linf")}
-        if largest > radius + max(_TOLERANCE * radius, _PIXEL_TOLERANCE):
+        if not is_inside(largest - radius, radius):
             outside.append(name)
     if outside:
         worst = "; ".join(
@@ -45,29 +45,26 @@ def ball_respected(table: pa.Table, settings: Settings) -> list[Finding]:
             for name in outside
         )
         advice = "These numbers are of a larger ball than they say: do not use them, and report how they came about."
-        return [Finding("ball", "error", f"Adversarial images lie outside the ball: {worst}.", evidence, advice)]
+        return check.error(f"Adversarial images lie outside the ball: {worst}.", evidence, advice)
     if not evidence:
-        return [Finding("ball", "unchecked", "The distances were not compared: no radius is recorded.")]
-    told = "; ".join(
-        f"'{name}' {found['largest']:.5g} of {found['radius']:.5g} ({format_radius(found['radius'])} {found['norm']})"
-        for name, found in evidence.items()
+        return check.unchecked("The distances were not compared: no radius is recorded.")
+    distances_text = "; ".join(
+        f"'{name}' {numbers['largest']:.5g} of {numbers['radius']:.5g} ({format_radius(numbers['radius'])} {numbers['norm']})"
+        for name, numbers in evidence.items()
     )
-    return [Finding("ball", "passed", f"Every adversarial image lies inside its ball: {told}.", evidence)]
+    return check.passed(f"Every adversarial image lies inside its ball: {distances_text}.", evidence)
 
 
-def above_chance(reduced: list[Outcome], manifest: dict[str, Any]) -> list[Finding]:
+def above_chance(reduced: list[Outcome], manifest: dict[str, Any]) -> Finding:
     """Is the clean top-1 better than guessing? Where it may not be, nothing can be said about robustness.
 
     It is called so where no more images are right than by guessing, or few more even at the upper end of the interval; with
     the others there are too few examples to tell."""
+    check = Check("clean accuracy")
     clean = next((outcome for outcome in reduced if outcome.attack == CLEAN), None)
     num_classes = manifest.get("model", {}).get("num_classes")
     if clean is None or not num_classes:
-        return [
-            Finding(
-                "clean accuracy", "unchecked", "The clean accuracy was not compared with guessing: it is not recorded."
-            )
-        ]
+        return check.unchecked("The clean accuracy was not compared with guessing: it is not recorded.")
     right, total, chance = int(clean.correct.sum()), len(clean.correct), 1 / num_classes
     low, high = wilson(right, total)
     evidence = {
@@ -76,55 +73,56 @@ def above_chance(reduced: list[Outcome], manifest: dict[str, Any]) -> list[Findi
         "interval": [round(low, 6), round(high, 6)],
         "chance": round(chance, 6),
     }
-    told = (
+    counts_text = (
         f"{right} of {total} clean images are right (95% interval {100 * low:.1f}% to {100 * high:.1f}%); guessing gives "
         f"{100 * chance:.3g}%"
     )
     if low > chance:
-        return [Finding("clean accuracy", "passed", f"The clean accuracy is above chance: {told}.", evidence)]
+        return check.passed(f"The clean accuracy is above chance: {counts_text}.", evidence)
     if (right <= chance * total and high < (1 + chance) / 2) or high < chance + _LITTLE * (1 - chance):
-        sentence = f"The clean accuracy is at chance: {told}. Nothing can be said about robustness."
+        sentence = f"The clean accuracy is at chance: {counts_text}. Nothing can be said about robustness."
         advice = (
             "Check weights, preprocessing and the order of the classes: a model that does not know the clean images has no "
             "robustness to measure."
         )
-        return [Finding("clean accuracy", "warning", sentence, evidence, advice)]
-    sentence = f"Too few examples to tell the clean accuracy from chance: {told}."
-    return [Finding("clean accuracy", "note", sentence, evidence, "Evaluate on more examples.")]
+        return check.warning(sentence, evidence, advice)
+    sentence = f"Too few examples to tell the clean accuracy from chance: {counts_text}."
+    return check.note(sentence, evidence, "Evaluate on more examples.")
 
 
-def subset_of_all(reduced: list[Outcome], manifest: dict[str, Any]) -> list[Finding]:
+def subset_of_all(reduced: list[Outcome], manifest: dict[str, Any]) -> Finding:
     """How far numbers on some of the examples can be off those on all of them: where they were drawn, for of a list nobody
     knows how it was made."""
+    check = Check("subset")
     data = manifest.get("data", {})
     used, available = data.get("num_examples"), data.get("num_available")
     if not used or not available:
         sentence = "How many of the available examples were used is not recorded."
-        return [Finding("subset", "unchecked", sentence)]
+        return check.unchecked(sentence)
     evidence: dict[str, Any] = {"num_examples": used, "num_available": available}
     if used >= available:
-        return [Finding("subset", "passed", f"All {available:,} examples of the split were used.", evidence)]
+        return check.passed(f"All {available:,} examples of the split were used.", evidence)
     chosen = manifest.get(INFORMATIVE, {}).get("examples")
     part = f"{used:,} of {available:,} examples were used"
     if chosen == LISTED:
         sentence = f"{part}, those of a given list: what the others would give does not follow from them."
         advice = "Name the list beside the number, and compare only with numbers on the same examples."
-        return [Finding("subset", "note", sentence, evidence | {"examples": LISTED}, advice)]
+        return check.note(sentence, evidence | {"examples": LISTED}, advice)
     measured = {outcome.attack: outcome for outcome in reduced}.values()
     lowest = min(measured, key=lambda outcome: outcome.correct.mean(), default=None)
-    told = []
+    ranges = []
     for outcome in measured:
         if outcome.attack == CLEAN or outcome is lowest:
             share = outcome.correct.mean()
             low, high = finite_share(
                 int(outcome.correct.sum()), len(outcome.correct), max(available, len(outcome.correct))
             )
-            told.append(
+            ranges.append(
                 f"from {100 * low:.1f}% to {100 * high:.1f}% for '{outcome.attack}' ({100 * share:.1f}% of these)"
             )
             evidence[f"interval_{outcome.attack}"] = [round(low, 6), round(high, 6)]
     drawn = ", drawn at random" if chosen else ""
     condition = "" if chosen else ", if these were drawn at random"
-    sentence = f"{part}{drawn}. Top-1 on all {available:,} may be {' and '.join(told)} (95%{condition})."
+    sentence = f"{part}{drawn}. Top-1 on all {available:,} may be {' and '.join(ranges)} (95%{condition})."
     advice = "Quote the interval, and compare only with numbers on the same examples."
-    return [Finding("subset", "note", sentence, evidence, advice)]
+    return check.note(sentence, evidence, advice)

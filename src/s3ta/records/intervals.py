@@ -46,6 +46,11 @@ class PairedCounts(NamedTuple):
     only_b: int
     neither: int
 
+    @classmethod
+    def of(cls, of_a: np.ndarray, of_b: np.ndarray) -> PairedCounts:
+        """Of two answers about each example, booleans (n,)."""
+        return cls(*(int(x.sum()) for x in (of_a & of_b, of_a & ~of_b, ~of_a & of_b, ~of_a & ~of_b)))
+
     @property
     def total(self) -> int:
         return self.both + self.only_a + self.only_b + self.neither
@@ -158,6 +163,12 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return min(1.0, 2 * tail / 2**total)
 
 
+def breaks_more(only_a: int, only_b: int, least: float, level: float) -> bool:
+    """Whether what breaks `only_a` examples alone is clearly stronger than what breaks `only_b` alone: by more than `least`
+    examples, and with an exact p below the level."""
+    return only_a - only_b > least and mcnemar(only_a, only_b) < level
+
+
 def pair(
     table_a: pa.Table, manifest_a: dict[str, Any], table_b: pa.Table, manifest_b: dict[str, Any]
 ) -> list[Comparison]:
@@ -237,12 +248,8 @@ def _compare(a: Outcome, b: Outcome) -> Comparison:
             f"The two evaluations cannot be compared: {a.num_restarts} restarts in the first and {b.num_restarts} "
             f"in the second {where}."
         )
-    success = _cross(a.hit, b.hit) if a.targeted else None
-    return Comparison(a.attack, a.num_attack_steps, a.num_restarts, _cross(a.correct, b.correct), success)
-
-
-def _cross(of_a: np.ndarray, of_b: np.ndarray) -> PairedCounts:
-    return PairedCounts(*(int(x.sum()) for x in (of_a & of_b, of_a & ~of_b, ~of_a & of_b, ~of_a & ~of_b)))
+    success = PairedCounts.of(a.hit, b.hit) if a.targeted else None
+    return Comparison(a.attack, a.num_attack_steps, a.num_restarts, PairedCounts.of(a.correct, b.correct), success)
 
 
 def _square_and_add(left: float, right: float, phi: float) -> float:

@@ -15,12 +15,9 @@ import pyarrow as pa
 
 from s3ta.errors import UserError
 from s3ta.files import read_json
-from s3ta.records import SEVERITIES, TRUST_FILE, Finding, check_records
+from s3ta.finding import ALARMS, SEVERITIES, TRUST_FILE, WORTH_TELLING, Finding, parse_findings, worst_first
+from s3ta.records import check_records
 
-ALARMS = ("error", "warning")
-"""What must stand at the top of a page."""
-TOLD = (*ALARMS, "note")
-"""What a reader must be told; the rest was in order, or could not be checked."""
 SOURCES = {
     "lint": "the model, before the attacks",
     "probes": "the model, by small experiments",
@@ -40,14 +37,23 @@ class Trust(NamedTuple):
     @property
     def findings(self) -> list[Finding]:
         """All, worst first."""
-        found = [*(self.lint or []), *(self.probes or []), *self.records]
-        return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
+        return worst_first([*(self.lint or []), *(self.probes or []), *self.records])
+
+    def each_once(self) -> Trust:
+        """Each question once: what the records answer, on all examples, replaces what the model answered under the same name
+        on a few, but for an alarm of the experiments."""
+        answered = {finding.kind for finding in self.records if finding.severity != "unchecked"}
+        lint = self.lint and [finding for finding in self.lint if finding.kind not in answered]
+        probes = self.probes and [
+            probe for probe in self.probes if probe.kind not in answered or probe.severity in ALARMS
+        ]
+        return Trust(lint, probes, self.records)
 
     def as_json(self) -> dict[str, Any]:
         """The findings as `trust.json` holds them; null: not checked."""
         return {
-            source: None if found is None else [finding._asdict() for finding in found]
-            for source, found in self._asdict().items()
+            source: None if findings is None else [finding._asdict() for finding in findings]
+            for source, findings in self._asdict().items()
         }
 
 
@@ -69,7 +75,7 @@ class Checks(NamedTuple):
 
     counts: list[tuple[str, str, str]]
     """Per run its name, how many findings of each severity it has, and what was not checked at all."""
-    told: list[Item]
+    worth_telling: list[Item]
     """Errors, warnings and notes, worst first."""
     unchecked: list[Item]
     passed: list[Item]
@@ -77,7 +83,7 @@ class Checks(NamedTuple):
     @property
     def alarms(self) -> list[Item]:
         """Errors and warnings."""
-        return [item for item in self.told if item.severity in ALARMS]
+        return [item for item in self.worth_telling if item.severity in ALARMS]
 
 
 def read_trust(folder: Path, table: pa.Table, manifest: dict[str, Any]) -> Trust:
@@ -98,12 +104,13 @@ def checks(trusts: Sequence[tuple[str, Trust]]) -> Checks:
     """What the page says of the evaluations, given by the names of the runs."""
     about: dict[Item, list[str]] = {}
     counts = []
-    for label, trust in trusts:
+    for label, every_answer in trusts:
+        trust = every_answer.each_once()
         parts: dict[str, list[Finding] | None] = trust._asdict()
-        missing = [SOURCES[source] for source, found in parts.items() if found is None]
+        missing = [SOURCES[source] for source, findings in parts.items() if findings is None]
         counts.append((label, counts_text(trust.findings), "; ".join(missing)))
-        for source, found in parts.items():
-            for kind, severity, sentence, evidence, advice in found or []:
+        for source, findings in parts.items():
+            for kind, severity, sentence, evidence, advice in findings or []:
                 item = Item(kind, severity, sentence, advice, evidence_text(evidence), SOURCES[source])
                 about.setdefault(item, []).append(label)
     every = {label for label, _ in trusts}
@@ -112,13 +119,13 @@ def checks(trusts: Sequence[tuple[str, Trust]]) -> Checks:
         for item, labels in about.items()
     ]
     items.sort(key=lambda item: SEVERITIES.index(item.severity))
-    told, unchecked, passed = (
-        [item for item in items if item.severity in group] for group in (TOLD, ("unchecked",), ("passed",))
+    worth_telling, unchecked, passed = (
+        [item for item in items if item.severity in group] for group in (WORTH_TELLING, ("unchecked",), ("passed",))
     )
-    return Checks(counts, told, unchecked, passed)
+    return Checks(counts, worth_telling, unchecked, passed)
 
 
-def counts_text(found: Iterable[Finding]) -> str:
+def counts_text(findings: Iterable[Finding]) -> str:
     """`1 error, 2 warnings, 9 checks passed`; `nothing found` where there is nothing."""
     names = {
         "error": ("error", "errors"),
@@ -127,7 +134,7 @@ def counts_text(found: Iterable[Finding]) -> str:
         "unchecked": ("check not possible", "checks not possible"),
         "passed": ("check passed", "checks passed"),
     }
-    severities = [finding.severity for finding in found]
+    severities = [finding.severity for finding in findings]
     counts = [(severities.count(severity), names[severity]) for severity in SEVERITIES]
     return ", ".join(f"{count} {words[count > 1]}" for count, words in counts if count) or "nothing found"
 
@@ -149,18 +156,10 @@ def _value_text(value: Any) -> str:
 
 
 def _parsed(listed: Any, path: Path, source: str) -> list[Finding]:
-    if not isinstance(listed, list):
-        raise _damaged(path, f"'{source}' is no list")
-    found = []
-    for number, stored in enumerate(listed):
-        texts = ("kind", "severity", "sentence", "advice")
-        sound = isinstance(stored, dict) and set(stored) <= set(Finding._fields)
-        stored = {"evidence": {}, "advice": ""} | stored if sound else {}
-        sound = all(isinstance(stored.get(name), str) for name in texts) and isinstance(stored["evidence"], dict)
-        if not sound or stored["severity"] not in SEVERITIES:
-            raise _damaged(path, f"entry {number} of '{source}' is no finding")
-        found.append(Finding(**stored))
-    return found
+    try:
+        return parse_findings(source, listed)
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
 
 
 def _damaged(path: Path, reason: str) -> UserError:

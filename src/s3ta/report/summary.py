@@ -7,11 +7,12 @@ from typing import Any
 
 from s3ta.errors import UserError
 from s3ta.files import write_atomic, write_json
-from s3ta.records import CLEAN, Finding, Ledger, Score, is_cascade, scores
+from s3ta.finding import WORTH_TELLING, Finding
+from s3ta.records import CLEAN, Ledger, Score, is_cascade, scores
 from s3ta.report.attack_text import ball_text
 from s3ta.report.calibration import calibration_table
 from s3ta.report.cascade import Stage, stages
-from s3ta.report.checks import TOLD, Trust, read_trust
+from s3ta.report.checks import Trust, read_trust
 from s3ta.report.load_runs import read_run, read_runs
 from s3ta.report.tables import Table, cost_texts, full_table, read_out_table, success_text, table_text, top1_text
 
@@ -75,10 +76,7 @@ def findings_of(folder: Path) -> list[Finding]:
     """The errors, warnings and notes about an evaluation, from all its checks, worst first.
 
     Raises UserError where the folder holds no records, or its `trust.json` is damaged."""
-    trust = _trust(folder)
-    seen = {finding.kind for finding in trust.records}  # the same question, answered on all examples
-    asked_twice = [finding for finding in trust.lint or [] if finding.kind in seen]
-    return [finding for finding in trust.findings if finding.severity in TOLD and finding not in asked_twice]
+    return [finding for finding in _trust(folder).each_once().findings if finding.severity in WORTH_TELLING]
 
 
 def trust_of(folder: Path) -> dict[str, Any]:

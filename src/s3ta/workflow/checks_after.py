@@ -16,11 +16,12 @@ from s3ta.determinism import exact_arithmetic
 from s3ta.evaluate import Suite, TransferConfig, total
 from s3ta.evaluate.sanity_checks import FEWEST, cost, num_evaluations, probe
 from s3ta.files import UnwritableError
+from s3ta.finding import WORTH_TELLING, Check, Finding
 from s3ta.foreign_code import reason
 from s3ta.progress import console, progress
-from s3ta.records import CLEAN, Finding, Ledger, check_records, is_trial, unanswered
+from s3ta.records import CLEAN, Ledger, check_records, is_trial
 from s3ta.types import Images, Logits
-from s3ta.workflow.checks_before import not_asked, read_found, write_found
+from s3ta.workflow.checks_before import FoundBySource, not_asked, read_found, write_found
 from s3ta.workflow.data import Measured
 
 _FEWEST_PROBED, _MOST_PROBED = 16, 32
@@ -54,16 +55,16 @@ def probing(num_passes: int, num_examples: int, micro_batch: int, *, full: bool)
       num_examples: of the evaluation.
       micro_batch: images that the model meets together.
       full: whether the experiments may cost more than a fifth of that."""
-    wanted = min(num_examples, max(_FEWEST_PROBED, min(_MOST_PROBED, micro_batch)))
-    return Probing(wanted if full else min(wanted, num_passes // _SHARE // num_evaluations(1)), wanted)
+    num_wanted = min(num_examples, max(_FEWEST_PROBED, min(_MOST_PROBED, micro_batch)))
+    return Probing(num_wanted if full else min(num_wanted, num_passes // _SHARE // num_evaluations(1)), num_wanted)
 
 
-def planned_probing(measured: Measured, suite: Suite, found: dict[str, Any], *, full: bool) -> Probing | None:
+def planned_probing(measured: Measured, suite: Suite, findings: FoundBySource, *, full: bool) -> Probing | None:
     """The largest experiments that may be made, planned before the attacks; None where none are due.
 
     Args:
-      found: what `trust.json` holds."""
-    if not is_due(found, full=full) or _why_not(suite) or radius_of(suite) is None:
+      findings: what `trust.json` holds."""
+    if not is_due(findings, full=full) or _why_not(suite) or radius_of(suite) is None:
         return None
     count = len(measured.positions)
     return probing(total(suite, count).num_evaluations, count, measured.settings.micro_batch, full=full)
@@ -77,36 +78,36 @@ def check_afterwards(measured: Measured, suite: Suite, ledger: Ledger, *, full: 
         be answered, is then asked again.
 
     A check that fails is `unchecked` with the reason, and findings that cannot be written are told."""
-    table, found = ledger.table(), read_found(ledger.folder)
-    if is_due(found, full=full) and (probes := _probes(measured, suite, table, full=full)):
-        found["probes"] = [one._asdict() for one in probes]
-    probed = [Finding(**stored) for stored in found.get("probes", [])]
-    found["records"] = [one._asdict() for one in check_records(table, ledger.manifest, probed)]
+    table, findings = ledger.table(), read_found(ledger.folder)
+    if is_due(findings, full=full) and (probes := _probes(measured, suite, table, full=full)):
+        findings["probes"] = probes
+    probed = findings.get("probes", [])
+    findings["records"] = check_records(table, ledger.manifest, probed)
     try:
-        write_found(ledger.folder, found)
+        write_found(ledger.folder, findings)
     except UnwritableError as error:
         console.print(f"warning: What was checked is not kept: {error}")
-        for one in probed:
-            if one.severity in ("error", "warning", "note"):
-                console.print(f"{one.severity}: {one.kind}: {one.told}", markup=False)
+        for finding in probed:
+            if finding.severity in WORTH_TELLING:
+                console.print(finding.line, markup=False)
 
 
-def is_due(found: dict[str, Any], *, full: bool) -> bool:
+def is_due(findings: FoundBySource, *, full: bool) -> bool:
     """Whether the experiments are still to be made, as far as `trust.json` says."""
-    if "probes" not in found:
+    if "probes" not in findings:
         return True
-    evidence = [one.get("evidence", {}) for one in found["probes"]]
-    return full and any("num_wanted" in numbers or "raised" in numbers for numbers in evidence)
+    return full and any({"num_wanted", "raised"} & set(finding.evidence) for finding in findings["probes"])
 
 
 def _why_not(suite: Suite) -> Finding | None:
     if not total(suite, 1).num_gradients:
         return not_asked("probes")
-    return Finding("probes", "unchecked", "A trial run is not probed.") if is_trial(suite.name) else None
+    return Check("probes").unchecked("A trial run is not probed.") if is_trial(suite.name) else None
 
 
 def _probes(measured: Measured, suite: Suite, table: pa.Table, *, full: bool) -> list[Finding]:
     """The answers of the experiments; none where no attack has a ball to try them in."""
+    check = Check("probes")
     if why_not := _why_not(suite):
         return [why_not]
     radius, settings = radius_of(suite), measured.settings
@@ -119,17 +120,17 @@ def _probes(measured: Measured, suite: Suite, table: pa.Table, *, full: bool) ->
             f"The gradients were not probed: on {fewest} images, the fewest that show anything, that takes "
             f"{num_evaluations(fewest):,} passes, more than a fifth of the {num_passes(table):,} of the attacks."
         )
-        return [Finding("probes", "note", sentence, plan._asdict(), _ASK_FOR_ALL)]
+        return [check.note(sentence, plan._asdict(), _ASK_FOR_ALL)]
     try:
         answers = _run_experiments(measured, table, plan, radius)
     except Exception as error:  # noqa: BLE001 - no check costs a result
-        answers = [unanswered("probes", reason(error))]
+        answers = [Check("probes").failed(reason(error))]
     if plan.num_images < plan.num_wanted:
         sentence = (
             f"The gradients were probed on {plan.num_images} images, not on {plan.num_wanted}, for at most a fifth of the "
             "attacks' passes."
         )
-        answers.append(Finding("probes", "note", sentence, plan._asdict(), _ASK_FOR_ALL))
+        answers.append(check.note(sentence, plan._asdict(), _ASK_FOR_ALL))
     return answers
 
 
@@ -141,15 +142,7 @@ def _run_experiments(measured: Measured, table: pa.Table, plan: Probing, radius:
         exact_arithmetic(settings.num_threads),
         progress(f"checks of the evaluation on {count} examples{few}, passes", num_evaluations(count)) as report,
     ):
-        return probe(
-            _in_parts(model, settings.micro_batch),
-            batch.images,
-            batch.labels,
-            batch.ids,
-            radius=radius,
-            seed=settings.seed,
-            report=report,
-        )
+        return probe(_in_parts(model, settings.micro_batch), batch, radius, settings.seed, report)
 
 
 def num_passes(table: pa.Table) -> int:
@@ -166,7 +159,7 @@ def _probed(dataset: Dataset, table: pa.Table, positions: Sequence[int], count: 
         for row in table.select(["example_id", "attack", "correct"]).to_pylist()
         if row["attack"] == CLEAN and row["correct"]
     }
-    ordered = sorted(positions, key=lambda place: dataset.ids[place] not in right)  # stable
+    ordered = sorted(positions, key=lambda position: dataset.ids[position] not in right)  # stable
     return fetch(dataset, ordered[:count])
 
 
@@ -191,8 +184,8 @@ def _in_parts(model: nn.Module, size: int) -> nn.Module:
 
 def radius_of(suite: Suite) -> float | None:
     """The radius of the suite's first L-infinity attack; None where there is none."""
-    for named in suite.attacks:
-        attack: Any = named.attack.attack if isinstance(named.attack, TransferConfig) else named.attack
+    for entry in suite.attacks:
+        attack: Any = entry.attack.attack if isinstance(entry.attack, TransferConfig) else entry.attack
         if attack.norm == "linf" and attack.radius and (not isinstance(attack, LoopConfig) or attack.mask is None):
             return attack.radius
     return None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,12 +15,12 @@ from s3ta.data import Dataset, fetch
 from s3ta.determinism import exact_arithmetic
 from s3ta.errors import UserError
 from s3ta.evaluate import Suite, choose_examples, total
-from s3ta.evaluate.lint import as_found, lint
+from s3ta.evaluate.lint import Task, as_found, lint
 from s3ta.files import read_json, write_json
+from s3ta.finding import ALARMS, TRUST_FILE, Check, Finding, parse_findings
 from s3ta.models import device_of, model_info
 from s3ta.process_state import process_state_kept
 from s3ta.progress import console, waiting
-from s3ta.records import TRUST_FILE, Finding
 from s3ta.workflow.data import Measured
 
 UNREADABLE = "unreadable images"
@@ -32,6 +33,9 @@ _PER_CLASS, _ORDER_SHARE, _FEWEST_FOR_ORDER = 4, 50, 32
 passes goes into it, but 32 images always."""
 _FEWEST_LINTED, _MOST_LINTED = 8, 256
 
+FoundBySource: TypeAlias = dict[str, list[Finding]]
+"""By source: `lint`, `probes`, `records`."""
+
 
 def run_lint(measured: Measured, suite: Suite, folder: Path, *, strict: bool) -> None:
     """Look the model over before it is measured; say what is suspicious.
@@ -43,18 +47,18 @@ def run_lint(measured: Measured, suite: Suite, folder: Path, *, strict: bool) ->
       suite: what will be run; a model without gradients is no obstacle to attacks that use none.
       strict: whether a warning ends the run.
     Raises UserError where the model cannot be measured as it is, and for warnings if strict."""
-    told = read_found(folder)
+    by_source = read_found(folder)
     if is_lint_due(folder):
         with waiting("looking the model over before it is measured"):
-            told["lint"] = [one._asdict() for one in [*lint_measured(measured, suite), *_left_out(measured)]]
-    serious = [Finding(**one) for one in told["lint"] if one["severity"] in ("error", "warning")]
-    fatal = [one.told for one in serious if one.severity == "error" or (strict and one.kind != UNREADABLE)]
+            by_source["lint"] = [*lint_measured(measured, suite), *_left_out(measured)]
+    alarms = [finding for finding in by_source["lint"] if finding.severity in ALARMS]
+    fatal = [alarm.text for alarm in alarms if alarm.severity == "error" or (strict and alarm.kind != UNREADABLE)]
     if fatal:
         raise UserError(f"{model_info(measured.model).name} was not measured: {' '.join(fatal)}")
-    write_found(folder, told)
-    for one in serious:
-        if one.kind != UNREADABLE:  # told when they were read
-            console.print(f"{one.severity}: {one.kind}: {one.told}", markup=False, soft_wrap=True)
+    write_found(folder, by_source)
+    for alarm in alarms:
+        if alarm.kind != UNREADABLE:  # told when they were read
+            console.print(alarm.line, markup=False, soft_wrap=True)
 
 
 def is_lint_due(folder: Path) -> bool:
@@ -68,43 +72,33 @@ def lint_measured(measured: Measured, suite: Suite) -> list[Finding]:
     with exact_arithmetic(settings.num_threads):
         count = num_linted(measured)
         known = set(positions)
-        others = [place for place in choose_examples(dataset, None, settings.seed) if place not in known]
+        others = [position for position in choose_examples(dataset, None, settings.seed) if position not in known]
         for_order = _for_order(dataset, [*positions, *others], count, suite, len(positions))
         try:
-            found = _lint_on(measured, [*positions, *others][:count], for_order)
+            findings = _lint_on(measured, [*positions, *others][:count], for_order)
         except UserError:  # one that is not measured, and cannot be read
             others = []
-            found = _lint_on(measured, positions[:count], [])
+            findings = _lint_on(measured, positions[:count], [])
         num_others = max(0, count - len(positions)) if others else 0
-        if num_others and any(one.severity == "error" for one in found):
-            theirs = {one.kind: one for one in found}
-            found = [
-                _of_others(theirs[one.kind], num_others)
-                if theirs[one.kind].severity == "error" != one.severity
-                else one
-                for one in _lint_on(measured, positions, for_order)
+        if num_others and any(finding.severity == "error" for finding in findings):
+            theirs = {finding.kind: finding for finding in findings}
+            findings = [
+                _of_others(theirs[finding.kind], num_others)
+                if theirs[finding.kind].severity == "error" != finding.severity
+                else finding
+                for finding in _lint_on(measured, positions, for_order)
             ]
     if total(suite, 1).num_gradients:
-        return found
+        return findings
     unasked = {"gradient", "saturated loss"}
-    return [not_asked(one.kind) if one.kind in unasked else one for one in found]
+    return [not_asked(finding.kind) if finding.kind in unasked else finding for finding in findings]
 
 
 def _lint_on(measured: Measured, positions: Sequence[int], for_order: Sequence[int]) -> list[Finding]:
     """The lint by these examples. Raises UserError for an image that cannot be read."""
     model, dataset = measured.model, measured.dataset
-    batch = fetch(dataset, positions)
-    more = fetch(dataset, for_order) if for_order else None
-    return lint(
-        model,
-        batch.images,
-        batch.labels,
-        data_classes=dataset.classes,
-        num_classes=model_info(model).num_classes,
-        ids=batch.ids,
-        for_order=None if more is None else (more.images, more.labels),
-        micro_batch=measured.settings.micro_batch,
-    )
+    task = Task(model_info(model).num_classes, dataset.classes, measured.settings.micro_batch)
+    return lint(model, fetch(dataset, positions), task, fetch(dataset, for_order) if for_order else None)
 
 
 def _of_others(finding: Finding, num_others: int) -> Finding:
@@ -126,17 +120,17 @@ def _for_order(
     count = total(suite, num_measured).num_evaluations // _ORDER_SHARE
     count = min(_MOST_LINTED, max(_FEWEST_FOR_ORDER, count))
     of_class: dict[int, list[int]] = {}
-    for place in candidates:
-        chosen = of_class.setdefault(int(dataset.labels[place]), [])
+    for position in candidates:
+        chosen = of_class.setdefault(int(dataset.labels[position]), [])
         if len(chosen) < _PER_CLASS:
-            chosen.append(place)
-    places = [place for chosen in of_class.values() if len(chosen) > 1 for place in chosen]
-    return places[:count]
+            chosen.append(position)
+    positions = [position for chosen in of_class.values() if len(chosen) > 1 for position in chosen]
+    return positions[:count]
 
 
 def not_asked(kind: str) -> Finding:
     """For a suite without gradients."""
-    return Finding(kind, "unchecked", "No attack of the suite uses a gradient.")
+    return Check(kind).unchecked("No attack of the suite uses a gradient.")
 
 
 def _left_out(measured: Measured) -> list[Finding]:
@@ -147,7 +141,7 @@ def _left_out(measured: Measured) -> list[Finding]:
     whole = len(lost) + len(measured.positions)
     sentence = f"{len(lost)} of {whole} images could not be read and were left out, the first of them {lost[0]}."
     advice = "Replace them and evaluate again: a result on other images is another result."
-    return [Finding(UNREADABLE, "warning", sentence, {"ids": lost, "num_chosen": whole}, advice)]
+    return [Check(UNREADABLE).warning(sentence, {"ids": lost, "num_chosen": whole}, advice)]
 
 
 def num_linted(measured: Measured) -> int:
@@ -166,23 +160,21 @@ def num_linted(measured: Measured) -> int:
     return min(count, len(dataset.ids))
 
 
-def read_found(folder: Path) -> dict[str, Any]:
-    """What was found so far, by source: `lint`, `probes`, `records`. A file that is damaged says nothing, and is replaced."""
+def read_found(folder: Path) -> FoundBySource:
+    """What was found so far. A file, or a source in it, that is damaged says nothing, and is replaced."""
     try:
         stored = read_json(folder / TRUST_FILE)
     except (UserError, OSError):  # absent, damaged, not to be read
         return {}
-    return (
-        {source: listed for source, listed in stored.items() if _is_sound(listed)} if isinstance(stored, dict) else {}
-    )
+    by_source: FoundBySource = {}
+    for source, listed in stored.items() if isinstance(stored, dict) else ():
+        with suppress(ValueError):
+            by_source[source] = parse_findings(source, listed)
+    return by_source
 
 
-def _is_sound(listed: Any) -> bool:
-    needed, known = {"kind", "severity", "sentence"}, set(Finding._fields)
-    return isinstance(listed, list) and all(isinstance(one, dict) and needed <= set(one) <= known for one in listed)
-
-
-def write_found(folder: Path, found: dict[str, Any]) -> None:
+def write_found(folder: Path, by_source: FoundBySource) -> None:
     """Keeps what was found. Raises UserError where the folder cannot be written."""
-    if read_found(folder) != found:
-        write_json(folder / TRUST_FILE, found)
+    if read_found(folder) != by_source:
+        listed = {source: [finding._asdict() for finding in findings] for source, findings in by_source.items()}
+        write_json(folder / TRUST_FILE, listed)

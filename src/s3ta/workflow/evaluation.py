@@ -151,10 +151,10 @@ def _warn_of_settings(facts: dict[str, Any], *, strict: bool, aloud: bool) -> No
     remarks = [one for one in implausible_settings(facts) if one.severity in ("error", "warning", "note")]
     refused = [one for one in remarks if one.severity == "error" or (strict and one.severity == "warning")]
     if refused:
-        raise UserError(f"Not evaluated: {' '.join(one.told for one in refused)}")
+        raise UserError(f"Not evaluated: {' '.join(one.text for one in refused)}")
     for one in remarks if aloud else ():
         if one.severity == "warning" or one.evidence.get("nothing_moves"):
-            console.print(f"{one.severity}: {one.kind}: {one.told}", markup=False, soft_wrap=True)
+            console.print(one.line, markup=False, soft_wrap=True)
 
 
 def _identified(measured: Measured, suite: Suite, folder: Path) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Findings(tuple[Finding, ...]):
 
     def __repr__(self) -> str:
         told = [one for one in self if one.severity not in ("passed", "unchecked")]
-        lines = [f"{one.severity}: {one.kind}: {in_python(one.told)}" for one in told]
+        lines = [in_python(one.line) for one in told]
         counts = Counter(one.severity for one in self)
         lines += [f"{counts[severity]} {severity}" for severity in ("passed", "unchecked") if counts[severity]]
         return "\n".join(lines) or "nothing found"

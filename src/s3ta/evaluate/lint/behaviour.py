@@ -20,8 +20,8 @@ from s3ta.evaluate.lint.harness import (
     number,
     shape_of,
 )
+from s3ta.finding import Check, Finding
 from s3ta.models.output_detection import is_about_shapes, where_logits_are
-from s3ta.records import Finding
 
 _NEAR = 1e-3
 _SURE = 0.95
@@ -46,45 +46,48 @@ def answer(probe: ModelHarness) -> Finding:
     num_classes = probe.num_classes
 
     def bad(sentence: str, advice: str, **evidence: Any) -> Finding:
-        return Finding("answer", "error", sentence, {"num_classes": num_classes, **evidence}, advice)
+        return Check("answer").error(sentence, {"num_classes": num_classes, **evidence}, advice)
 
     few = probe.some(4)
     try:
         with torch.no_grad():
-            got = probe.raw(few.clone())
+            output = probe.raw(few.clone())
     except ModelError as error:
         advice = "Mend the forward pass"
         if is_about_shapes(error.__cause__ or error):
             advice += ", or give the image size and the channels that the model is made for (--image-size)"
         return bad(f"The model {error}.", f"{advice}.", shape=list(few.shape))
-    said = f"The model answers {len(few)} images with {shape_of(got)}"
-    if not isinstance(got, Tensor):
+    description = f"The model answers {len(few)} images with {shape_of(output)}"
+    if not isinstance(output, Tensor):
         advice = "Return the tensor of logits alone: take it out of the tuple, dict or object in forward"
-        return bad(f"{said}.", f"{advice}{where_logits_are(got)}.")
-    shape = list(got.shape)
-    if got.ndim != 2 or len(got) != len(few) or not got.is_floating_point():
-        kind = str(got.dtype).removeprefix("torch.")
-        return bad(f"{said} and type {kind}.", "Return floating point logits of shape (images, classes).", shape=shape)
+        return bad(f"{description}.", f"{advice}{where_logits_are(output)}.")
+    shape = list(output.shape)
+    if output.ndim != 2 or len(output) != len(few) or not output.is_floating_point():
+        kind = str(output.dtype).removeprefix("torch.")
+        return bad(
+            f"{description} and type {kind}.", "Return floating point logits of shape (images, classes).", shape=shape
+        )
     if shape[1] != num_classes:
         advice = (
             "Choose the outputs with --match-classes data or --class-names FILE, or measure on the data of its classes."
         )
-        return bad(f"{said}, where {num_classes} classes are expected.", advice, shape=shape)
+        return bad(f"{description}, where {num_classes} classes are expected.", advice, shape=shape)
     low, high = int(probe.labels.min()), int(probe.labels.max())
     if low < 0 or high >= num_classes:
         sentence = f"The labels go from {low} to {high}, but the model has classes 0 to {num_classes - 1}."
         return bad(
             sentence, "Match the classes of model and data with --match-classes or --class-names FILE.", shape=shape
         )
-    return Finding("answer", "passed", f"Logits of shape (images, {num_classes}).", {"shape": shape})
+    return Check("answer").passed(f"Logits of shape (images, {num_classes}).", {"shape": shape})
 
 
 def finite(logits: Tensor, ids: list[str]) -> Finding:
+    check = Check("finite")
     rows = (~torch.isfinite(logits)).any(dim=1).nonzero().flatten().tolist()
     bad = len(rows)
     evidence: dict[str, Any] = {"images": len(logits), "not_finite": bad}
     if not bad:
-        return Finding("finite", "passed", "All logits are finite.", evidence)
+        return check.passed("All logits are finite.", evidence)
     evidence["ids"] = [ids[row] for row in rows[:_MOST_NAMES]]
     masked = (logits == -torch.inf).all(dim=0)
     if torch.isfinite(logits[:, ~masked]).all() and not masked.all():
@@ -96,28 +99,29 @@ def finite(logits: Tensor, ids: list[str]) -> Finding:
             "Leave them out with --match-classes data, on data of the other classes, or mask them with a large negative "
             "number, such as -1e4, in place of -inf."
         )
-        return Finding("finite", "error", sentence, evidence, advice)
+        return check.error(sentence, evidence, advice)
     sentence = f"The logits of {bad} of {len(logits)} images are NaN or infinite, the first of them {ids[rows[0]]}."
     advice = "Check the weights (--weights) and the input range, and look for a division by zero or an overflow."
-    return Finding("finite", "error", sentence, evidence, advice)
+    return check.error(sentence, evidence, advice)
 
 
 def mode(training: list[str], as_handed: Tensor | None, logits: Tensor | None, still: list[str]) -> Finding:
     """Training mode: `training`, as handed over, with its answers `as_handed` (None: it raised); `still`, in spite of eval."""
+    check = Check("train mode")
     evidence: dict[str, Any] = {"handed_over": len(training), "after_forward": len(still)}
     if still:
         sentence = f"{len(still)} modules are in training mode after eval() and one forward pass: {_some(still)}."
         advice = (
             "Take train(), or the override of eval(), out of the model: dropout and BN statistics must stand still."
         )
-        return Finding("train mode", "warning", sentence, {**evidence, "modules": still[:_MOST_NAMES]}, advice)
+        return check.warning(sentence, {**evidence, "modules": still[:_MOST_NAMES]}, advice)
     if not training:
-        return Finding("train mode", "passed", "No module is in training mode.", evidence)
+        return check.passed("No module is in training mode.", evidence)
     if logits is None:
         sentence = f"{len(training)} modules were handed over in training mode; the answers could not be compared."
-        return Finding("train mode", "note", sentence, evidence, "Call model.eval() before you hand it over.")
+        return check.note(sentence, evidence, "Call model.eval() before you hand it over.")
     if as_handed is not None and not differ(logits, as_handed):
-        return Finding("train mode", "passed", "Training mode was on, but changes no answer.", evidence)
+        return check.passed("Training mode was on, but changes no answer.", evidence)
     sentence = (
         f"The model was handed over in training mode ({len(training)} modules) and answers otherwise there than in eval "
         "mode, in which it is measured."
@@ -125,7 +129,7 @@ def mode(training: list[str], as_handed: Tensor | None, logits: Tensor | None, s
     if as_handed is not None:
         evidence["changed_predictions"] = int((logits.argmax(1) != as_handed.argmax(1)).sum())
     advice = "Call model.eval() before you hand it over, and before every other measurement of it."
-    return Finding("train mode", "warning", sentence, evidence, advice)
+    return check.warning(sentence, evidence, advice)
 
 
 def own_state(held: list[SavedTensor], asked_later: Callable[[], tuple[Tensor, Tensor] | None]) -> Finding:
@@ -135,10 +139,11 @@ def own_state(held: list[SavedTensor], asked_later: Callable[[], tuple[Tensor, T
       held: what there was before.
       asked_later: answers to the same images now, and once more after other images, made up; None: it gave none. Raises
         ModelError for those."""
-    changed = [one.name for one in held if one.is_changed]
+    check = Check("own state")
+    changed = [saved.name for saved in held if saved.is_changed]
     evidence: dict[str, Any] = {"changed": len(changed), "names": changed[:_MOST_NAMES]}
     if not changed:
-        return Finding("own state", "passed", "A forward pass leaves parameters and buffers alone.", evidence)
+        return check.passed("A forward pass leaves parameters and buffers alone.", evidence)
     sentence = f"A forward pass changes the model itself: {_some(changed)}."
     try:
         later = asked_later()
@@ -146,18 +151,19 @@ def own_state(held: list[SavedTensor], asked_later: Callable[[], tuple[Tensor, T
         sentence += (
             f" What its answers owe to that is not known: asked about black images, made up for this, it {error}."
         )
-        return Finding("own state", "note", sentence, evidence)
+        return check.note(sentence, evidence)
     if later is not None:
         evidence["difference"] = number(difference(*later))
         if difference(*later) < _SAME:
             sentence += " After other images it answers the same as before."
-            return Finding("own state", "note", sentence, evidence)
+            return check.note(sentence, evidence)
     sentence += " Its answers depend on what it saw before."
     advice = "Take the update out of forward, or make it happen in training mode only."
-    return Finding("own state", "warning", sentence, evidence, advice)
+    return check.warning(sentence, evidence, advice)
 
 
 def input_writes(probe: ModelHarness) -> Finding:
+    check = Check("input writes")
     given = probe.some(8)
     images = given.clone()
     with torch.no_grad():
@@ -165,18 +171,19 @@ def input_writes(probe: ModelHarness) -> Finding:
     moved = number(float((images - given).abs().max()))
     evidence = {"largest_change": moved}
     if moved == 0:
-        return Finding("input writes", "passed", "A forward pass leaves its input alone.", evidence)
+        return check.passed("A forward pass leaves its input alone.", evidence)
     sentence = f"A forward pass writes into its input (pixels moved by up to {moved})."
     advice = "Replace in-place operations on the input (x -= mean, x.clamp_()) by ones that make a new tensor."
-    return Finding("input writes", "error", sentence, evidence, advice)
+    return check.error(sentence, evidence, advice)
 
 
 def randomness(logits: Tensor, again: Tensor) -> Finding:
+    check = Check("randomness")
     size = difference(logits, again)
     flipped = int((logits.argmax(1) != again.argmax(1)).sum())
     evidence = {"difference": number(size), "flipped": flipped, "images": len(logits)}
     if not differ(logits, again):
-        return Finding("randomness", "passed", "Two passes give the same answer.", evidence)
+        return check.passed("Two passes give the same answer.", evidence)
     sentence = (
         f"Two passes over the same images differ: by {size:.2g} of the spread of the logits, and {flipped} of {len(logits)} "
         "predictions flip."
@@ -184,25 +191,20 @@ def randomness(logits: Tensor, again: Tensor) -> Finding:
     advice = (
         "Take the randomness out of forward, or attack with gradients averaged over it (attack.gradient.num_samples)."
     )
-    return Finding("randomness", "warning", sentence, evidence, advice)
+    return check.warning(sentence, evidence, advice)
 
 
 def batch_dependence(probe: ModelHarness, logits: Tensor, is_random: bool) -> Finding:
     """Logits alone (the first and the last image), and among other neighbours (black images)."""
-    kind, advice = (
-        "batch dependence",
-        "Use moving averages (eval mode) or per-image statistics in place of the batch's.",
-    )
+    check = Check("batch dependence")
     if is_random:
-        return Finding(kind, "unchecked", "The answers are random: what the neighbours change cannot be told apart.")
+        return check.unchecked("The answers are random: what the neighbours change cannot be told apart.")
     ends = [0, len(logits) - 1]
     try:
         alone = torch.cat([probe.ask(probe.images[i : i + 1]) for i in ends])
     except ModelError as error:
         sentence = f"Asked about one image alone, the model {error}."
-        return Finding(
-            kind, "warning", sentence, {"alone": str(error)}, "Name the dimension in squeeze(), or leave it out."
-        )
+        return check.warning(sentence, {"alone": str(error)}, "Name the dimension in squeeze(), or leave it out.")
     half = probe.images[: max(1, min(len(logits), probe.at_once) // 2)]
     sizes, refusal = [difference(logits[ends], alone)], ""
     evidence: dict[str, Any] = {"alone": number(sizes[0])}
@@ -216,16 +218,15 @@ def batch_dependence(probe: ModelHarness, logits: Tensor, is_random: bool) -> Fi
     if max(sizes) > LEAST_DIFFERENCE:
         parts = [f"alone it moves by {sizes[0]:.2g}", *(f"among black images by {size:.2g}" for size in sizes[1:])]
         sentence = f"The answer to an image depends on its neighbours: {', '.join(parts)} of the spread of the logits."
-        return Finding(kind, "warning", sentence, evidence, advice)
+        advice = "Use moving averages (eval mode) or per-image statistics in place of the batch's."
+        return check.warning(sentence, evidence, advice)
     if refusal:
-        sentence = (
-            f"An image gets the same answer alone; asked about made-up black neighbours as well, the model {refusal}."
-        )
-        return Finding(kind, "note", sentence, evidence)
+        sentence = "An image gets the same answer alone; asked about made-up black neighbours as well, the model"
+        return check.note(f"{sentence} {refusal}.", evidence)
     if probe.only is not None:
         sentence = f"The model answers only to batches of {probe.only} images, the micro-batch; copies fill them up."
-        return Finding(kind, "note", sentence, {**evidence, "only": probe.only})
-    return Finding(kind, "passed", "An image gets the same answer alone and among others.", evidence)
+        return check.note(sentence, {**evidence, "only": probe.only})
+    return check.passed("An image gets the same answer alone and among others.", evidence)
 
 
 class _Dtypes(TorchDispatchMode):
@@ -243,6 +244,7 @@ class _Dtypes(TorchDispatchMode):
 
 def precision(probe: ModelHarness, logits: Tensor) -> Finding:
     """Types of 16 bits and less: anywhere on the way, or to be seen in the logits, all of whose last bits are zero."""
+    check = Check("precision")
     watch = _Dtypes()
     try:
         with torch.no_grad(), watch:
@@ -254,25 +256,27 @@ def precision(probe: ModelHarness, logits: Tensor) -> Finding:
     rounded = float((values.view(torch.int32) % 2**_LOST_BITS == 0).float().mean()) if len(values) else 0.0
     evidence = {"types": low, "rounded_logits": number(rounded), "distinct_logits": len(values)}
     if not low and (len(values) < _DISTINCT or rounded < 0.99):
-        return Finding("precision", "passed", "The model computes in float32.", evidence)
+        return check.passed("The model computes in float32.", evidence)
     seen = f"computes in {' and '.join(low)}" if low else "gives logits whose last 13 bits are zero, as float16 would"
     sentence = f"The model {seen}: small gradients are lost, and a verdict can hang on a rounding."
     advice = "Measure it in float32: call model.float(), and take half(), bfloat16() and autocast out of forward."
-    return Finding("precision", "warning", sentence, evidence, advice)
+    return check.warning(sentence, evidence, advice)
 
 
 def recurrent(model: nn.Module) -> Finding:
+    check = Check("recurrent")
     names = [f"{name} ({type(m).__name__})" for name, m in model.named_modules() if isinstance(m, nn.RNNBase)]
     evidence = {"modules": names[:_MOST_NAMES]}
     if not names:
-        return Finding("recurrent", "passed", "No recurrent layer goes through cuDNN.", evidence)
+        return check.passed("No recurrent layer goes through cuDNN.", evidence)
     sentence = f"On a GPU, cuDNN gives {_some(names)} no backward pass in eval mode (X13)."
     advice = "Replace it by nn.LSTMCell (GRUCell, RNNCell) in a loop, or measure on the CPU; never by training mode."
-    return Finding("recurrent", "warning", sentence, evidence, advice)
+    return check.warning(sentence, evidence, advice)
 
 
-def probabilities(logits: Tensor) -> Finding:
+def probabilities(_: ModelHarness, logits: Tensor) -> Finding:
     """Softmax and shares of any sum, sigmoid, and log-softmax, which does no harm."""
+    check = Check("probabilities")
     sums, logsums = logits.sum(dim=1), logits.logsumexp(dim=1).abs().max()
     low, high = float(logits.min()), float(logits.max())
     spread = float((sums - sums.mean()).abs().max())
@@ -284,12 +288,12 @@ def probabilities(logits: Tensor) -> Finding:
         advice = "Return what goes into the softmax or sigmoid, or the logarithm of the probabilities."
         if not is_share and high < _SURE:
             sentence = "The answers are all between 0 and 1, but none is sure: small logits, or probabilities."
-            return Finding("probabilities", "note", sentence, evidence, advice)
-        return Finding("probabilities", "warning", sentence, evidence, advice)
+            return check.note(sentence, evidence, advice)
+        return check.warning(sentence, evidence, advice)
     if high <= _NEAR and float(logsums) < _NEAR:
         sentence = "The answers are logarithms of probabilities: for every loss here as good as logits."
-        return Finding("probabilities", "note", sentence, evidence)
-    return Finding("probabilities", "passed", "The answers are no probabilities.", evidence)
+        return check.note(sentence, evidence)
+    return check.passed("The answers are no probabilities.", evidence)
 
 
 def _are_shares(logits: Tensor, total: float, spread: float) -> bool:
@@ -304,20 +308,25 @@ def _are_shares(logits: Tensor, total: float, spread: float) -> bool:
     )
 
 
-def constant_answers(logits: Tensor, labels: Tensor) -> Finding:
+def constant_answers(probe: ModelHarness, logits: Tensor) -> Finding:
+    check = Check("constant answers")
     classes, same = int(logits.argmax(1).unique().numel()), not differ(logits, logits[:1].expand_as(logits))
-    evidence = {"predicted_classes": classes, "labels": int(labels.unique().numel()), "images": len(logits)}
+    evidence = {"predicted_classes": classes, "labels": int(probe.labels.unique().numel()), "images": len(logits)}
     if len(logits) < 2 or evidence["labels"] < 2:
-        return Finding("constant answers", "unchecked", "All examples have one label.", evidence)
+        return check.unchecked("All examples have one label.", evidence)
     if same:
         sentence = f"All {len(logits)} images get the same logits: the answer does not depend on the image."
         advice = "Check that forward uses its input, the input range, and the weights (--weights)."
-        return Finding("constant answers", "warning", sentence, evidence, advice)
+        return check.warning(sentence, evidence, advice)
     if classes == 1:
         sentence = f"All {len(logits)} images are called class {int(logits[0].argmax())}."
         advice = "Check the weights (--weights) and the input range, unless the model is not trained."
-        return Finding("constant answers", "note", sentence, evidence, advice)
-    return Finding("constant answers", "passed", f"{classes} classes are predicted.", evidence)
+        return check.note(sentence, evidence, advice)
+    return check.passed(f"{classes} classes are predicted.", evidence)
+
+
+OF_LOGITS = {"probabilities": probabilities, "constant answers": constant_answers}
+"""Questions to the logits (n, Y) of all images, by name; another one needs no more than its line here."""
 
 
 def _some(names: Sequence[str | int]) -> str:

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from s3ta.attacks import random_state, wrong_margin
 from s3ta.evaluate.lint.harness import ModelError, ModelHarness, as_model_error, number
-from s3ta.records import Finding
+from s3ta.finding import Check, Finding
 
 _AT_ONCE = 8
 _SOME, _MOST = 0.1, 0.5
@@ -40,9 +40,9 @@ def slopes(probe: ModelHarness) -> Slopes | str:
     place of them, what is wrong. Raises ModelError where the model raises."""
     parts = []
     labels, at_once = probe.labels.to(probe.images.device), min(_AT_ONCE, probe.at_once)
-    for images, wanted in zip(probe.images.split(at_once), labels.split(at_once), strict=True):
-        margins, by_loss = _slope(probe, images, wanted, _loss)
-        _, by_margin = _slope(probe, images, wanted, wrong_margin)
+    for images, true_labels in zip(probe.images.split(at_once), labels.split(at_once), strict=True):
+        margins, by_loss = _slope(probe, images, true_labels, _loss)
+        _, by_margin = _slope(probe, images, true_labels, wrong_margin)
         if isinstance(by_loss, str) or isinstance(by_margin, str):
             return by_loss if isinstance(by_loss, str) else str(by_margin)
         parts.append([by_loss, by_margin, margins])
@@ -76,32 +76,38 @@ def _quantised(model: nn.Module) -> str | None:
 
 def gradients(probe: ModelHarness) -> list[Finding]:
     """`gradient` and `saturated loss`."""
-    unknown = Finding("saturated loss", "unchecked", "There is no gradient to compare with.")
+    unknown = Check("saturated loss").unchecked("There is no gradient to compare with.")
     try:
-        found = slopes(probe)
+        estimate = slopes(probe)
     except ModelError as error:
         advice = "Mend the operation that has no backward pass, or choose attacks without gradients (spsa, square)."
-        return [Finding("gradient", "error", f"Asked for a gradient, the model {error}.", {}, advice), unknown]
-    if isinstance(found, str):
+        return [Check("gradient").error(f"Asked for a gradient, the model {error}.", {}, advice), unknown]
+    if isinstance(estimate, str):
         advice = "Take no_grad, detach and numpy out of forward, or choose attacks without gradients (spsa, square)."
-        if "quantised" in found:
+        if "quantised" in estimate:
             advice = "Measure the network before it was quantised, or choose attacks without gradients (spsa, square)."
-        return [Finding("gradient", "error", found, {}, advice), unknown]
-    first = _gradient(found, probe.ids)
-    return [first, unknown if first.severity == "error" else _saturated(found)]
+        return [Check("gradient").error(estimate, {}, advice), unknown]
+    first = _gradient(estimate, probe.ids)
+    return [first, unknown if first.severity == "error" else _saturated(estimate)]
 
 
-def _gradient(found: Slopes, ids: list[str]) -> Finding:
-    count = len(found.margin)
-    rows = (~torch.isfinite(torch.cat([found.loss, found.margin], dim=1))).any(dim=1).nonzero().flatten().tolist()
+def vanishes(gradients: Tensor) -> Tensor:
+    """Whether a gradient (n, ...) is exactly zero at every pixel: bool (n,)."""
+    return (gradients == 0).flatten(1).all(dim=1)
+
+
+def _gradient(estimate: Slopes, ids: list[str]) -> Finding:
+    check = Check("gradient")
+    count = len(estimate.margin)
+    rows = (~torch.isfinite(torch.cat([estimate.loss, estimate.margin], dim=1))).any(dim=1).nonzero().flatten().tolist()
     if bad := len(rows):
         advice = "Look for sqrt, log, norm or division at zero in the model, where the backward pass is infinite."
         sentence = f"The gradient of {bad} of {count} images is NaN or infinite, the first of them {ids[rows[0]]}."
-        return Finding("gradient", "error", sentence, {"not_finite": bad, "images": count}, advice)
-    dead = float((found.margin == 0).all(dim=1).float().mean())
-    reach = _RADIUS * found.margin.abs().sum(dim=1) / found.margins.abs().clamp_min(1e-30)
+        return check.error(sentence, {"not_finite": bad, "images": count}, advice)
+    dead = float(vanishes(estimate.margin).float().mean())
+    reach = _RADIUS * estimate.margin.abs().sum(dim=1) / estimate.margins.abs().clamp_min(1e-30)
     flat = float((reach < _FLAT).float().mean())
-    zeros = float((found.margin == 0).float().mean())
+    zeros = float((estimate.margin == 0).float().mean())
     evidence: dict[str, Any] = {
         "images": count,
         "zero_gradient": number(dead),
@@ -123,31 +129,28 @@ def _gradient(found: Slopes, ids: list[str]) -> Finding:
         sentence = (
             f"The gradient of {flat:.0%} of {count} images vanishes: by it, 16/255 would not move the margin by 0.01%."
         )
-        return Finding("gradient", "warning", sentence, evidence, advice)
+        return check.warning(sentence, evidence, advice)
     if zeros > _MANY_ZEROS:
         sentence = f"The gradient is exactly zero at {zeros:.0%} of all pixels: an attack leaves them alone."
-        return Finding(
-            "gradient", "note", sentence, evidence, "Check that the model is meant to overlook so many pixels."
-        )
-    return Finding("gradient", "passed", "Every image has a gradient.", evidence)
+        return check.note(sentence, evidence, "Check that the model is meant to overlook so many pixels.")
+    return check.passed("Every image has a gradient.", evidence)
 
 
-def _saturated(found: Slopes) -> Finding:
-    has_slope = (found.margin != 0).any(dim=1)
-    lost = has_slope & (found.loss.abs().amax(dim=1) < _UNDERFLOW * found.margin.abs().amax(dim=1))
+def _saturated(estimate: Slopes) -> Finding:
+    check = Check("saturated loss")
+    has_slope = (estimate.margin != 0).any(dim=1)
+    lost = has_slope & (estimate.loss.abs().amax(dim=1) < _UNDERFLOW * estimate.margin.abs().amax(dim=1))
     share = float(lost.float().mean())
     evidence = {
         "images": len(lost),
         "underflow": number(share),
-        "largest_margin": number(float(found.margins.abs().max())),
+        "largest_margin": number(float(estimate.margins.abs().max())),
     }
     if share < _SOME:
-        return Finding(
-            "saturated loss", "passed", "The cross-entropy has a gradient wherever the margin has one.", evidence
-        )
+        return check.passed("The cross-entropy has a gradient wherever the margin has one.", evidence)
     sentence = (
         f"The gradient of the cross-entropy underflows on {share:.0%} of {len(lost)} images, and that of the margin does not: "
         "attacks by cross-entropy stand still there."
     )
     advice = "Divide the logits by a temperature, or attack with a margin loss (attack.loss margin or dlr; --suite strongest)."
-    return Finding("saturated loss", "warning", sentence, evidence, advice)
+    return check.warning(sentence, evidence, advice)

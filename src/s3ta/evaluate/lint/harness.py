@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from s3ta.data import Batch
 from s3ta.foreign_code import is_request_to_stop, original, plain_generators, reason, where
 from s3ta.models import device_of, tensor_bytes
 
@@ -31,15 +32,27 @@ class SavedTensor(NamedTuple):
     """A parameter or buffer as it was found."""
 
     name: str
-    place: dict[str, Any]
+    holder: dict[str, Any]
     key: str
     tensor: Tensor
     value: Tensor
 
     @property
     def is_changed(self) -> bool:
-        is_there = self.key in self.place and self.place[self.key] is self.tensor
+        is_there = self.key in self.holder and self.holder[self.key] is self.tensor
         return not is_there or not _same(self.tensor, self.value)
+
+
+class Task(NamedTuple):
+    """What a model is measured on."""
+
+    num_classes: int
+    """How many logits there must be."""
+    data_classes: Sequence[str]
+    """Names of the data's classes, in the order of the labels."""
+    micro_batch: int | None = None
+    """How many images are measured at once: no more are asked about at once here, and where the model raises for fewer, exactly
+    so many; None: not known."""
 
 
 class ModelHarness:
@@ -48,18 +61,14 @@ class ModelHarness:
     def __init__(
         self,
         model: nn.Module,
-        images: Tensor,
-        labels: Tensor,
-        num_classes: int,
-        ids: Sequence[str] | None = None,
-        for_order: tuple[Tensor, Tensor] | None = None,
-        micro_batch: int | None = None,
+        batch: Batch,
+        task: Task,
+        for_order: Batch | None = None,
     ) -> None:
-        device, self.num_classes = device_of(model), num_classes
-        self.model, self.images, self.labels = model, images.to(device), labels.cpu()
-        self.ids = [str(i) for i in range(len(images))] if ids is None else list(ids)
-        self.for_order, self.micro_batch = for_order, micro_batch
-        self.at_once = min(_AT_ONCE, micro_batch or _AT_ONCE)
+        self.num_classes, self.data_classes, self.micro_batch = task
+        self.model, self.images, self.labels = model, batch.images.to(device_of(model)), batch.labels.cpu()
+        self.ids, self.for_order = batch.ids, for_order
+        self.at_once = min(_AT_ONCE, self.micro_batch or _AT_ONCE)
         self.only: int | None = None
         """The only number of images that the model answers; None: it need not be looked for."""
 
@@ -96,8 +105,8 @@ class ModelHarness:
             for part in images.split(self.at_once):
                 answer = self.raw(part.to(self.images.device, copy=True))
                 if not isinstance(answer, Tensor) or answer.shape != (len(part), self.num_classes):
-                    said = f"{len(part)} images" if len(part) > 1 else "it"
-                    raise ModelError(f"answers {said} with {shape_of(answer)}")
+                    subject = f"{len(part)} images" if len(part) > 1 else "it"
+                    raise ModelError(f"answers {subject} with {shape_of(answer)}")
                 answers.append(answer.detach().float().cpu().clone())
         return torch.cat(answers)
 
@@ -120,17 +129,17 @@ def shape_of(answer: object) -> str:
     return f"a {type(answer).__name__}"
 
 
-def difference(one: Tensor, other: Tensor) -> float:
+def difference(first: Tensor, second: Tensor) -> float:
     """The largest difference of two answers to the same images, in units of the spread of the logits; 0 to infinity."""
-    if one.shape != other.shape or not torch.isfinite(other).all():
+    if first.shape != second.shape or not torch.isfinite(second).all():
         return float("inf")
-    spread = max(float(one.std(dim=1).mean()), _LEAST_SPREAD * float(one.abs().max()), 1e-30)
-    return float((one - other).abs().max()) / spread
+    spread = max(float(first.std(dim=1).mean()), _LEAST_SPREAD * float(first.abs().max()), 1e-30)
+    return float((first - second).abs().max()) / spread
 
 
-def differ(one: Tensor, other: Tensor) -> bool:
+def differ(first: Tensor, second: Tensor) -> bool:
     """Whether two answers to the same images differ by more than rounding."""
-    return difference(one, other) > LEAST_DIFFERENCE
+    return difference(first, second) > LEAST_DIFFERENCE
 
 
 def number(value: float) -> float | str:
@@ -144,10 +153,10 @@ def as_found(model: nn.Module) -> Iterator[list[SavedTensor]]:
     generators stand where they stood. Parameter gradients and torch's generators are left to `attacks.frozen`."""
     modes = [(module, module.training) for module in model.modules()]
     held = [
-        SavedTensor(f"{prefix}.{key}".lstrip("."), place, key, tensor, tensor.detach().clone())
+        SavedTensor(f"{prefix}.{key}".lstrip("."), holder, key, tensor, tensor.detach().clone())
         for prefix, module in model.named_modules()
-        for place in (module._parameters, module._buffers)
-        for key, tensor in place.items()
+        for holder in (module._parameters, module._buffers)
+        for key, tensor in holder.items()
         if tensor is not None and not is_lazy(tensor)
     ]
     with plain_generators():
@@ -161,16 +170,16 @@ def as_found(model: nn.Module) -> Iterator[list[SavedTensor]]:
 
 def restore(held: list[SavedTensor]) -> None:
     """The same tensors with the same values, where they are not already."""
-    for one in held:
-        if one.is_changed:
+    for saved in held:
+        if saved.is_changed:
             with torch.no_grad():
-                one.tensor.copy_(one.value)
-            one.place[one.key] = one.tensor
+                saved.tensor.copy_(saved.value)
+            saved.holder[saved.key] = saved.tensor
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape:
+def _same(first: Tensor, second: Tensor) -> bool:
+    if first.shape != second.shape:
         return False
-    if one.layout != torch.strided or one.is_quantized:
-        return tensor_bytes(one) == tensor_bytes(other)
-    return torch.equal(torch.nan_to_num(one.detach()), torch.nan_to_num(other))
+    if first.layout != torch.strided or first.is_quantized:
+        return tensor_bytes(first) == tensor_bytes(second)
+    return torch.equal(torch.nan_to_num(first.detach()), torch.nan_to_num(second))

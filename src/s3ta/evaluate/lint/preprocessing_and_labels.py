@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from s3ta.data import Batch
 from s3ta.evaluate.lint.harness import ModelError, ModelHarness, number
+from s3ta.finding import Check, Finding
 from s3ta.models import Classifier
-from s3ta.records import Finding, mcnemar, wilson
+from s3ta.records import mcnemar, wilson
 
 _LEVEL, _LEAST_GAIN = 0.01, 0.1
 _SAME_LOSS = 1e-4
@@ -48,119 +50,146 @@ class Preparation(NamedTuple):
         return ((images.flip(1) if self.flip else images) - mean) / std
 
 
+class Score(NamedTuple):
+    """How well images are answered."""
+
+    right: Tensor
+    """Of each image, bool (n,)."""
+    loss: float
+    """Mean cross-entropy, nats."""
+    constant: float
+    """The share that the best constant answer gets right."""
+
+    @classmethod
+    def of(cls, logits: Tensor, targets: Tensor, labels: Tensor) -> Score:
+        constant = int(labels.bincount().max()) / len(labels)
+        return cls(logits.argmax(1) == targets, float(cross_entropy(logits, targets)), constant)
+
+    @property
+    def is_above_chance(self) -> bool:
+        """Clearly more right than any constant answer."""
+        return wilson(int(self.right.sum()), len(self.right)).low > self.constant
+
+    @property
+    def evidence(self) -> dict[str, Any]:
+        return {"right": int(self.right.sum()), "loss": number(self.loss)}
+
+
 class Rival(NamedTuple):
-    """How an alternative does beside the model as it is."""
+    """An alternative, and how it does."""
 
     name: str
     kind: str
     sentence: str
     advice: str
-    right: Tensor
-    loss: float
+    score: Score
+
+    def p_value(self, now: Score) -> float:
+        """Beside the model as it is now."""
+        right = self.score.right
+        return mcnemar(int((right & ~now.right).sum()), int((now.right & ~right).sum()))
+
+    def evidence(self, now: Score) -> dict[str, Any]:
+        return self.score.evidence | {"p": number(self.p_value(now))}
+
+    def is_better(self, now: Score) -> bool:
+        gain = float(self.score.right.float().mean() - now.right.float().mean())
+        is_gain = gain >= _LEAST_GAIN and self.score.loss < now.loss
+        return is_gain and self.p_value(now) < _LEVEL and self.score.is_above_chance
 
 
 def clean_accuracy(logits: Tensor, labels: Tensor) -> Finding:
     """A note where it is no better than guessing; the examples are few, so no more than that."""
-    right, count, num_classes = int((logits.argmax(1) == labels).sum()), len(labels), logits.shape[1]
-    low, high = wilson(right, count)
-    evidence = {"right": right, "images": count, "low": number(low), "high": number(high), "chance": 1 / num_classes}
-    said = f"{right} of {count} clean images are right (95% interval {low:.1%} to {high:.1%})"
+    check = Check("clean accuracy")
+    right, total, num_classes = int((logits.argmax(1) == labels).sum()), len(labels), logits.shape[1]
+    low, high = wilson(right, total)
+    evidence = {"right": right, "images": total, "low": number(low), "high": number(high), "chance": 1 / num_classes}
+    count_text = f"{right} of {total} clean images are right (95% interval {low:.1%} to {high:.1%})"
     if low > 1 / num_classes:
-        return Finding("clean accuracy", "passed", f"{said}.", evidence)
-    sentence = f"{said}: no better than guessing among {num_classes} classes."
+        return check.passed(f"{count_text}.", evidence)
+    sentence = f"{count_text}: no better than guessing among {num_classes} classes."
     advice = "Check the weights (--weights), the label order and the normalisation, unless the model is not trained."
-    return Finding("clean accuracy", "note", sentence, evidence, advice)
+    return check.note(sentence, evidence, advice)
 
 
-def preparation(probe: ModelHarness, logits: Tensor, data_classes: Sequence[str]) -> list[Finding]:
+def preparation(probe: ModelHarness, logits: Tensor) -> list[Finding]:
     """One finding per kind of `KINDS`."""
     channels, labels = probe.images.shape[1], probe.labels
     if len(labels) < _FEWEST:
-        said = f"{len(labels)} examples are too few to compare alternatives with."
-        found = {kind: Finding(kind, "unchecked", said, {"images": len(labels)}) for kind in KINDS}
+        sentence = f"{len(labels)} examples are too few to compare alternatives with."
+        findings = {kind: Check(kind).unchecked(sentence, {"images": len(labels)}) for kind in KINDS}
     else:
-        found = _contest(probe, logits)
+        findings = _contest(probe, logits)
         if channels != 3:
-            found["channel order"] = Finding("channel order", "unchecked", f"The images have {channels} channels.")
-    by_name = _names(probe.model, data_classes)
-    if by_name is not None and found["label order"].severity != "warning":
-        found["label order"] = by_name
-    return [found[kind] for kind in KINDS]
+            findings["channel order"] = Check("channel order").unchecked(f"The images have {channels} channels.")
+    by_name = _names(probe.model, probe.data_classes)
+    if by_name is not None and findings["label order"].severity != "warning":
+        findings["label order"] = by_name
+    return [findings[kind] for kind in KINDS]
 
 
 def _contest(probe: ModelHarness, logits: Tensor) -> dict[str, Finding]:
     labels = probe.labels
-    right, loss = logits.argmax(1) == labels, float(cross_entropy(logits, labels))
-    rivals = list(_rivals(probe))
-    followed = _followed(logits, labels)
-    if followed is not None:
-        rivals.append(followed)
-    better = _best_first([rival for rival in rivals if _is_better(rival, right, loss, labels)])
-    evidence: dict[str, Any] = {"images": len(labels), "right": int(right.sum()), "loss": number(loss)}
-    found = {}
+    now, followed = Score.of(logits, labels, labels), _followed(logits, labels)
+    rivals = [*_rivals(probe), *([] if followed is None else [followed])]
+    better = _best_first([rival for rival in rivals if rival.is_better(now)])
+    evidence = {"images": len(labels), **now.evidence}
+    findings = {}
     for kind in KINDS:
-        own = [rival for rival in rivals if rival.kind == kind]
-        seen = {**evidence, "alternatives": {rival.name: _told(rival, right) for rival in own}}
+        seen = evidence | {"alternatives": {rival.name: rival.evidence(now) for rival in rivals if rival.kind == kind}}
         if better and kind == better[0].kind:
-            found[kind] = _warning(better, right, evidence)
+            findings[kind] = _warning(better, now, evidence)
         elif better:
-            said = f"Not to be judged before this is mended: {better[0].sentence}."
-            found[kind] = Finding(kind, "unchecked", said, seen)
+            sentence = f"Not to be judged before this is mended: {better[0].sentence}."
+            findings[kind] = Check(kind).unchecked(sentence, seen)
         elif kind == "label order" and followed is None and probe.for_order is not None:
-            found[kind] = _order_of_some(probe, *probe.for_order)
+            findings[kind] = _order_of_some(probe, probe.for_order)
         elif kind == "label order" and followed is None:
-            said = f"An order needs {_PER_CLASS} examples per class or more, of two classes or more."
-            found[kind] = Finding(kind, "unchecked", said, seen)
-        elif not _above_chance(right, labels):
-            said = "The model is at chance, and so is every alternative: nothing can be told."
-            found[kind] = Finding(kind, "unchecked", said, seen)
+            sentence = f"An order needs {_PER_CLASS} examples per class or more, of two classes or more."
+            findings[kind] = Check(kind).unchecked(sentence, seen)
         else:
-            found[kind] = Finding(kind, "passed", "No alternative is answered better.", seen)
-    return found
+            findings[kind] = _no_better(kind, now, "No alternative is answered better.", seen)
+    return findings
 
 
-def _order_of_some(probe: ModelHarness, images: Tensor, labels: Tensor) -> Finding:
+def _order_of_some(probe: ModelHarness, examples: Batch) -> Finding:
     """`label order` by examples of some of the classes, chosen for it, where there are too many classes to see all."""
+    check = Check("label order")
     try:
-        logits = probe.ask(images)
+        logits = probe.ask(examples.images)
     except ModelError as error:
-        return Finding("label order", "unchecked", f"Asked about more examples, the model {error}.")
+        return check.unchecked(f"Asked about more examples, the model {error}.")
     usable = torch.isfinite(logits).all(dim=1)
-    logits, labels = logits[usable], labels.cpu()[usable]
-    rival = _followed(logits, labels, _FEWEST_PER_CLASS)
-    num_classes = int(labels.unique().numel())
+    logits, labels = logits[usable], examples.labels.cpu()[usable]
+    rival, num_classes = _followed(logits, labels, _FEWEST_PER_CLASS), int(labels.unique().numel())
     evidence: dict[str, Any] = {"images": len(labels), "classes": num_classes}
     if rival is None or len(labels) < _FEWEST:
-        said = f"There are too few examples of one class ({len(labels)} of {num_classes} classes)."
-        return Finding("label order", "unchecked", said, evidence)
-    right, loss = logits.argmax(1) == labels, float(cross_entropy(logits, labels))
-    evidence |= {"right": int(right.sum()), "loss": number(loss)}
-    if _is_better(rival, right, loss, labels):
-        return _warning([rival], right, evidence)
-    seen = {**evidence, "alternatives": {rival.name: _told(rival, right)}}
-    if not _above_chance(right, labels):
-        said = "The model is at chance, and so is every alternative: nothing can be told."
-        return Finding("label order", "unchecked", said, seen)
-    sentence = (
-        f"No other order is answered better ({num_classes} of {probe.num_classes} classes, by {len(labels)} examples)."
-    )
-    return Finding("label order", "passed", sentence, seen)
+        sentence = f"There are too few examples of one class ({len(labels)} of {num_classes} classes)."
+        return check.unchecked(sentence, evidence)
+    now = Score.of(logits, labels, labels)
+    evidence |= now.evidence
+    if rival.is_better(now):
+        return _warning([rival], now, evidence)
+    of_what = f"{num_classes} of {probe.num_classes} classes, by {len(labels)} examples"
+    seen = evidence | {"alternatives": {rival.name: rival.evidence(now)}}
+    return _no_better("label order", now, f"No other order is answered better ({of_what}).", seen)
 
 
-def _warning(better: list[Rival], right: Tensor, evidence: dict[str, Any]) -> Finding:
-    best, now = better[0], int(right.sum())
-    told = _told(best, right)
+def _no_better(kind: str, now: Score, sentence: str, evidence: dict[str, Any]) -> Finding:
+    if now.is_above_chance:
+        return Check(kind).passed(sentence, evidence)
+    return Check(kind).unchecked("The model is at chance, and so is every alternative: nothing can be told.", evidence)
+
+
+def _warning(better: list[Rival], now: Score, evidence: dict[str, Any]) -> Finding:
+    best, num_right, numbers = better[0], int(now.right.sum()), better[0].evidence(now)
     sentence = (
-        f"{best.sentence}: then {told['right']} of {len(right)} images are right in place of {now} (p {told['p']:.2g})."
+        f"{best.sentence}: then {numbers['right']} of {len(now.right)} images are right in place of {num_right} "
+        f"(p {numbers['p']:.2g})."
     )
-    others = {rival.name: _told(rival, right) for rival in better[1:]}
-    seen = {
-        **evidence,
-        "best": best.name,
-        **{f"best_{key}": value for key, value in told.items()},
-        "also_better": others,
-    }
-    return Finding(best.kind, "warning", sentence, seen, best.advice)
+    of_best = {"best": best.name, **{f"best_{key}": value for key, value in numbers.items()}}
+    others = {rival.name: rival.evidence(now) for rival in better[1:]}
+    return Check(best.kind).warning(sentence, {**evidence, **of_best, "also_better": others}, best.advice)
 
 
 def _best_first(better: list[Rival]) -> list[Rival]:
@@ -169,36 +198,15 @@ def _best_first(better: list[Rival]) -> list[Rival]:
     of the same answers: then the one that was tried first stands first."""
 
     def rank(rival: Rival) -> tuple[int, bool]:
-        return -int(rival.right.sum()), rival.kind == KINDS[0]
+        return -int(rival.score.right.sum()), rival.kind == KINDS[0]
 
-    ranked = sorted(better, key=lambda rival: (*rank(rival), rival.loss))
+    ranked = sorted(better, key=lambda rival: (*rank(rival), rival.score.loss))
     if ranked:
-        first, highest = rank(ranked[0]), ranked[0].loss + _SAME_LOSS * (1 + ranked[0].loss)
-        best = next(rival for rival in better if rank(rival) == first and rival.loss <= highest)
+        first, highest = rank(ranked[0]), ranked[0].score.loss + _SAME_LOSS * (1 + ranked[0].score.loss)
+        best = next(rival for rival in better if rank(rival) == first and rival.score.loss <= highest)
         ranked.remove(best)
         ranked.insert(0, best)
     return ranked
-
-
-def _told(rival: Rival, right: Tensor) -> dict[str, Any]:
-    return {"right": int(rival.right.sum()), "loss": number(rival.loss), "p": number(_p_value(rival, right))}
-
-
-def _p_value(rival: Rival, right: Tensor) -> float:
-    return mcnemar(int((rival.right & ~right).sum()), int((right & ~rival.right).sum()))
-
-
-def _is_better(rival: Rival, right: Tensor, loss: float, labels: Tensor) -> bool:
-    gain = float(rival.right.float().mean() - right.float().mean())
-    if not (gain >= _LEAST_GAIN and rival.loss < loss):
-        return False
-    return _p_value(rival, right) < _LEVEL and _above_chance(rival.right, labels)
-
-
-def _above_chance(right: Tensor, labels: Tensor) -> bool:
-    """Clearly more right than the best constant answer."""
-    constant = int(labels.bincount().max()) / len(labels)
-    return wilson(int(right.sum()), len(labels)).low > constant
 
 
 def _rivals(probe: ModelHarness) -> Iterator[Rival]:
@@ -207,9 +215,8 @@ def _rivals(probe: ModelHarness) -> Iterator[Rival]:
             logits = probe.ask(way(probe.images))
         except ModelError:  # a model may refuse pixels outside [0, 1]
             continue
-        loss = float(cross_entropy(logits, probe.labels))
-        right = logits.argmax(1) == probe.labels
-        yield Rival(way.name, way.kind, way.sentence, _advice(probe.model, way), right, loss)
+        score = Score.of(logits, probe.labels, probe.labels)
+        yield Rival(way.name, way.kind, way.sentence, _advice(probe.model, way), score)
 
 
 def _preparations(model: nn.Module, channels: int) -> Iterator[Preparation]:
@@ -238,14 +245,14 @@ def _preparations(model: nn.Module, channels: int) -> Iterator[Preparation]:
 
 def _own(model: nn.Module, channels: int) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
     """Means and deviations of every module that has both, one number or one per channel."""
-    found = set()
+    normalisations = set()
     for module in model.modules():
         held = {**vars(module), **module._parameters, **module._buffers}
         mean, std = _numbers(held.get("mean")), _numbers(held.get("std"))
         if mean and std and len(mean) in (1, channels) and len(std) in (1, channels) and min(std) > 0:
             size = max(len(mean), len(std))
-            found.add((mean * size if len(mean) < size else mean, std * size if len(std) < size else std))
-    return sorted(found - {((0.0,), (1.0,))})
+            normalisations.add((mean * size if len(mean) < size else mean, std * size if len(std) < size else std))
+    return sorted(normalisations - {((0.0,), (1.0,))})
 
 
 def _numbers(value: object) -> tuple[float, ...]:
@@ -300,10 +307,10 @@ def _followed(logits: Tensor, labels: Tensor, per_class: int = _PER_CLASS) -> Ri
     for label in present:
         rows = (labels == label).nonzero().flatten()
         half[rows] = torch.arange(len(rows)) % 2
-    wanted = labels.clone()
+    targets = labels.clone()
     for part in (0, 1):
         order = _order(logits[half != part], labels[half != part])
-        wanted[half == part] = torch.tensor([order.get(int(x), int(x)) for x in labels[half == part]])
+        targets[half == part] = torch.tensor([order.get(int(x), int(x)) for x in labels[half == part]])
     moved = {label: output for label, output in _order(logits, labels).items() if label != output}
     shown = ", ".join(f"{label} is output {output}" for label, output in sorted(moved.items())[:3])
     return Rival(
@@ -311,8 +318,7 @@ def _followed(logits: Tensor, labels: Tensor, per_class: int = _PER_CLASS) -> Ri
         KINDS[3],
         f"The answers seem to follow the labels in another order ({shown}{', ...' if len(moved) > 3 else ''})",
         "Name the outputs in their order with --class-names FILE, and use --match-classes data or model.",
-        logits.argmax(1) == wanted,
-        float(cross_entropy(logits, wanted)),
+        Score.of(logits, targets, labels),
     )
 
 
@@ -322,8 +328,8 @@ def _order(logits: Tensor, labels: Tensor) -> dict[int, int]:
     present = labels.unique()
     lift = torch.stack([shares[labels == label].mean(dim=0) for label in present]) - shares.mean(dim=0)
     order = {}
-    for place in lift.flatten().argsort(descending=True, stable=True).tolist():
-        label, output = int(present[place // lift.shape[1]]), place % lift.shape[1]
+    for index in lift.flatten().argsort(descending=True, stable=True).tolist():
+        label, output = int(present[index // lift.shape[1]]), index % lift.shape[1]
         if label not in order and output not in order.values():
             order[label] = output
         if len(order) == len(present):
@@ -333,6 +339,7 @@ def _order(logits: Tensor, labels: Tensor) -> dict[int, int]:
 
 def _names(model: nn.Module, data_classes: Sequence[str]) -> Finding | None:
     """The names that the model knows beside those of the data; None where they agree or none are known."""
+    check = Check(KINDS[3])
     card = getattr(model, "card", None)
     ours = [_plain(str(name)) for name in getattr(card, "classes", None) or ()]
     theirs = [_plain(str(name)) for name in data_classes]
@@ -340,19 +347,17 @@ def _names(model: nn.Module, data_classes: Sequence[str]) -> Finding | None:
     differing = [i for i, (a, b) in pairs if a != b]
     if not differing:
         return None
-    counts, places = [Counter(ours), Counter(theirs)], {name: i for i, name in enumerate(theirs)}
+    counts, indices = [Counter(ours), Counter(theirs)], {name: i for i, name in enumerate(theirs)}
     # ImageNet has two cranes: only a name that each side has once can have moved
-    moved = [i for i, (a, _) in pairs if all(c[a] == 1 for c in counts) and places[a] != i]
+    moved = [i for i, (a, _) in pairs if all(c[a] == 1 for c in counts) and indices[a] != i]
     first = moved[0] if moved else differing[0]
     a, b = ours[first], theirs[first]
     evidence = {"first": first, "model": a, "data": b, "differing": len(differing), "moved": len(moved)}
     sentence = f"Class {first} is '{a}' to the model and '{b}' in the data ({len(differing)} names differ)"
     advice = "Match the classes by name with --match-classes, or give the names in the model's order with --class-names FILE."
     if moved:
-        return Finding(
-            KINDS[3], "warning", f"{sentence}: another order, so the labels mean other things.", evidence, advice
-        )
-    return Finding(KINDS[3], "note", f"{sentence}: perhaps other words for the same.", evidence, advice)
+        return check.warning(f"{sentence}: another order, so the labels mean other things.", evidence, advice)
+    return check.note(f"{sentence}: perhaps other words for the same.", evidence, advice)
 
 
 def _plain(name: str) -> str:

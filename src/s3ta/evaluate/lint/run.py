@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from s3ta.attacks.frozen import frozen, random_state
+from s3ta.data import Batch
 from s3ta.errors import UserError
-from s3ta.evaluate.lint import behaviour
+from s3ta.evaluate.lint import behaviour, preprocessing_and_labels
 from s3ta.evaluate.lint.gradients import gradients
-from s3ta.evaluate.lint.harness import ModelError, ModelHarness, SavedTensor, as_found, differ, restore
-from s3ta.evaluate.lint.preprocessing_and_labels import clean_accuracy, preparation
-from s3ta.records import Finding
+from s3ta.evaluate.lint.harness import ModelError, ModelHarness, SavedTensor, Task, as_found, differ, restore
+from s3ta.finding import Check, Finding
 
 KINDS = (
     "answer",
@@ -25,12 +25,8 @@ KINDS = (
     "batch dependence",
     "precision",
     "recurrent",
-    "probabilities",
-    "constant answers",
-    "input range",
-    "normalisation",
-    "channel order",
-    "label order",
+    *behaviour.OF_LOGITS,
+    *preprocessing_and_labels.KINDS,
     "clean accuracy",
     "gradient",
     "saturated loss",
@@ -38,17 +34,7 @@ KINDS = (
 """Every check, in the order of the findings."""
 
 
-def lint(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    data_classes: Sequence[str],
-    num_classes: int,
-    ids: Sequence[str] | None = None,
-    for_order: tuple[Tensor, Tensor] | None = None,
-    micro_batch: int | None = None,
-) -> list[Finding]:
+def lint(model: nn.Module, batch: Batch, task: Task, for_order: Batch | None = None) -> list[Finding]:
     """Mistakes in how a model answers, found before an attack is spent on it.
 
     About 15 forward passes over the images, two of them with a backward pass, and more where something is found. The model is
@@ -57,43 +43,36 @@ def lint(
 
     Args:
       model: images -> logits, on its device; a `Classifier` says more of itself.
-      images: (n, C, H, W), float32 in [0, 1]; 32 to 64 are enough, below 8 nothing is compared by labels.
-      labels: (n,), int64.
-      data_classes: names of the data's classes, in the order of the labels.
-      num_classes: how many logits there must be.
-      ids: what the images are called; None: their places.
-      for_order: more images and labels, two or more of each class that is among them: by these the order of the labels is
-        judged, one forward pass each, where `images` hold too few of each class.
-      micro_batch: how many images are measured at once: no more are asked about at once here, and where the model raises for
-        fewer, exactly so many; None: not known.
+      batch: images (n, C, H, W), float32 in [0, 1], of which 32 to 64 are enough, below 8 nothing is compared by labels; labels
+        (n,), int64.
+      task: classes, and how many images are measured at once.
+      for_order: more examples, two or more of each class that is among them: by these the order of the labels is judged, one
+        forward pass each, where the batch holds too few of each class.
     Returns:
       One finding per name in `KINDS`, in that order, whatever the model does.
     Raises:
       UserError: no images, or not one label per image."""
+    images, labels = batch.images, batch.labels
     if images.ndim != 4 or not len(images) or labels.shape != images.shape[:1]:
         raise UserError(
             f"The lint was given images of shape {tuple(images.shape)} and labels of shape {tuple(labels.shape)}: "
             "give (images, channels, height, width) and one label per image."
         )
-    found: dict[str, Finding] = {}
+    by_kind: dict[str, Finding] = {}
     with as_found(model) as held, random_state(0):
-        probe = ModelHarness(model, images, labels, num_classes, ids, for_order, micro_batch)
+        probe = ModelHarness(model, batch, task, for_order)
         training = [name for name, module in model.named_modules() if module.training]
         handed = _first_asked(probe)[0] if training else None
         restore(held)
         with frozen(model):
-            for finding in _findings(probe, held, training, handed, data_classes):
-                found[finding.kind] = finding
-    said = "The model gives no logits that this could be seen in."
-    return [found.get(kind, Finding(kind, "unchecked", said)) for kind in KINDS]
+            for finding in _findings(probe, held, training, handed):
+                by_kind[finding.kind] = finding
+    sentence = "The model gives no logits that this could be seen in."
+    return [by_kind.get(kind, Check(kind).unchecked(sentence)) for kind in KINDS]
 
 
 def _findings(
-    probe: ModelHarness,
-    held: list[SavedTensor],
-    training: list[str],
-    handed: Tensor | None,
-    data_classes: Sequence[str],
+    probe: ModelHarness, held: list[SavedTensor], training: list[str], handed: Tensor | None
 ) -> Iterator[Finding]:
     """The findings of all questions that the model lets itself be asked."""
     yield behaviour.recurrent(probe.model)
@@ -107,7 +86,7 @@ def _findings(
         logits, _ = _first_asked(probe)
     if problem and logits is None:
         sentence = f"The model answered a few images, and gave no usable answer to all of them: it {problem}."
-        first = Finding("answer", "error", sentence, {"images": len(probe.images)}, "Mend the forward pass.")
+        first = Check("answer").error(sentence, {"images": len(probe.images)}, "Mend the forward pass.")
     yield first
     is_finite = logits is not None and bool(torch.isfinite(logits).all())
     still = [name for name, module in probe.model.named_modules() if module.training]
@@ -117,27 +96,28 @@ def _findings(
         return
     yield behaviour.own_state(held, lambda: _around_others(probe))
     yield behaviour.finite(logits, probe.ids)
-    yield from _safely("input writes", lambda: [behaviour.input_writes(probe)])
+    try:
+        yield behaviour.input_writes(probe)
+    except ModelError as error:  # in the middle
+        yield Check("input writes").error(f"The model {error}.", {}, "Mend the forward pass.")
     if is_finite:
-        yield from _of_finite(probe, logits, data_classes)
+        yield from _of_finite(probe, logits)
 
 
-def _of_finite(probe: ModelHarness, logits: Tensor, data_classes: Sequence[str]) -> Iterator[Finding]:
+def _of_finite(probe: ModelHarness, logits: Tensor) -> Iterator[Finding]:
     again, problem = _asked(probe)
     if again is None:
         sentence = f"Asked the same a second time, the model gave no usable answer: it {problem}."
-        yield Finding(
-            "randomness", "error", sentence, {}, "Mend the forward pass: it must not depend on earlier calls."
-        )
+        yield Check("randomness").error(sentence, {}, "Mend the forward pass: it must not depend on earlier calls.")
         return
     is_random = differ(logits, again)
     yield behaviour.randomness(logits, again)
     yield behaviour.batch_dependence(probe, logits, is_random)
     yield behaviour.precision(probe, logits)
-    yield behaviour.probabilities(logits)
-    yield behaviour.constant_answers(logits, probe.labels)
-    yield from preparation(probe, logits, data_classes)
-    yield clean_accuracy(logits, probe.labels)
+    for question in behaviour.OF_LOGITS.values():
+        yield question(probe, logits)
+    yield from preprocessing_and_labels.preparation(probe, logits)
+    yield preprocessing_and_labels.clean_accuracy(logits, probe.labels)
     yield from gradients(probe)
 
 
@@ -161,11 +141,3 @@ def _asked(probe: ModelHarness) -> tuple[Tensor | None, str]:
         return probe.ask(probe.images), ""
     except ModelError as error:
         return None, str(error)
-
-
-def _safely(kind: str, check: Callable[[], list[Finding]]) -> list[Finding]:
-    """The findings; an error of this kind where the model raises in the middle."""
-    try:
-        return check()
-    except ModelError as error:
-        return [Finding(kind, "error", f"The model {error}.", {}, "Mend the forward pass.")]

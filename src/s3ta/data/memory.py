@@ -12,7 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from torch.utils.data import Dataset as TorchDataset
 
 from s3ta.data.config import DataConfig
-from s3ta.data.sources import ArrayDataset
+from s3ta.data.sources import ArrayDataset, Arrays
 from s3ta.errors import UserError
 from s3ta.foreign_code import guarded
 
@@ -65,7 +65,7 @@ def array_dataset(pixels: np.ndarray, labels: np.ndarray, classes: Sequence[str]
             f"{len(classes) - 1}."
         )
     ids = [f"test-{i:06d}" for i in range(len(pixels))]
-    return ArrayDataset(DataConfig(source=source), "test", np.ascontiguousarray(pixels), labels, classes, ids)
+    return ArrayDataset(DataConfig(source=source), "test", Arrays(pixels, labels, classes, ids))
 
 
 def _in_order(examples: Any) -> Iterable[Any]:

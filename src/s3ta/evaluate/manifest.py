@@ -18,7 +18,7 @@ from s3ta.allocator import allocator
 from s3ta.attack_config import NamedAttack
 from s3ta.attacks import frozen, random_state
 from s3ta.config import from_json
-from s3ta.data import Dataset, content_of, preprocessing_of
+from s3ta.data import Dataset
 from s3ta.errors import UserError
 from s3ta.evaluate.lint import as_found
 from s3ta.evaluate.plan import Settings, micro_batches_per_block, num_chunks
@@ -61,13 +61,13 @@ def manifest(
             "source": dataset.source,
             "split": dataset.split,
             "fingerprint": dataset.fingerprint,
-            "content": content_of(dataset),
+            "content": dataset.content,
             "examples": sha256("\n".join(ids).encode()),
             "num_examples": len(positions),
             "num_available": len(dataset.ids),
             "classes": list(dataset.classes),
             "shape": list(dataset.shape),
-            "preprocessing": preprocessing_of(dataset),
+            "preprocessing": dataset.preprocessing,
         },
         "suite": suite_identity(suite),
         "seed": settings.seed,

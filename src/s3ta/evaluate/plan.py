@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from s3ta.attacks import Evaluations, draw_targets, evaluations
-from s3ta.data import Dataset, content_of
+from s3ta.data import Dataset
 from s3ta.errors import UserError
 from s3ta.evaluate.suites import NamedAttack, Suite, TransferConfig
 from s3ta.models import ExecutionMode
@@ -128,7 +128,7 @@ def choose_examples(dataset: Dataset, num_examples: int | None, seed: int) -> li
         raise UserError(
             f"Cannot use {num_examples} examples: the {dataset.split} split of {dataset.source} has {total}."
         )
-    return stream(seed, "examples", content_of(dataset)).permutation(total)[:num_examples].tolist()
+    return stream(seed, "examples", dataset.content).permutation(total)[:num_examples].tolist()
 
 
 def stages(suite: Suite) -> list[AttackRound]:

@@ -152,7 +152,7 @@ def _chosen(dataset: Dataset, suite: Suite, wanted: Examples, seed: int) -> list
 
 def _readable(dataset: Dataset, positions: Sequence[int], *, skip: bool) -> tuple[list[int], list[str]]:
     """The examples whose images can be read, and the ids of the others."""
-    if not hasattr(dataset, "problem"):  # arrays
+    if not dataset.reads_files:  # arrays
         return list(positions), []
     with progress("reading the images once", len(positions)) as report:
         lost = unreadable(dataset, positions, report)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from s3ta.data import FileFacts, facts_of, left_out_of
+from s3ta.data import FileFacts, facts_of
 from s3ta.data.folder_listing import quoted
 from s3ta.errors import UserError
 from s3ta.files import sha256, write_atomic
@@ -28,7 +28,7 @@ def files_in_manifest(measured: Measured) -> dict[str, Any]:
     if not facts:
         return {}
     return {
-        "left_out": left_out_of(measured.dataset).as_json(),
+        "left_out": measured.dataset.left_out.as_json(),
         "sha256": sha256("".join(f"{name}\n{seen.sha256}\n" for name, seen in facts.items()).encode()),
         "num_transparent": sum(seen.has_transparency for seen in facts.values()),
     }

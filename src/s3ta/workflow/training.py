@@ -13,7 +13,6 @@ import torch
 from s3ta.data import (
     Dataset,
     check_fit,
-    left_out_of,
     listing_line,
     locate,
     open_dataset,
@@ -147,7 +146,7 @@ def _begin(held: ExitStack, ready: _Ready, out: Path, rank: Ranks, *, tensorboar
 
 def _tell_files(ready: _Ready, out: Path) -> None:
     """What lies in a data folder and is not trained on: said, and kept in the run folder."""
-    left_out = left_out_of(ready.data)
+    left_out = ready.data.left_out
     say("warning" if left_out.empty else "note", listing_line(ready.data))
     if reasons := left_out.as_json():
         write_json(out / LEFT_OUT_FILE, reasons)

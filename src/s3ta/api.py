@@ -23,7 +23,7 @@ from s3ta.config import parse_radius
 from s3ta.data import class_numbers
 from s3ta.data.sources import ArrayDataset
 from s3ta.errors import UserError, unknown_name
-from s3ta.evaluate import ATTACKS, SUITES, SUITES_AT, Settings, Suite, choose_examples, get_suite
+from s3ta.evaluate import ATTACKS, SUITES, SUITES_AT, Evaluation, Settings, Suite, choose_examples, get_suite
 from s3ta.models import ExecutionMode, LoadOptions, device_of
 from s3ta.models import open_model as _open_model
 from s3ta.process_state import process_state_kept
@@ -41,7 +41,6 @@ from s3ta.workflow import (
 from s3ta.workflow.attack_images import attacked_images
 from s3ta.workflow.checks_before import lint_measured
 from s3ta.workflow.choose_suite import refuse_misfits
-from s3ta.workflow.data import Measured
 from s3ta.workflow.in_memory import Model, ModelFacts, Numbers, modules_behind, numbers_of, open_in_memory
 from s3ta.workflow.request import Checks
 from s3ta.workflow.result import AttackedImages, Findings, ReadOut, Result, in_python
@@ -163,7 +162,7 @@ def attack(
         suite = choose_suite(subject, choice)
         if targets is not None:
             settings = settings._replace(targets=_targets(targets, dataset))
-        return attacked_images(subject.model, dataset, suite, settings)
+        return attacked_images(Evaluation(subject.model, dataset, suite, range(len(dataset.ids)), settings))
 
 
 def lint(
@@ -190,7 +189,8 @@ def lint(
             facts = ModelFacts(mean, std, channel_order, classes)
             subject, dataset = open_in_memory(model, images, labels, facts, batch_size)
         positions = choose_examples(dataset, None, settings.seed)
-        return Findings(lint_measured(Measured(subject.model, dataset, positions, settings, []), get_suite("quick")))
+        suite = get_suite("quick")
+        return Findings(lint_measured(Evaluation(subject.model, dataset, suite, positions, settings), suite))
 
 
 def open_model(

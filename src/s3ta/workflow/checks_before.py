@@ -13,14 +13,13 @@ from s3ta.attacks import frozen, random_state
 from s3ta.data import Dataset, fetch
 from s3ta.determinism import exact_arithmetic
 from s3ta.errors import UserError
-from s3ta.evaluate import Suite, choose_examples, total
+from s3ta.evaluate import Evaluation, Suite, choose_examples, total
 from s3ta.evaluate.lint import as_found, lint
 from s3ta.files import read_json, write_json
 from s3ta.models import device_of, model_info
 from s3ta.process_state import process_state_kept
 from s3ta.progress import console, waiting
 from s3ta.records import TRUST_FILE, Finding
-from s3ta.workflow.data import Measured
 
 UNREADABLE = "unreadable images"
 LINT_PASSES, LINT_GRADIENTS = 17, 2
@@ -33,7 +32,7 @@ passes goes into it, but 32 images always."""
 _FEWEST_LINTED, _MOST_LINTED = 8, 256
 
 
-def run_lint(measured: Measured, suite: Suite, folder: Path, *, strict: bool) -> None:
+def run_lint(measured: Evaluation, suite: Suite, folder: Path, *, strict: bool) -> None:
     """Look the model over before it is measured; say what is suspicious.
 
     Once there are records, what was found before the first of them stands: it is told again, not asked again.
@@ -62,7 +61,7 @@ def is_lint_due(folder: Path) -> bool:
     return "lint" not in read_found(folder) or next(folder.glob("chunk-*.parquet"), None) is None
 
 
-def lint_measured(measured: Measured, suite: Suite) -> list[Finding]:
+def lint_measured(measured: Evaluation, suite: Suite) -> list[Finding]:
     """The lint by images that are measured and, where these are few, by others of the data; only the first can stop a run."""
     dataset, positions, settings = measured.dataset, measured.positions, measured.settings
     with exact_arithmetic(settings.num_threads):
@@ -90,7 +89,7 @@ def lint_measured(measured: Measured, suite: Suite) -> list[Finding]:
     return [not_asked(one.kind) if one.kind in unasked else one for one in found]
 
 
-def _lint_on(measured: Measured, positions: Sequence[int], for_order: Sequence[int]) -> list[Finding]:
+def _lint_on(measured: Evaluation, positions: Sequence[int], for_order: Sequence[int]) -> list[Finding]:
     """The lint by these examples. Raises UserError for an image that cannot be read."""
     model, dataset = measured.model, measured.dataset
     batch = fetch(dataset, positions)
@@ -139,7 +138,7 @@ def not_asked(kind: str) -> Finding:
     return Finding(kind, "unchecked", "No attack of the suite uses a gradient.")
 
 
-def _left_out(measured: Measured) -> list[Finding]:
+def _left_out(measured: Evaluation) -> list[Finding]:
     """Images that could not be read, by name and number."""
     lost = measured.unreadable
     if not lost:
@@ -150,10 +149,10 @@ def _left_out(measured: Measured) -> list[Finding]:
     return [Finding(UNREADABLE, "warning", sentence, {"ids": lost, "num_chosen": whole}, advice)]
 
 
-def num_linted(measured: Measured) -> int:
+def num_linted(measured: Evaluation) -> int:
     """Images for which the lint takes half a minute or so: 256 of a small model, 8 of the largest; counted in operations,
     not by the clock, so that the same model is always looked at alike."""
-    model, dataset, positions, _, _ = measured
+    model, dataset, positions = measured.model, measured.dataset, measured.positions
     image = fetch(dataset, positions[:1]).images.to(device_of(model))
     with process_state_kept(), as_found(model), frozen(model), random_state(0), torch.no_grad():
         try:

@@ -3,12 +3,13 @@ both say it in these words."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from s3ta.data import DataConfig, Dataset
 from s3ta.evaluate import KeptImages, Settings, Shard, Suite
-from s3ta.workflow.data import Examples
 from s3ta.workflow.runtime_options import RuntimeOptions
 
 Checks = Literal["none", "some", "full"]
@@ -28,6 +29,25 @@ class SuiteChoice:
     """`attack.a=b` settings for all its attacks."""
     is_tiny: bool = False
     """Whether it is shrunk to seconds."""
+
+
+class Examples(NamedTuple):
+    """Which examples a person asks for, and how they are prepared."""
+
+    data: DataConfig | Dataset | None = None
+    """Where they are; or themselves, as the model takes them. None: the recipe's own (run folders only)."""
+    split: str = "test"
+    num_examples: int | None = None
+    """None: as many as the suite says, else all."""
+    ids: Path | Sequence[str] | None = None
+    """The ids of the examples to use, in their order, or a file that lists them; instead of a drawn choice."""
+    targets: Path | None = None
+    """A CSV file with a target for each example; instead of drawn ones."""
+    match_classes: Literal["data", "model"] | None = None
+    """Match the classes of data and model by name: those of the data alone compete, or all of the model's. None: they must
+    be the same, in the same order."""
+    skip_unreadable: bool = False
+    """Go on without images that cannot be read, instead of stopping."""
 
 
 @dataclass(frozen=True)

@@ -382,8 +382,8 @@ MUTANTS = {
     ),
     "who is in flight alone loses its row": Mutant(
         "evaluate/batching.py:isolate_rows",
-        "| (place >= rows.stop)] = rows.stop - 1",
-        "| (place >= rows.stop)] = 0",
+        "| (sources >= rows.stop)] = rows.stop - 1",
+        "| (sources >= rows.stop)] = 0",
         f"{SHARDS} -k in_flight",
     ),
     "a chunk of another evaluation counts": Mutant(

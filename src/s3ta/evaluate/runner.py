@@ -9,6 +9,7 @@ shards.
 from __future__ import annotations
 
 import warnings
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from s3ta.attacks import (
 from s3ta.data import Batch, check_fit, fetch
 from s3ta.determinism import exact_arithmetic
 from s3ta.evaluate.attack_precision import attacked_fn
-from s3ta.evaluate.batching import isolate_rows, pad_batch, prefetch
+from s3ta.evaluate.batching import isolate_rows, load_batches, pad_batch
 from s3ta.evaluate.chunk_layout import layout
 from s3ta.evaluate.early_stopping import Standing
 from s3ta.evaluate.evaluation import Evaluation
@@ -82,24 +83,25 @@ def evaluate_into(evaluation: Evaluation, ledger: Ledger, report: Reporter, shar
                 images_path(ledger.folder, chunk).unlink(missing_ok=True)
                 missing.add(chunk)
             todo = [piece for piece in stage_pieces if piece.chunk in missing or keeper.lacks(piece)]
-            loaded = prefetch(dataset, [piece.positions for piece in todo], settings.micro_batch, settings.batch_size)
-            for piece in stage_pieces:
-                columns = finished.get(piece.chunk)
-                if piece in todo:
-                    if not began:
-                        report(done)  # what an earlier, interrupted run had done
-                        began = True
-                    batch = next(loaded)
-                    with process_state_kept() as changes:
-                        columns, final = run_piece(evaluation, piece, batch)
-                    _warn_once(changes, warned)
-                    ledger.write_chunk(piece.chunk, columns)  # refuses other records than a sound chunk holds
-                    keeper.keep(piece, columns, final)
-                if columns is not None:
-                    standing.see(columns)
-                done += piece.num_evaluations
-                if began:
-                    report(done, "" if columns is None else _note(piece, columns))
+            groups = [piece.positions for piece in todo]
+            with closing(load_batches(dataset, groups, settings)) as batches:
+                for piece in stage_pieces:
+                    columns = finished.get(piece.chunk)
+                    if piece in todo:
+                        if not began:
+                            report(done)  # what an earlier, interrupted run had done
+                            began = True
+                        batch = next(batches)
+                        with process_state_kept() as changes:
+                            columns, final = run_piece(evaluation, piece, batch)
+                        _warn_once(changes, warned)
+                        ledger.write_chunk(piece.chunk, columns)  # refuses other records than a sound chunk holds
+                        keeper.keep(piece, columns, final)
+                    if columns is not None:
+                        standing.see(columns)
+                    done += piece.num_evaluations
+                    if began:
+                        report(done, "" if columns is None else _note(piece, columns))
     if not began:
         report(done)
 

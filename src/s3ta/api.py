@@ -40,9 +40,8 @@ from s3ta.workflow import (
 )
 from s3ta.workflow.attack_images import attacked_images
 from s3ta.workflow.checks_before import lint_measured
-from s3ta.workflow.choose_suite import refuse_misfits
 from s3ta.workflow.in_memory import Model, ModelFacts, Numbers, modules_behind, numbers_of, open_in_memory
-from s3ta.workflow.request import Checks
+from s3ta.workflow.request import Checks, refuse_misfits
 from s3ta.workflow.result import AttackedImages, Findings, ReadOut, Result, in_python
 
 __all__ = ["AttackedImages", "Findings", "ReadOut", "Result", "attack", "evaluate", "lint", "open_model"]

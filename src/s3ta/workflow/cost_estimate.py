@@ -10,8 +10,9 @@ from s3ta.evaluate import Evaluation, Pace, Settings, Shard, chunk_seconds, own_
 from s3ta.foreign_code import guarded
 from s3ta.progress import waiting
 from s3ta.workflow.checks_before import LINT_GRADIENTS, LINT_PASSES
-from s3ta.workflow.runtime_options import about, minutes
 
+_FEW = 3.5
+"""Seconds below which an estimate is no number."""
 _MOMENT = 10.0
 _SLOWER = 1.1
 """So many times float32's seconds are more than a busy machine's."""
@@ -125,3 +126,17 @@ def num_own(evaluation: Evaluation, chunks: Sequence[int]) -> int:
     size, count = evaluation.settings.micro_batch, len(evaluation.positions)
     all_chunks = -(-count // size)
     return sum(min(size, count - chunk * size) for chunk in chunks if chunk < all_chunks)
+
+
+def about(seconds: float) -> str:
+    """`about 5 min`, or `a few seconds`."""
+    return minutes(seconds) if seconds < _FEW else f"about {minutes(seconds)}"
+
+
+def minutes(seconds: float) -> str:
+    """A time as people say it."""
+    if seconds < _FEW:
+        return "a few seconds"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

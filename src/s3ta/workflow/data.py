@@ -33,10 +33,9 @@ from s3ta.errors import UserError
 from s3ta.evaluate import Evaluation, Suite, choose_examples
 from s3ta.models import ModelInfo, model_info, with_outputs
 from s3ta.progress import console, progress
-from s3ta.workflow.model import OpenedModel, recipe_data
+from s3ta.workflow.model import OpenedModel, RuntimeOptions, recipe_data
 from s3ta.workflow.preprocessing import prepared
 from s3ta.workflow.request import EvaluationRequest, Examples
-from s3ta.workflow.runtime_options import RuntimeOptions
 
 
 def bring_together(subject: OpenedModel, request: EvaluationRequest, model: nn.Module) -> Evaluation:

@@ -39,12 +39,10 @@ from s3ta.progress import Reporter, console, progress, waiting
 from s3ta.records import LISTED, Ledger, implausible_settings
 from s3ta.workflow.checks_after import check_afterwards, planned_probing, radius_of
 from s3ta.workflow.checks_before import is_lint_due, num_linted, read_found, run_lint
-from s3ta.workflow.choose_suite import refuse_misfits
 from s3ta.workflow.cost_estimate import Upcoming, announcement, num_own
 from s3ta.workflow.data import bring_together
-from s3ta.workflow.model import OpenedModel
-from s3ta.workflow.request import Checks, EvaluationRequest, Examples, Output
-from s3ta.workflow.runtime_options import device_at
+from s3ta.workflow.model import OpenedModel, device_at
+from s3ta.workflow.request import Checks, EvaluationRequest, Examples, Output, refuse_misfits
 from s3ta.workflow.source_files import files_in_manifest, keep_files, refuse_other_files
 
 GALLERY_FILE, IDS_FILE, TARGETS_FILE = "gallery.npz", "examples.txt", "targets.csv"

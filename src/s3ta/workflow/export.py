@@ -19,7 +19,7 @@ from s3ta.evaluate import ImageStore
 from s3ta.files import write_atomic, write_json
 from s3ta.records import CLEAN, RUN, Ledger, is_cascade, is_trial, scores
 from s3ta.records.checks_strength import settings_of
-from s3ta.workflow.runtime_options import RuntimeOptions
+from s3ta.workflow.model import RuntimeOptions
 
 IMAGES, CARD = "adversarial.pt", "card.json"
 _AUTOATTACK = {"apgd-ce", "apgd-t", "fab-t", "square"}

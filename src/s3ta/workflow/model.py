@@ -1,4 +1,4 @@
-"""What is measured: one of our models, or anybody's, opened and ready."""
+"""What is measured: one of our models, or anybody's, opened and ready; and what belongs to this machine, never to a result."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from s3ta.data import DataConfig, locate, open_dataset
@@ -23,7 +24,25 @@ from s3ta.models import (
 )
 from s3ta.progress import console
 from s3ta.train import TrainConfig, read_recipe, run_of
-from s3ta.workflow.runtime_options import RuntimeOptions
+
+
+class RuntimeOptions(NamedTuple):
+    """The data root, the device, and whether data may be downloaded."""
+
+    data_root: Path = Path("data")
+    device: str = "auto"
+    download: bool = False
+
+
+def device_at(place: RuntimeOptions) -> torch.device:
+    """`auto`: the GPU where there is one. Raises UserError for a device that torch does not know or have."""
+    if place.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=place.device)
+        return torch.device(place.device)
+    except (RuntimeError, AssertionError):
+        raise UserError(f"There is no device '{place.device}' here: use auto, cpu or cuda.") from None
 
 
 class OpenedModel(NamedTuple):

@@ -18,9 +18,8 @@ from s3ta.models import LoadOptions, device_of
 from s3ta.progress import console
 from s3ta.types import Images
 from s3ta.workflow.data import say
-from s3ta.workflow.model import OpenedModel, open_subject
+from s3ta.workflow.model import OpenedModel, RuntimeOptions, device_at, open_subject
 from s3ta.workflow.preprocessing import preparation_line, prepared
-from s3ta.workflow.runtime_options import RuntimeOptions, device_at
 
 
 class Answer(NamedTuple):

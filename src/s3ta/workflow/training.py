@@ -48,8 +48,9 @@ from s3ta.train.run_folder import (
     refuse_lost_checkpoint,
 )
 from s3ta.train.validation import evenly_spaced
+from s3ta.workflow.cost_estimate import about
 from s3ta.workflow.data import say
-from s3ta.workflow.runtime_options import RuntimeOptions, about, device_at
+from s3ta.workflow.model import RuntimeOptions, device_at
 
 LEFT_OUT_FILE = "left_out.json"
 _PATIENCE = timedelta(hours=1)

@@ -114,11 +114,11 @@ def evaluate(
         if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UserError("Several processes share their records in one folder: give it with out.")
         folder = Path(tempfile.mkdtemp(prefix="s3ta-")) if out is None else Path(out).expanduser()
-        place = RuntimeOptions(device=str(device_of(subject.model)))
+        runtime = RuntimeOptions(device=str(device_of(subject.model)))
         examples = Examples(dataset, num_examples=num_examples)
         try:
             evaluate_model(
-                subject, EvaluationRequest(chosen, examples, settings, place, Output(folder, checks, strict))
+                subject, EvaluationRequest(chosen, examples, settings, runtime, Output(folder, checks, strict))
             )
             return Result(folder, is_temporary=out is None)
         except BaseException:
@@ -267,10 +267,10 @@ def _suite(
 def _at_radius(suite: Suite, radius: float) -> list[str]:
     """The settings that take a suite to another radius; steps go with it, where the paper's rule does not say them."""
     attacks: list[Any] = [named.attack for named in suite.attacks]
-    if all(one.radius == radius for one in attacks):
+    if all(attack.radius == radius for attack in attacks):
         return []
     settings = [f"attack.radius={radius!r}"]
-    ratios = {one.step_size / one.radius for one in attacks if hasattr(one, "step_size")}
+    ratios = {attack.step_size / attack.radius for attack in attacks if hasattr(attack, "step_size")}
     if len(ratios) == 1 and not suite.paper_steps:
         settings.append(f"attack.step_size={ratios.pop() * radius!r}")
     return settings

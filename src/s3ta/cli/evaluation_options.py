@@ -235,7 +235,7 @@ class RunOptions:
             )
         return self.batch_size if self.micro_batch is None else self.micro_batch
 
-    def place(self, examples: DataOptions) -> RuntimeOptions:
+    def runtime(self, examples: DataOptions) -> RuntimeOptions:
         """Where data are, and what computes."""
         from s3ta.workflow import RuntimeOptions
 

@@ -142,7 +142,7 @@ def class_numbers(labels: Any, count: int, what: str = "labels") -> np.ndarray:
     return numbers.astype(np.int64)
 
 
-def _array(values: Any, what: str, wanted: str) -> np.ndarray:
+def _array(values: Any, what: str, form: str) -> np.ndarray:
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
         return (values.float() if values.is_floating_point() else values).numpy()
@@ -151,7 +151,7 @@ def _array(values: Any, what: str, wanted: str) -> np.ndarray:
     if what != "images" and isinstance(values, (list, tuple)):
         with suppress(ValueError):  # rows of several lengths
             return np.asarray(values)
-    raise UserError(f"The {what} are a {type(values).__name__}: give {wanted}.")
+    raise UserError(f"The {what} are a {type(values).__name__}: give {form}.")
 
 
 def _as_float(pixels: np.ndarray) -> np.ndarray:

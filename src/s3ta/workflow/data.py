@@ -43,7 +43,7 @@ def bring_together(subject: OpenedModel, request: EvaluationRequest, model: nn.M
 
     Raises UserError for everything that does not fit; nothing has been written by then."""
     examples, suite = request.examples, request.suite
-    dataset, origins = _opened(subject, examples, request.place, model_info(model))
+    dataset, origins = _opened(subject, examples, request.runtime, model_info(model))
     settings = request.settings._replace(origins=origins)
     say("note", listing_line(dataset))
     model, dataset = _matched(subject, model, dataset, examples.match_classes)
@@ -63,15 +63,15 @@ def say(severity: Literal["note", "warning"], sentence: str) -> None:
 
 
 def _opened(
-    subject: OpenedModel, examples: Examples, place: RuntimeOptions, info: ModelInfo
+    subject: OpenedModel, examples: Examples, runtime: RuntimeOptions, info: ModelInfo
 ) -> tuple[Dataset, dict[str, str]]:
     """The data as the model wants them, and where their preparation comes from."""
     if isinstance(examples.data, Dataset):
         return examples.data, {"images": "as they are given", "normalisation": info.origins.normalisation}
     config = examples.data or recipe_data(subject)
-    located = locate(config.source, place.data_root)
+    located = locate(config.source, runtime.data_root)
     config, origins = prepared(subject, config.model_copy(update={"source": located.source}), info)
-    return open_dataset(config, examples.split, located.root, place.download), origins
+    return open_dataset(config, examples.split, located.root, runtime.download), origins
 
 
 def _matched(

@@ -69,7 +69,7 @@ def evaluate_model(
         shard = request.output.shard or Shard(rank.rank + 1, rank.count)
         if request.examples.ids is not None and request.images is None:
             request = replace(request, settings=request.settings._replace(examples=LISTED))
-        device = own_device(device_at(request.place))
+        device = own_device(device_at(request.runtime))
         with guarded(f"Moving {subject.card.name} to {device}"):
             model = subject.model.to(device)
         with waiting("reading which images there are"):

@@ -34,7 +34,7 @@ def predict(
     source: str,
     images: list[Path],
     top: int,
-    place: RuntimeOptions,
+    runtime: RuntimeOptions,
     opening: LoadOptions | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> list[Answer]:
@@ -44,14 +44,14 @@ def predict(
       source: the model.
       images: files.
       top: how many classes to tell.
-      place: where.
+      runtime: where.
       opening: what a person says of a foreign model.
       preprocessing: how files become pixels; None: as the model wants it, where that is known.
     Raises UserError as `open_subject`, and for a file that is missing or no image."""
     subject = open_subject(source, opening)
     names = subject.classes or [str(i) for i in range(subject.card.num_classes)]
     say("warning", transparency_note([str(path) for path in images if has_transparency(path)], len(images)))
-    model = subject.model.to(device_at(place))
+    model = subject.model.to(device_at(runtime))
     answers = []
     for path, image in zip(images, prepared_images(subject, images, preprocessing), strict=True):
         with torch.no_grad(), exact_arithmetic(os.cpu_count() or 1):

@@ -89,7 +89,7 @@ class EvaluationRequest:
     suite: Suite
     examples: Examples = field(default_factory=Examples)
     settings: Settings = field(default_factory=Settings)
-    place: RuntimeOptions = field(default_factory=RuntimeOptions)
+    runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     output: Output = field(default_factory=Output)
     images: KeptImages | None = None
     """For a suite of transfers, whose."""
@@ -102,19 +102,21 @@ def choose_suite(subject: OpenedModel, choice: SuiteChoice) -> Suite:
     card, name, radius = subject.card, choice.name, choice.radius
     attacks, overrides = list(choice.attacks), list(choice.overrides)
     usual = radius if radius is not None else _usual_radius(subject, name)
-    at = Situation(usual, card.num_glimpses, card.num_classes, is_stated=radius is not None, norm=asked_norm(overrides))
+    situation = Situation(
+        usual, card.num_glimpses, card.num_classes, is_stated=radius is not None, norm=asked_norm(overrides)
+    )
     if not attacks:
         name = name or (subject.recipe.suite if subject.recipe else "quick")
-    suite = asked_suite(name, attacks, at, choice.is_tiny, overrides)
+    suite = asked_suite(name, attacks, situation, choice.is_tiny, overrides)
     refuse_misfits(suite, card)
     return suite
 
 
 def refuse_misfits(suite: Suite, card: ModelInfo) -> None:
     """UserError for what would only be noticed when its turn comes, hours later."""
-    at = Situation(num_glimpses=card.num_glimpses, num_classes=card.num_classes)
+    situation = Situation(num_glimpses=card.num_glimpses, num_classes=card.num_classes)
     for named in suite.attacks:
-        if reason := incompatibility(named.attack, at):
+        if reason := incompatibility(named.attack, situation):
             raise UserError(f"{named.name} cannot be run: {reason}.")
         if isinstance(named.attack, AutoAttackConfig) and find_spec("pyautoattack") is None:
             raise UserError(f'{named.name} is a part of AutoAttack: pip install "s3ta[autoattack]" (or pyautoattack).')

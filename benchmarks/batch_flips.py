@@ -62,7 +62,7 @@ def main() -> None:
     radius, wanted = parse_radius(given.radius), Examples(num_examples=given.num_examples)
     suite = suite_of(OURS, Situation(radius, subject.card.num_glimpses, subject.card.num_classes))
     settings = Settings(micro_batch=8, num_threads=1)
-    measured = bring_together(subject, suite, wanted, settings, place, subject.model)
+    measured = bring_together(subject, EvaluationRequest(suite, wanted, settings, place), subject.model)
     tables = {}
     for size in SIZES:
         with tempfile.TemporaryDirectory() as folder:

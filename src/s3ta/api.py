@@ -23,7 +23,7 @@ from s3ta.config import parse_radius
 from s3ta.data import class_numbers
 from s3ta.data.sources import ArrayDataset
 from s3ta.errors import UserError, unknown_name
-from s3ta.evaluate import ATTACKS, SUITES, SUITES_AT, Settings, Suite, choose_examples, get_suite
+from s3ta.evaluate import ATTACKS, SUITES, SUITES_AT, Evaluation, Settings, Suite, choose_examples, get_suite
 from s3ta.models import ExecutionMode, LoadOptions, device_of
 from s3ta.models import open_model as _open_model
 from s3ta.process_state import process_state_kept
@@ -40,10 +40,8 @@ from s3ta.workflow import (
 )
 from s3ta.workflow.attack_images import attacked_images
 from s3ta.workflow.checks_before import lint_measured
-from s3ta.workflow.choose_suite import refuse_misfits
-from s3ta.workflow.data import Measured
 from s3ta.workflow.in_memory import Model, ModelFacts, Numbers, modules_behind, numbers_of, open_in_memory
-from s3ta.workflow.request import Checks
+from s3ta.workflow.request import Checks, refuse_misfits
 from s3ta.workflow.result import AttackedImages, Findings, ReadOut, Result, in_python
 
 __all__ = ["AttackedImages", "Findings", "ReadOut", "Result", "attack", "evaluate", "lint", "open_model"]
@@ -116,11 +114,11 @@ def evaluate(
         if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UserError("Several processes share their records in one folder: give it with out.")
         folder = Path(tempfile.mkdtemp(prefix="s3ta-")) if out is None else Path(out).expanduser()
-        place = RuntimeOptions(device=str(device_of(subject.model)))
+        runtime = RuntimeOptions(device=str(device_of(subject.model)))
         examples = Examples(dataset, num_examples=num_examples)
         try:
             evaluate_model(
-                subject, EvaluationRequest(chosen, examples, settings, place, Output(folder, checks, strict))
+                subject, EvaluationRequest(chosen, examples, settings, runtime, Output(folder, checks, strict))
             )
             return Result(folder, is_temporary=out is None)
         except BaseException:
@@ -163,7 +161,7 @@ def attack(
         suite = choose_suite(subject, choice)
         if targets is not None:
             settings = settings._replace(targets=_targets(targets, dataset))
-        return attacked_images(subject.model, dataset, suite, settings)
+        return attacked_images(Evaluation(subject.model, dataset, suite, range(len(dataset.ids)), settings))
 
 
 def lint(
@@ -190,7 +188,8 @@ def lint(
             facts = ModelFacts(mean, std, channel_order, classes)
             subject, dataset = open_in_memory(model, images, labels, facts, batch_size)
         positions = choose_examples(dataset, None, settings.seed)
-        return Findings(lint_measured(Measured(subject.model, dataset, positions, settings, []), get_suite("quick")))
+        suite = get_suite("quick")
+        return Findings(lint_measured(Evaluation(subject.model, dataset, suite, positions, settings), suite))
 
 
 def open_model(
@@ -268,10 +267,10 @@ def _suite(
 def _at_radius(suite: Suite, radius: float) -> list[str]:
     """The settings that take a suite to another radius; steps go with it, where the paper's rule does not say them."""
     attacks: list[Any] = [named.attack for named in suite.attacks]
-    if all(one.radius == radius for one in attacks):
+    if all(attack.radius == radius for attack in attacks):
         return []
     settings = [f"attack.radius={radius!r}"]
-    ratios = {one.step_size / one.radius for one in attacks if hasattr(one, "step_size")}
+    ratios = {attack.step_size / attack.radius for attack in attacks if hasattr(attack, "step_size")}
     if len(ratios) == 1 and not suite.paper_steps:
         settings.append(f"attack.step_size={ratios.pop() * radius!r}")
     return settings

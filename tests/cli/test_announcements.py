@@ -11,19 +11,22 @@ from s3ta import demo
 from s3ta.attacks import Evaluations
 from s3ta.data import ClutteredDigits
 from s3ta.demo import Contender, Passes
-from s3ta.evaluate import Pace, Settings, get_suite, stages, total
+from s3ta.evaluate import Evaluation, Pace, Settings, get_suite, stages, total
 from s3ta.evaluate.sanity_checks import cost, num_evaluations
 from s3ta.finding import Check
 from s3ta.models import ExecutionMode
 from s3ta.workflow import cost_estimate
 from s3ta.workflow.checks_after import planned_probing, probing
 from s3ta.workflow.cost_estimate import Upcoming, seconds
-from s3ta.workflow.data import Measured
 from tests.evaluate.small import small_model
 
 QUICK = get_suite("quick")
 SETTINGS = Settings(micro_batch=50, num_threads=1)
 NOTHING = Evaluations(0, 0)
+
+
+def _of(num_examples: int, settings: Settings = SETTINGS) -> Evaluation:
+    return Evaluation(small_model(), ClutteredDigits("test"), QUICK, list(range(num_examples)), settings)
 
 
 @pytest.mark.parametrize(
@@ -57,24 +60,23 @@ def test_the_announced_time_covers_everything_that_follows():
     everything = set(range(3 * len(stages(QUICK))))
     work = total(QUICK, 1)
     attacks = 3 * (5 * work.num_gradients + 2 * (work.num_forwards - work.num_gradients))
-    times = seconds(QUICK, 120, SETTINGS, Upcoming(everything, 0, NOTHING), at)
+    times = seconds(_of(120), Upcoming(everything, 0, NOTHING), at)
     assert times == pytest.approx((0, attacks, 0))
-    times = seconds(QUICK, 120, SETTINGS, Upcoming(everything, 100, Evaluations(30, 80)), at)
+    times = seconds(_of(120), Upcoming(everything, 100, Evaluations(30, 80)), at)
     assert times.lint == pytest.approx(100 / 50 * (15 * 2 + 2 * 5))
     assert times.checks == pytest.approx((30 * 5 + 50 * 2) / 50)
-    assert seconds(QUICK, 120, SETTINGS, Upcoming(set(), 0, NOTHING), at) == (0, 0, 0)
+    assert seconds(_of(120), Upcoming(set(), 0, NOTHING), at) == (0, 0, 0)
 
 
 def test_checks_take_float32_gradients_however_attacks_are_searched():
     upcoming = Upcoming({3}, 0, Evaluations(50, 50))
-    slow = seconds(QUICK, 50, SETTINGS._replace(search=ExecutionMode("bfloat16")), upcoming, Pace(40.0, 2.0, 5.0))
+    slow = seconds(_of(50, SETTINGS._replace(search=ExecutionMode("bfloat16"))), upcoming, Pace(40.0, 2.0, 5.0))
     assert slow.checks == pytest.approx(5)
 
 
 def _announced(monkeypatch, upcoming: Upcoming, at: Pace, settings: Settings = SETTINGS) -> str:
     monkeypatch.setattr(cost_estimate, "pace", lambda *given, **more: at)
-    measured = Measured(small_model(), ClutteredDigits("test"), list(range(100)), settings, [])
-    return cost_estimate.announcement(measured, QUICK, cost_estimate.Shard(), upcoming)
+    return cost_estimate.announcement(_of(100, settings), cost_estimate.Shard(), upcoming)
 
 
 def test_what_takes_moments_is_announced_as_a_few_seconds_and_what_was_tried_counts(monkeypatch):
@@ -118,7 +120,7 @@ def test_compiling_is_part_of_the_announcement(monkeypatch):
 
 
 def test_planned_checks_are_those_that_are_due():
-    measured = Measured(small_model(), ClutteredDigits("test"), list(range(500)), SETTINGS, [])
+    measured = _of(500)
     open_ones = {"probes": [Check("probes").note("Fewer images.", {"num_wanted": 32})]}
     raised = {"probes": [Check("black box").failed("ValueError"), Check("x").passed("Fine.")]}
     made = {"probes": [Check("black box").passed("Fine.", {"broken": 3})]}

@@ -636,7 +636,7 @@ def test_an_attack_that_became_another_says_so(run: Path, tmp_path: Path) -> Non
 def test_what_cannot_run_is_refused_before_anything_runs(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(import_module("s3ta.workflow.choose_suite"), "find_spec", lambda name: None)
+    monkeypatch.setattr(import_module("s3ta.workflow.request"), "find_spec", lambda name: None)
     words = ("evaluate", run, "--attack", "pgd-100", "--attack", "square", "--tiny", *FEW, "--out", tmp_path / "a")
     refused(s3ta(*words), 'pip install "s3ta[autoattack]"')
     assert not (tmp_path / "a").exists()

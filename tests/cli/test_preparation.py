@@ -14,12 +14,12 @@ from torchvision import transforms
 
 from s3ta.data import DataConfig, fetch, get_preprocessing
 from s3ta.data.preprocessing import Preprocessing
-from s3ta.evaluate import Settings, get_suite
+from s3ta.evaluate import get_suite
 from s3ta.models import LoadOptions, View, model_info, open_model, save_pretrained, with_outputs
 from s3ta.recipes import get_recipe, tiny
 from s3ta.records import Ledger
 from s3ta.train import TrainConfig
-from s3ta.workflow import Examples, RuntimeOptions, open_subject
+from s3ta.workflow import EvaluationRequest, Examples, RuntimeOptions, open_subject
 from s3ta.workflow.data import bring_together
 from s3ta.workflow.prediction import prepared_images
 
@@ -65,12 +65,12 @@ def assert_same(
     source: str, opening: LoadOptions | None, data: DataConfig | None, preprocessing: Preprocessing | None, root: Path
 ) -> torch.Tensor:
     """What an evaluation shows the model is what a single answer is made of: pixels and logits, to the last bit."""
-    place = RuntimeOptions(root, "cpu")
-    wanted = Examples(data=data)
-    subject = open_subject(source, opening, data, "test", place)
-    measured = bring_together(subject, get_suite("figure7"), wanted, Settings(), place, subject.model)
-    evaluated = fetch(measured.dataset, measured.positions).images
-    files = [root / "photographs" / measured.dataset.ids[i] for i in measured.positions]
+    runtime = RuntimeOptions(root, "cpu")
+    subject = open_subject(source, opening, data, "test", runtime)
+    request = EvaluationRequest(get_suite("figure7"), Examples(data=data), runtime=runtime)
+    evaluation = bring_together(subject, request, subject.model)
+    evaluated = fetch(evaluation.dataset, evaluation.positions).images
+    files = [root / "photographs" / name for name in evaluation.ids]
     single = torch.cat(list(prepared_images(open_subject(source, opening), files, preprocessing)))
     assert torch.equal(evaluated, single)
     with torch.no_grad():

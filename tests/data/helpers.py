@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from s3ta.data import Dataset
 from s3ta.streams import stream
 
 
-class Numbered:
+class Numbered(Dataset):
     """n grey 4 x 5 images; example i is filled with i, or in training with a draw of (seed, epoch, id)."""
 
     source, split, classes, shape, fingerprint = "numbered", "train", ("even", "odd"), (1, 4, 5), "f00d"

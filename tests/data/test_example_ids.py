@@ -7,15 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s3ta.data import DataConfig, Relabelled, open_dataset, read_ids, select_ids, unreadable, unreadable_error
-from s3ta.data.dataset import problem_of
+from s3ta.data import DataConfig, Dataset, Relabelled, open_dataset, read_ids, select_ids, unreadable, unreadable_error
 from s3ta.data.sources import Subset
 from s3ta.errors import UserError
 
 from .helpers import Numbered
 
 
-class Listed:
+class Listed(Dataset):
     """Ids without pictures."""
 
     source, split, classes, shape, fingerprint = "listed", "test", ("a", "b"), (1, 1, 1), "f00d"
@@ -219,7 +218,7 @@ def test_unreadable_files_are_found_and_named_by_their_ids(flowers):
             reads = True
         except UserError:
             reads = False
-        assert reads == (position not in (2, 4, 7)) == (problem_of(data, position) is None)
+        assert reads == (position not in (2, 4, 7)) == (data.problem(position) is None)
     sentence = str(unreadable_error(found, 5))
     assert sentence.startswith("3 of 5 images cannot be used, the first: val/rose/3.png does not exist. ")
     assert "go on without them" in sentence

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from s3ta.data import DataConfig, check_fit, fetch, listing_line, locate, open_dataset
-from s3ta.data.dataset import content_of
 from s3ta.errors import UserError
 
 from .trees import CLASSES, left_out, opened, picture, tree
@@ -284,7 +283,7 @@ def test_what_lies_beside_the_parts_is_counted_and_changes_nothing(tmp_path, par
     assert "2 entries beside the splits ('extra')" in listing_line(after)
     assert list(after.ids) == list(before.ids)
     assert after.fingerprint == before.fingerprint
-    assert content_of(after) == content_of(before)
+    assert after.content == before.content
 
 
 def test_folders_that_are_the_same_one_are_told(tmp_path):

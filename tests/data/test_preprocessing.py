@@ -19,7 +19,6 @@ from s3ta.data import (
     get_preprocessing,
     load_image,
     open_dataset,
-    preprocessing_of,
     preprocessing_of_view,
     with_view,
 )
@@ -302,7 +301,7 @@ def test_folders_follow_their_preprocessing(flowers):
     for i in range(4):
         expected = np.asarray(peer(Image.open(flowers / "flowers" / data.ids[i]))).transpose(2, 0, 1)
         assert np.array_equal(data.image(i), expected)
-    assert preprocessing_of(data) == described(how, 32)
+    assert data.preprocessing == described(how, 32)
 
 
 def test_fingerprints_differ_by_preprocessing_and_the_default_keeps_its_own(flowers):
@@ -352,10 +351,10 @@ def test_arrays_say_what_was_done_to_them(tmp_path):
     np.savez(tmp_path / "x.npz", images=pixels(6, 8, 8, 3), labels=np.arange(6) % 2)
     np.savez(tmp_path / "y.npz", images=pixels(6, 8, 9, 3), labels=np.arange(6) % 2)
     stored = {"name": "none", "resize": None, "interpolation": "none", "rounding": "none"}
-    assert preprocessing_of(_open(tmp_path, "npz:x.npz")) == stored | {"image_size": 8}
-    assert preprocessing_of(_open(tmp_path, "npz:x.npz", image_size=8)) == stored | {"image_size": 8}
-    assert preprocessing_of(_open(tmp_path, "npz:y.npz")) == stored | {"image_size": None}
-    assert preprocessing_of(_open(tmp_path, "npz:x.npz", image_size=5)) == described(DEFAULT, 5)
+    assert _open(tmp_path, "npz:x.npz").preprocessing == stored | {"image_size": 8}
+    assert _open(tmp_path, "npz:x.npz", image_size=8).preprocessing == stored | {"image_size": 8}
+    assert _open(tmp_path, "npz:y.npz").preprocessing == stored | {"image_size": None}
+    assert _open(tmp_path, "npz:x.npz", image_size=5).preprocessing == described(DEFAULT, 5)
     for source in ("npz:x.npz", "digits", "torchvision:CIFAR10"):
         with pytest.raises(UserError, match=r"is for image files \(folder:PATH\), but the images of"):
             _open(tmp_path, source, preprocessing=PREPROCESSINGS["fd"])

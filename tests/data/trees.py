@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from s3ta.data import DataConfig, Dataset, left_out_of, open_dataset
+from s3ta.data import DataConfig, Dataset, open_dataset
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -36,4 +36,4 @@ def opened(root: Path, split: str = "test", **settings: object) -> Dataset:
 
 def left_out(data: Dataset) -> dict[str, int]:
     """How many entries were left out for each reason."""
-    return {reason: entry["count"] for reason, entry in left_out_of(data).as_json().items()}
+    return {reason: entry["count"] for reason, entry in data.left_out.as_json().items()}

@@ -10,7 +10,7 @@ import pytest
 
 from s3ta.attacks import AutoAttackConfig, Evaluations, PGDConfig
 from s3ta.errors import UserError
-from s3ta.evaluate import NamedAttack, Suite, evaluate, runner
+from s3ta.evaluate import Evaluation, NamedAttack, Suite, evaluate, runner
 from s3ta.evaluate.plan import AttackRound
 from s3ta.records import BUDGET, RUN, Ledger, check_records, pair, scores
 from tests.evaluate.small import chunk_bytes, ignore, killed_after, rows
@@ -33,7 +33,7 @@ PLAN = Suite(name="s", description="d", attacks=(pgd("three", 3, 4), pgd("ten", 
 def run(folder: Path, budget: int | None, suite: Suite = PLAN, **changes) -> Ledger:
     model = random_resnet()
     chosen = SETTINGS._replace(budget=budget, **changes)
-    return evaluate(model, answered_as_by(model, COUNT), suite, folder, range(COUNT), chosen, ignore)
+    return evaluate(Evaluation(model, answered_as_by(model, COUNT), suite, range(COUNT), chosen), folder, ignore)
 
 
 def spent(ledger: Ledger) -> dict[str, int]:
@@ -160,7 +160,7 @@ def _as_once_counted(folder: Path, budget: int) -> Ledger:
     """A ledger of the time when only the verdict after the last step was counted."""
 
     def fewer(*given: Any) -> dict[str, Any]:
-        columns, read_out = records(*given), given[3]
+        columns, read_out = records(*given), given[2]
         return {**columns, "num_forwards": columns["num_forwards"] - read_out}
 
     def cost(stage: AttackRound) -> Evaluations:

@@ -13,7 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from s3ta.attacks import PGDConfig, draw_targets
-from s3ta.evaluate import NamedAttack, Suite, evaluate, runner
+from s3ta.evaluate import Evaluation, NamedAttack, Suite, evaluate, runner
 from s3ta.records import RUN, SETTLED, Ledger, nested_scores, scores
 from tests.evaluate.small import chunk_bytes, ignore, killed_after, rows
 from tests.evaluate.toys import (
@@ -47,7 +47,7 @@ def dictated(plan: Suite, clean: list[int], labels: list[int], script, exhaustiv
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "run_attack", scripted(script, batches))
         chosen = SETTINGS._replace(exhaustive=exhaustive)
-        return evaluate(ByPixel(CLASSES), data, plan, folder, range(len(labels)), chosen, ignore)
+        return evaluate(Evaluation(ByPixel(CLASSES), data, plan, range(len(labels)), chosen), folder, ignore)
 
 
 def targets_of(labels: list[int]) -> list[int]:
@@ -230,7 +230,7 @@ REAL = {
 def real(folder: Path, kind: str, exhaustive: bool = False, **changes) -> Ledger:
     model = random_resnet()
     chosen = SETTINGS._replace(exhaustive=exhaustive, **changes)
-    return evaluate(model, answered_as_by(model, COUNT), REAL[kind], folder, range(COUNT), chosen, ignore)
+    return evaluate(Evaluation(model, answered_as_by(model, COUNT), REAL[kind], range(COUNT), chosen), folder, ignore)
 
 
 @pytest.fixture(scope="module")
@@ -286,12 +286,12 @@ def test_what_an_example_costs_is_what_went_through_the_model(
     counted: dict[tuple, tuple[int, int]] = {}
     honest = runner.run_piece
 
-    def watched(model, searcher, dataset, piece, *rest):
+    def watched(evaluation, piece, *rest):
         passed.update(forwards=0, gradients=0)
-        result = honest(model, searcher, dataset, piece, *rest)
+        result = honest(evaluation, piece, *rest)
         if piece.positions:
-            (place,) = piece.positions
-            counted[piece.stage.name, piece.stage.restart, dataset.ids[place]] = (
+            (position,) = piece.positions
+            counted[piece.stage.name, piece.stage.restart, data.ids[position]] = (
                 passed["gradients"],
                 passed["forwards"],
             )
@@ -299,7 +299,7 @@ def test_what_an_example_costs_is_what_went_through_the_model(
 
     monkeypatch.setattr(runner, "run_piece", watched)
     plan = REAL[kind]
-    ledger = evaluate(model, data, plan, tmp_path, range(5), SETTINGS._replace(micro_batch=1), ignore)
+    ledger = evaluate(Evaluation(model, data, plan, range(5), SETTINGS._replace(micro_batch=1)), tmp_path, ignore)
     last = {(r["attack"], r["restart"], r["example_id"]): r for r in rows(ledger)}  # rows ascend by steps
     assert counted.keys() == {key for key, row in last.items() if row["status"] == RUN}
     for key, (gradients, forwards) in counted.items():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from s3ta.attacks import SPSA, AutoAttackConfig, PGDConfig
-from s3ta.evaluate import NamedAttack, Suite, evaluate
+from s3ta.evaluate import Evaluation, NamedAttack, Suite, evaluate
 from s3ta.models import from_pretrained, save_pretrained
 from s3ta.records import Ledger, check_records, scores
 from tests.evaluate.small import ignore
@@ -42,7 +42,9 @@ def attacked(model, folder: Path, *names: str, cascade: bool = False) -> Ledger:
     named = tuple(NamedAttack(name=name, attack=ATTACKS[name]) for name in names)
     suite = Suite(name="masking", description="d", attacks=named, cascade=cascade)
     torch.manual_seed(4)  # for the model that draws from it
-    return evaluate(model, blobs(COUNT), suite, folder, range(COUNT), SETTINGS._replace(micro_batch=24), ignore)
+    return evaluate(
+        Evaluation(model, blobs(COUNT), suite, range(COUNT), SETTINGS._replace(micro_batch=24)), folder, ignore
+    )
 
 
 def tops(ledger: Ledger) -> dict[str, int]:

@@ -7,7 +7,7 @@ import torch
 
 from s3ta.attacks import SPSA, PGDConfig
 from s3ta.errors import UserError
-from s3ta.evaluate import NamedAttack, Suite, attack_timing, stages, timing
+from s3ta.evaluate import Evaluation, NamedAttack, Suite, attack_timing, stages, timing
 from s3ta.models import ExecutionMode
 from tests.evaluate.small import SETTINGS, small_suite, some_digits
 
@@ -54,10 +54,14 @@ class _Timed(torch.nn.Module):
         return _Timed(self.clock)
 
 
+def _evaluation(model, suite, settings=SETTINGS):
+    return Evaluation(model, some_digits(3), suite, [0, 1, 2], settings)
+
+
 def _pace(clock, *, precision="float32", gradients=True):
     model = _Timed(clock)
     settings = SETTINGS._replace(search=ExecutionMode(precision))
-    return timing.pace(model, some_digits(3), 0, settings, gradients=gradients)
+    return timing.pace(_evaluation(model, small_suite(), settings), gradients=gradients)
 
 
 def test_gradients_are_timed_in_the_arithmetic_of_the_search_and_in_float32(clock):
@@ -72,7 +76,7 @@ def test_a_chunk_takes_what_short_runs_of_the_attack_itself_took(monkeypatch, cl
     gradient = {} if directions is None else {"gradient": SPSA(num_directions=directions, micro_batch=80)}
     attack = PGDConfig(objective="untargeted", num_attack_steps=50, read_outs=(10,), **gradient)
 
-    def run_piece(model, searcher, dataset, piece, settings, images, batch):
+    def run_piece(evaluation, piece, batch):
         config = piece.stage.attack.attack
         clock[0] += 0.2 + 0.004 * config.num_attack_steps * getattr(config.gradient, "num_directions", 1)
         runs.append((config.num_attack_steps, config.read_outs, getattr(config.gradient, "num_directions", None)))
@@ -80,14 +84,14 @@ def test_a_chunk_takes_what_short_runs_of_the_attack_itself_took(monkeypatch, cl
     runs = []
     monkeypatch.setattr(attack_timing, "run_piece", run_piece)
     suite = Suite(name="s", description="", attacks=(NamedAttack(name="a", attack=attack),), gallery_attack="a")
-    model, at = _Timed([0.0]), timing.Pace(0.001, 0.001, 0.001)
-    times = attack_timing.chunk_seconds(model, some_digits(3), [0, 1, 2], stages(suite), SETTINGS, at)
+    model, pace = _Timed([0.0]), timing.Pace(0.001, 0.001, 0.001)
+    times = attack_timing.chunk_seconds(_evaluation(model, suite), stages(suite), pace)
     per_step = 0.004 * (directions or 1)
     assert times == pytest.approx({1: 0.2 + 50 * per_step + 0.001}, rel=0.02)
     assert [(steps, outs) for steps, outs, _ in runs] == [(1, ()), (1, ()), (runs[2][0], ())]
     assert all(number in (directions, 10) for _, _, number in runs), "probes are few while the time is taken"
     slow = timing.Pace(0.2, 0.1, 0.2)
-    assert attack_timing.chunk_seconds(model, some_digits(3), [0, 1, 2], stages(suite), SETTINGS, slow) == {}
+    assert attack_timing.chunk_seconds(_evaluation(model, suite), stages(suite), slow) == {}
 
 
 def test_an_attack_that_raises_fails_in_the_run_not_in_its_estimate(monkeypatch):
@@ -95,8 +99,8 @@ def test_an_attack_that_raises_fails_in_the_run_not_in_its_estimate(monkeypatch)
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(attack_timing, "run_piece", run_piece)
-    model, at = _Timed([0.0]), timing.Pace(0.001, 0.001, 0.001)
-    assert attack_timing.chunk_seconds(model, some_digits(3), [0, 1, 2], stages(small_suite()), SETTINGS, at) == {}
+    model, pace = _Timed([0.0]), timing.Pace(0.001, 0.001, 0.001)
+    assert attack_timing.chunk_seconds(_evaluation(model, small_suite()), stages(small_suite()), pace) == {}
 
 
 def test_a_model_without_gradients_is_refused_where_they_are_needed():
@@ -105,5 +109,5 @@ def test_a_model_without_gradients_is_refused_where_they_are_needed():
             return images.detach().flatten(1)[:, :10]
 
     with pytest.raises(UserError, match="no gradient to the image"):
-        timing.pace(Cut(), some_digits(3), 0, SETTINGS, gradients=True)
-    assert timing.pace(Cut(), some_digits(3), 0, SETTINGS, gradients=False).gradient == 0
+        timing.pace(_evaluation(Cut(), small_suite()), gradients=True)
+    assert timing.pace(_evaluation(Cut(), small_suite()), gradients=False).gradient == 0

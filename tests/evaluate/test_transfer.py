@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from s3ta.attacks import PGDConfig
 from s3ta.data import fetch
 from s3ta.errors import UserError
-from s3ta.evaluate import KeptImages, NamedAttack, Suite, evaluate, transfer_suite
+from s3ta.evaluate import Evaluation, KeptImages, NamedAttack, Suite, evaluate, transfer_suite
 from s3ta.files import read_arrays
 from s3ta.records import Ledger, scores
 from s3ta.workflow import transferred
@@ -47,13 +48,13 @@ def data() -> Pictures:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
     folder = tmp_path_factory.mktemp("source")
-    return evaluate(random_resnet(), data(), PLAN, folder, range(COUNT), KEEP, ignore)
+    return evaluate(Evaluation(random_resnet(), data(), PLAN, range(COUNT), KEEP), folder, ignore)
 
 
 def score_on(model: torch.nn.Module, source: Ledger, folder: Path, settings=WHOLE) -> Ledger:
     images, suite, settings = transferred(source.folder, settings)
     assert images.ids == data().ids[:COUNT]
-    return evaluate(model, data(), suite, folder, range(COUNT), settings, ignore, images)
+    return evaluate(Evaluation(model, data(), suite, range(COUNT), settings, images), folder, ignore)
 
 
 def test_a_models_own_images_reproduce_its_verdicts(source: Ledger, tmp_path: Path) -> None:
@@ -110,25 +111,25 @@ def test_a_killed_transfer_goes_on_to_the_same_bytes(
 
 def test_images_asked_for_later_or_lost_are_made_and_no_record_changes(source: Ledger, tmp_path: Path) -> None:
     settings = KEEP._replace(keep_images=False)
-    evaluate(random_resnet(), data(), PLAN, tmp_path, range(COUNT), settings, ignore)
+    evaluate(Evaluation(random_resnet(), data(), PLAN, range(COUNT), settings), tmp_path, ignore)
     before = chunk_bytes(tmp_path)
     assert not list(tmp_path.glob("images-*"))
-    evaluate(random_resnet(), data(), PLAN, tmp_path, range(COUNT), KEEP, ignore)
+    evaluate(Evaluation(random_resnet(), data(), PLAN, range(COUNT), KEEP), tmp_path, ignore)
     assert chunk_bytes(tmp_path) == before
     kept = {path.name: path.read_bytes() for path in tmp_path.glob("images-*")}
     assert kept == {path.name: path.read_bytes() for path in source.folder.glob("images-*")}
     (tmp_path / "images-00005.npz").unlink()
-    evaluate(random_resnet(), data(), PLAN, tmp_path, range(COUNT), KEEP, ignore)
+    evaluate(Evaluation(random_resnet(), data(), PLAN, range(COUNT), KEEP), tmp_path, ignore)
     assert kept == {path.name: path.read_bytes() for path in tmp_path.glob("images-*")}
 
 
 def test_a_transfer_to_other_data_is_refused(source: Ledger) -> None:
-    images = KeptImages(source.folder)
-    _refuse_other_data(images, data(), list(range(COUNT)))
+    evaluation = Evaluation(random_resnet(), data(), PLAN, range(COUNT), KEEP, KeptImages(source.folder))
+    _refuse_other_data(evaluation)
     with pytest.raises(UserError, match="made of other examples"):
-        _refuse_other_data(images, data(), list(range(COUNT - 1)))
+        _refuse_other_data(replace(evaluation, positions=range(COUNT - 1)))
     with pytest.raises(UserError, match="made of other examples"):
-        _refuse_other_data(images, answered_as_by(random_resnet(), COUNT, seed=2), list(range(COUNT)))
+        _refuse_other_data(replace(evaluation, dataset=answered_as_by(random_resnet(), COUNT, seed=2)))
 
 
 def test_sources_without_all_images_are_refused(
@@ -136,7 +137,9 @@ def test_sources_without_all_images_are_refused(
 ) -> None:
     def run(folder: str, suite: Suite = PLAN, **changes) -> Path:
         chosen = KEEP._replace(**changes)
-        return evaluate(random_resnet(), data(), suite, tmp_path / folder, range(COUNT), chosen, ignore).folder
+        return evaluate(
+            Evaluation(random_resnet(), data(), suite, range(COUNT), chosen), tmp_path / folder, ignore
+        ).folder
 
     with pytest.raises(UserError, match="holds no images: evaluate the source model with --keep-images"):
         KeptImages(run("none", keep_images=False))

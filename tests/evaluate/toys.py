@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from s3ta.attacks import Attacked
+from s3ta.data import Dataset
 from s3ta.evaluate import Settings
 from s3ta.models import S3TA, PooledClassifier, ResNetConfig, S3TAConfig, VisionConfig, build_model
 from s3ta.records import Ledger, outcomes
@@ -16,7 +17,7 @@ from s3ta.records import Ledger, outcomes
 SETTINGS = Settings(seed=3, micro_batch=3, num_threads=1)
 
 
-class Pictures:
+class Pictures(Dataset):
     """A data set in memory; examples are called p-000, p-001, ..."""
 
     split = "test"

@@ -148,7 +148,7 @@ MUTANTS = {
     "a verdict's noise by those in flight": Mutant(
         "evaluate/runner.py:_run_group",
         "stage.name, stage.restart, whole.ids[0])",
-        "stage.name, stage.restart, real[0])",
+        "stage.name, stage.restart, ids[rows.start])",
         "tests/evaluate/test_counted.py -k in_flight",
     ),
     "start noise not projected": Mutant(
@@ -275,8 +275,8 @@ MUTANTS = {
     ),
     "evaluation draws a target per restart": Mutant(
         "evaluate/runner.py:_run_group",
-        "targets = targets_of(settings, ids, labels,",
-        "targets = targets_of(settings._replace(seed=settings.seed + piece.stage.restart), ids, labels,",
+        "targets = evaluation.targets(ids, labels)",
+        "targets = evaluation.targets([f'{name} {stage.restart}' for name in ids], labels)",
         "tests/evaluate/test_runner.py -k recomputation",
     ),
     # who may leave, and what is made of it
@@ -286,7 +286,7 @@ MUTANTS = {
     "leaves when wrong at one read-out": Mutant(
         "evaluate/early_stopping.py:Standing.see",
         "self._settled[seen] |= everywhere[seen]",
-        "self._settled[places[done]] = True",
+        "self._settled[indices[done]] = True",
         f"{LEAVING} -k on_the_way",
     ),
     "leaves without having hit its target": Mutant(
@@ -300,8 +300,8 @@ MUTANTS = {
     ),
     "a cascade goes on with those who fell": Mutant(
         "evaluate/early_stopping.py:Standing.see",
-        "self._wrong[places[last]] |= correct[last] == 0",
-        "self._wrong[places[last]] |= False",
+        "self._wrong[indices[last]] |= correct[last] == 0",
+        "self._wrong[indices[last]] |= False",
         "tests/evaluate/test_autoattack.py -k cascade_of_records",
     ),
     "freed places stay empty": Mutant(
@@ -330,8 +330,8 @@ MUTANTS = {
     ),
     "the verdict in the attack's arithmetic": Mutant(
         "evaluate/runner.py:_run_group",
-        "records(model, piece, attacked",
-        "records(searcher, piece, attacked",
+        "records(model, outcome",
+        "records(evaluation.attack_model, outcome",
         "tests/evaluate/test_attack_precision.py -k float32_eager",
     ),
     "autocast that casts nothing": Mutant(
@@ -382,8 +382,8 @@ MUTANTS = {
     ),
     "who is in flight alone loses its row": Mutant(
         "evaluate/batching.py:isolate_rows",
-        "| (place >= rows.stop)] = rows.stop - 1",
-        "| (place >= rows.stop)] = 0",
+        "| (sources >= rows.stop)] = rows.stop - 1",
+        "| (sources >= rows.stop)] = 0",
         f"{SHARDS} -k in_flight",
     ),
     "a chunk of another evaluation counts": Mutant(
@@ -430,8 +430,8 @@ MUTANTS = {
     ),
     "ids in the order of the data": Mutant(
         "workflow/data.py:_chosen",
-        "return positions[: wanted.num_examples]",
-        "return sorted(positions)[: wanted.num_examples]",
+        "return positions[: examples.num_examples]",
+        "return sorted(positions)[: examples.num_examples]",
         f"{FOREIGN} -k ids_of_a_file",
     ),
     "a shorter side is rounded as ours are": Mutant(
@@ -448,8 +448,8 @@ MUTANTS = {
     ),
     "what cannot be read is counted": Mutant(
         "workflow/data.py:_readable",
-        "return [place for place in positions if place not in gone], [",
-        "return [place if place not in gone else min(set(positions) - gone) for place in positions], [",
+        "return [position for position in positions if position not in gone], [",
+        "return [index if index not in gone else min(set(positions) - gone) for index in positions], [",
         f"{BAD} -k damaged_picture_in",
     ),
     "strict about nothing": Mutant(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from s3ta.config import describe, to_json
-from s3ta.data import steps_per_epoch
+from s3ta.data import Dataset, steps_per_epoch
 from s3ta.models import build_model
 from s3ta.recipes import RECIPES, get_recipe
 from s3ta.report.paper_tables import PAPER
@@ -25,7 +25,7 @@ def rate(recipe, step):
     return learning_rate(recipe.schedule, recipe.optimizer.learning_rate, step)
 
 
-class TrainingPart:
+class TrainingPart(Dataset):
     """So many training images that nobody looks at."""
 
     source, split, classes, shape, fingerprint = "nothing", "train", ("one",), (3, 1, 1), ""

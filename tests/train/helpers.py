@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from s3ta.attacks import PGDConfig
+from s3ta.data import Dataset
 from s3ta.distributed import Ranks
 from s3ta.models import ResNetConfig, S3TAConfig, VisionConfig
 from s3ta.streams import stream
@@ -18,7 +19,7 @@ from s3ta.train.step import Trainer
 CPU = torch.device("cpu")
 
 
-class Pictures:
+class Pictures(Dataset):
     """n pictures of 2 x 12 x 10 pixels; class y is bright in another corner; drawn anew in training."""
 
     source, classes, shape, fingerprint = "pictures", tuple("abcde"), (2, 12, 10), "f00d"

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from s3ta.data import position
+from s3ta.data.prefetch import prefetch
 from s3ta.distributed import Ranks
 from s3ta.train import loop
-from s3ta.train.prefetch import prefetch, prepared
+from s3ta.train.prefetch import prepared
 from tests.processes import PATIENCE
 
 from .helpers import CPU, Crash, Pictures, crash_at, recipe, run, same_run

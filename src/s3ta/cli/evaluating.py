@@ -61,7 +61,7 @@ def evaluate(
     from s3ta.report import findings_of
     from s3ta.workflow import EvaluationRequest, choose_suite, evaluate_model, open_subject, transferred
 
-    settings, place, output = how.settings(with_what), how.place(on_what), kept.output()
+    settings, runtime, output = how.settings(with_what), how.runtime(on_what), kept.output()
     images, suite = None, None
     if with_what.transfer is not None:
         with_what.refuse_beside_transfer(overrides or [], on_what)
@@ -69,13 +69,13 @@ def evaluate(
     examples = on_what.examples(images)
     opening = opened.opening()._replace(micro_batch=settings.micro_batch)
     with waiting(f"opening {model}"):
-        subject = open_subject(model, opening, on_what.config(), on_what.split, place)
+        subject = open_subject(model, opening, on_what.config(), on_what.split, runtime)
     if suite is None:
         suite = choose_suite(subject, with_what.choice(overrides or []))
     how.say_what_changed()
     folder = evaluate_model(
         subject,
-        EvaluationRequest(suite, examples, settings, place, output, images),
+        EvaluationRequest(suite, examples, settings, runtime, output, images),
         lambda measured: print_evaluation(measured, natural=not suite.attacks),
     )
     if folder is None or not any(folder.glob("chunk-*.parquet")):
@@ -100,13 +100,13 @@ def export(
     data_root: DataRoot = Path("data"),
 ) -> None:
     """Write what a leaderboard wants: the worst image of every example as one .pt tensor, and its JSON card."""
-    said: dict[str, str] = {}
+    card_fields: dict[str, str] = {}
     for text in fields or []:
         name, sign, value = text.partition("=")
         if not sign:
             raise UserError(f"{text} is no field of the card such as name=...")
-        said[name] = value
+        card_fields[name] = value
     from s3ta import workflow
 
-    for path in workflow.export(folder, out, workflow.RuntimeOptions(data_root), said):
+    for path in workflow.export(folder, out, workflow.RuntimeOptions(data_root), card_fields):
         out_console.print(f"Written: {path}", markup=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from s3ta.evaluate import KeptImages, Settings
     from s3ta.workflow import Examples, Output, RuntimeOptions, SuiteChoice
 
-ATTACKS, DATA, RUN = "What is measured", "Examples", "How it runs"
+_attack_option = partial(typer.Option, rich_help_panel="What is measured")
+_data_option = partial(typer.Option, rich_help_panel="Examples")
+_run_option = partial(typer.Option, rich_help_panel="How it runs")
 _USUAL_BATCH = 50
 
 
@@ -27,49 +30,32 @@ class SuiteOptions:
     """With what the model is measured."""
 
     suite: Annotated[
-        str | None,
-        typer.Option(
-            help="Name from `s3ta list suites`.  \\[default: the recipe's, else quick]", rich_help_panel=ATTACKS
-        ),
+        str | None, _attack_option(help="Name from `s3ta list suites`.  \\[default: the recipe's, else quick]")
     ] = None
     attack: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Instead of a suite: an attack from `s3ta list attacks`; may be given several times.",
-            rich_help_panel=ATTACKS,
-        ),
+        _attack_option(help="Instead of a suite: an attack from `s3ta list attacks`; may be given several times."),
     ] = None
     radius: Annotated[
         str | None,
-        typer.Option(
-            help="Such as 8/255, for suites and attacks that state none.  \\[default: the recipe's, else 8/255]",
-            rich_help_panel=ATTACKS,
+        _attack_option(
+            help="Such as 8/255, for suites and attacks that state none.  \\[default: the recipe's, else 8/255]"
         ),
     ] = None
     transfer: Annotated[
         Path | None,
-        typer.Option(
-            help="Instead of a suite: score the images kept in this folder of another model's evaluation.",
-            rich_help_panel=ATTACKS,
-        ),
+        _attack_option(help="Instead of a suite: score the images kept in this folder of another model's evaluation."),
     ] = None
-    seed: Annotated[int, typer.Option(help="Chooses examples, targets and starts.", rich_help_panel=ATTACKS)] = 0
+    seed: Annotated[int, _attack_option(help="Chooses examples, targets and starts.")] = 0
     max_passes: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Forward and backward passes that each example may cost; what does not fit is left out.",
-            rich_help_panel=ATTACKS,
+        _attack_option(
+            min=1, help="Forward and backward passes that each example may cost; what does not fit is left out."
         ),
     ] = None
     budget: Annotated[int | None, typer.Option("--budget", min=1, hidden=True)] = None
     exhaustive: Annotated[
-        bool,
-        typer.Option(
-            "--exhaustive",
-            help="Go on with examples whose verdict cannot change any more.",
-            rich_help_panel=ATTACKS,
-        ),
+        bool, _attack_option("--exhaustive", help="Go on with examples whose verdict cannot change any more.")
     ] = False
     tiny: Tiny = False
 
@@ -94,52 +80,34 @@ class DataOptions:
     """On what it is measured."""
 
     data: Annotated[
-        str | None,
-        typer.Option(
-            help="digits, torchvision:NAME, folder:PATH or npz:PATH.  \\[default: the recipe's]", rich_help_panel=DATA
-        ),
+        str | None, _data_option(help="digits, torchvision:NAME, folder:PATH or npz:PATH.  \\[default: the recipe's]")
     ] = None
-    split: Annotated[str, typer.Option(help="train, validation or test.", rich_help_panel=DATA)] = "test"
+    split: Annotated[str, _data_option(help="train, validation or test.")] = "test"
     num_validation: Annotated[
         int | None,
-        typer.Option(
-            min=0,
-            help="How many training examples are the validation split.  \\[default: 1000, or the recipe's]",
-            rich_help_panel=DATA,
+        _data_option(
+            min=0, help="How many training examples are the validation split.  \\[default: 1000, or the recipe's]"
         ),
     ] = None
     num_examples: Annotated[
         int | None,
-        typer.Option(
-            "--num-examples",
-            "--limit",
-            min=1,
-            help="How many examples.  \\[default: the suite's]",
-            rich_help_panel=DATA,
-        ),
+        _data_option("--num-examples", "--limit", min=1, help="How many examples.  \\[default: the suite's]"),
     ] = None
-    ids: Annotated[
-        Path | None,
-        typer.Option(help="File with the ids of the examples to use, one per line.", rich_help_panel=DATA),
-    ] = None
+    ids: Annotated[Path | None, _data_option(help="File with the ids of the examples to use, one per line.")] = None
     targets: Annotated[
-        Path | None,
-        typer.Option(
-            help="CSV file with a target for each example; each evaluation writes its own.", rich_help_panel=DATA
-        ),
+        Path | None, _data_option(help="CSV file with a target for each example; each evaluation writes its own.")
     ] = None
     preprocessing: PreprocessingName = None
     match_classes: Annotated[
         str | None,
-        typer.Option(
+        _data_option(
             help="Match classes by name: `data`, only those of the data compete (ImageNet-A's 200 ways); `model`, all of "
-            "the model's do.",
-            rich_help_panel=DATA,
+            "the model's do."
         ),
     ] = None
-    on_unreadable: Annotated[
-        str, typer.Option(help="stop or skip: what to do about images that cannot be read.", rich_help_panel=DATA)
-    ] = "stop"
+    on_unreadable: Annotated[str, _data_option(help="stop or skip: what to do about images that cannot be read.")] = (
+        "stop"
+    )
     data_root: DataRoot = Path("data")
     download: Download = False
 
@@ -193,45 +161,35 @@ class RunOptions:
 
     batch_size: Annotated[
         int | None,
-        typer.Option(
+        _run_option(
             min=1,
             help="Examples that go through the model at once; recorded, for it can change last bits.  \\[default: 50]",
-            rich_help_panel=RUN,
         ),
     ] = None
     micro_batch: Annotated[int | None, typer.Option("--micro-batch", min=1, hidden=True)] = None
     prefetch: Annotated[
         int | None,
-        typer.Option(
+        _run_option(
             min=1,
             help="Examples in flight: more than a batch are loaded ahead; changes no record.  \\[default: a batch]",
-            rich_help_panel=RUN,
         ),
     ] = None
     threads: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="CPU threads; recorded like the batch size.  \\[default: all cores]", rich_help_panel=RUN
-        ),
+        int | None, _run_option(min=1, help="CPU threads; recorded like the batch size.  \\[default: all cores]")
     ] = None
     attack_precision: Annotated[
         str | None,
-        typer.Option(
-            help="Arithmetic of the attack: float32 or bfloat16. The verdict is always float32.  \\[default: float32]",
-            rich_help_panel=RUN,
+        _run_option(
+            help="Arithmetic of the attack: float32 or bfloat16. The verdict is always float32.  \\[default: float32]"
         ),
     ] = None
     search: Annotated[str | None, typer.Option("--search", hidden=True)] = None
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Attack a compiled copy of the model.", rich_help_panel=RUN)
-    ] = False
+    compiled: Annotated[bool, _run_option("--compile", help="Attack a compiled copy of the model.")] = False
     channels_last: Annotated[
-        bool,
-        typer.Option("--channels-last", help="Attack in the memory order that GPUs prefer.", rich_help_panel=RUN),
+        bool, _run_option("--channels-last", help="Attack in the memory order that GPUs prefer.")
     ] = False
     keep_images: Annotated[
-        bool,
-        typer.Option("--keep-images", help="Keep every adversarial image beside the records.", rich_help_panel=RUN),
+        bool, _run_option("--keep-images", help="Keep every adversarial image beside the records.")
     ] = False
     device: Device = "auto"
     return_memory: ReturnMemory = False
@@ -277,7 +235,7 @@ class RunOptions:
             )
         return self.batch_size if self.micro_batch is None else self.micro_batch
 
-    def place(self, examples: DataOptions) -> RuntimeOptions:
+    def runtime(self, examples: DataOptions) -> RuntimeOptions:
         """Where data are, and what computes."""
         from s3ta.workflow import RuntimeOptions
 
@@ -289,35 +247,22 @@ class OutputOptions:
     """What comes of it, and how far it is checked."""
 
     out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the records.  \\[default: evaluations/SUITE in the run folder]", rich_help_panel=RUN
-        ),
+        Path | None, _run_option(help="Folder of the records.  \\[default: evaluations/SUITE in the run folder]")
     ] = None
-    shard: Annotated[
-        str | None,
-        typer.Option(help="Do only this part, such as 1/4; merge by copying chunks.", rich_help_panel=RUN),
-    ] = None
+    shard: Annotated[str | None, _run_option(help="Do only this part, such as 1/4; merge by copying chunks.")] = None
     checks: Annotated[
         bool,
-        typer.Option(
-            "--checks/--no-checks",
-            help="Look the model over before, and check the evaluation afterwards.",
-            rich_help_panel=RUN,
-        ),
+        _run_option("--checks/--no-checks", help="Look the model over before, and check the evaluation afterwards."),
     ] = True
     full_checks: Annotated[
         bool,
-        typer.Option(
+        _run_option(
             "--full-checks",
             help="Let the checks afterwards cost what they need, 344 passes on each of up to 32 images; by default at most a "
             "fifth of the attacks' passes.",
-            rich_help_panel=RUN,
         ),
     ] = False
-    strict: Annotated[bool, typer.Option("--strict", help="Stop where the model looks wrong.", rich_help_panel=RUN)] = (
-        False
-    )
+    strict: Annotated[bool, _run_option("--strict", help="Stop where the model looks wrong.")] = False
 
     def refuse_mistakes(self) -> None:
         """UserError for options that contradict each other or are no part; imports no torch."""

@@ -18,12 +18,12 @@ def refuse_mistakes(
         return
     from s3ta.evaluate import Situation, asked_norm, asked_suite
 
-    at = Situation(num_glimpses=1, is_stated=radius is not None, norm=asked_norm(overrides))
-    at = at if radius is None else at._replace(radius=radius)
+    situation = Situation(num_glimpses=1, is_stated=radius is not None, norm=asked_norm(overrides))
+    situation = situation if radius is None else situation._replace(radius=radius)
     try:
-        asked_suite(suite, attacks, at, False, overrides)
+        asked_suite(suite, attacks, situation, False, overrides)
     except UserError as error:
         try:  # a model without glimpses leaves out the attacks on them, and what is wrong with these
-            asked_suite(suite, attacks, at._replace(num_glimpses=None), False, overrides)
+            asked_suite(suite, attacks, situation._replace(num_glimpses=None), False, overrides)
         except UserError:
             raise error from None

@@ -128,7 +128,7 @@ def _recipes() -> list[str]:
 def _suites() -> list[str]:
     from s3ta.evaluate import describe_suites
 
-    return [f"{name:32}{told}" for name, told in describe_suites().items()]
+    return [f"{name:32}{description}" for name, description in describe_suites().items()]
 
 
 def _attacks() -> list[str]:
@@ -143,8 +143,8 @@ def _common_suite(runs: list[Path]) -> str:
     for run in runs:
         if not run.is_dir():
             raise UserError(f"{run} does not exist: give the folder of a run that `s3ta evaluate` has measured.")
-    found = [set(evaluations_of(run)) for run in runs]
-    common = sorted(set.intersection(*found))
+    suites = [set(evaluations_of(run)) for run in runs]
+    common = sorted(set.intersection(*suites))
     if len(common) == 1:
         return common[0]
     if common:

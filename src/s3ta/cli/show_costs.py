@@ -8,38 +8,40 @@ from s3ta.train.cost import Budget, Hardware, Precision, budget
 UNITS = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"))
 
 
-def cost_lines(config: TrainConfig, told: Budget, hardware: Hardware, num_gpus: int, utilization: float) -> list[str]:
+def cost_lines(
+    config: TrainConfig, estimate: Budget, hardware: Hardware, num_gpus: int, utilization: float
+) -> list[str]:
     """The budget as a table of text, with what it assumes."""
-    forward = 2 * told.cost.multiply_accumulates
-    attack, update = told.passes
+    forward = 2 * estimate.cost.multiply_accumulates
+    attack, update = estimate.passes
     share = config.batch_size // num_gpus
-    most, slower = told.bytes_per_process, ""
+    most, slower = estimate.bytes_per_process, ""
     if "bfloat16" in (config.compute.attack_precision, config.compute.update_precision):
         first = budget(_in_float32(config), hardware, num_gpus, utilization)
         most = max(most, first.bytes_per_process)
         slower = f"; {_duration(first.gpu_hours)} of it if bfloat16 never begins"
-    attacked = f"{config.compute.attack_precision}; {told.attack_images:,} of a process's {share:,} at once"
-    updated = f"{config.compute.update_precision}; {told.update_images:,} at once"
+    attacked = f"{config.compute.attack_precision}; {estimate.attack_images:,} of a process's {share:,} at once"
+    updated = f"{config.compute.update_precision}; {estimate.update_images:,} at once"
     rows = [
         ("forward pass", _flop(float(forward)), "per image"),
         (
             "training step",
-            _flop(told.operations_per_image),
+            _flop(estimate.operations_per_image),
             f"per image: {attack:g} forward passes' worth in the attack, {update:g} in the update",
         ),
         (
             "whole recipe",
-            _flop(told.operations),
+            _flop(estimate.operations),
             f"{config.schedule.num_train_steps:,} training steps of {config.batch_size:,} images",
         ),
-        ("kept, attack", _bytes(told.attack_bytes), f"per image for the way back, {attacked}"),
-        ("kept, update", _bytes(told.update_bytes), f"per image for the way back, {updated}"),
-        ("kept, always", _bytes(told.state_bytes), "per process: weights, gradients, optimizer and the like"),
+        ("kept, attack", _bytes(estimate.attack_bytes), f"per image for the way back, {attacked}"),
+        ("kept, update", _bytes(estimate.update_bytes), f"per image for the way back, {updated}"),
+        ("kept, always", _bytes(estimate.state_bytes), "per process: weights, gradients, optimizer and the like"),
         ("memory", _bytes(most), _fit(most, hardware)),
         (
             "time",
-            _duration(told.gpu_hours / num_gpus),
-            f"{_duration(told.gpu_hours)} of GPU time on {num_gpus} x {hardware.name}{slower}",
+            _duration(estimate.gpu_hours / num_gpus),
+            f"{_duration(estimate.gpu_hours)} of GPU time on {num_gpus} x {hardware.name}{slower}",
         ),
     ]
     width = max(len(value) for _, value, _ in rows)

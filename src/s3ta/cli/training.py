@@ -122,14 +122,14 @@ def show(
     config = _resolved(recipe, overrides or [], tiny=False, batch_size=batch_size)
     note = RECIPES[recipe].__doc__ if recipe in RECIPES else None
     gpu = get_hardware(hardware)
-    told = budget(config, gpu, gpus, utilization)
-    cost = told.cost
+    estimate = budget(config, gpu, gpus, utilization)
+    cost = estimate.cost
     err_console.print("\n".join(line.strip() for line in (note or config.source).splitlines()), markup=False)
     err_console.print(
         f"\n{config.model.name}: {cost.parameters:,} parameters, {cost.multiply_accumulates:,} multiply-accumulates "
         f"per image, map {cost.map_size[0]}x{cost.map_size[1]}"
     )
-    for line in cost_lines(config, told, gpu, gpus, utilization):
+    for line in cost_lines(config, estimate, gpu, gpus, utilization):
         err_console.print(line, markup=False)
     for departure in config.departures:
         err_console.print(f"  departs: {departure}", markup=False)

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
         refuse_unknown_data,
         with_view,
     )
-    from s3ta.data.dataset import Batch, Dataset, check_fit, content_of, fetch, preprocessing_of
+    from s3ta.data.dataset import Batch, Dataset, check_fit, fetch
     from s3ta.data.device_cache import Resident, resident
     from s3ta.data.epoch_order import batches, position, steps_per_epoch
     from s3ta.data.example_ids import read_ids, select_ids, unreadable, unreadable_error, write_ids
-    from s3ta.data.folder_dataset import facts_of, left_out_of, listing_line
+    from s3ta.data.folder_dataset import facts_of, listing_line
     from s3ta.data.folder_listing import FileFacts, printable
     from s3ta.data.image_files import has_transparency, load_image, transparency_note
     from s3ta.data.imagenet_classes import IMAGENET_A, imagenet_a_wnids, imagenet_wnids
@@ -54,7 +54,6 @@ __all__ = [
     "batches",
     "check_fit",
     "class_numbers",
-    "content_of",
     "count_as_numbers",
     "facts_of",
     "fetch",
@@ -62,7 +61,6 @@ __all__ = [
     "has_transparency",
     "imagenet_a_wnids",
     "imagenet_wnids",
-    "left_out_of",
     "listing_line",
     "load_image",
     "locate",
@@ -70,7 +68,6 @@ __all__ = [
     "numbers_as_names",
     "open_dataset",
     "position",
-    "preprocessing_of",
     "preprocessing_of_view",
     "printable",
     "read_examples",

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Shaped
 
-from s3ta.data.dataset import Dataset, content_of, preprocessing_of, problem_of
+from s3ta.data.dataset import Dataset, View
 from s3ta.data.folder_listing import quoted
 from s3ta.errors import UserError
 from s3ta.files import sha256
@@ -66,11 +65,11 @@ def text_order_note(dataset: Dataset, names: Sequence[str] | None) -> str:
     )
 
 
-def _is_against_numbers(one: str, other: str) -> bool:
+def _is_against_numbers(first: str, second: str) -> bool:
     """Whether the first number in which two names differ is larger in the first, with the same text before it."""
-    if all(re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", name) for name in (one, other)):
-        return float(one) > float(other)
-    parts = [re.split(r"([0-9]+)", name) for name in (one, other)]
+    if all(re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", name) for name in (first, second)):
+        return float(first) > float(second)
+    parts = [re.split(r"([0-9]+)", name) for name in (first, second)]
     for a, b in zip(*parts, strict=False):
         if a.isdecimal() and b.isdecimal() and int(a) != int(b):
             return int(a) > int(b)
@@ -96,28 +95,19 @@ class Match(NamedTuple):
     """The data; its labels count as those outputs do."""
 
 
-class Relabelled:
+class Relabelled(View):
     """The same examples with labels that count in a model's classes."""
 
     def __init__(self, whole: Dataset, classes: Sequence[str], numbers: Sequence[int]) -> None:
         """
         Args:
           classes: names of the model's outputs.
-          numbers: for each class of the data its place among them."""
-        self.source, self.split, self.ids, self.shape = whole.source, whole.split, whole.ids, whole.shape
+          numbers: for each class of the data its number among them."""
+        super().__init__(whole, range(len(whole.ids)))
         self.classes = tuple(classes)
         self.labels = np.asarray(numbers, np.int64)[whole.labels]
         self.fingerprint = sha256(whole.fingerprint.encode(), "\n".join(classes).encode())
-        self.content = content_of(whole)
-        self.preprocessing = preprocessing_of(whole)
-        self.whole = whole
-
-    def image(self, index: int, draw: tuple[int, int] | None = None) -> Shaped[np.ndarray, "C H W"]:
-        return self.whole.image(index, draw)
-
-    def problem(self, index: int) -> str | None:
-        """Why an example cannot be read, as the relabelled data set says it."""
-        return problem_of(self.whole, index)
+        self.content = whole.content
 
 
 def match_classes(model_classes: Sequence[str], dataset: Dataset, answers: Literal["data", "model"]) -> Match:
@@ -131,22 +121,22 @@ def match_classes(model_classes: Sequence[str], dataset: Dataset, answers: Liter
       UserError: classes of the data that the model has not, or has twice."""
     if list(model_classes) == list(dataset.classes):
         return Match(None, dataset)
-    places: dict[str, list[int]] = {}
+    outputs: dict[str, list[int]] = {}
     for number, name in enumerate(model_classes):
-        places.setdefault(name, []).append(number)
-    missing = [name for name in dataset.classes if name not in places]
+        outputs.setdefault(name, []).append(number)
+    missing = [name for name in dataset.classes if name not in outputs]
     if missing:
         raise UserError(
             f"{len(missing)} of the {len(dataset.classes)} classes of {dataset.source} are not among the model's "
             f"{len(model_classes)}, which are named like {quoted(model_classes[:1])}: {quoted(missing)}."
         )
-    double = [name for name in dataset.classes if len(places[name]) > 1]
+    double = [name for name in dataset.classes if len(outputs[name]) > 1]
     if double:
         raise UserError(
             f"The model has {len(double)} of the classes of {dataset.source} under one name twice, so that the name does "
             f"not tell which is meant: {quoted(double)}."
         )
-    numbers = tuple(places[name][0] for name in dataset.classes)
+    numbers = tuple(outputs[name][0] for name in dataset.classes)
     if answers == "data":
         return Match(numbers, dataset)
     return Match(None, Relabelled(dataset, model_classes, numbers))

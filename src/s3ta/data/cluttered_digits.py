@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import UInt8
 
+from s3ta.data.dataset import Dataset
 from s3ta.errors import UserError
 from s3ta.files import sha256
 from s3ta.streams import stream
@@ -20,7 +21,7 @@ CANVAS, DIGIT, SCRAP, NUM_SCRAPS = 60, 28, 9, 6
 SPLITS = {"train": 3800, "validation": 200, "test": 1000}
 
 
-class ClutteredDigits:
+class ClutteredDigits(Dataset):
     """One split of the cluttered digits; see the module."""
 
     source = "digits"
@@ -29,11 +30,11 @@ class ClutteredDigits:
 
     def __init__(self, split: str) -> None:
         pixels, labels = _mnist()
-        own = split_positions(labels)[split]
+        positions = split_positions(labels)[split]
         self.split = split
-        self.ids = [f"mnist5k-{position:04d}" for position in own]
-        self.labels = labels[own]
-        self._digits = pixels[own]
+        self.ids = [f"mnist5k-{position:04d}" for position in positions]
+        self.labels = labels[positions]
+        self._digits = pixels[positions]
         settings = f"{CANVAS} {DIGIT} {SCRAP} {NUM_SCRAPS} {split}".encode()
         self.fingerprint = sha256(self._digits.tobytes(), self.labels.tobytes(), settings)
 
@@ -55,8 +56,8 @@ def canvas(
     others = generator.integers(0, len(digits) - 1, NUM_SCRAPS)
     others += others >= index  # any digit but the one itself
     cuts = generator.integers(0, DIGIT - SCRAP + 1, (NUM_SCRAPS, 2))
-    places = generator.integers(0, CANVAS - SCRAP + 1, (NUM_SCRAPS, 2))
-    for other, (top, left), (row, column) in zip(others.tolist(), cuts.tolist(), places.tolist(), strict=True):
+    corners = generator.integers(0, CANVAS - SCRAP + 1, (NUM_SCRAPS, 2))
+    for other, (top, left), (row, column) in zip(others.tolist(), cuts.tolist(), corners.tolist(), strict=True):
         _brighter(picture, digits[other, top : top + SCRAP, left : left + SCRAP], row, column)
     row, column = generator.integers(0, CANVAS - DIGIT + 1, 2).tolist()
     _brighter(picture, digits[index], row, column)
@@ -68,7 +69,7 @@ def split_positions(labels: np.ndarray) -> dict[str, np.ndarray]:
     shuffled = [stream(0, "digits-split", int(c)).permutation(np.flatnonzero(labels == c)) for c in range(10)]
     bounds = np.cumsum([0, *(size // 10 for size in SPLITS.values())])
     return {
-        split: np.sort(np.concatenate([own[low:high] for own in shuffled]))
+        split: np.sort(np.concatenate([positions[low:high] for positions in shuffled]))
         for split, low, high in zip(SPLITS, bounds[:-1], bounds[1:], strict=True)
     }
 

@@ -2,57 +2,103 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from s3ta.data.config import Augment
 from s3ta.data.folder_layout import unlike_folders
+from s3ta.data.folder_listing import LeftOut
 from s3ta.errors import UserError
 from s3ta.streams import stream
 from s3ta.types import Images, Labels
 
 
-@runtime_checkable
-class Dataset(Protocol):
-    """One split of one source."""
+class Stored(NamedTuple):
+    """All images of a data set in memory, as they are before augmentation."""
 
-    @property
-    def source(self) -> str:
-        """The name under which the data set was opened, without folders of this machine."""
-        ...
+    pixels: Shaped[Tensor, "n C H W"]
+    augment: Augment
 
-    @property
-    def split(self) -> str: ...
 
-    @property
-    def ids(self) -> Sequence[str]:
-        """One stable name per example; the same name always means the same picture."""
-        ...
+class Dataset(ABC):
+    """One split of one source: a subclass sets the fields without a value, and gives `image`."""
 
-    @property
-    def labels(self) -> Shaped[np.ndarray, " n"]: ...
+    source: str
+    """The name under which the data set was opened, without folders of this machine."""
+    split: str
+    ids: Sequence[str]
+    """One stable name per example; the same name always means the same picture."""
+    labels: Shaped[np.ndarray, " n"]
+    classes: Sequence[str]
+    shape: tuple[int, int, int]
+    """(C, H, W) of every image."""
+    fingerprint: str
+    """Hash of the content (for folders: of the file names and sizes)."""
+    left_out: LeftOut = LeftOut()
+    """What lies in the folder of image files and is not used; empty for all other data."""
+    reads_files: bool = False
+    """Whether images come from files, so that one may be unreadable."""
 
-    @property
-    def classes(self) -> Sequence[str]: ...
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the content (for folders: of the file names and sizes)."""
-        ...
-
+    @abstractmethod
     def image(self, index: int, draw: tuple[int, int] | None = None) -> Shaped[np.ndarray, "C H W"]:
         """The example's pixels, uint8; in memory also float32 in [0, 1]. With draw = (seed, epoch) as training sees them:
         augmented, or drawn anew."""
-        ...
+
+    @cached_property
+    def content(self) -> str:
+        """Identifies the examples, however their images are cut and scaled and their classes numbered: two models that each
+        see them in their own way are asked about the same ones."""
+        return self.fingerprint
+
+    @cached_property
+    def preprocessing(self) -> dict[str, Any]:
+        """How the images were made, for a manifest: `name`, `resize`, `interpolation`, `rounding`, `image_size`."""
+        size = self.shape[1] if self.shape[1] == self.shape[2] else None
+        return {"name": "none", "resize": None, "interpolation": "none", "rounding": "none", "image_size": size}
+
+    def problem(self, index: int) -> str | None:
+        """Why an example cannot be read, in a sentence that begins with its id; None where it can, and for all arrays."""
+        return None
+
+    def stored(self) -> Stored | None:
+        """The images of a data set that holds arrays (no copy), or a part of one (a copy); None for any other."""
+        return None
+
+    def innermost(self) -> tuple[Dataset, Sequence[int]]:
+        """The data set that others are views of, however many lie between, and for each example the position there."""
+        return self, range(len(self.ids))
+
+
+class View(Dataset):
+    """Examples of another data set, each as it is there; what a subclass does not change is that one's."""
+
+    def __init__(self, whole: Dataset, positions: Sequence[int]) -> None:
+        self.whole, self.positions = whole, positions
+        self.source, self.split, self.classes, self.shape = whole.source, whole.split, whole.classes, whole.shape
+        self.ids = [whole.ids[position] for position in positions]
+        self.labels = whole.labels[positions]
+        self.preprocessing, self.left_out, self.reads_files = whole.preprocessing, whole.left_out, whole.reads_files
+
+    def image(self, index: int, draw: tuple[int, int] | None = None) -> Shaped[np.ndarray, "C H W"]:
+        return self.whole.image(self.positions[index], draw)
+
+    def problem(self, index: int) -> str | None:
+        return self.whole.problem(self.positions[index])
+
+    def stored(self) -> Stored | None:
+        stored = self.whole.stored()
+        return stored and stored._replace(pixels=stored.pixels[self.positions])
+
+    def innermost(self) -> tuple[Dataset, Sequence[int]]:
+        dataset, numbers = self.whole.innermost()
+        return dataset, [numbers[position] for position in self.positions]
 
 
 class Batch(NamedTuple):
@@ -82,11 +128,11 @@ def fetch(dataset: Dataset, indices: Sequence[int], draw: tuple[int, int] | None
     Raises UserError for one that cannot be read, by its id: always without `draw`, since what is measured is never
     replaced."""
     skipped: list[tuple[str, str]] = []
-    found = [_readable(dataset, int(index), draw, skipped) for index in indices]
-    places = [place for place, _ in found]
-    pixels = torch.from_numpy(np.stack([image for _, image in found]))
-    labels = torch.from_numpy(np.asarray([dataset.labels[i] for i in places], np.int64))
-    return Batch([dataset.ids[i] for i in places], as_images(pixels), labels, tuple(skipped))
+    examples = [_readable(dataset, int(index), draw, skipped) for index in indices]
+    positions = [position for position, _ in examples]
+    pixels = torch.from_numpy(np.stack([image for _, image in examples]))
+    labels = torch.from_numpy(np.asarray([dataset.labels[position] for position in positions], np.int64))
+    return Batch([dataset.ids[position] for position in positions], as_images(pixels), labels, tuple(skipped))
 
 
 def as_images(pixels: Shaped[Tensor, "n C H W"]) -> Images:
@@ -127,36 +173,6 @@ def _readable(
     )
 
 
-def content_of(dataset: Dataset) -> str:
-    """Identifies the examples, however their images are cut and scaled and their classes numbered: two models that each see
-    them in their own way are asked about the same ones."""
-    return getattr(dataset, "content", None) or dataset.fingerprint
-
-
-def preprocessing_of(dataset: Dataset) -> dict[str, Any]:
-    """How the images of a data set were made, for a manifest: `name`, `resize`, `interpolation`, `rounding`, `image_size`."""
-    return getattr(dataset, "preprocessing", None) or identity_preprocessing(dataset.shape)
-
-
-def identity_preprocessing(shape: tuple[int, int, int]) -> dict[str, Any]:
-    """What `preprocessing_of` says of images (C, H, W) that are taken as they are."""
-    size = shape[1] if shape[1] == shape[2] else None
-    return {"name": "none", "resize": None, "interpolation": "none", "rounding": "none", "image_size": size}
-
-
-def innermost(dataset: Dataset) -> Dataset:
-    """The data set that others are views of, however many lie between."""
-    while (whole := getattr(dataset, "whole", None)) is not None:
-        dataset = whole
-    return dataset
-
-
-def problem_of(dataset: Dataset, index: int) -> str | None:
-    """Why an example cannot be read, in a sentence that begins with its id; None where it can, and for all arrays."""
-    asked = getattr(dataset, "problem", None)
-    return None if asked is None else asked(index)
-
-
 def check_fit(
     dataset: Dataset,
     *,
@@ -180,9 +196,10 @@ def check_fit(
                 "--match-classes model."
             )
         else:
-            left_out = getattr(innermost(dataset), "left_out", None)
-            more = "" if left_out is None else unlike_folders(left_out, dataset.classes, num_classes, classes)
-            advice = f"{more}set model.num_classes={len(dataset.classes)} in training, or choose other data."
+            advice = (
+                unlike_folders(dataset.left_out, dataset.classes, num_classes, classes) if dataset.reads_files else ""
+            )
+            advice += f"set model.num_classes={len(dataset.classes)} in training, or choose other data."
         raise UserError(
             f"The model has {num_classes} classes, but {dataset.source} has {len(dataset.classes)}: {advice}"
         )

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from s3ta.data.augment import Augment, augmented
 from s3ta.data.dataset import Batch, Dataset, as_images
-from s3ta.data.sources import stored_of
 
 MOST_BYTES = 2 << 30
 
@@ -31,16 +30,16 @@ class Resident:
     def batch(self, indices: Sequence[int] | np.ndarray, draw: tuple[int, int] | None = None) -> Batch:
         """What `fetch` gives for these positions, bit for bit, on the device."""
         ids = [self._ids[i] for i in indices]
-        at = torch.as_tensor(np.asarray(indices, np.int64)).to(self._pixels.device)
-        pixels = self._pixels.index_select(0, at)
+        positions = torch.as_tensor(np.asarray(indices, np.int64)).to(self._pixels.device)
+        pixels = self._pixels.index_select(0, positions)
         if draw is not None:
             pixels = augmented(pixels, self._augment, ids, draw)
-        return Batch(ids, as_images(pixels), self._labels.index_select(0, at))
+        return Batch(ids, as_images(pixels), self._labels.index_select(0, positions))
 
 
 def resident(dataset: Dataset, device: torch.device, most_bytes: int = MOST_BYTES) -> Resident | None:
     """The data set on the device; None for image files, data that is drawn (digits), and more than `most_bytes` of pixels."""
     if len(dataset.ids) * int(np.prod(dataset.shape)) > most_bytes:
         return None
-    stored = stored_of(dataset)
+    stored = dataset.stored()
     return None if stored is None else Resident(dataset, stored.pixels.to(device), stored.augment)

@@ -32,8 +32,8 @@ def position(dataset: Dataset, batch_size: int, seed: int, step: int) -> Positio
 
     Raises UserError where the data set is smaller than one batch."""
     per_epoch = steps_per_epoch(dataset, batch_size)
-    epoch, place = divmod(step, per_epoch)
-    return Position(epoch, _order(seed, epoch, len(dataset.ids))[place * batch_size : (place + 1) * batch_size])
+    epoch, index = divmod(step, per_epoch)
+    return Position(epoch, _order(seed, epoch, len(dataset.ids))[index * batch_size : (index + 1) * batch_size])
 
 
 @lru_cache(maxsize=2)

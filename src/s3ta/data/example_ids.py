@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from s3ta.data.dataset import Dataset, problem_of
+from s3ta.data.dataset import Dataset
 from s3ta.data.folder_layout import TEST_FOLDERS
 from s3ta.data.folder_listing import is_image, printable, quoted
 from s3ta.errors import UserError
@@ -178,20 +178,20 @@ def unreadable(dataset: Dataset, positions: Sequence[int], report: Reporter) -> 
     """Decode every chosen image file once, one after the other, keeping none.
 
     Returns (position, why) of each that fails; the sentence begins with its id. Arrays have none."""
-    found = []
-    if hasattr(dataset, "problem"):
-        for done, position in enumerate(positions, 1):
-            if problem := problem_of(dataset, int(position)):
-                found.append((int(position), problem))
-            report(done, f"{len(found)} unreadable" if found else "")
-    else:
+    if not dataset.reads_files:
         report(len(positions))
-    return found
+        return []
+    failures = []
+    for done, position in enumerate(positions, 1):
+        if problem := dataset.problem(int(position)):
+            failures.append((int(position), problem))
+        report(done, f"{len(failures)} unreadable" if failures else "")
+    return failures
 
 
-def unreadable_error(found: Sequence[tuple[int, str]], num_examples: int) -> UserError:
-    """The sentence for a run that stops at what `unreadable` found: the count, and the first."""
+def unreadable_error(failures: Sequence[tuple[int, str]], num_examples: int) -> UserError:
+    """The sentence for a run that stops at what `unreadable` gave: the count, and the first."""
     return UserError(
-        f"{len(found)} of {num_examples} images cannot be used, the first: {found[0][1].removesuffix('.')}. "
+        f"{len(failures)} of {num_examples} images cannot be used, the first: {failures[0][1].removesuffix('.')}. "
         "Repair or leave out these files, or go on without them: --on-unreadable skip."
     )

@@ -12,17 +12,19 @@ from jaxtyping import UInt8
 
 from s3ta.data.augment import WHOLE, Augment, augmented_picture, augmented_pixels, check_augment
 from s3ta.data.config import DataConfig
-from s3ta.data.dataset import Dataset, UnreadableError, innermost
+from s3ta.data.dataset import Dataset, UnreadableError
 from s3ta.data.folder_layout import Part, part_of, refuse_no_folder
-from s3ta.data.folder_listing import FileFacts, LeftOut, ids_of, listing_hashed, on_one_line, printable
+from s3ta.data.folder_listing import FileFacts, ids_of, listing_hashed, on_one_line, printable
 from s3ta.data.image_files import decoded, load_image, looked_over, why_unreadable
 from s3ta.data.preprocessing import DEFAULT, Preprocessing, described
 from s3ta.errors import UserError
 from s3ta.files import sha256
 
 
-class FolderDataset:
+class FolderDataset(Dataset):
     """The images of one part of a data folder."""
+
+    reads_files = True
 
     def __init__(self, config: DataConfig, split: str, base: Path, part: Part) -> None:
         """Ids are paths from `base`, such as val/CLASS/FILE, so that an id names one picture over all splits."""
@@ -97,43 +99,18 @@ def open_folder(config: DataConfig, split: str, base: Path) -> Dataset:
     return FolderDataset(config, split, base, part_of(base, split))
 
 
-def folder_of(dataset: Dataset) -> tuple[FolderDataset, Sequence[int]] | None:
-    """The folder that a data set is a view of, and for each of its examples the position there; None for arrays."""
-    if isinstance(dataset, FolderDataset):
-        return dataset, range(len(dataset.ids))
-    whole = getattr(dataset, "whole", None)
-    inner = None if whole is None else folder_of(whole)
-    if inner is None:
-        return None
-    folder, numbers = inner
-    positions = getattr(dataset, "positions", None)
-    return folder, numbers if positions is None else [numbers[position] for position in positions]
-
-
-def left_out_of(dataset: Dataset) -> LeftOut:
-    """What lies in the folder of a data set and is not used; empty for arrays."""
-    return getattr(innermost(dataset), "left_out", None) or LeftOut()
-
-
 def facts_of(dataset: Dataset, positions: Sequence[int]) -> dict[str, FileFacts]:
-    """What was seen of these examples' files when they were looked over (`selection.unreadable`), by id."""
-    inner = folder_of(dataset)
-    if inner is None:
-        return {}
-    folder, numbers = inner
-    return {
-        dataset.ids[position]: folder.facts[numbers[position]]
-        for position in positions
-        if numbers[position] in folder.facts
-    }
+    """What was seen of these examples' files when they were looked over (`example_ids.unreadable`), by id."""
+    folder, numbers = dataset.innermost()
+    facts = folder.facts if isinstance(folder, FolderDataset) else {}
+    return {dataset.ids[position]: facts[numbers[position]] for position in positions if numbers[position] in facts}
 
 
 def listing_line(dataset: Dataset) -> str:
     """One line on what was not used and how the part was found; empty where everything is as expected, and for arrays."""
-    inner = folder_of(dataset)
-    if inner is None:
+    folder, _ = dataset.innermost()
+    if not isinstance(folder, FolderDataset):
         return ""
-    folder, _ = inner
     sentence = folder.left_out.sentence()
     parts = [folder.note, f"{len(folder.ids)} image{_are(folder.ids)} used, left out: {sentence}" if sentence else ""]
     line = ". ".join(part for part in parts if part)

@@ -266,7 +266,7 @@ def _absolute(path: Path) -> str:
     return on_one_line(os.path.abspath(path))
 
 
-def unlike_folders(left_out: LeftOut, found: Sequence[str], num_classes: int, classes: Sequence[str] | None) -> str:
+def unlike_folders(left_out: LeftOut, folders: Sequence[str], num_classes: int, classes: Sequence[str] | None) -> str:
     """Which class folders are too many or missing, as far as can be told, as the beginning of a sentence.
 
     Suspected are, in this order: names that the model has not, or has alone; folders without images; names of another
@@ -274,28 +274,28 @@ def unlike_folders(left_out: LeftOut, found: Sequence[str], num_classes: int, cl
 
     Args:
       left_out: what is not used of the folder.
-      found: its classes.
+      folders: its classes.
       num_classes: of the model.
       classes: their names, where they are known."""
     parts = []
     if classes is not None:
-        known, present = set(classes), set(found)
-        strange, missing = [c for c in found if c not in known], [c for c in classes if c not in present]
+        known, present = set(classes), set(folders)
+        strange, missing = [c for c in folders if c not in known], [c for c in classes if c not in present]
         parts += [f"{quoted(strange)} {_is(strange)} none of the model's"] if strange else []
         parts += [f"{quoted(missing)} {_is(missing)} missing"] if missing else []
-    elif left_out.empty and len(found) > num_classes:
+    elif left_out.empty and len(folders) > num_classes:
         parts.append(f"{quoted(left_out.empty)} {'hold' if len(left_out.empty) > 1 else 'holds'} no images")
-    elif odd := _odd_names(found):
+    elif odd := _odd_names(folders):
         parts.append(f"{quoted(odd)} {_is(odd)} named otherwise than all others")
     if links := left_out.first.get("link", []):
         parts.append(f"{quoted(links)} {_is(links)} a link that leads nowhere")
     packed = [name for name in left_out.first.get("suffix", []) if name.lower().endswith(ARCHIVES)]
-    if packed and len(found) < num_classes:
+    if packed and len(folders) < num_classes:
         parts.append(f"{quoted(packed)} {_is(packed)} packed and may be what is missing: unpack it")
-    if not parts and len(found) == 1:
-        parts.append(f"its only class folder is '{found[0]}', so its images seem not to be sorted into classes")
+    if not parts and len(folders) == 1:
+        parts.append(f"its only class folder is '{folders[0]}', so its images seem not to be sorted into classes")
     if not parts:
-        parts.append(f"its class folders are {quoted(found)}")
+        parts.append(f"its class folders are {quoted(folders)}")
     return f"{'; '.join(parts)}. Take away or add what does not belong or is missing, or "
 
 

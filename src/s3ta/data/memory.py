@@ -12,7 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from torch.utils.data import Dataset as TorchDataset
 
 from s3ta.data.config import DataConfig
-from s3ta.data.sources import ArrayDataset
+from s3ta.data.sources import ArrayDataset, Arrays
 from s3ta.errors import UserError
 from s3ta.foreign_code import guarded
 
@@ -65,7 +65,7 @@ def array_dataset(pixels: np.ndarray, labels: np.ndarray, classes: Sequence[str]
             f"{len(classes) - 1}."
         )
     ids = [f"test-{i:06d}" for i in range(len(pixels))]
-    return ArrayDataset(DataConfig(source=source), "test", np.ascontiguousarray(pixels), labels, classes, ids)
+    return ArrayDataset(DataConfig(source=source), "test", Arrays(pixels, labels, classes, ids))
 
 
 def _in_order(examples: Any) -> Iterable[Any]:
@@ -142,7 +142,7 @@ def class_numbers(labels: Any, count: int, what: str = "labels") -> np.ndarray:
     return numbers.astype(np.int64)
 
 
-def _array(values: Any, what: str, wanted: str) -> np.ndarray:
+def _array(values: Any, what: str, form: str) -> np.ndarray:
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
         return (values.float() if values.is_floating_point() else values).numpy()
@@ -151,7 +151,7 @@ def _array(values: Any, what: str, wanted: str) -> np.ndarray:
     if what != "images" and isinstance(values, (list, tuple)):
         with suppress(ValueError):  # rows of several lengths
             return np.asarray(values)
-    raise UserError(f"The {what} are a {type(values).__name__}: give {wanted}.")
+    raise UserError(f"The {what} are a {type(values).__name__}: give {form}.")
 
 
 def _as_float(pixels: np.ndarray) -> np.ndarray:

@@ -16,13 +16,13 @@ _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling
 
 def described(how: Preprocessing, image_size: int) -> dict[str, Any]:
     """What a manifest records: name (`custom` where there is none) and every number, the same for the same pixels."""
-    told = _resolved(how, image_size)
+    resolved = _resolved(how, image_size)
     names = (
         name
         for name, known in PREPROCESSINGS.items()
-        if known.image_size in (None, image_size) and _resolved(known, image_size) == told
+        if known.image_size in (None, image_size) and _resolved(known, image_size) == resolved
     )
-    return {"name": next(names, "custom"), **told}
+    return {"name": next(names, "custom"), **resolved}
 
 
 def _resolved(how: Preprocessing, image_size: int) -> dict[str, Any]:

@@ -84,9 +84,9 @@ def taps(cuts: Sequence[AxisResize], count: int) -> tuple[Int[Tensor, "n count 4
     """For `count` results of every cut: which four pixels each is made of (the edge repeated), and their weights in 1/2048,
     int32. Places and weights are computed in float32, as OpenCV does."""
     start, length, scaled, first = np.asarray(cuts, np.int64).T[..., None]
-    place = ((first + np.arange(count) + 0.5) * (length / scaled) - 0.5).astype(np.float32)
-    left = np.floor(place)
-    weight = np.rint(_cubic(place - left) * _ONE).astype(np.int32)
+    coordinate = ((first + np.arange(count) + 0.5) * (length / scaled) - 0.5).astype(np.float32)
+    left = np.floor(coordinate)
+    weight = np.rint(_cubic(coordinate - left) * _ONE).astype(np.int32)
     index = left.astype(np.int64)[..., None] + np.arange(-1, 3)
     index = start[..., None] + np.clip(index, 0, length[..., None] - 1)
     return torch.from_numpy(index), torch.from_numpy(weight)

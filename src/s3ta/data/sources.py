@@ -7,18 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Shaped
 from PIL import Image
-from torch import Tensor
 
 from s3ta.data.augment import Augment, augmented_pixels, check_augment
 from s3ta.data.cluttered_digits import CANVAS, ClutteredDigits
 from s3ta.data.config import DataConfig, refuse_unknown_data
-from s3ta.data.dataset import Dataset, content_of, identity_preprocessing, preprocessing_of, problem_of
+from s3ta.data.dataset import Dataset, Stored, View
 from s3ta.data.folder_dataset import open_folder
 from s3ta.data.preprocessing import DEFAULT, described, fit
 from s3ta.errors import UserError
@@ -72,28 +71,31 @@ def open_dataset(config: DataConfig, split: str, root: Path, download: bool = Fa
     return _held_out(config, split, lambda part: _npz(config, part, root / name))
 
 
-class ArrayDataset:
-    """Images held in memory: uint8, or float32 in [0, 1] that no bytes can stand for."""
+class Arrays(NamedTuple):
+    """Images and labels in memory, and what they are called."""
 
-    def __init__(
-        self,
-        config: DataConfig,
-        split: str,
-        pixels: Shaped[np.ndarray, "n C H W"],
-        labels: Shaped[np.ndarray, " n"],
-        classes: Sequence[str],
-        ids: Sequence[str],
-        preprocessing: dict[str, Any] | None = None,
-        content: str | None = None,
-    ) -> None:
-        self.source, self.split, self.labels, self.classes, self.ids = config.source, split, labels, classes, ids
-        self._pixels = pixels
+    pixels: Shaped[np.ndarray, "n C H W"]
+    """uint8, or float32 in [0, 1] that no bytes can stand for."""
+    labels: Shaped[np.ndarray, " n"]
+    classes: Sequence[str]
+    ids: Sequence[str]
+
+    @property
+    def digest(self) -> str:
+        return sha256(self.pixels.tobytes(), self.labels.tobytes())
+
+
+class ArrayDataset(Dataset):
+    """Images held in memory."""
+
+    def __init__(self, config: DataConfig, split: str, arrays: Arrays) -> None:
+        self.source, self.split = config.source, split
+        pixels, self.labels, self.classes, self.ids = arrays
+        self._pixels = np.ascontiguousarray(pixels)
         self._augment: Augment = config.augment
         self.shape = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
         check_augment(config.augment, config.source, self.shape)
-        self.fingerprint = sha256(pixels.tobytes(), labels.tobytes())
-        self.content = content or self.fingerprint
-        self.preprocessing = preprocessing or identity_preprocessing(self.shape)
+        self.fingerprint = arrays.digest
 
     def image(self, index: int, draw: tuple[int, int] | None = None) -> Shaped[np.ndarray, "C H W"]:
         return augmented_pixels(self._pixels[index], self._augment, self.ids[index], draw)
@@ -102,48 +104,20 @@ class ArrayDataset:
         return Stored(torch.from_numpy(self._pixels), self._augment)
 
 
-class Stored(NamedTuple):
-    """All images of a data set in memory, as they are before augmentation."""
-
-    pixels: UInt8[Tensor, "n C H W"]
-    augment: Augment
-
-
-def stored_of(dataset: Dataset) -> Stored | None:
-    """The images of a data set that holds arrays (no copy), or a part of one (a copy); None for any other."""
-    asked = getattr(dataset, "stored", None)
-    return None if asked is None else asked()
-
-
-class Subset:
+class Subset(View):
     """Some examples of another dataset, in the given order."""
 
     def __init__(self, whole: Dataset, split: str, positions: Sequence[int]) -> None:
-        self.source, self.split, self.classes, self.shape = whole.source, split, whole.classes, whole.shape
-        self.whole, self.positions = whole, list(positions)
-        self.ids = [whole.ids[p] for p in self.positions]
-        self.labels = whole.labels[self.positions]
-        told = "\n".join(self.ids).encode()
-        self.fingerprint = sha256(whole.fingerprint.encode(), told)
-        self.content = sha256(content_of(whole).encode(), told)
-        self.preprocessing = preprocessing_of(whole)
-
-    def image(self, index: int, draw: tuple[int, int] | None = None) -> Shaped[np.ndarray, "C H W"]:
-        return self.whole.image(self.positions[index], draw)
-
-    def problem(self, index: int) -> str | None:
-        """Why an example cannot be read, as the whole data set says it."""
-        return problem_of(self.whole, self.positions[index])
-
-    def stored(self) -> Stored | None:
-        """The stored pixels of the whole data set at these positions, copied."""
-        whole = stored_of(self.whole)
-        return whole and whole._replace(pixels=whole.pixels[self.positions])
+        super().__init__(whole, list(positions))
+        self.split = split
+        names = "\n".join(self.ids).encode()
+        self.fingerprint = sha256(whole.fingerprint.encode(), names)
+        self.content = sha256(whole.content.encode(), names)
 
 
 def readable(dataset: Dataset, positions: Sequence[int]) -> Dataset:
     """These examples, without those that cannot be read."""
-    return Subset(dataset, dataset.split, [index for index in positions if problem_of(dataset, index) is None])
+    return Subset(dataset, dataset.split, [index for index in positions if dataset.problem(index) is None])
 
 
 def _held_out(config: DataConfig, split: str, open_part: Callable[[str], Dataset]) -> Dataset:
@@ -187,7 +161,7 @@ def _torchvision(config: DataConfig, split: str, name: str, root: Path, download
     pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
     ids = [f"{name.lower()}-{split}-{i:05d}" for i in range(len(pixels))]
     labels = np.asarray(stored.targets, np.int64)
-    return _arrays(config, split, pixels, labels, tuple(stored.classes), ids)
+    return _resized(config, split, Arrays(pixels, labels, tuple(stored.classes), ids))
 
 
 def _npz(config: DataConfig, split: str, path: Path) -> Dataset:
@@ -223,7 +197,7 @@ def _npz(config: DataConfig, split: str, path: Path) -> Dataset:
     ids = [str(i) for i in arrays["ids"]] if "ids" in arrays else [f"{split}-{i:06d}" for i in range(len(pixels))]
     if len(ids) != len(pixels) or len(set(ids)) != len(ids):
         raise UserError(f"{file} must have one different id for each of its {len(pixels)} images.")
-    return _arrays(config, split, pixels, labels.astype(np.int64), tuple(classes), ids)
+    return _resized(config, split, Arrays(pixels, labels.astype(np.int64), tuple(classes), ids))
 
 
 def _check_arrays(file: Path, images: np.ndarray | None, labels: np.ndarray | None) -> None:
@@ -243,19 +217,13 @@ def _check_arrays(file: Path, images: np.ndarray | None, labels: np.ndarray | No
         )
 
 
-def _arrays(
-    config: DataConfig,
-    split: str,
-    pixels: UInt8[np.ndarray, "n C H W"],
-    labels: Shaped[np.ndarray, " n"],
-    classes: Sequence[str],
-    ids: Sequence[str],
-) -> ArrayDataset:
+def _resized(config: DataConfig, split: str, arrays: Arrays) -> ArrayDataset:
     """Arrays of the size asked for, or resized to it."""
-    size = config.image_size
+    pixels, size = arrays.pixels, config.image_size
     if size is None or pixels.shape[2:] == (size, size):
-        return ArrayDataset(config, split, np.ascontiguousarray(pixels), labels, classes, ids)
+        return ArrayDataset(config, split, arrays)
     # Channel by channel: Pillow takes the last of 2 or 4 channels for transparency and changes the others.
     resized = np.stack([np.stack([np.asarray(fit(Image.fromarray(c), size)) for c in image]) for image in pixels])
-    content = sha256(pixels.tobytes(), labels.tobytes())
-    return ArrayDataset(config, split, resized, labels, classes, ids, described(DEFAULT, size), content)
+    dataset = ArrayDataset(config, split, arrays._replace(pixels=resized))
+    dataset.preprocessing, dataset.content = described(DEFAULT, size), arrays.digest
+    return dataset

@@ -7,6 +7,7 @@ from s3ta.lazy import load_names_on_first_use
 if TYPE_CHECKING:
     from s3ta.evaluate.attack_timing import chunk_seconds
     from s3ta.evaluate.catalogue import ATTACKS, Situation, get_attack
+    from s3ta.evaluate.evaluation import Evaluation
     from s3ta.evaluate.image_store import KEPT_FILE, ImageStore, KeptImages
     from s3ta.evaluate.manifest import as_today, manifest, refuse_other_answers, suite_as_today, suite_identity
     from s3ta.evaluate.plan import (
@@ -41,6 +42,7 @@ __all__ = [
     "KEPT_FILE",
     "SUITES",
     "SUITES_AT",
+    "Evaluation",
     "ImageStore",
     "KeptImages",
     "NamedAttack",

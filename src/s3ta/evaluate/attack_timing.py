@@ -5,23 +5,22 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
 from s3ta.attacks import SPSA, AutoAttackConfig, LoopConfig
-from s3ta.data import Batch, Dataset, fetch
+from s3ta.data import Batch, fetch
 from s3ta.determinism import exact_arithmetic
-from s3ta.evaluate.attack_precision import attack_copy
 from s3ta.evaluate.batching import pad_batch
+from s3ta.evaluate.evaluation import Evaluation
 from s3ta.evaluate.lint import as_found
-from s3ta.evaluate.plan import AttackRound, Piece, Settings
+from s3ta.evaluate.plan import AttackRound, Piece
 from s3ta.evaluate.runner import run_piece
 from s3ta.evaluate.suites import TransferConfig
 from s3ta.evaluate.timing import Pace
-from s3ta.models import device_of
 
 _LIGHT = 0.1
 """Seconds of a step's passes beyond which little else counts."""
@@ -40,69 +39,57 @@ class Trial(NamedTuple):
     per_step: float
 
 
-def chunk_seconds(
-    model: nn.Module,
-    dataset: Dataset,
-    positions: Sequence[int],
-    wanted: Iterable[AttackRound],
-    settings: Settings,
-    at: Pace,
-) -> dict[int, float]:
+def chunk_seconds(evaluation: Evaluation, rounds: Iterable[AttackRound], pace: Pace) -> dict[int, float]:
     """Seconds for one micro-batch of these stages by their number; without those whose passes are slow, or for which no time is
     left: the passes alone tell of them."""
-    if max(at.gradient, at.forward) > _LIGHT:
+    if max(pace.gradient, pace.forward) > _LIGHT:
         return {}
     began = time.perf_counter()
     trials: dict[str, Trial | None] = {}
     seconds: dict[int, float] = {}
+    settings = evaluation.settings
     settings = settings._replace(search=settings.search._replace(compiled=False))
+    first = evaluation.positions[: settings.micro_batch]
+    evaluation = replace(evaluation, settings=settings, positions=first)
     batch: Batch | None = None
-    for stage in wanted:
+    for stage in rounds:
         config = stage.attack.attack if stage.attack else None
         if config is None or isinstance(config, TransferConfig):
             continue
         key = config.model_dump_json(exclude=set(_APART))
         if key not in trials and time.perf_counter() - began < _ENOUGH:
             try:
-                with exact_arithmetic(settings.num_threads), as_found(model), warnings.catch_warnings():
+                with exact_arithmetic(settings.num_threads), as_found(evaluation.model), warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # the run itself warns
-                    batch = batch or _as_answered(model, fetch(dataset, positions[: settings.micro_batch]), settings)
-                    trials[key] = _trial(model, dataset, stage, positions[: settings.micro_batch], settings, at, batch)
+                    batch = batch or _as_answered(evaluation, fetch(evaluation.dataset, first))
+                    trials[key] = _trial(evaluation, stage, pace, batch)
             except Exception:  # noqa: BLE001 - the run itself says what is wrong
                 trials[key] = None
         trial = trials.get(key)
         if trial is not None:
-            verdicts = (len(stage.read_outs) - 1) * at.forward
+            verdicts = (len(stage.read_outs) - 1) * pace.forward
             seconds[stage.number] = trial.fixed + config.num_attack_steps * trial.per_step + verdicts
     return seconds
 
 
-def _as_answered(model: nn.Module, batch: Batch, settings: Settings) -> Batch:
+def _as_answered(evaluation: Evaluation, batch: Batch) -> Batch:
     """Labelled by the model itself, so that no part of AutoAttack leaves an image out."""
     with torch.no_grad():
-        logits = model(pad_batch(batch, settings.micro_batch).images.to(device_of(model)))
+        logits = evaluation.model(pad_batch(batch, evaluation.settings.micro_batch).images.to(evaluation.device))
     return batch._replace(labels=logits.argmax(dim=1)[: len(batch.ids)].to(batch.labels))
 
 
-def _trial(
-    model: nn.Module,
-    dataset: Dataset,
-    stage: AttackRound,
-    positions: Sequence[int],
-    settings: Settings,
-    at: Pace,
-    batch: Batch,
-) -> Trial | None:
+def _trial(evaluation: Evaluation, stage: AttackRound, pace: Pace, batch: Batch) -> Trial | None:
     assert stage.attack is not None
     config = stage.attack.attack
     changes: dict[str, Any] = {"radius": 1e-6} if isinstance(config, AutoAttackConfig) else {"read_outs": ()}
-    scale = 1.0
+    scale, size = 1.0, evaluation.settings.micro_batch
     if isinstance(config, LoopConfig) and isinstance(config.gradient, SPSA):
-        number = min(config.gradient.num_directions, max(1, config.gradient.micro_batch // (2 * settings.micro_batch)))
+        number = min(config.gradient.num_directions, max(1, config.gradient.micro_batch // (2 * size)))
         scale = config.gradient.num_directions / number
         changes["gradient"] = config.gradient.model_copy(update={"num_directions": number})
-    cost, searcher = stage.cost, attack_copy(model, settings.search)
-    passes = cost.num_gradients * at.gradient + (cost.num_forwards - cost.num_gradients) * at.forward
+    cost = stage.cost
+    passes = cost.num_gradients * pace.gradient + (cost.num_forwards - cost.num_gradients) * pace.forward
     step = passes / config.num_attack_steps / scale
     if step > _LIGHT:
         return None
@@ -112,9 +99,9 @@ def _trial(
         short = stage.attack and stage.attack.model_copy(
             update={"attack": config.model_copy(update=changes | {"num_attack_steps": num_steps})}
         )
-        piece = Piece(stage._replace(attack=short), 0, tuple(positions), ())
+        piece = Piece(stage._replace(attack=short), 0, tuple(evaluation.positions), ())
         began = time.perf_counter()
-        run_piece(model, searcher, dataset, piece, settings, None, batch)
+        run_piece(evaluation, piece, batch)
         return time.perf_counter() - began
 
     seconds(1)  # warms up

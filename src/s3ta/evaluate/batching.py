@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Sequence
 
 import torch
 
 from s3ta.data import Batch, Dataset, fetch
+from s3ta.data.prefetch import prefetch
+from s3ta.evaluate.plan import Settings
 
 
-def prefetch(
-    dataset: Dataset, groups: Sequence[Sequence[int]], micro_batch: int, batch_size: int | None
-) -> Iterator[Batch | None]:
-    """The examples at each group of positions, in order; None for an empty group.
+def load_batches(
+    dataset: Dataset, groups: Sequence[Sequence[int]], settings: Settings
+) -> Generator[Batch | None, None, None]:
+    """The examples at each group of positions, in order; None for an empty group. What is in flight beyond a micro-batch is
+    loaded ahead by a second thread."""
 
-    Args:
-      batch_size: how many examples may be in memory at once; what is beyond a micro-batch is loaded by a second thread. None:
-        one micro-batch."""
-    depth = max(0, (batch_size or micro_batch) // micro_batch - 1)
-    if not depth:
+    def load() -> Generator[Batch | None, None, None]:
         for group in groups:
             yield fetch(dataset, group) if group else None
-        return
-    with ThreadPoolExecutor(1) as pool:
-        waiting = deque(pool.submit(fetch, dataset, group) if group else None for group in groups[: depth + 1])
-        try:
-            for number in range(len(groups)):
-                loading = waiting.popleft()
-                yield None if loading is None else loading.result()
-                if number + depth + 1 < len(groups):
-                    group = groups[number + depth + 1]
-                    waiting.append(pool.submit(fetch, dataset, group) if group else None)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+
+    num_ahead = (settings.batch_size or 0) // settings.micro_batch - 1
+    return prefetch(load, max(1, num_ahead - 1)) if num_ahead > 0 else load()
 
 
 def pad_batch(batch: Batch, size: int) -> Batch:
@@ -51,6 +39,6 @@ def pad_batch(batch: Batch, size: int) -> Batch:
 
 def isolate_rows(whole: Batch, rows: slice) -> Batch:
     """A micro-batch in which every row but these holds a copy of their last one."""
-    place = torch.arange(len(whole.ids))
-    place[(place < rows.start) | (place >= rows.stop)] = rows.stop - 1
-    return Batch([whole.ids[i] for i in place.tolist()], whole.images[place], whole.labels[place])
+    sources = torch.arange(len(whole.ids))
+    sources[(sources < rows.start) | (sources >= rows.stop)] = rows.stop - 1
+    return Batch([whole.ids[i] for i in sources.tolist()], whole.images[sources], whole.labels[sources])

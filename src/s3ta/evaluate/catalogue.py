@@ -32,157 +32,162 @@ class Situation(NamedTuple):
 Built: TypeAlias = PGDConfig | AdamConfig | AutoAttackConfig
 
 
-def pgd_100(at: Situation) -> Built:
+def pgd_100(situation: Situation) -> Built:
     """Untargeted sign PGD, 100 steps of a tenth of the radius, last iterate (E7)."""
-    return _pgd(at)
+    return _pgd(situation)
 
 
-def pgd_1000(at: Situation) -> Built:
+def pgd_1000(situation: Situation) -> Built:
     """Untargeted sign PGD, 1,000 steps of a tenth of the radius, last iterate."""
-    return _pgd(at, num_attack_steps=1000)
+    return _pgd(situation, num_attack_steps=1000)
 
 
-def targeted_100(at: Situation) -> Built:
+def targeted_100(situation: Situation) -> Built:
     """The paper's: random target, signed gradient of its cross-entropy, 100 steps of 1/255, last iterate (E3-E6).
 
     With 10 steps they are of 1.6/255 at 16/255, as in the paper: see `PAPER_STEPS`."""
-    return _pgd(at, objective="targeted", step_size=evaluation_step_size(100, at.radius))
+    return _pgd(situation, objective="targeted", step_size=evaluation_step_size(100, situation.radius))
 
 
-def targeted_1000(at: Situation) -> Built:
+def targeted_1000(situation: Situation) -> Built:
     """The paper's, 1,000 steps, read out at 100, 250 and 1,000."""
     return _pgd(
-        at,
+        situation,
         objective="targeted",
-        step_size=evaluation_step_size(1000, at.radius),
+        step_size=evaluation_step_size(1000, situation.radius),
         num_attack_steps=1000,
         read_outs=(100, 250, 1000),
     )
 
 
-def adam_250(at: Situation) -> Built:
+def adam_250(situation: Situation) -> Built:
     """The paper's Adam attack: random target, 250 steps at 0.1, 0.01, 0.001 (E10)."""
-    return AdamConfig(objective="targeted", radius=at.radius, norm=at.norm)
+    return AdamConfig(objective="targeted", radius=situation.radius, norm=situation.norm)
 
 
-def spsa_100(at: Situation) -> Built:
+def spsa_100(situation: Situation) -> Built:
     """The paper's SPSA: random target, 4,096 mirrored directions per step, 100 steps of 1/255 (E11). 819,200 forward passes."""
-    return _pgd(at, objective="targeted", step_size=evaluation_step_size(100, at.radius), gradient=SPSA())
+    return _pgd(situation, objective="targeted", step_size=evaluation_step_size(100, situation.radius), gradient=SPSA())
 
 
-def spsa_20(at: Situation) -> Built:
+def spsa_20(situation: Situation) -> Built:
     """An affordable SPSA: untargeted margin, 128 directions per step, 20 steps of a fifth of the radius."""
     return _pgd(
-        at, loss="margin", step_size=at.radius / 5, num_attack_steps=20, gradient=SPSA(num_directions=128), keep="best"
+        situation,
+        loss="margin",
+        step_size=situation.radius / 5,
+        num_attack_steps=20,
+        gradient=SPSA(num_directions=128),
+        keep="best",
     )
 
 
-def margin_100(at: Situation) -> Built:
+def margin_100(situation: Situation) -> Built:
     """Sign PGD on the margin, which keeps a gradient where a sure model's cross-entropy has none (E7)."""
-    return _pgd(at, loss="margin")
+    return _pgd(situation, loss="margin")
 
 
-def dlr_100(at: Situation) -> Built:
+def dlr_100(situation: Situation) -> Built:
     """Sign PGD on the difference of logits ratio (Croce and Hein 2020)."""
-    return _pgd(at, loss="dlr")
+    return _pgd(situation, loss="dlr")
 
 
-def momentum_100(at: Situation) -> Built:
+def momentum_100(situation: Situation) -> Built:
     """MI-FGSM: signs of a running sum of gradients (Dong et al. 2018)."""
-    return _pgd(at, momentum=1.0)
+    return _pgd(situation, momentum=1.0)
 
 
-def annealed_100(at: Situation) -> Built:
+def annealed_100(situation: Situation) -> Built:
     """Steps from the whole radius down to nothing along half a cosine, the best iterate kept."""
-    return _annealed(at)
+    return _annealed(situation)
 
 
-def annealed_margin_100(at: Situation) -> Built:
+def annealed_margin_100(situation: Situation) -> Built:
     """The same on the margin."""
-    return _annealed(at, loss="margin")
+    return _annealed(situation, loss="margin")
 
 
-def multitargeted_100(at: Situation) -> Built:
+def multitargeted_100(situation: Situation) -> Built:
     """One annealed run towards each of the nine likeliest wrong classes (Gowal et al. 2019)."""
-    return _annealed(at, objective="multitargeted", num_restarts=9)
+    return _annealed(situation, objective="multitargeted", num_restarts=9)
 
 
-def l2_100(at: Situation) -> Built:
+def l2_100(situation: Situation) -> Built:
     """PGD in an L2 ball, 100 steps of a tenth of its radius: the given one, or ten times the usual one of pixels (80/255)."""
-    radius = at.radius if at.is_stated else 10 * at.radius
-    return _pgd(at, norm="l2", radius=radius, step_size=radius / 10 if at.is_stated else at.radius)
+    radius = situation.radius if situation.is_stated else 10 * situation.radius
+    return _pgd(situation, norm="l2", radius=radius, step_size=radius / 10 if situation.is_stated else situation.radius)
 
 
-def local_box_100(at: Situation) -> Built:
+def local_box_100(situation: Situation) -> Built:
     """Annealed, only in one box of a quarter of the image at a random place, twice as far: the same Euclidean budget."""
     box = BoxRegion(height=0.5, width=0.5)
-    return _annealed(at._replace(radius=_in_box(at, 2)), mask=box)
+    return _annealed(situation._replace(radius=_in_box(situation, 2)), mask=box)
 
 
-def small_box_100(at: Situation) -> Built:
+def small_box_100(situation: Situation) -> Built:
     """Annealed, only in one box of a sixteenth of the image at a random place, four times as far: the same Euclidean budget."""
     box = BoxRegion(height=0.25, width=0.25)
-    return _annealed(at._replace(radius=_in_box(at, 4)), mask=box)
+    return _annealed(situation._replace(radius=_in_box(situation, 4)), mask=box)
 
 
-def all_glimpses_100(at: Situation) -> Built:
+def all_glimpses_100(situation: Situation) -> Built:
     """The loss of all glimpses' read-outs together."""
-    return _annealed(at, glimpses="all")
+    return _annealed(situation, glimpses="all")
 
 
-def each_glimpse_100(at: Situation) -> Built:
+def each_glimpse_100(situation: Situation) -> Built:
     """The loss of each glimpse's read-out alone, one run each, worst case per example."""
-    return _annealed(at, glimpses="each", num_restarts=at.num_glimpses or 1)
+    return _annealed(situation, glimpses="each", num_restarts=situation.num_glimpses or 1)
 
 
-def steer_away_100(at: Situation) -> Built:
+def steer_away_100(situation: Situation) -> Built:
     """Half loss, half pulling the maps away from where they look on the clean image."""
-    return _annealed(at, steering=Steering(towards="away"))
+    return _annealed(situation, steering=Steering(towards="away"))
 
 
-def steer_away_alone_100(at: Situation) -> Built:
+def steer_away_alone_100(situation: Situation) -> Built:
     """Pulling the maps away and nothing else: does moving the eyes suffice?"""
-    return _annealed(at, steering=Steering(towards="away", weight=1.0))
+    return _annealed(situation, steering=Steering(towards="away", weight=1.0))
 
 
-def steer_corner_100(at: Situation) -> Built:
+def steer_corner_100(situation: Situation) -> Built:
     """Half loss, half pulling the maps onto the upper left quarter."""
-    return _annealed(at, steering=_corner(0.5))
+    return _annealed(situation, steering=_corner(0.5))
 
 
-def steer_corner_alone_100(at: Situation) -> Built:
+def steer_corner_alone_100(situation: Situation) -> Built:
     """Pulling the maps onto the upper left quarter and nothing else."""
-    return _annealed(at, steering=_corner(1.0))
+    return _annealed(situation, steering=_corner(1.0))
 
 
-def more_glimpses_100(at: Situation) -> Built:
+def more_glimpses_100(situation: Situation) -> Built:
     """Gradients through twice as many glimpses as the defender takes; last iterate, for its own answer is another."""
-    return _annealed(at, num_glimpses=2 * (at.num_glimpses or 1), keep="last")
+    return _annealed(situation, num_glimpses=2 * (situation.num_glimpses or 1), keep="last")
 
 
-def fewer_glimpses_100(at: Situation) -> Built:
+def fewer_glimpses_100(situation: Situation) -> Built:
     """Gradients through half as many glimpses as the defender takes; last iterate."""
-    return _annealed(at, num_glimpses=max(1, (at.num_glimpses or 1) // 2), keep="last")
+    return _annealed(situation, num_glimpses=max(1, (situation.num_glimpses or 1) // 2), keep="last")
 
 
-def apgd_ce(at: Situation) -> Built:
+def apgd_ce(situation: Situation) -> Built:
     """AutoAttack's first part: adaptive PGD on the cross-entropy, 100 steps."""
-    return AutoAttackConfig(part="apgd-ce", radius=at.radius, norm=at.norm)
+    return AutoAttackConfig(part="apgd-ce", radius=situation.radius, norm=situation.norm)
 
 
-def apgd_t(at: Situation) -> Built:
+def apgd_t(situation: Situation) -> Built:
     """AutoAttack's second part: adaptive PGD on the targeted DLR loss, nine targets, 100 steps each."""
-    return AutoAttackConfig(part="apgd-t", radius=at.radius, norm=at.norm)
+    return AutoAttackConfig(part="apgd-t", radius=situation.radius, norm=situation.norm)
 
 
-def fab_t(at: Situation) -> Built:
+def fab_t(situation: Situation) -> Built:
     """AutoAttack's third part: the nearest decision boundary of nine classes, 100 steps each."""
-    return AutoAttackConfig(part="fab-t", radius=at.radius, norm=at.norm)
+    return AutoAttackConfig(part="fab-t", radius=situation.radius, norm=situation.norm)
 
 
-def square(at: Situation) -> Built:
+def square(situation: Situation) -> Built:
     """AutoAttack's fourth part: random squares, 5,000 queries, no gradient."""
-    return AutoAttackConfig(part="square", radius=at.radius, norm=at.norm)
+    return AutoAttackConfig(part="square", radius=situation.radius, norm=situation.norm)
 
 
 _FUNCTIONS: tuple[Callable[[Situation], Built], ...] = (
@@ -220,38 +225,44 @@ PAPER_STEPS = ("targeted-100", "targeted-1000", "spsa-100")
 """Whose step size is `evaluation_step_size` of their radius and number of steps, also where a setting changes these."""
 
 
-def get_attack(name: str, at: Situation) -> Built:
+def get_attack(name: str, situation: Situation) -> Built:
     """The attack of that name. Raises UserError, nearest names offered, and for a radius that its ball cannot have."""
     if name not in ATTACKS:
         raise unknown_name("attack", name, ATTACKS, "s3ta list attacks")
     try:
-        attack = ATTACKS[name](at._replace(radius=min(at.radius, 1.0)))
-        if at.radius > 1 and attack.norm == "l2":
-            attack = ATTACKS[name](at)
+        attack = ATTACKS[name](situation._replace(radius=min(situation.radius, 1.0)))
+        if situation.radius > 1 and attack.norm == "l2":
+            attack = ATTACKS[name](situation)
     except ValidationError:
         attack = None
     if attack is None or (
-        at.radius > 1 and attack.norm == "linf"
+        situation.radius > 1 and attack.norm == "linf"
     ):  # boxes cut theirs at 1, so the attack alone says nothing
         raise UserError(
-            f"--radius {at.radius:g} is not between 0 and 1, but '{name}' moves pixels, which are: write 8/255, not 8."
+            f"--radius {situation.radius:g} is not between 0 and 1, but '{name}' moves pixels, which are: write 8/255, not 8."
         )
     return attack
 
 
-def _in_box(at: Situation, factor: int) -> float:
+def _in_box(situation: Situation, factor: int) -> float:
     """The radius under a mask that leaves 1 / factor^2 of the pixels: one Euclidean length, in pixels of [0, 1]."""
-    return at.radius if at.norm == "l2" else min(1.0, factor * at.radius)
+    return situation.radius if situation.norm == "l2" else min(1.0, factor * situation.radius)
 
 
-def _pgd(at: Situation, **settings: Any) -> PGDConfig:
+def _pgd(situation: Situation, **settings: Any) -> PGDConfig:
     return PGDConfig(
-        **{"objective": "untargeted", "norm": at.norm, "radius": at.radius, "step_size": at.radius / 10, **settings}
+        **{
+            "objective": "untargeted",
+            "norm": situation.norm,
+            "radius": situation.radius,
+            "step_size": situation.radius / 10,
+            **settings,
+        }
     )
 
 
-def _annealed(at: Situation, **settings: Any) -> PGDConfig:
-    return _pgd(at, **{"step_size": at.radius, "annealing": "cosine", "keep": "best", **settings})
+def _annealed(situation: Situation, **settings: Any) -> PGDConfig:
+    return _pgd(situation, **{"step_size": situation.radius, "annealing": "cosine", "keep": "best", **settings})
 
 
 def _corner(weight: float) -> Steering:

@@ -37,8 +37,8 @@ def layout(planned: Sequence[Piece], finished: Mapping[int, Columns], dataset: D
         blocks.setdefault(piece.block, []).append(piece)
     result = Layout([], [])
     for block in blocks.values():
-        places = {dataset.ids[place]: place for piece in block for place in _statuses(piece)}
-        recorded = {p.chunk: _recorded(finished[p.chunk], places) for p in block if p.chunk in finished}
+        positions = {dataset.ids[position]: position for piece in block for position in _statuses(piece)}
+        recorded = {p.chunk: _recorded(finished[p.chunk], positions) for p in block if p.chunk in finished}
         differing = [p.chunk for p in block if p.chunk in recorded and recorded[p.chunk] != _statuses(p)]
         kept = _around(block, recorded, micro_batch) if differing else block
         result.pieces.extend(kept or block)
@@ -46,10 +46,10 @@ def layout(planned: Sequence[Piece], finished: Mapping[int, Columns], dataset: D
     return result
 
 
-def _recorded(columns: Columns, places: Mapping[str, int]) -> dict[int, str]:
+def _recorded(columns: Columns, positions: Mapping[str, int]) -> dict[int, str]:
     """Places of a finished chunk's examples, in its order, with their status; -1: an example of another block."""
     rows = zip(columns["example_id"], columns["status"], strict=True)
-    return {places.get(example, -1): status for example, status in rows}
+    return {positions.get(example, -1): status for example, status in rows}
 
 
 def _statuses(piece: Piece) -> dict[int, str]:
@@ -58,15 +58,15 @@ def _statuses(piece: Piece) -> dict[int, str]:
 
 def _around(block: Sequence[Piece], recorded: Mapping[int, dict[int, str]], micro_batch: int) -> list[Piece] | None:
     """The block's pieces around its finished chunks; None where these contradict the plan or each other."""
-    planned = {place: status for piece in block for place, status in _statuses(piece).items()}
-    taken = {place: status for statuses in recorded.values() for place, status in statuses.items()}
+    planned = {position: status for piece in block for position, status in _statuses(piece).items()}
+    taken = {position: status for statuses in recorded.values() for position, status in statuses.items()}
     if len(taken) < sum(map(len, recorded.values())) or not taken.keys() <= planned.keys():
         return None
-    if any((status == SETTLED) != (planned[place] == SETTLED) for place, status in taken.items()):
+    if any((status == SETTLED) != (planned[position] == SETTLED) for position, status in taken.items()):
         return None
-    others = {place: status for place, status in planned.items() if place not in taken}
-    run = [place for place, status in others.items() if status == RUN]
-    left_out = tuple((place, status) for place, status in others.items() if status != RUN)
+    others = {position: status for position, status in planned.items() if position not in taken}
+    run = [position for position, status in others.items() if status == RUN]
+    left_out = tuple((position, status) for position, status in others.items() if status != RUN)
     missing = [piece.chunk for piece in block if piece.chunk not in recorded]
     if len(run) > micro_batch * len(missing) or (others and not missing):
         return None
@@ -74,8 +74,10 @@ def _around(block: Sequence[Piece], recorded: Mapping[int, dict[int, str]], micr
     for piece in block:
         if piece.chunk in recorded:
             statuses = recorded[piece.chunk].items()
-            ran = tuple(place for place, status in statuses if status == RUN)
-            pieces.append(piece._replace(positions=ran, left_out=tuple(one for one in statuses if one[1] != RUN)))
+            ran = tuple(position for position, status in statuses if status == RUN)
+            pieces.append(
+                piece._replace(positions=ran, left_out=tuple(example for example in statuses if example[1] != RUN))
+            )
         else:
             begin = micro_batch * missing.index(piece.chunk)
             ran = tuple(run[begin : begin + micro_batch])

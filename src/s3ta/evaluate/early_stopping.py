@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from s3ta.data import Dataset
-from s3ta.evaluate.plan import AttackRound, Settings, may_leave
-from s3ta.evaluate.suites import Suite
+from s3ta.evaluate.evaluation import Evaluation
+from s3ta.evaluate.plan import AttackRound, may_leave
 from s3ta.records import BUDGET, CLEAN, RUN, SETTLED
 
 
@@ -23,9 +21,9 @@ class Standing:
     * all further attacks of a cascade, once it is wrong on the clean image or at the end of one attack;
     * an attack that costs more than is left of its budget."""
 
-    def __init__(self, suite: Suite, settings: Settings, dataset: Dataset, positions: Sequence[int]) -> None:
-        self._suite, self._settings, self._positions = suite, settings, positions
-        self._place = {dataset.ids[position]: number for number, position in enumerate(positions)}
+    def __init__(self, evaluation: Evaluation) -> None:
+        self._suite, self._settings, positions = evaluation.suite, evaluation.settings, evaluation.positions
+        self._positions, self._index = positions, {name: index for index, name in enumerate(evaluation.ids)}
         self._wrong = np.zeros(len(positions), bool)
         self._settled = np.zeros(len(positions), bool)
         self._spent = np.zeros(len(positions), np.int64)
@@ -58,15 +56,15 @@ class Standing:
         ran = np.asarray(columns["status"]) == RUN
         if not ran.any():
             return
-        places = np.array([self._place[str(example)] for example in columns["example_id"]])[ran]
+        indices = np.array([self._index[str(example)] for example in columns["example_id"]])[ran]
         steps = np.asarray(columns["num_attack_steps"])[ran]
         correct, hit, target = (np.asarray(columns[name])[ran].astype(int) for name in ("correct", "hit", "target"))
         done = (correct == 0) & ((hit == 1) | (target < 0))
         everywhere = np.ones(len(self._positions), bool)
-        np.logical_and.at(everywhere, places, done)
-        seen = np.unique(places)
+        np.logical_and.at(everywhere, indices, done)
+        seen = np.unique(indices)
         self._settled[seen] |= everywhere[seen]
         last = steps == steps.max()
-        self._wrong[places[last]] |= correct[last] == 0
+        self._wrong[indices[last]] |= correct[last] == 0
         spent = np.asarray(columns["num_gradients"])[ran] + np.asarray(columns["num_forwards"])[ran]
-        np.add.at(self._spent, places[last], spent[last])
+        np.add.at(self._spent, indices[last], spent[last])

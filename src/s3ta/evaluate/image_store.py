@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s3ta.data import Dataset
 from s3ta.errors import UserError
 from s3ta.evaluate.plan import Piece, Settings
 from s3ta.evaluate.suites import Suite
@@ -26,18 +26,6 @@ _LEDGER = "ledger"
 def images_path(folder: Path, index: int) -> Path:
     """The images of one chunk."""
     return folder / f"images-{index:05d}.npz"
-
-
-def write_images(ledger: Ledger, index: int, name: str, restart: int, ids: list[str], images: Tensor) -> None:
-    """Keep the final images of one chunk: float32, (n, C, H, W), compressed."""
-    arrays = {
-        "example_ids": np.array(ids, dtype=np.str_),
-        "attack": np.array(name),
-        "restart": np.array(restart),
-        "images": images.cpu().numpy(),
-        _LEDGER: np.array(ledger.identity),
-    }
-    write_arrays(images_path(ledger.folder, index), arrays)
 
 
 def _is_own(path: Path, ledger: Ledger) -> bool:
@@ -70,16 +58,16 @@ class ImageStore:
         """The images of these examples, in their order. Raises UserError where one is missing."""
         return self.load_all([(attack, restart, example_id) for example_id in ids])
 
-    def load_all(self, wanted: list[tuple[str, int, str]]) -> Tensor:
+    def load_all(self, keys: list[tuple[str, int, str]]) -> Tensor:
         """The images of these attacks, restarts and examples, in their order; each file is read once."""
-        found: dict[Path, list[tuple[int, int]]] = {}
-        for number, key in enumerate(wanted):
+        rows_by_path: dict[Path, list[tuple[int, int]]] = {}
+        for number, key in enumerate(keys):
             if key not in self._where:
                 raise UserError(f"{self._folder} holds no image of example {key[2]} under attack '{key[0]}'.")
             path, row = self._where[key]
-            found.setdefault(path, []).append((number, row))
-        images: list[np.ndarray] = [np.empty(0)] * len(wanted)
-        for path, rows in found.items():
+            rows_by_path.setdefault(path, []).append((number, row))
+        images: list[np.ndarray] = [np.empty(0)] * len(keys)
+        for path, rows in rows_by_path.items():
             stored = read_arrays(path, _KEYS[3:])["images"]
             for number, row in rows:
                 images[number] = stored[row]
@@ -108,40 +96,49 @@ class KeptImages(ImageStore):
         """By example, where attacks had targets."""
 
 
-def _is_shown(piece: Piece, suite: Suite) -> bool:
-    """Whether the report shows images of this piece."""
-    shown = piece.is_first and piece.stage.restart == 0 and piece.stage.name == suite.gallery_attack
-    return shown and bool(piece.positions)
+@dataclass(frozen=True)
+class ImageKeeper:
+    """Keeps what was asked for beside a ledger: some attacked images for the report, all of them for other models."""
 
+    ledger: Ledger
+    suite: Suite
+    settings: Settings
 
-def lacks_images(piece: Piece, suite: Suite, settings: Settings, ledger: Ledger) -> bool:
-    """Whether images that belong beside this chunk are not there, or are another evaluation's: the piece is then run again."""
-    if _is_shown(piece, suite) and not _is_own(ledger.folder / KEPT_FILE, ledger):
-        return True
-    wanted = settings.keep_images and piece.stage.attack is not None and bool(piece.positions)
-    return wanted and not _is_own(images_path(ledger.folder, piece.chunk), ledger)
+    def lacks(self, piece: Piece) -> bool:
+        """Whether images that belong beside this chunk are not there, or are another evaluation's: the piece is then run
+        again."""
+        folder = self.ledger.folder
+        if self._is_shown(piece) and not _is_own(folder / KEPT_FILE, self.ledger):
+            return True
+        return self._is_kept(piece) and not _is_own(images_path(folder, piece.chunk), self.ledger)
 
+    def keep(self, piece: Piece, columns: dict[str, Any], final: Tensor) -> None:
+        """Write the images of a piece after the last attack step, float32 (n, C, H, W), compressed, where they are wanted.
 
-def keep(
-    ledger: Ledger,
-    piece: Piece,
-    suite: Suite,
-    settings: Settings,
-    dataset: Dataset,
-    columns: dict[str, Any],
-    final: Tensor,
-) -> None:
-    """Keep what was asked for: some attacked images for the report, all of them for other models."""
-    ids = [dataset.ids[i] for i in piece.positions]
-    if settings.keep_images and piece.stage.attack is not None and ids:
-        write_images(ledger, piece.chunk, piece.stage.name, piece.stage.restart, ids, final)
-    if _is_shown(piece, suite):
-        shown = min(settings.num_kept, len(ids))
-        arrays = {
-            "example_ids": np.array(ids[:shown]),
-            "targets": np.asarray(columns["target"][:shown]),  # those the attack was given; -1: none
-            "adversarial": final[:shown].cpu().numpy(),
-            "attack": np.array(piece.stage.name),
-            _LEDGER: np.array(ledger.identity),
-        }
-        write_arrays(ledger.folder / KEPT_FILE, arrays)
+        Args:
+          columns: the records; those of the examples that ran come first."""
+        identity, attack = np.array(self.ledger.identity), np.array(piece.stage.name)
+        ids, pixels = columns["example_id"][: len(final)].tolist(), final.cpu().numpy()
+        if self._is_kept(piece):
+            restart = np.array(piece.stage.restart)
+            arrays = {"example_ids": np.array(ids), "attack": attack, "restart": restart, "images": pixels}
+            write_arrays(images_path(self.ledger.folder, piece.chunk), {**arrays, _LEDGER: identity})
+        if self._is_shown(piece):
+            num_shown = self.settings.num_kept
+            arrays = {
+                "example_ids": np.array(ids[:num_shown]),
+                "targets": np.asarray(
+                    columns["target"][: len(ids)][:num_shown]
+                ),  # those the attack was given; -1: none
+                "adversarial": pixels[:num_shown],
+                "attack": attack,
+            }
+            write_arrays(self.ledger.folder / KEPT_FILE, {**arrays, _LEDGER: identity})
+
+    def _is_kept(self, piece: Piece) -> bool:
+        return self.settings.keep_images and piece.stage.attack is not None and bool(piece.positions)
+
+    def _is_shown(self, piece: Piece) -> bool:
+        """Whether the report shows images of this piece."""
+        is_first = piece.is_first and piece.stage.restart == 0 and bool(piece.positions)
+        return is_first and piece.stage.name == self.suite.gallery_attack

@@ -18,8 +18,8 @@ from s3ta.allocator import allocator
 from s3ta.attack_config import NamedAttack
 from s3ta.attacks import frozen, random_state
 from s3ta.config import from_json
-from s3ta.data import Dataset, content_of, preprocessing_of
 from s3ta.errors import UserError
+from s3ta.evaluate.evaluation import Evaluation
 from s3ta.evaluate.lint import as_found
 from s3ta.evaluate.plan import Settings, micro_batches_per_block, num_chunks
 from s3ta.evaluate.suite import Suite
@@ -35,39 +35,32 @@ _OTHER = 0.01
 """Of the largest logit: devices and versions stay far below it."""
 
 
-def manifest(
-    model: nn.Module,
-    dataset: Dataset,
-    suite: Suite,
-    positions: Sequence[int],
-    settings: Settings,
-    device: torch.device,
-) -> dict[str, Any]:
+def manifest(evaluation: Evaluation) -> dict[str, Any]:
     """What identifies the measurement (`s3ta.records.ledger`); `informative` may differ when it is resumed."""
-    ids = [dataset.ids[i] for i in positions]
-    card = model_info(model)
+    model, dataset, suite, settings = evaluation.model, evaluation.dataset, evaluation.suite, evaluation.settings
+    ids, info, device = evaluation.ids, evaluation.info, evaluation.device
     return {
         "format": FORMAT,
-        "num_chunks": num_chunks(suite, len(positions), settings.micro_batch),
+        "num_chunks": num_chunks(suite, len(ids), settings.micro_batch),
         "model": {
-            "name": card.name,
+            "name": info.name,
             "sha256": weights_hash(model),
             "structure": _structure(model),
             "num_parameters": num_parameters(model),
-            "num_classes": card.num_classes,
-            "config": card.config,
+            "num_classes": info.num_classes,
+            "config": info.config,
         },
         "data": {
             "source": dataset.source,
             "split": dataset.split,
             "fingerprint": dataset.fingerprint,
-            "content": content_of(dataset),
+            "content": dataset.content,
             "examples": sha256("\n".join(ids).encode()),
-            "num_examples": len(positions),
+            "num_examples": len(ids),
             "num_available": len(dataset.ids),
             "classes": list(dataset.classes),
             "shape": list(dataset.shape),
-            "preprocessing": preprocessing_of(dataset),
+            "preprocessing": dataset.preprocessing,
         },
         "suite": suite_identity(suite),
         "seed": settings.seed,
@@ -99,17 +92,17 @@ def output_fingerprint(model: nn.Module) -> list[float]:
 
     Weights and modules do not tell everything that `forward` does. Machines differ in last bits, so this is compared with a
     tolerance (`refuse_other_answers`), and is no part of the identity."""
-    card = model_info(model)
-    shape = (2, card.in_channels, card.image_size, card.image_size)
+    info = model_info(model)
+    shape = (2, info.in_channels, info.image_size, info.image_size)
     images = torch.from_numpy(stream(0, "answers").random(shape, np.float32)).to(device_of(model))
-    asked = []
+    answers = []
     for _ in range(2):
         with process_state_kept(), as_found(model), frozen(model), random_state(0), torch.no_grad():
             try:
-                asked.append(model(images.clone()).float().cpu())
+                answers.append(model(images.clone()).float().cpu())
             except Exception:  # noqa: BLE001 - whatever is wrong with a foreign model is the lint's to tell
                 return []
-    first, again = (logits[:, :8].flatten().tolist() for logits in asked)
+    first, again = (logits[:, :8].flatten().tolist() for logits in answers)
     return [] if _are_others(first, again) else [float(f"{value:.6g}") for value in first]
 
 
@@ -120,12 +113,12 @@ def _are_others(before: Sequence[float], now: Sequence[float]) -> bool:
         return bool(np.abs(np.asarray(before) - np.asarray(now)).max() > _OTHER * largest)
 
 
-def refuse_other_answers(folder: Path, told: dict[str, Any]) -> None:
+def refuse_other_answers(folder: Path, manifest: dict[str, Any]) -> None:
     """UserError where the ledger was begun with a model that has the same weights and other code."""
     if not (folder / "manifest.json").is_file():
         return
     before = read_json(folder / "manifest.json").get(INFORMATIVE, {}).get("answers")
-    now = told[INFORMATIVE]["answers"]
+    now = manifest[INFORMATIVE]["answers"]
     if before and len(now) == len(before) and _are_others(before, now):
         raise UserError(
             f"{folder} was begun with a model that has the same weights and modules, but answers otherwise: its code, or "

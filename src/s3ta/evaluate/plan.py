@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from s3ta.attacks import Evaluations, draw_targets, evaluations
-from s3ta.data import Dataset, content_of
+from s3ta.data import Dataset
 from s3ta.errors import UserError
 from s3ta.evaluate.suites import NamedAttack, Suite, TransferConfig
 from s3ta.models import ExecutionMode
@@ -128,7 +128,7 @@ def choose_examples(dataset: Dataset, num_examples: int | None, seed: int) -> li
         raise UserError(
             f"Cannot use {num_examples} examples: the {dataset.split} split of {dataset.source} has {total}."
         )
-    return stream(seed, "examples", content_of(dataset)).permutation(total)[:num_examples].tolist()
+    return stream(seed, "examples", dataset.content).permutation(total)[:num_examples].tolist()
 
 
 def stages(suite: Suite) -> list[AttackRound]:
@@ -165,13 +165,13 @@ def pieces(
       left_out: places of the examples that do not run, with their status.
       block: micro-batches in a block."""
     size, all_chunks = block * micro_batch, -(-len(positions) // micro_batch)
-    found = []
+    cut = []
     for number, begin in enumerate(range(0, len(positions), size)):
-        for place, (run, out) in enumerate(_filled(positions[begin : begin + size], micro_batch, left_out or {})):
-            within = number * block + place
+        for index, (run, out) in enumerate(_filled(positions[begin : begin + size], micro_batch, left_out or {})):
+            within = number * block + index
             chunk = stage.number * all_chunks + within
-            found.append(Piece(stage, chunk, tuple(run), tuple(out), number, is_first=within == 0))
-    return found
+            cut.append(Piece(stage, chunk, tuple(run), tuple(out), number, is_first=within == 0))
+    return cut
 
 
 def _filled(
@@ -179,21 +179,21 @@ def _filled(
 ) -> list[tuple[list[int], list[tuple[int, str]]]]:
     """The micro-batches of one block: who runs, who does not."""
     filled: list[tuple[list[int], list[tuple[int, str]]]] = [([], [])]
-    for place in positions:
-        if place in left_out:
-            filled[-1][1].append((place, left_out[place]))
+    for position in positions:
+        if position in left_out:
+            filled[-1][1].append((position, left_out[position]))
             continue
         if len(filled[-1][0]) == micro_batch:
             filled.append(([], []))
-        filled[-1][0].append(place)
+        filled[-1][0].append(position)
     return filled + [([], [])] * (-(-len(positions) // micro_batch) - len(filled))
 
 
 def own_chunks(suite: Suite, num_examples: int, settings: Settings, shard: Shard) -> list[int]:
     """The numbers of the chunks that a shard fills, ascending."""
     all_chunks, block = -(-num_examples // settings.micro_batch), micro_batches_per_block(suite, settings)
-    own = [place for place in range(all_chunks) if shard.owns(place // block)]
-    return [stage.number * all_chunks + place for stage in stages(suite) for place in own]
+    columns = [chunk for chunk in range(all_chunks) if shard.owns(chunk // block)]
+    return [stage.number * all_chunks + chunk for stage in stages(suite) for chunk in columns]
 
 
 def targets_of(settings: Settings, ids: Sequence[str], labels: Tensor, num_classes: int) -> Tensor:

@@ -3,15 +3,17 @@ run."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from s3ta.attacks import Attacked, Threat
-from s3ta.data import Dataset
 from s3ta.errors import UserError
-from s3ta.evaluate.plan import Piece, Settings, targets_of
+from s3ta.evaluate.evaluation import Evaluation
+from s3ta.evaluate.plan import AttackRound, Piece
 from s3ta.records import NO_TARGET, RUN
 from s3ta.records.checks_validity import is_inside
 from s3ta.records.schema import MEASURED
@@ -23,37 +25,36 @@ def unattacked(images: Tensor, num_steps: int = 0) -> Attacked:
     return Attacked((num_steps,), images[None], nothing, nothing)
 
 
-def records(
-    model: nn.Module,
-    piece: Piece,
-    attacked: Attacked,
-    read_out: int,
-    clean: Tensor,
-    labels: Tensor,
-    targets: Tensor | None,
-    threat: Threat | None,
-    ids: list[str],
-    first: int = 0,
-) -> dict[str, np.ndarray]:
-    """One record per real example at one read-out: float32 eager classification of the image itself.
+class Outcome(NamedTuple):
+    """One micro-batch after an attack: what it made of which images."""
 
-    Args:
-      read_out: which one, counted from 0.
-      ids: of the real examples.
-      first: the row where they begin; all others hold copies."""
+    stage: AttackRound
+    attacked: Attacked
+    clean: Tensor
+    labels: Tensor
+    targets: Tensor | None
+    threat: Threat | None
+    """What the attack may do; None: nothing."""
+    ids: list[str]
+    """Of the real examples."""
+    first_row: int = 0
+    """The row where they begin; all others hold copies."""
+
+
+def records(model: nn.Module, outcome: Outcome, read_out: int) -> dict[str, np.ndarray]:
+    """One record per real example at one read-out, counted from 0: float32 eager classification of the image itself."""
+    stage, attacked, clean, labels, targets, threat, ids, first = outcome
     images, count = attacked.images[read_out], len(ids)
     violation = threat.violation(images, clean).max().item() if threat else (images - clean).abs().max().item()
     if not is_inside(violation, threat.radius if threat else 0.0):
-        raise AssertionError(
-            f"attack {piece.stage.name} left ball or box by {violation}: its result cannot be recorded"
-        )
+        raise AssertionError(f"attack {stage.name} left ball or box by {violation}: its result cannot be recorded")
     with torch.no_grad():
         logits = model(images).float()
     if not torch.isfinite(logits).all():
         row = int((~torch.isfinite(logits).all(dim=1)).nonzero()[0])
-        bad = ids[min(max(row - first, 0), count - 1)]
+        example = ids[min(max(row - first, 0), count - 1)]
         raise UserError(
-            f"The model's answer to example {bad} is not finite (NaN or infinite): it cannot be scored as right or wrong."
+            f"The model's answer to example {example} is not finite (NaN or infinite): it cannot be scored as right or wrong."
         )
     prediction = logits.argmax(dim=1)
     aim = torch.full_like(labels, NO_TARGET) if targets is None else targets
@@ -65,8 +66,8 @@ def records(
         "example_id": np.array(ids),
         "label": real(labels),
         "target": real(aim),
-        "attack": np.full(count, piece.stage.name),
-        "restart": np.full(count, piece.stage.restart),
+        "attack": np.full(count, stage.name),
+        "restart": np.full(count, stage.restart),
         "num_attack_steps": np.full(count, attacked.read_outs[read_out]),
         "prediction": real(prediction),
         "confidence": real(logits.softmax(dim=1).amax(dim=1).clamp(max=1)),
@@ -80,19 +81,16 @@ def records(
     }
 
 
-def left_out_records(
-    dataset: Dataset, piece: Piece, settings: Settings, num_classes: int
-) -> list[dict[str, np.ndarray]]:
+def left_out_records(evaluation: Evaluation, piece: Piece) -> list[dict[str, np.ndarray]]:
     """Records of those that did not run: which, and why; nothing else is known, and nothing is invented."""
     if not piece.left_out or piece.stage.attack is None:
         return []
     positions, status = zip(*piece.left_out, strict=True)
-    ids = [dataset.ids[int(place)] for place in positions]
-    labels = torch.from_numpy(np.asarray([dataset.labels[int(place)] for place in positions], np.int64))
-    config, count = piece.stage.attack.attack, len(ids)
-    aim = torch.full_like(labels, NO_TARGET)
-    if config.objective == "targeted":
-        aim = targets_of(settings, ids, labels, num_classes)
+    dataset, config, count = evaluation.dataset, piece.stage.attack.attack, len(positions)
+    ids = [dataset.ids[int(position)] for position in positions]
+    labels = torch.from_numpy(np.asarray([dataset.labels[int(position)] for position in positions], np.int64))
+    is_targeted = config.objective == "targeted"
+    aim = evaluation.targets(ids, labels) if is_targeted else torch.full_like(labels, NO_TARGET)
     kinds = {"prediction": np.int64, "correct": np.bool_, "hit": np.bool_}
     unknown = {name: np.ma.masked_array(np.zeros(count, kinds.get(name, np.float32)), mask=True) for name in MEASURED}
     return [

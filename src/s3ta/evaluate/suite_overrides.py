@@ -35,21 +35,23 @@ _ONE_RUN = {"radius", "step_size", "num_attack_steps", "read_outs", "objective"}
 _LONGEST = 24
 
 
-def asked_suite(name: str | None, attacks: list[str], at: Situation, is_tiny: bool, overrides: list[str]) -> Suite:
+def asked_suite(
+    name: str | None, attacks: list[str], situation: Situation, is_tiny: bool, overrides: list[str]
+) -> Suite:
     """The suite of a name, or of single attacks, at a radius, shrunk and changed as asked.
 
     Raises UserError for both, for what is unknown, and for a radius where the suite states its own."""
     if attacks and name is not None:
         raise UserError("Give either --suite or --attack, not both.")
-    if name in SUITES and at.is_stated:
+    if name in SUITES and situation.is_stated:
         raise UserError(f"Suite '{name}' states its own radius: change it with attack.radius=... instead of --radius.")
 
-    def built(at: Situation) -> Suite:
-        suite = suite_of(attacks, at) if attacks else get_suite(str(name), at)
+    def built(situation: Situation) -> Suite:
+        suite = suite_of(attacks, situation) if attacks else get_suite(str(name), situation)
         return tiny_suite(suite) if is_tiny else suite
 
-    at_radius = None if name in SUITES else lambda radius: built(at._replace(radius=radius, is_stated=True))
-    return changed_suite(built(at), overrides, at_radius)
+    at_radius = None if name in SUITES else lambda radius: built(situation._replace(radius=radius, is_stated=True))
+    return changed_suite(built(situation), overrides, at_radius)
 
 
 def tiny_suite(suite: Suite) -> Suite:
@@ -128,8 +130,8 @@ def _rebuilt(suite: Suite, assignments: list[str], at_radius: Callable[[float], 
 
 def asked_norm(assignments: list[str]) -> Literal["linf", "l2"]:
     """The norm that settings ask of every attack: the last one given; L-infinity where none or another word is."""
-    asked = [text.partition("=")[2] for text in assignments if text.partition("=")[0] == "attack.norm"]
-    return "l2" if asked[-1:] == ["l2"] else "linf"
+    norms = [text.partition("=")[2] for text in assignments if text.partition("=")[0] == "attack.norm"]
+    return "l2" if norms[-1:] == ["l2"] else "linf"
 
 
 def _ruled(was: NamedAttack, now: NamedAttack) -> NamedAttack:

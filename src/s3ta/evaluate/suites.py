@@ -57,9 +57,9 @@ def quick() -> Suite:
     )
 
 
-def autoattack(at: Situation) -> Suite:
+def autoattack(situation: Situation) -> Suite:
     """AutoAttack's standard version: its four parts, each on what the ones before it left correct."""
-    return _named("autoattack", "AutoAttack, standard version", at, _AUTOATTACK, cascade=True)
+    return _named("autoattack", "AutoAttack, standard version", situation, _AUTOATTACK, cascade=True)
 
 
 def leaderboard_radius(num_classes: int | None) -> float:
@@ -67,48 +67,52 @@ def leaderboard_radius(num_classes: int | None) -> float:
     return (4 if num_classes is not None and num_classes >= 1000 else 8) / 255
 
 
-def robustbench(at: Situation) -> Suite:
+def robustbench(situation: Situation) -> Suite:
     """AutoAttack on all images, as RobustBench lists it: radius 8/255 for CIFAR-10 and CIFAR-100, 4/255 for ImageNet.
 
     (Croce et al. 2021, https://arxiv.org/abs/2010.09670.) CIFAR means the 10,000 test images, ImageNet 5,000 of the validation
     images, which RobustBench names. At another radius than the leaderboard's the description says so."""
-    listed = leaderboard_radius(at.num_classes)
-    other = at.num_classes is not None and abs(at.radius - listed) > 1e-9
+    listed = leaderboard_radius(situation.num_classes)
+    other = situation.num_classes is not None and abs(situation.radius - listed) > 1e-9
     remark = (
-        f"; not the leaderboard's, which for {at.num_classes:,} classes is {format_radius(listed)}" if other else ""
+        f"; not the leaderboard's, which for {situation.num_classes:,} classes is {format_radius(listed)}"
+        if other
+        else ""
     )
-    told = "AutoAttack, standard version, on all images (RobustBench lists 8/255 for CIFAR, 4/255 for ImageNet)"
-    suite = _named("robustbench", told, at, _AUTOATTACK, cascade=True)
+    description = "AutoAttack, standard version, on all images (RobustBench lists 8/255 for CIFAR, 4/255 for ImageNet)"
+    suite = _named("robustbench", description, situation, _AUTOATTACK, cascade=True)
     return suite.model_copy(update={"num_examples": None, "description": suite.description + remark})
 
 
-def sequential(at: Situation) -> Suite:
+def sequential(situation: Situation) -> Suite:
     """Every attack made for sequential attention, beside the same attack without it; all on all examples."""
     names = ("pgd-100", "annealed-100", *_SEQUENTIAL)
-    return _named("sequential", "attacks made for a model that looks in sequence, each on its own", at, names)
+    return _named("sequential", "attacks made for a model that looks in sequence, each on its own", situation, names)
 
 
-def local(at: Situation) -> Suite:
+def local(situation: Situation) -> Suite:
     """The same Euclidean budget spent everywhere, on a quarter and on a sixteenth of the image."""
     names = ("annealed-100", "local-box-100", "small-box-100")
     described = "one Euclidean budget, spent everywhere, in a quarter, in a sixteenth of the image"
-    if at.norm == "linf" and 4 * at.radius > 1:
-        described += f" (but pixels move by 1 at most, where the budget would be {4 * at.radius:g} in the sixteenth)"
-    return _named("local", described, at, names)
+    if situation.norm == "linf" and 4 * situation.radius > 1:
+        described += (
+            f" (but pixels move by 1 at most, where the budget would be {4 * situation.radius:g} in the sixteenth)"
+        )
+    return _named("local", described, situation, names)
 
 
-def unmask(at: Situation) -> Suite:
+def unmask(situation: Situation) -> Suite:
     """Sign PGD beside what sees through masked gradients: the margin, SPSA, Square."""
     names = ("pgd-100", "margin-100", "spsa-20", "square")
-    return _named("unmask", "PGD beside attacks that see through masked gradients", at, names)
+    return _named("unmask", "PGD beside attacks that see through masked gradients", situation, names)
 
 
-def strongest(at: Situation) -> Suite:
+def strongest(situation: Situation) -> Suite:
     """Worst case over PGD with restarts, the attacks made for sequential attention, and AutoAttack; cheap ones first."""
     suite = _named(
         "strongest",
         "worst case over PGD with restarts, attacks on the sequence of glimpses, and AutoAttack",
-        at,
+        situation,
         ("annealed-100", "annealed-margin-100", "pgd-100", *_SEQUENTIAL, *_AUTOATTACK),
         cascade=True,
     )
@@ -162,28 +166,28 @@ def describe_suites() -> dict[str, str]:
     return {name: f"{text[:1].upper()}{text[1:].rstrip('.')}." for name, text in (stated | anywhere).items()}
 
 
-def get_suite(name: str, at: Situation | None = None) -> Suite:
+def get_suite(name: str, situation: Situation | None = None) -> Suite:
     """The suite of that name; `at` is for suites that state no radius. Raises UserError, nearest names offered."""
     if name in SUITES_AT:
-        return SUITES_AT[name](at or Situation())
+        return SUITES_AT[name](situation or Situation())
     if name not in SUITES:
         raise unknown_name("suite", name, [*SUITES, *SUITES_AT], "s3ta list suites")
     return SUITES[name]()
 
 
-def suite_of(names: Sequence[str], at: Situation) -> Suite:
+def suite_of(names: Sequence[str], situation: Situation) -> Suite:
     """A suite of single attacks from the catalogue. Raises UserError for names that are not there or come twice."""
     if not names:
         raise UserError("A suite of single attacks needs at least one: see `s3ta list attacks`.")
     if len(set(names)) < len(names):
         raise UserError(f"An attack is named twice: {', '.join(names)}.")
-    attacks = tuple(NamedAttack(name=name, attack=get_attack(name, at)) for name in names)
+    attacks = tuple(NamedAttack(name=name, attack=get_attack(name, situation)) for name in names)
     by_rule = tuple(name for name in names if name in PAPER_STEPS)
     described = ", ".join(names)
     suite = Suite(
         name="+".join(names), description=described, attacks=attacks, gallery_attack=names[0], paper_steps=by_rule
     )
-    return _fitting(suite, at)
+    return _fitting(suite, situation)
 
 
 def transfer_suite(manifest: dict[str, Any]) -> Suite:
@@ -201,7 +205,7 @@ def transfer_suite(manifest: dict[str, Any]) -> Suite:
         if not isinstance(attack, AutoAttackConfig):
             attack = attack.model_copy(update={"read_outs": ()})
         attacks.append(NamedAttack(name=f"transfer:{name}", attack=TransferConfig(attack_name=name, attack=attack)))
-    told = {key: value for key, value in manifest.items() if key != INFORMATIVE}
+    identity = {key: value for key, value in manifest.items() if key != INFORMATIVE}
     short = re.sub(r"[^A-Za-z0-9_.,+-]+", "_", f"{source['name']}-{manifest['suite']['name']}")
     return Suite(
         name=f"transfer-{short}",
@@ -212,44 +216,44 @@ def transfer_suite(manifest: dict[str, Any]) -> Suite:
             model=source["name"],
             sha256=source["sha256"],
             suite=manifest["suite"]["name"],
-            evaluation=sha256(json.dumps(told, sort_keys=True).encode()),
+            evaluation=sha256(json.dumps(identity, sort_keys=True).encode()),
         ),
     )
 
 
-def _named(name: str, description: str, at: Situation, names: Sequence[str], *, cascade: bool = False) -> Suite:
-    attacks = tuple(NamedAttack(name=attack, attack=get_attack(attack, at)) for attack in names)
+def _named(name: str, description: str, situation: Situation, names: Sequence[str], *, cascade: bool = False) -> Suite:
+    attacks = tuple(NamedAttack(name=attack, attack=get_attack(attack, situation)) for attack in names)
     shown = None if cascade else attacks[0].name
     suite = Suite(
         name=name,
-        description=f"{description}, radius {format_radius(at.radius)}",
+        description=f"{description}, radius {format_radius(situation.radius)}",
         attacks=attacks,
         num_examples=256,
         gallery_attack=shown,
         cascade=cascade,
     )
-    return _fitting(suite, at)
+    return _fitting(suite, situation)
 
 
-def _fitting(suite: Suite, at: Situation) -> Suite:
+def _fitting(suite: Suite, situation: Situation) -> Suite:
     """Without the attacks that do not fit the model. Raises UserError where nothing is left."""
-    unfit = [named.name for named in suite.attacks if incompatibility(named.attack, at) is not None]
+    unfit = [named.name for named in suite.attacks if incompatibility(named.attack, situation) is not None]
     attacks = tuple(named for named in suite.attacks if named.name not in unfit)
     if not attacks:
-        raise UserError(f"{', '.join(unfit)}: {incompatibility(suite.attacks[0].attack, at)}.")
+        raise UserError(f"{', '.join(unfit)}: {incompatibility(suite.attacks[0].attack, situation)}.")
     return suite.model_copy(update={"attacks": attacks, "left_out": tuple(unfit)})
 
 
-def incompatibility(attack: Any, at: Situation) -> str | None:
+def incompatibility(attack: Any, situation: Situation) -> str | None:
     """Why an attack cannot be run on such a model; None where it can."""
     if isinstance(attack, LoopConfig):
-        if attack.needs_trace and at.num_glimpses is None:
+        if attack.needs_trace and situation.num_glimpses is None:
             return "the attack looks at glimpses, and the model takes none"
         needed = {"dlr": 4 if attack.objective == "targeted" else 3}.get(attack.loss, 2)
     else:
         needed = 4 if isinstance(attack, AutoAttackConfig) and attack.part == "apgd-t" else 2
-    if at.num_classes is not None and at.num_classes < needed:
-        return f"the attack needs {needed} classes, and the model has {at.num_classes}"
+    if situation.num_classes is not None and situation.num_classes < needed:
+        return f"the attack needs {needed} classes, and the model has {situation.num_classes}"
     return None
 
 

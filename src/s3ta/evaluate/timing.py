@@ -10,15 +10,14 @@ import torch
 from torch import nn
 
 from s3ta.attacks import autograd_gradient, frozen, untargeted
-from s3ta.data import Dataset, fetch
+from s3ta.data import fetch
 from s3ta.determinism import exact_arithmetic
 from s3ta.errors import UserError
 from s3ta.evaluate.attack_precision import attack_copy
 from s3ta.evaluate.batching import pad_batch
+from s3ta.evaluate.evaluation import Evaluation
 from s3ta.evaluate.lint import as_found
-from s3ta.evaluate.plan import Settings
 from s3ta.foreign_code import ForeignError
-from s3ta.models import device_of
 
 _ENOUGH = 1.5
 """Seconds of measuring after which one try more is not worth the wait."""
@@ -34,25 +33,25 @@ class Pace(NamedTuple):
     """In float32, as all other gradients are taken; the same number where the search is in float32."""
 
 
-def pace(model: nn.Module, dataset: Dataset, place: int, settings: Settings, *, gradients: bool) -> Pace:
+def pace(evaluation: Evaluation, *, gradients: bool) -> Pace:
     """Seconds that a gradient (0 where none is used) and a forward pass of a whole micro-batch take here, for the estimate
     before the start; compiling is not counted. Raises UserError where a gradient is needed and the model has none."""
-    batch = pad_batch(fetch(dataset, [place]), settings.micro_batch)
-    device = device_of(model)
+    model, settings, device = evaluation.model, evaluation.settings, evaluation.device
+    batch = pad_batch(fetch(evaluation.dataset, evaluation.positions[:1]), settings.micro_batch)
     images, labels = batch.images.to(device), batch.labels.to(device)
 
     plain = settings.search._replace(compiled=False)  # compiling takes longer than it would show
-    searcher = attack_copy(model, plain)
+    attack_model = attack_copy(model, plain)
 
-    def gradient(asked: nn.Module) -> Callable[[], None]:
-        return lambda: _gradient(asked, images, labels)
+    def gradient(classifier: nn.Module) -> Callable[[], None]:
+        return lambda: _gradient(classifier, images, labels)
 
     def forward() -> None:
         with torch.no_grad():
             model(images).sum().item()
 
-    with exact_arithmetic(settings.num_threads), as_found(model), frozen(model), frozen(searcher):
-        searching = _seconds(gradient(searcher)) if gradients else 0.0
+    with exact_arithmetic(settings.num_threads), as_found(model), frozen(model), frozen(attack_model):
+        searching = _seconds(gradient(attack_model)) if gradients else 0.0
         lower = gradients and plain.precision != "float32"
         return Pace(searching, _seconds(forward), _seconds(gradient(model)) if lower else searching)
 

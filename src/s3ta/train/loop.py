@@ -17,6 +17,7 @@ import torch
 
 from s3ta.config import config_hash, to_json
 from s3ta.data import Dataset
+from s3ta.data.prefetch import prefetch
 from s3ta.determinism import exact_arithmetic
 from s3ta.distributed import Ranks
 from s3ta.files import append_lines
@@ -29,7 +30,7 @@ from s3ta.train.config import TrainConfig
 from s3ta.train.initial_weights import seeded_model
 from s3ta.train.interrupt import StopRequest, stop_request
 from s3ta.train.precision_check import Trial, is_plain, lower_is_due, try_out
-from s3ta.train.prefetch import Prepared, prefetch, prepared
+from s3ta.train.prefetch import Prepared, prepared
 from s3ta.train.schedule import glimpses_at, learning_rate
 from s3ta.train.step import DivergedError, Trainer
 from s3ta.train.tensorboard import SILENT, Board

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 
@@ -18,9 +16,6 @@ from s3ta.train.config import TrainAttack, TrainConfig
 from s3ta.train.schedule import attack_at
 from s3ta.types import Images, Labels
 
-T = TypeVar("T")
-_DEPTH = 2
-"""Steps made ready ahead."""
 _HANDS, _AT_ONCE = 4, 32
 """Threads that draw starts for a GPU, which would wait for one alone; and images in one of their portions."""
 
@@ -83,52 +78,3 @@ def _starts(attack: TrainAttack, seed: int, ids: list[str], clean: Images, epoch
     return torch.cat(
         list(hands.map(lambda part: draw_start(attack, seed, ids[part], clean[part], "train", epoch), parts))
     )
-
-
-def prefetch(make: Callable[[], Generator[T, None, None]]) -> Generator[T, None, None]:
-    """The items of an iterator that lives in a thread of its own, which stays a few of them ahead.
-
-    What it raises is raised here, at the same item. Closing the generator ends the thread and closes the iterator."""
-    feeder = _Feeder(make)
-    feeder.start()
-    try:
-        while isinstance(said := feeder.ready.get(), _Item):
-            yield said.value
-        if said is not None:
-            raise said
-    finally:
-        feeder.over.set()
-        feeder.join()  # torch may be at work in it, and dies with a process that ends over it
-
-
-class _Item(NamedTuple):
-    value: Any
-
-
-class _Feeder(threading.Thread):
-    """Puts items, and at the end None or what was raised, into a queue that holds a few."""
-
-    def __init__(self, make: Callable[[], Generator[Any, None, None]]) -> None:
-        super().__init__(name="feeding", daemon=True)
-        self.ready: queue.Queue[_Item | BaseException | None] = queue.Queue(_DEPTH)
-        self.over = threading.Event()
-        self._make = make
-
-    def run(self) -> None:
-        ending = None
-        try:
-            with closing(self._make()) as items:
-                for item in items:
-                    self._put(_Item(item))
-                    if self.over.is_set():
-                        return
-        except BaseException as error:  # noqa: BLE001 - raised again where the items are used
-            ending = error
-        self._put(ending)
-
-    def _put(self, said: _Item | BaseException | None) -> None:
-        while not self.over.is_set():
-            try:
-                return self.ready.put(said, timeout=0.1)
-            except queue.Full:
-                continue

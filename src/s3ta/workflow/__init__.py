@@ -1,14 +1,11 @@
 """The rooms put together: train a recipe, evaluate a model, answer for some images. The command line and scripts call these."""
 
-from s3ta.workflow.choose_suite import choose_suite, transferred
-from s3ta.workflow.data import Examples
 from s3ta.workflow.evaluation import default_ledger, evaluate_model, is_evaluated
 from s3ta.workflow.export import export
-from s3ta.workflow.model import OpenedModel, open_subject, recipe_data
+from s3ta.workflow.model import OpenedModel, RuntimeOptions, open_subject, recipe_data
 from s3ta.workflow.prediction import Answer, predict
 from s3ta.workflow.preprocessing import preparation_line
-from s3ta.workflow.request import EvaluationRequest, Output, SuiteChoice
-from s3ta.workflow.runtime_options import RuntimeOptions
+from s3ta.workflow.request import EvaluationRequest, Examples, Output, SuiteChoice, choose_suite, transferred
 from s3ta.workflow.training import train_run
 
 __all__ = [

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from s3ta.attacks import frozen
-from s3ta.data import Dataset
 from s3ta.determinism import exact_arithmetic
-from s3ta.evaluate import Settings, Suite, pieces, stages
-from s3ta.evaluate.attack_precision import attack_copy
+from s3ta.evaluate import Evaluation, pieces, stages
 from s3ta.evaluate.plan import AttackRound
 from s3ta.evaluate.runner import run_piece
 from s3ta.progress import Reporter, progress
@@ -20,22 +18,22 @@ _COUNTS = ("num_gradients", "num_forwards")
 _READ = ("label", "target", "prediction", "correct", "hit", "distance", *_COUNTS)
 
 
-def attacked_images(model: nn.Module, dataset: Dataset, suite: Suite, settings: Settings) -> AttackedImages:
-    """All images through all restarts of the suite's one attack; of each the first restart that succeeds, else the last.
+def attacked_images(evaluation: Evaluation) -> AttackedImages:
+    """All examples through all restarts of the suite's one attack; of each the first restart that succeeds, else the last.
 
     Raises UserError as `s3ta.evaluate.evaluate`."""
-    (named,) = suite.attacks
+    (named,) = evaluation.suite.attacks
     is_targeted = named.attack.objective == "targeted"
-    searcher, all_stages = attack_copy(model, settings.search), stages(suite)
-    total = len(dataset.ids) * sum(stage.cost.total for stage in all_stages)
+    attack_model, all_stages = evaluation.attack_model, stages(evaluation.suite)
+    total = len(evaluation.positions) * sum(stage.cost.total for stage in all_stages)
     with (
-        exact_arithmetic(settings.num_threads),
-        frozen(model),
-        frozen(searcher),
+        exact_arithmetic(evaluation.settings.num_threads),
+        frozen(evaluation.model),
+        frozen(attack_model),
         progress(f"{named.name}, passes", total) as report,
     ):
         done = _Done(report)
-        clean, last, *others = (_run(model, searcher, dataset, stage, settings, done) for stage in all_stages)
+        clean, last, *others = (_run(evaluation, stage, done) for stage in all_stages)
     last["success"] = _succeeded(last, is_targeted)
     for restart in others:
         restart["success"] = _succeeded(restart, is_targeted)
@@ -67,13 +65,11 @@ class _Done:
         self._report(self._count)
 
 
-def _run(
-    model: nn.Module, searcher: nn.Module, dataset: Dataset, stage: AttackRound, settings: Settings, done: _Done
-) -> dict[str, Tensor]:
-    """The last read-out of one stage, by column, and its images; in the order of the data set."""
+def _run(evaluation: Evaluation, stage: AttackRound, done: _Done) -> dict[str, Tensor]:
+    """The last read-out of one stage, by column, and its images; in the order of the examples."""
     parts = []
-    for piece in pieces(stage, range(len(dataset.ids)), settings.micro_batch, block=1):
-        columns, images = run_piece(model, searcher, dataset, piece, settings)
+    for piece in pieces(stage, evaluation.positions, evaluation.settings.micro_batch, block=1):
+        columns, images = run_piece(evaluation, piece)
         last = {name: torch.from_numpy(np.asarray(columns[name])[-len(images) :]) for name in _READ}
         parts.append({**last, "images": images})
         done.add(piece.num_evaluations)

@@ -14,14 +14,13 @@ from s3ta.attacks import frozen, random_state
 from s3ta.data import Dataset, fetch
 from s3ta.determinism import exact_arithmetic
 from s3ta.errors import UserError
-from s3ta.evaluate import Suite, choose_examples, total
+from s3ta.evaluate import Evaluation, Suite, choose_examples, total
 from s3ta.evaluate.lint import Task, as_found, lint
 from s3ta.files import read_json, write_json
 from s3ta.finding import ALARMS, TRUST_FILE, Check, Finding, parse_findings
 from s3ta.models import device_of, model_info
 from s3ta.process_state import process_state_kept
 from s3ta.progress import console, waiting
-from s3ta.workflow.data import Measured
 
 UNREADABLE = "unreadable images"
 LINT_PASSES, LINT_GRADIENTS = 17, 2
@@ -37,7 +36,7 @@ FoundBySource: TypeAlias = dict[str, list[Finding]]
 """By source: `lint`, `probes`, `records`."""
 
 
-def run_lint(measured: Measured, suite: Suite, folder: Path, *, strict: bool) -> None:
+def run_lint(measured: Evaluation, suite: Suite, folder: Path, *, strict: bool) -> None:
     """Look the model over before it is measured; say what is suspicious.
 
     Once there are records, what was found before the first of them stands: it is told again, not asked again.
@@ -66,7 +65,7 @@ def is_lint_due(folder: Path) -> bool:
     return "lint" not in read_found(folder) or next(folder.glob("chunk-*.parquet"), None) is None
 
 
-def lint_measured(measured: Measured, suite: Suite) -> list[Finding]:
+def lint_measured(measured: Evaluation, suite: Suite) -> list[Finding]:
     """The lint by images that are measured and, where these are few, by others of the data; only the first can stop a run."""
     dataset, positions, settings = measured.dataset, measured.positions, measured.settings
     with exact_arithmetic(settings.num_threads):
@@ -94,7 +93,7 @@ def lint_measured(measured: Measured, suite: Suite) -> list[Finding]:
     return [not_asked(finding.kind) if finding.kind in unasked else finding for finding in findings]
 
 
-def _lint_on(measured: Measured, positions: Sequence[int], for_order: Sequence[int]) -> list[Finding]:
+def _lint_on(measured: Evaluation, positions: Sequence[int], for_order: Sequence[int]) -> list[Finding]:
     """The lint by these examples. Raises UserError for an image that cannot be read."""
     model, dataset = measured.model, measured.dataset
     task = Task(model_info(model).num_classes, dataset.classes, measured.settings.micro_batch)
@@ -133,7 +132,7 @@ def not_asked(kind: str) -> Finding:
     return Check(kind).unchecked("No attack of the suite uses a gradient.")
 
 
-def _left_out(measured: Measured) -> list[Finding]:
+def _left_out(measured: Evaluation) -> list[Finding]:
     """Images that could not be read, by name and number."""
     lost = measured.unreadable
     if not lost:
@@ -144,10 +143,10 @@ def _left_out(measured: Measured) -> list[Finding]:
     return [Check(UNREADABLE).warning(sentence, {"ids": lost, "num_chosen": whole}, advice)]
 
 
-def num_linted(measured: Measured) -> int:
+def num_linted(measured: Evaluation) -> int:
     """Images for which the lint takes half a minute or so: 256 of a small model, 8 of the largest; counted in operations,
     not by the clock, so that the same model is always looked at alike."""
-    model, dataset, positions, _, _ = measured
+    model, dataset, positions = measured.model, measured.dataset, measured.positions
     image = fetch(dataset, positions[:1]).images.to(device_of(model))
     with process_state_kept(), as_found(model), frozen(model), random_state(0), torch.no_grad():
         try:

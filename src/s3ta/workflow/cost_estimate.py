@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from s3ta.attacks import Evaluations
-from s3ta.evaluate import Pace, Settings, Shard, Suite, chunk_seconds, own_chunks, pace, stages, total
+from s3ta.evaluate import Evaluation, Pace, Settings, Shard, chunk_seconds, own_chunks, pace, stages, total
 from s3ta.foreign_code import guarded
-from s3ta.models import model_info
 from s3ta.progress import waiting
 from s3ta.workflow.checks_before import LINT_GRADIENTS, LINT_PASSES
-from s3ta.workflow.data import Measured
-from s3ta.workflow.runtime_options import about, minutes
 
+_FEW = 3.5
+"""Seconds below which an estimate is no number."""
 _MOMENT = 10.0
 _SLOWER = 1.1
 """So many times float32's seconds are more than a busy machine's."""
@@ -30,25 +29,26 @@ class Upcoming(NamedTuple):
     """Of the experiments afterwards."""
 
 
-def announcement(measured: Measured, suite: Suite, shard: Shard, upcoming: Upcoming) -> str:
+def announcement(evaluation: Evaluation, shard: Shard, upcoming: Upcoming) -> str:
     """Examples, passes, and the time for what is not there yet, if no example leaves early; what the settings leave out.
 
     Raises UserError where gradients are needed and the model has none."""
-    model, dataset, positions, settings, _ = measured
-    own = own_chunks(suite, len(positions), settings, shard)
-    if not own:
+    suite, positions, settings = evaluation.suite, evaluation.positions, evaluation.settings
+    shard_chunks = own_chunks(suite, len(positions), settings, shard)
+    if not shard_chunks:
         return f"Part {shard.index} of {shard.count} is empty: there are fewer blocks of examples than parts."
     part = "" if shard.is_all else f", part {shard.index} of {shard.count}"
-    who = f"{model_info(model).name}, suite {suite.name}: {num_own(measured, own)} examples{part}"
+    num_examples, name = num_own(evaluation, shard_chunks), evaluation.info.name
+    who = f"{name}, suite {suite.name}: {num_examples} examples{part}"
     if not upcoming.missing and not upcoming.probed.total:
         return f"{who}; everything is there already."
-    work = total(suite, num_own(measured, own))
-    with waiting("measuring how long a pass takes here"), guarded(f"Timing {model_info(model).name}"):
-        measured_pace = pace(model, dataset, positions[0], settings, gradients=work.num_gradients > 0)
+    work = total(suite, num_examples)
+    with waiting("measuring how long a pass takes here"), guarded(f"Timing {name}"):
+        measured_pace = pace(evaluation, gradients=work.num_gradients > 0)
         all_chunks = -(-len(positions) // settings.micro_batch)
-        wanted = [stage for stage in stages(suite) if any(c // all_chunks == stage.number for c in upcoming.missing)]
-        tried = chunk_seconds(model, dataset, positions, wanted, settings, measured_pace)
-    times = seconds(suite, len(positions), settings, upcoming, measured_pace, tried)
+        rounds = [stage for stage in stages(suite) if any(c // all_chunks == stage.number for c in upcoming.missing)]
+        trials = chunk_seconds(evaluation, rounds, measured_pace)
+    times = seconds(evaluation, upcoming, measured_pace, trials)
     if not upcoming.missing:
         return f"{who}; everything is there already, and the checks take {about(sum(times))}."
     lines = [
@@ -76,24 +76,19 @@ class Seconds(NamedTuple):
 
 
 def seconds(
-    suite: Suite,
-    num_examples: int,
-    settings: Settings,
-    upcoming: Upcoming,
-    measured_pace: Pace,
-    tried: Mapping[int, float] | None = None,
+    evaluation: Evaluation, upcoming: Upcoming, measured_pace: Pace, trials: Mapping[int, float] | None = None
 ) -> Seconds:
-    """What is still to be done, at this pace; `tried` are seconds for a whole chunk, by the number of its stage."""
-    all_chunks = -(-num_examples // settings.micro_batch)
+    """What is still to be done, at this pace; `trials` are seconds for a whole chunk, by the number of its stage."""
+    size = evaluation.settings.micro_batch
+    all_chunks = -(-len(evaluation.positions) // size)
     attacks = 0.0
-    for stage in stages(suite):
+    for stage in stages(evaluation.suite):
         chunks = len(upcoming.missing & set(range(stage.number * all_chunks, (stage.number + 1) * all_chunks)))
         others = stage.cost.num_forwards - stage.cost.num_gradients
         passes = measured_pace.gradient * stage.cost.num_gradients + measured_pace.forward * others
-        attacks += chunks * max(passes, (tried or {}).get(stage.number, 0.0))
+        attacks += chunks * max(passes, (trials or {}).get(stage.number, 0.0))
     gradient, forward = (
-        time / settings.micro_batch
-        for time in (measured_pace.plain_gradient or 3 * measured_pace.forward, measured_pace.forward)
+        time / size for time in (measured_pace.plain_gradient or 3 * measured_pace.forward, measured_pace.forward)
     )
     lint = upcoming.num_linted * ((LINT_PASSES - LINT_GRADIENTS) * forward + LINT_GRADIENTS * gradient)
     checks = upcoming.probed
@@ -106,8 +101,8 @@ def _parts(times: Seconds) -> str:
     """How a time of more than seconds is divided, where the attacks are not about all of it."""
     if sum(times) < max(_MOMENT, 1.1 * times.attacks):
         return ""
-    named = zip(("a look at the model", "attacks", "checks afterwards"), times, strict=True)
-    return ": " + ", ".join(f"{name} {minutes(time)}" for name, time in named if time)
+    parts = zip(("a look at the model", "attacks", "checks afterwards"), times, strict=True)
+    return ": " + ", ".join(f"{name} {minutes(time)}" for name, time in parts if time)
 
 
 def _about_the_search(settings: Settings, measured_pace: Pace) -> list[str]:
@@ -126,8 +121,22 @@ def _about_the_search(settings: Settings, measured_pace: Pace) -> list[str]:
     return lines
 
 
-def num_own(measured: Measured, own: Sequence[int]) -> int:
+def num_own(evaluation: Evaluation, chunks: Sequence[int]) -> int:
     """How many examples these chunks hold, each counted once."""
-    size, count = measured.settings.micro_batch, len(measured.positions)
+    size, count = evaluation.settings.micro_batch, len(evaluation.positions)
     all_chunks = -(-count // size)
-    return sum(min(size, count - chunk * size) for chunk in own if chunk < all_chunks)
+    return sum(min(size, count - chunk * size) for chunk in chunks if chunk < all_chunks)
+
+
+def about(seconds: float) -> str:
+    """`about 5 min`, or `a few seconds`."""
+    return minutes(seconds) if seconds < _FEW else f"about {minutes(seconds)}"
+
+
+def minutes(seconds: float) -> str:
+    """A time as people say it."""
+    if seconds < _FEW:
+        return "a few seconds"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

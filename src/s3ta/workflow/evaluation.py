@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ import torch
 
 from s3ta.attack_plausibility import ImplausibleSettingsWarning
 from s3ta.attacks import Evaluations
-from s3ta.data import Dataset, write_ids, write_targets
+from s3ta.data import write_ids, write_targets
 from s3ta.determinism import exact_arithmetic
 from s3ta.distributed import Ranks, own_device, ranks
 from s3ta.errors import UserError
 from s3ta.evaluate import (
     KEPT_FILE,
-    KeptImages,
+    Evaluation,
     Shard,
     Suite,
     as_today,
@@ -29,23 +30,19 @@ from s3ta.evaluate import (
     refuse_other_answers,
     suite_as_today,
     suite_identity,
-    targets_of,
     total,
 )
 from s3ta.explain import KEPT, gallery
 from s3ta.files import UnwritableError, part_use, read_arrays, read_json, sha256, sole_use, write_arrays
 from s3ta.foreign_code import guarded, reason
-from s3ta.models import device_of, model_info
 from s3ta.progress import Reporter, console, progress, waiting
 from s3ta.records import LISTED, Ledger, implausible_settings
 from s3ta.workflow.checks_after import check_afterwards, planned_probing, radius_of
 from s3ta.workflow.checks_before import is_lint_due, num_linted, read_found, run_lint
-from s3ta.workflow.choose_suite import refuse_misfits
 from s3ta.workflow.cost_estimate import Upcoming, announcement, num_own
-from s3ta.workflow.data import Examples, Measured, bring_together
-from s3ta.workflow.model import OpenedModel
-from s3ta.workflow.request import Checks, EvaluationRequest
-from s3ta.workflow.runtime_options import device_at
+from s3ta.workflow.data import bring_together
+from s3ta.workflow.model import OpenedModel, device_at
+from s3ta.workflow.request import Checks, EvaluationRequest, Examples, Output, refuse_misfits
 from s3ta.workflow.source_files import files_in_manifest, keep_files, refuse_other_files
 
 GALLERY_FILE, IDS_FILE, TARGETS_FILE = "gallery.npz", "examples.txt", "targets.csv"
@@ -69,39 +66,37 @@ def evaluate_model(
     with ranks() as rank:
         if rank.count > 1 and request.output.shard is not None:
             raise UserError("Under torchrun each process is a shard already: leave --shard out.")
-        suite, wanted, settings, images = request.suite, request.examples, request.settings, request.images
         shard = request.output.shard or Shard(rank.rank + 1, rank.count)
-        if wanted.ids is not None and images is None:
-            settings = settings._replace(examples=LISTED)
-        device = own_device(device_at(request.place))
+        if request.examples.ids is not None and request.images is None:
+            request = replace(request, settings=request.settings._replace(examples=LISTED))
+        device = own_device(device_at(request.runtime))
         with guarded(f"Moving {subject.card.name} to {device}"):
             model = subject.model.to(device)
         with waiting("reading which images there are"):
-            measured = bring_together(subject, suite, wanted, settings, request.place, model)
-        folder = request.output.folder or default_ledger(subject, suite, wanted)
-        if images is not None:
-            _refuse_other_data(images, measured.dataset, measured.positions)
+            evaluation = bring_together(subject, request, model)
+        folder = request.output.folder or default_ledger(subject, request.suite, request.examples)
+        _refuse_other_data(evaluation)
         with ExitStack() as held:
             try:
                 held.enter_context(_held(folder, shard))
             except UnwritableError:
-                if not _is_there(measured, suite, folder):
+                if not _is_there(evaluation, folder):
                     raise
                 _show_unchanged(folder, rank, show)
                 return folder if rank.is_first else None
-            ledger = _run(measured, request, folder, shard, rank)
+            ledger = _run(evaluation, request.output, folder, shard, rank)
             rank.wait()
             if rank.is_first:
                 if show is not None:
                     show(folder)
-                _finish(measured, suite, ledger, request.output.checks)
+                _finish(evaluation, ledger, request.output.checks)
         return folder if rank.is_first else None
 
 
-def _is_there(measured: Measured, suite: Suite, folder: Path) -> bool:
+def _is_there(evaluation: Evaluation, folder: Path) -> bool:
     """Whether the folder holds this evaluation, and it is finished."""
-    told = _identified(measured, suite, folder)
-    return (folder / "manifest.json").is_file() and not Ledger.at(folder, told, as_today).missing()
+    identified = _identified(evaluation, folder)
+    return (folder / "manifest.json").is_file() and not Ledger.at(folder, identified, as_today).missing()
 
 
 def _show_unchanged(folder: Path, rank: Ranks, show: Callable[[Path], None] | None) -> None:
@@ -115,92 +110,85 @@ def _held(folder: Path, shard: Shard) -> AbstractContextManager[None]:
     return sole_use(folder) if shard.is_all else part_use(folder, shard.name)
 
 
-def _run(measured: Measured, request: EvaluationRequest, folder: Path, shard: Shard, rank: Ranks) -> Ledger:
+def _run(evaluation: Evaluation, output: Output, folder: Path, shard: Shard, rank: Ranks) -> Ledger:
     """What is missing of the shard's part."""
-    model, dataset, positions, settings, _ = measured
-    suite, checks, strict = request.suite, request.output.checks, request.output.strict
-    told = _identified(measured, suite, folder)
-    _warn_of_settings(told, strict=strict, aloud=rank.is_first)
-    own = own_chunks(suite, len(positions), settings, shard)
-    missing = set(Ledger.at(folder, told, as_today).missing(own))
+    suite, checks, strict = evaluation.suite, output.checks, output.strict
+    identified = _identified(evaluation, folder)
+    _warn_of_settings(identified, strict=strict, aloud=rank.is_first)
+    shard_chunks = own_chunks(suite, len(evaluation.positions), evaluation.settings, shard)
+    missing = set(Ledger.at(folder, identified, as_today).missing(shard_chunks))
+    problem = None
     if rank.is_first:
-        finishes = shard.is_all or rank.count > 1
-        _announce(measured, suite, folder, shard, missing, checks, finishes=finishes)
-    problem = _problem(measured, suite, folder, strict=strict) if checks != "none" and rank.is_first else None
+        is_last = shard.is_all or rank.count > 1
+        _announce(evaluation, shard, _upcoming(evaluation, folder, missing, checks=checks, is_last=is_last), checks)
+        problem = _problem(evaluation, folder, strict=strict) if checks != "none" else None
     if not rank.agree(problem is None):  # before anything is written, so that a mended model is no other evaluation
         raise problem or UserError("The first process says why the model was not measured.")
-    ledger = Ledger.open(folder, told, as_today)
-    report: AbstractContextManager[Reporter] = nullcontext(_silent)
+    ledger = Ledger.open(folder, identified, as_today)
+    reporter: AbstractContextManager[Reporter] = nullcontext(_silent)
     if rank.is_first:
-        _write_questions(measured, suite, folder)
-        keep_files(folder, measured)
-        report = progress(
-            f"{model_info(model).name} {suite.name}, passes", total(suite, num_own(measured, own)).num_evaluations
-        )
-    with report as tell, warnings.catch_warnings():
+        _write_questions(evaluation, folder)
+        keep_files(folder, evaluation)
+        num_passes = total(suite, num_own(evaluation, shard_chunks)).num_evaluations
+        reporter = progress(f"{evaluation.info.name} {suite.name}, passes", num_passes)
+    with reporter as report, warnings.catch_warnings():
         warnings.simplefilter("ignore", ImplausibleSettingsWarning)  # said above
         if checks != "none":  # the lint has said it
             warnings.filterwarnings("ignore", SAID_BY_THE_LINT, UserWarning)
-        evaluate_into(model, dataset, suite, ledger, positions, settings, tell, request.images, shard)
+        evaluate_into(evaluation, ledger, report, shard)
     return ledger
 
 
-def _warn_of_settings(facts: dict[str, Any], *, strict: bool, aloud: bool) -> None:
+def _warn_of_settings(manifest: dict[str, Any], *, strict: bool, aloud: bool) -> None:
     """Attacks that cannot do what their radius says, before they are run. Raises UserError for them if strict, and always for
     those that would be refused when they run."""
-    remarks = [one for one in implausible_settings(facts) if one.severity in ("error", "warning", "note")]
-    refused = [one for one in remarks if one.severity == "error" or (strict and one.severity == "warning")]
+    remarks = [remark for remark in implausible_settings(manifest) if remark.severity in ("error", "warning", "note")]
+    refused = [remark for remark in remarks if remark.severity == "error" or (strict and remark.severity == "warning")]
     if refused:
-        raise UserError(f"Not evaluated: {' '.join(one.text for one in refused)}")
-    for one in remarks if aloud else ():
-        if one.severity == "warning" or one.evidence.get("nothing_moves"):
-            console.print(one.line, markup=False, soft_wrap=True)
+        raise UserError(f"Not evaluated: {' '.join(remark.text for remark in refused)}")
+    for remark in remarks if aloud else ():
+        if remark.severity == "warning" or remark.evidence.get("nothing_moves"):
+            console.print(remark.line, markup=False, soft_wrap=True)
 
 
-def _identified(measured: Measured, suite: Suite, folder: Path) -> dict[str, Any]:
+def _identified(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
     """The manifest. Raises UserError where the folder holds another measurement, or the suite does not fit the model."""
-    model, dataset, positions, settings, _ = measured
-    refuse_misfits(suite, model_info(model))
+    refuse_misfits(evaluation.suite, evaluation.info)
     with waiting("identifying the model by its weights"):
-        told = manifest(model, dataset, suite, positions, settings, device_of(model))
-    Ledger.check(folder, told, as_today)
-    refuse_other_answers(folder, told)
-    refuse_other_files(folder, measured)
-    told["informative"] |= {"files": files_in_manifest(measured)}
-    return told
+        identified = manifest(evaluation)
+    Ledger.check(folder, identified, as_today)
+    refuse_other_answers(folder, identified)
+    refuse_other_files(folder, evaluation)
+    identified["informative"] |= {"files": files_in_manifest(evaluation)}
+    return identified
 
 
-def _announce(
-    measured: Measured,
-    suite: Suite,
-    folder: Path,
-    shard: Shard,
-    missing: set[int],
-    checks: Checks,
-    *,
-    finishes: bool,
-) -> None:
-    """Says what will be done, and how long it takes; nothing of the time where the model cannot even be timed, for then the
-    look at it says why. `finishes`: whether nothing is left to others, so that checks follow."""
+def _upcoming(evaluation: Evaluation, folder: Path, missing: set[int], *, checks: Checks, is_last: bool) -> Upcoming:
+    """What is still to be done; `is_last`: nothing is left to others, so that checks follow."""
+    if checks == "none":
+        return Upcoming(missing, 0, Evaluations(0, 0))
     probes = None
-    if checks != "none" and finishes:
-        probes = planned_probing(measured, suite, read_found(folder), full=checks == "full")
+    if is_last:
+        probes = planned_probing(evaluation, evaluation.suite, read_found(folder), full=checks == "full")
     with waiting("looking at how large the model is"):
-        linted = num_linted(measured) if checks != "none" and is_lint_due(folder) else 0
-    upcoming = Upcoming(missing, linted, Evaluations(0, 0) if probes is None else probes.cost)
+        linted = num_linted(evaluation) if is_lint_due(folder) else 0
+    return Upcoming(missing, linted, Evaluations(0, 0) if probes is None else probes.cost)
+
+
+def _announce(evaluation: Evaluation, shard: Shard, upcoming: Upcoming, checks: Checks) -> None:
+    """Says what will be done, and how long it takes; nothing of the time where the model cannot even be timed, for then the
+    look at it says why."""
     try:
-        told = announcement(measured, suite, shard, upcoming)
+        console.print(announcement(evaluation, shard, upcoming))
     except UserError:
         if checks == "none":
             raise
-        return
-    console.print(told)
 
 
-def _problem(measured: Measured, suite: Suite, folder: Path, *, strict: bool) -> UserError | None:
+def _problem(evaluation: Evaluation, folder: Path, *, strict: bool) -> UserError | None:
     """Why the model cannot be measured as it is; None where it can."""
     try:
-        run_lint(measured, suite, folder, strict=strict)
+        run_lint(evaluation, evaluation.suite, folder, strict=strict)
     except UserError as error:
         return error
     return None
@@ -210,44 +198,43 @@ def _silent(completed: int, note: str = "") -> None:
     """The progress of a process that does not speak."""
 
 
-def _write_questions(measured: Measured, suite: Suite, folder: Path) -> None:
+def _write_questions(evaluation: Evaluation, folder: Path) -> None:
     """The ids of the examples, in order, and their targets: what another evaluation must be asked to be comparable."""
-    model, dataset, positions, settings, _ = measured
-    ids = [dataset.ids[place] for place in positions]
+    dataset, ids = evaluation.dataset, evaluation.ids
     if not (folder / IDS_FILE).is_file():
         write_ids(folder / IDS_FILE, ids)
-    targeted = any(named.attack.objective == "targeted" for named in suite.attacks)
+    targeted = any(named.attack.objective == "targeted" for named in evaluation.suite.attacks)
     if targeted and not (folder / TARGETS_FILE).is_file():
-        labels = dataset.labels[positions]
-        aims = targets_of(settings, ids, torch.from_numpy(labels), model_info(model).num_classes)
+        labels = dataset.labels[evaluation.positions]
+        aims = evaluation.targets(ids, torch.from_numpy(labels))
         write_targets(folder / TARGETS_FILE, ids, labels, aims.numpy(), dataset.classes)
 
 
-def _finish(measured: Measured, suite: Suite, ledger: Ledger, checks: Checks) -> None:
+def _finish(evaluation: Evaluation, ledger: Ledger, checks: Checks) -> None:
     """The gallery and the checks, once nothing is missing any more. Whatever fails here costs no result."""
     if missing := len(ledger.missing()):
         console.print(f"{missing} of {ledger.num_chunks} chunks are still missing: the rest is done elsewhere.")
         return
     try:
-        _draw_gallery(measured, ledger.folder)
+        _draw_gallery(evaluation, ledger.folder)
     except Exception as error:  # noqa: BLE001 - pictures cost no result, whatever a foreign model raises
         console.print(f"warning: the pictures for the report could not be drawn: {reason(error)}")
     if checks != "none":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ImplausibleSettingsWarning)  # the experiments attack briefly on purpose
             warnings.filterwarnings("ignore", SAID_BY_THE_LINT, UserWarning)
-            check_afterwards(measured, suite, ledger, full=checks == "full")
+            check_afterwards(evaluation, evaluation.suite, ledger, full=checks == "full")
 
 
-def _draw_gallery(measured: Measured, folder: Path) -> None:
+def _draw_gallery(evaluation: Evaluation, folder: Path) -> None:
     """Draws the first examples before and after an attack, where that is not done."""
     if not (folder / KEPT_FILE).is_file():
         return
     kept = read_arrays(folder / KEPT_FILE, KEPT)
     if _is_drawn(folder, kept):
         return
-    with waiting("drawing the pictures for the report"), exact_arithmetic(measured.settings.num_threads):
-        drawn = gallery(measured.model, measured.dataset, kept, measured.settings.micro_batch)
+    with waiting("drawing the pictures for the report"), exact_arithmetic(evaluation.settings.num_threads):
+        drawn = gallery(evaluation.model, evaluation.dataset, kept, evaluation.settings.micro_batch)
         write_arrays(folder / GALLERY_FILE, drawn)
 
 
@@ -260,18 +247,21 @@ def _is_drawn(folder: Path, kept: dict[str, np.ndarray]) -> bool:
     return all(np.array_equal(drawn[name], values) for name, values in kept.items())
 
 
-def _refuse_other_data(images: KeptImages, dataset: Dataset, positions: list[int]) -> None:
-    theirs = images.manifest["data"]
-    examples = sha256("\n".join(dataset.ids[i] for i in positions).encode())
-    if (theirs["fingerprint"], theirs["examples"]) != (dataset.fingerprint, examples):
+def _refuse_other_data(evaluation: Evaluation) -> None:
+    """UserError where images of another model's evaluation are of other examples than these."""
+    if evaluation.images is None:
+        return
+    theirs = evaluation.images.manifest["data"]
+    examples = sha256("\n".join(evaluation.ids).encode())
+    if (theirs["fingerprint"], theirs["examples"]) != (evaluation.dataset.fingerprint, examples):
         raise UserError(
             f"The images were made of other examples ({theirs['source']}, {theirs['split']}): evaluate on the same data."
         )
 
 
-def default_ledger(subject: OpenedModel, suite: Suite, wanted: Examples) -> Path:
+def default_ledger(subject: OpenedModel, suite: Suite, examples: Examples) -> Path:
     """`evaluations/SUITE` in the folder of the model; where all its classes compete for other data, the name says so."""
-    name = f"{suite.name}-all-classes" if wanted.match_classes == "model" else suite.name
+    name = f"{suite.name}-all-classes" if examples.match_classes == "model" else suite.name
     return subject.folder / "evaluations" / name
 
 
@@ -281,7 +271,7 @@ def is_evaluated(folder: Path, suite: Suite) -> bool:
     if not path.is_file() or next(folder.glob("chunk-*.parquet"), None) is None:
         return False
     suites = (suite_as_today(read_json(path).get("suite") or {}), suite_as_today(suite_identity(suite)))
-    there, now = ({**one, "description": ""} for one in suites)
+    there, now = ({**suite, "description": ""} for suite in suites)
     if there != now:  # in other words it is the same
         raise UserError(f"{folder} holds an evaluation with other attacks: choose another folder with --out.")
     drawn = suite.gallery_attack is None or (folder / GALLERY_FILE).is_file()

@@ -19,7 +19,7 @@ from s3ta.evaluate import ImageStore
 from s3ta.files import write_atomic, write_json
 from s3ta.records import CLEAN, RUN, Ledger, is_cascade, is_trial, scores
 from s3ta.records.checks_strength import settings_of
-from s3ta.workflow.runtime_options import RuntimeOptions
+from s3ta.workflow.model import RuntimeOptions
 
 IMAGES, CARD = "adversarial.pt", "card.json"
 _AUTOATTACK = {"apgd-ce", "apgd-t", "fab-t", "square"}
@@ -27,7 +27,7 @@ CARD_FIELDS = ("name", "authors", "link", "venue", "architecture", "reported", "
 """What only a person can say of a model; what nobody said is empty or null in the card."""
 
 
-def export(folder: Path, out: Path, place: RuntimeOptions, said: Mapping[str, str]) -> list[Path]:
+def export(folder: Path, out: Path, runtime: RuntimeOptions, fields: Mapping[str, str]) -> list[Path]:
     """Write the worst image of every example, in the order of the data set, and the leaderboard's card.
 
     The worst image: the clean one where that is wrong already; else the first adversarial one that is wrong; else the last.
@@ -35,8 +35,8 @@ def export(folder: Path, out: Path, place: RuntimeOptions, said: Mapping[str, st
     Args:
       folder: a finished evaluation whose images were kept.
       out: a folder; `adversarial.pt` (float32, N x C x H x W) and `card.json` must not be there yet.
-      place: where the data are.
-      said: fields of the card.
+      runtime: where the data are.
+      fields: of the card.
     Raises UserError where the evaluation is unfinished, has no images, or files are in the way."""
     ledger = Ledger.read(folder)
     if not ledger.complete:
@@ -46,21 +46,21 @@ def export(folder: Path, out: Path, place: RuntimeOptions, said: Mapping[str, st
     for path in (out / IMAGES, out / CARD):
         if path.exists():
             raise UserError(f"{path} is there already: choose another folder with --out.")
-    unknown = [name for name in said if name not in CARD_FIELDS]
+    unknown = [name for name in fields if name not in CARD_FIELDS]
     if unknown:
         raise UserError(f"The card has no field '{unknown[0]}' that a person fills: {', '.join(CARD_FIELDS)}.")
     table = ledger.table()
-    images, num_wrong = _worst(ledger, table, _dataset(ledger.manifest, place))
+    images, num_wrong = _worst(ledger, table, _dataset(ledger.manifest, runtime))
     buffer = io.BytesIO()
     torch.save(images, buffer)
     write_atomic(out / IMAGES, buffer.getvalue())
-    write_json(out / CARD, _card(ledger.manifest, table, 1 - num_wrong / len(images), said))
+    write_json(out / CARD, _card(ledger.manifest, table, 1 - num_wrong / len(images), fields))
     return [out / IMAGES, out / CARD]
 
 
-def _dataset(manifest: dict[str, Any], place: RuntimeOptions) -> Dataset:
+def _dataset(manifest: dict[str, Any], runtime: RuntimeOptions) -> Dataset:
     data = manifest["data"]
-    located = locate(data["source"], place.data_root)
+    located = locate(data["source"], runtime.data_root)
     how = {key: value for key, value in data["preprocessing"].items() if key in Preprocessing.model_fields}
     config = DataConfig(
         source=located.source,
@@ -68,12 +68,12 @@ def _dataset(manifest: dict[str, Any], place: RuntimeOptions) -> Dataset:
         channels=1 if data["shape"][0] == 1 else 3,
         preprocessing=Preprocessing(**how) if located.source.startswith("folder:") else None,
     )
-    return open_dataset(config, data["split"], located.root, place.download)
+    return open_dataset(config, data["split"], located.root, runtime.download)
 
 
 def _worst(ledger: Ledger, table: pa.Table, dataset: Dataset) -> tuple[Tensor, int]:
     """The worst image of every example, and how many of them are wrong."""
-    places = {example: place for place, example in enumerate(dataset.ids)}
+    positions = {example: position for position, example in enumerate(dataset.ids)}
     rows = table.select(["example_id", "attack", "restart", "num_attack_steps", "correct", "status"]).to_pylist()
     last = {name: settings["num_attack_steps"] for name, settings in settings_of(ledger.manifest).items()}
     chosen: dict[str, tuple[str, int]] = {}
@@ -85,13 +85,13 @@ def _worst(ledger: Ledger, table: pa.Table, dataset: Dataset) -> tuple[Tensor, i
         chosen[name] = (attack, row["restart"])
         if not row["correct"]:
             wrong.add(name)
-    missing = [name for name in chosen if name not in places]
+    missing = [name for name in chosen if name not in positions]
     if missing:
         raise UserError(f"Example {missing[0]} is not in {dataset.source}: name the same data with --data-root.")
-    order = sorted(chosen, key=places.__getitem__)
+    order = sorted(chosen, key=positions.__getitem__)
     attacked = [name for name in order if chosen[name][0] != CLEAN]
     images: dict[str, Tensor] = {
-        name: fetch(dataset, [places[name]]).images[0] for name in order if name not in attacked
+        name: fetch(dataset, [positions[name]]).images[0] for name in order if name not in attacked
     }
     if attacked:
         stored = ImageStore(ledger).load_all([(*chosen[name], name) for name in attacked])
@@ -99,7 +99,7 @@ def _worst(ledger: Ledger, table: pa.Table, dataset: Dataset) -> tuple[Tensor, i
     return torch.stack([images[name] for name in order]), len(wrong)
 
 
-def _card(manifest: dict[str, Any], table: pa.Table, worst: float, said: Mapping[str, str]) -> dict[str, Any]:
+def _card(manifest: dict[str, Any], table: pa.Table, worst: float, fields: Mapping[str, str]) -> dict[str, Any]:
     """The leaderboard's fields; numbers are texts in percent, as it wants them."""
     counted = scores(table, cascade=is_cascade(manifest))
     clean = next(score for score in counted if score.attack == CLEAN)
@@ -110,17 +110,17 @@ def _card(manifest: dict[str, Any], table: pa.Table, worst: float, said: Mapping
     whole = manifest["budget"] is None and not suite["left_out"] and not any(score.num_cut for score in counted)
     is_auto = suite["cascade"] and parts == _AUTOATTACK and standard and whole
     return {
-        "link": said.get("link", ""),
-        "name": said.get("name", model["name"]),
-        "authors": said.get("authors", ""),
-        "additional_data": said.get("additional_data"),
+        "link": fields.get("link", ""),
+        "name": fields.get("name", model["name"]),
+        "authors": fields.get("authors", ""),
+        "additional_data": fields.get("additional_data"),
         "number_forward_passes": 1,
-        "dataset": said.get("dataset", manifest["data"]["source"].rpartition(":")[2].lower()),
-        "venue": said.get("venue", ""),
-        "architecture": said.get("architecture", model["name"]),
+        "dataset": fields.get("dataset", manifest["data"]["source"].rpartition(":")[2].lower()),
+        "venue": fields.get("venue", ""),
+        "architecture": fields.get("architecture", model["name"]),
         "eps": next(iter(radii)) if len(radii) == 1 else "",
         "clean_acc": f"{100 * clean.top1:.2f}",
-        "reported": said.get("reported", ""),
+        "reported": fields.get("reported", ""),
         "autoattack_acc": f"{100 * worst:.2f}" if is_auto else "",  # only where all four parts met all that was left
         **({} if is_auto else {"external": f"{100 * worst:.2f}"}),
         "unreliable": None,

@@ -123,9 +123,9 @@ def _known(model: Any, facts: ModelFacts, shape: tuple[int, int, int]) -> nn.Mod
     except UserError:
         return None
     facts.of_known(card)
-    wanted = (card.in_channels, card.image_size, card.image_size)
-    if wanted != shape:
-        sizes = [" x ".join(map(str, size)) for size in (shape, wanted)]
+    expected = (card.in_channels, card.image_size, card.image_size)
+    if expected != shape:
+        sizes = [" x ".join(map(str, size)) for size in (shape, expected)]
         raise UserError(f"The images are {sizes[0]}, but {card.name} takes {sizes[1]}: resize or convert them.")
     return model
 

@@ -1,4 +1,4 @@
-"""What is measured: one of our models, or anybody's, opened and ready."""
+"""What is measured: one of our models, or anybody's, opened and ready; and what belongs to this machine, never to a result."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from s3ta.data import DataConfig, locate, open_dataset
@@ -23,7 +24,25 @@ from s3ta.models import (
 )
 from s3ta.progress import console
 from s3ta.train import TrainConfig, read_recipe, run_of
-from s3ta.workflow.runtime_options import RuntimeOptions
+
+
+class RuntimeOptions(NamedTuple):
+    """The data root, the device, and whether data may be downloaded."""
+
+    data_root: Path = Path("data")
+    device: str = "auto"
+    download: bool = False
+
+
+def device_at(runtime: RuntimeOptions) -> torch.device:
+    """`auto`: the GPU where there is one. Raises UserError for a device that torch does not know or have."""
+    if runtime.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=runtime.device)
+        return torch.device(runtime.device)
+    except (RuntimeError, AssertionError):
+        raise UserError(f"There is no device '{runtime.device}' here: use auto, cpu or cuda.") from None
 
 
 class OpenedModel(NamedTuple):
@@ -49,21 +68,21 @@ def open_subject(
     opening: LoadOptions | None = None,
     data: DataConfig | None = None,
     split: str = "test",
-    place: RuntimeOptions | None = None,
+    runtime: RuntimeOptions | None = None,
 ) -> OpenedModel:
     """Open a run folder, model folder, Hub id, `timm:NAME`, `torchvision:NAME` or `package.module:factory`.
 
     Args:
       source: which.
       opening: what a person says of a foreign model.
-      data, split, place: what it will be measured on; images that have a size of their own say what size a factory's model
+      data, split, runtime: what it will be measured on; images that have a size of their own say what size a factory's model
         takes, where nobody did.
     Raises UserError as `s3ta.models.open_model`, and where `opening` says of one of our models what its folder knows better."""
     opening = opening or LoadOptions()
     refuse_unknown_source(source)
     if is_foreign(source):
         if not source.startswith(("timm:", "torchvision:")) and data is not None:
-            opening = _sized(opening, data, split, place or RuntimeOptions())
+            opening = _sized(opening, data, split, runtime or RuntimeOptions())
         model = open_model(source, opening)
         card = model_info(model)
         for sentence in [*(f"note: {note}" for note in card.config.get("notes", [])), *card.origins.remarks]:
@@ -71,10 +90,10 @@ def open_subject(
         return OpenedModel(source, model, card.classes, None, Path("runs") / _short(source, opening))
     _refuse_folder_of_others(Path(source))
     _, saved = read_config(find_weights(source))
-    asked = opening._replace(class_names=None, micro_batch=None)._asdict()
-    said = [name.replace("_", "-") for name, value in asked.items() if value not in (None, ())]
-    if said:
-        raise UserError(f"{source} is a model of ours, which knows its own --{said[0]}: leave that out.")
+    options = opening._replace(class_names=None, micro_batch=None)._asdict()
+    given = [name.replace("_", "-") for name, value in options.items() if value not in (None, ())]
+    if given:
+        raise UserError(f"{source} is a model of ours, which knows its own --{given[0]}: leave that out.")
     classes = opening.class_names or saved
     run = run_of(Path(source))
     recipe = None if run is None else read_recipe(run)
@@ -97,13 +116,13 @@ def _refuse_folder_of_others(folder: Path) -> None:
         )
 
 
-def _sized(opening: LoadOptions, data: DataConfig, split: str, place: RuntimeOptions) -> LoadOptions:
+def _sized(opening: LoadOptions, data: DataConfig, split: str, runtime: RuntimeOptions) -> LoadOptions:
     """With the size and channels of the images, where they have their own and nobody named others."""
     if opening.image_size is not None or data.source.startswith("folder:"):
         return opening
-    located = locate(data.source, place.data_root)
+    located = locate(data.source, runtime.data_root)
     config = data.model_copy(update={"source": located.source})
-    channels, height, width = open_dataset(config, split, located.root, place.download).shape
+    channels, height, width = open_dataset(config, split, located.root, runtime.download).shape
     if height != width:
         raise UserError(f"The images of {data.source} are {height}x{width}: choose a square with --image-size.")
     return opening._replace(image_size=height, in_channels=opening.in_channels or channels)

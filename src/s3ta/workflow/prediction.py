@@ -18,9 +18,8 @@ from s3ta.models import LoadOptions, device_of
 from s3ta.progress import console
 from s3ta.types import Images
 from s3ta.workflow.data import say
-from s3ta.workflow.model import OpenedModel, open_subject
+from s3ta.workflow.model import OpenedModel, RuntimeOptions, device_at, open_subject
 from s3ta.workflow.preprocessing import preparation_line, prepared
-from s3ta.workflow.runtime_options import RuntimeOptions, device_at
 
 
 class Answer(NamedTuple):
@@ -35,7 +34,7 @@ def predict(
     source: str,
     images: list[Path],
     top: int,
-    place: RuntimeOptions,
+    runtime: RuntimeOptions,
     opening: LoadOptions | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> list[Answer]:
@@ -45,14 +44,14 @@ def predict(
       source: the model.
       images: files.
       top: how many classes to tell.
-      place: where.
+      runtime: where.
       opening: what a person says of a foreign model.
       preprocessing: how files become pixels; None: as the model wants it, where that is known.
     Raises UserError as `open_subject`, and for a file that is missing or no image."""
     subject = open_subject(source, opening)
     names = subject.classes or [str(i) for i in range(subject.card.num_classes)]
     say("warning", transparency_note([str(path) for path in images if has_transparency(path)], len(images)))
-    model = subject.model.to(device_at(place))
+    model = subject.model.to(device_at(runtime))
     answers = []
     for path, image in zip(images, prepared_images(subject, images, preprocessing), strict=True):
         with torch.no_grad(), exact_arithmetic(os.cpu_count() or 1):

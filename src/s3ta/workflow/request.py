@@ -3,13 +3,31 @@ both say it in these words."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from s3ta.evaluate import KeptImages, Settings, Shard, Suite
-from s3ta.workflow.data import Examples
-from s3ta.workflow.runtime_options import RuntimeOptions
+from s3ta.attacks import AutoAttackConfig
+from s3ta.data import DataConfig, Dataset
+from s3ta.errors import UserError
+from s3ta.evaluate import (
+    KeptImages,
+    Settings,
+    Shard,
+    Situation,
+    Suite,
+    asked_norm,
+    asked_suite,
+    incompatibility,
+    leaderboard_radius,
+    transfer_suite,
+)
+from s3ta.models import ModelInfo
+from s3ta.records import DRAWN, LISTED
+from s3ta.records.ledger import INFORMATIVE
+from s3ta.workflow.model import OpenedModel, RuntimeOptions
 
 Checks = Literal["none", "some", "full"]
 
@@ -28,6 +46,25 @@ class SuiteChoice:
     """`attack.a=b` settings for all its attacks."""
     is_tiny: bool = False
     """Whether it is shrunk to seconds."""
+
+
+class Examples(NamedTuple):
+    """Which examples a person asks for, and how they are prepared."""
+
+    data: DataConfig | Dataset | None = None
+    """Where they are; or themselves, as the model takes them. None: the recipe's own (run folders only)."""
+    split: str = "test"
+    num_examples: int | None = None
+    """None: as many as the suite says, else all."""
+    ids: Path | Sequence[str] | None = None
+    """The ids of the examples to use, in their order, or a file that lists them; instead of a drawn choice."""
+    targets: Path | None = None
+    """A CSV file with a target for each example; instead of drawn ones."""
+    match_classes: Literal["data", "model"] | None = None
+    """Match the classes of data and model by name: those of the data alone compete, or all of the model's. None: they must
+    be the same, in the same order."""
+    skip_unreadable: bool = False
+    """Go on without images that cannot be read, instead of stopping."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +89,52 @@ class EvaluationRequest:
     suite: Suite
     examples: Examples = field(default_factory=Examples)
     settings: Settings = field(default_factory=Settings)
-    place: RuntimeOptions = field(default_factory=RuntimeOptions)
+    runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     output: Output = field(default_factory=Output)
     images: KeptImages | None = None
     """For a suite of transfers, whose."""
+
+
+def choose_suite(subject: OpenedModel, choice: SuiteChoice) -> Suite:
+    """The suite of a name, or of single attacks, at the radius that fits what will be measured.
+
+    Raises UserError for a name that is unknown, and for a radius where the suite states its own."""
+    card, name, radius = subject.card, choice.name, choice.radius
+    attacks, overrides = list(choice.attacks), list(choice.overrides)
+    usual = radius if radius is not None else _usual_radius(subject, name)
+    situation = Situation(
+        usual, card.num_glimpses, card.num_classes, is_stated=radius is not None, norm=asked_norm(overrides)
+    )
+    if not attacks:
+        name = name or (subject.recipe.suite if subject.recipe else "quick")
+    suite = asked_suite(name, attacks, situation, choice.is_tiny, overrides)
+    refuse_misfits(suite, card)
+    return suite
+
+
+def refuse_misfits(suite: Suite, card: ModelInfo) -> None:
+    """UserError for what would only be noticed when its turn comes, hours later."""
+    situation = Situation(num_glimpses=card.num_glimpses, num_classes=card.num_classes)
+    for named in suite.attacks:
+        if reason := incompatibility(named.attack, situation):
+            raise UserError(f"{named.name} cannot be run: {reason}.")
+        if isinstance(named.attack, AutoAttackConfig) and find_spec("pyautoattack") is None:
+            raise UserError(f'{named.name} is a part of AutoAttack: pip install "s3ta[autoattack]" (or pyautoattack).')
+
+
+def _usual_radius(subject: OpenedModel, name: str | None) -> float:
+    """The radius that a run folder was trained at, in the L-infinity ball; else the default. The leaderboard has its own."""
+    if name == "robustbench":
+        return leaderboard_radius(subject.card.num_classes)
+    if subject.recipe is None or subject.recipe.attack.norm != "linf":
+        return Situation().radius
+    return subject.recipe.attack.radius
+
+
+def transferred(folder: Path, settings: Settings) -> tuple[KeptImages, Suite, Settings]:
+    """The images of another model's evaluation, with the suite and settings to score them by."""
+    images = KeptImages(folder)
+    source = images.manifest
+    chosen = LISTED if source.get(INFORMATIVE, {}).get("examples") == LISTED else DRAWN
+    settings = settings._replace(seed=source["seed"], targets=images.targets or None, examples=chosen)
+    return images, transfer_suite(images.manifest), settings

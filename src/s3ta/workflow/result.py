@@ -54,9 +54,9 @@ class Findings(tuple[Finding, ...]):
         return super().__new__(cls, sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
 
     def __repr__(self) -> str:
-        told = [one for one in self if one.severity not in ("passed", "unchecked")]
-        lines = [in_python(one.line) for one in told]
-        counts = Counter(one.severity for one in self)
+        serious = [finding for finding in self if finding.severity not in ("passed", "unchecked")]
+        lines = [in_python(finding.line) for finding in serious]
+        counts = Counter(finding.severity for finding in self)
         lines += [f"{counts[severity]} {severity}" for severity in ("passed", "unchecked") if counts[severity]]
         return "\n".join(lines) or "nothing found"
 
@@ -106,8 +106,8 @@ class Result:
     @cached_property
     def checks(self) -> Findings:
         """Every check of the model before, by experiments after, and of the records, also those that passed."""
-        found = trust_of(self.folder)
-        return Findings(Finding(**one) for listed in found.values() for one in listed or ())
+        entries = [entry for listed in trust_of(self.folder).values() for entry in listed or ()]
+        return Findings(Finding(**entry) for entry in entries)
 
     @cached_property
     def findings(self) -> Findings:

@@ -13,7 +13,6 @@ import torch
 from s3ta.data import (
     Dataset,
     check_fit,
-    left_out_of,
     listing_line,
     locate,
     open_dataset,
@@ -49,8 +48,9 @@ from s3ta.train.run_folder import (
     refuse_lost_checkpoint,
 )
 from s3ta.train.validation import evenly_spaced
+from s3ta.workflow.cost_estimate import about
 from s3ta.workflow.data import say
-from s3ta.workflow.runtime_options import RuntimeOptions, about, device_at
+from s3ta.workflow.model import RuntimeOptions, device_at
 
 LEFT_OUT_FILE = "left_out.json"
 _PATIENCE = timedelta(hours=1)
@@ -70,7 +70,7 @@ class _Ready(NamedTuple):
 
 
 def train_run(
-    recipe: TrainConfig, out: Path, place: RuntimeOptions, *, tensorboard: bool = False, extend: bool = False
+    recipe: TrainConfig, out: Path, runtime: RuntimeOptions, *, tensorboard: bool = False, extend: bool = False
 ) -> bool | None:
     """Train a recipe in its run folder, from wherever it stands. Returns whether there was anything left to do; None in
     processes of `torchrun` that have nothing to say.
@@ -82,7 +82,7 @@ def train_run(
     `train` raises."""
     with ranks(_PATIENCE) as rank:
         try:
-            trained = _train_run(recipe, out, place, rank, tensorboard=tensorboard, extend=extend)
+            trained = _train_run(recipe, out, runtime, rank, tensorboard=tensorboard, extend=extend)
             return trained if rank.is_first else None
         except RuntimeError as error:
             if rank.count > 1 and any(word in str(error) for word in ("onnection", "Socket", "NCCL", "peer")):
@@ -94,14 +94,14 @@ def train_run(
 
 
 def _train_run(
-    recipe: TrainConfig, out: Path, place: RuntimeOptions, rank: Ranks, *, tensorboard: bool, extend: bool
+    recipe: TrainConfig, out: Path, runtime: RuntimeOptions, rank: Ranks, *, tensorboard: bool, extend: bool
 ) -> bool:
     ready = error = None
     try:
         with waiting("opening the data"):
-            ready = _ready(recipe, out, place, rank, extend=extend)
-    except UserError as found:
-        error = found
+            ready = _ready(recipe, out, runtime, rank, extend=extend)
+    except UserError as problem:
+        error = problem
     rank.together(error)
     assert ready is not None
     recipe = ready.recipe
@@ -147,7 +147,7 @@ def _begin(held: ExitStack, ready: _Ready, out: Path, rank: Ranks, *, tensorboar
 
 def _tell_files(ready: _Ready, out: Path) -> None:
     """What lies in a data folder and is not trained on: said, and kept in the run folder."""
-    left_out = left_out_of(ready.data)
+    left_out = ready.data.left_out
     say("warning" if left_out.empty else "note", listing_line(ready.data))
     if reasons := left_out.as_json():
         write_json(out / LEFT_OUT_FILE, reasons)
@@ -157,17 +157,17 @@ def _silent(completed: int, note: str = "") -> None:
     """The first process speaks for all."""
 
 
-def _ready(recipe: TrainConfig, out: Path, place: RuntimeOptions, rank: Ranks, *, extend: bool) -> _Ready:
+def _ready(recipe: TrainConfig, out: Path, runtime: RuntimeOptions, rank: Ranks, *, extend: bool) -> _Ready:
     """All that can be found wrong before anything is written. The same in all processes."""
     grouping(recipe, rank.count)
     with torch.device("meta"):
         model = seeded_model(recipe)
-    located = locate(recipe.data.source, place.data_root)
+    located = locate(recipe.data.source, runtime.data_root)
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": located.source})})
-    device = own_device(device_at(place))
+    device = own_device(device_at(runtime))
     claimed = is_claimed(out, recipe, on_gpu=device.type == "cuda", extend=extend)
     data, validation = (
-        open_dataset(recipe.data, split, located.root, place.download) for split in ("train", "validation")
+        open_dataset(recipe.data, split, located.root, runtime.download) for split in ("train", "validation")
     )
     if recipe.data.on_unreadable == "skip":
         validation = readable(validation, evenly_spaced(len(validation.ids)))

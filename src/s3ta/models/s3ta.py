@@ -91,7 +91,7 @@ class S3TA(nn.Module):
                 "leave at least one for the values."
             )
         self.controller = Controller(config, num_features)
-        size = self.vision.map_size(config.vision.image_size)
+        size = self.vision.backbone.map_size(config.vision.image_size)
         self.register_buffer("basis", self._basis(size, size).float(), persistent=False)
 
     def unroll(self, images: Images, num_glimpses: int | None = None) -> Trace:

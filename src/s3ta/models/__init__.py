@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         weights_hash,
     )
     from s3ta.models.s3ta import S3TA
+    from s3ta.models.vision import VisionClassifier
 
 __all__ = [
     "S3TA",
@@ -51,6 +52,7 @@ __all__ = [
     "ResNetConfig",
     "S3TAConfig",
     "View",
+    "VisionClassifier",
     "VisionConfig",
     "build_model",
     "count",

@@ -16,8 +16,7 @@ from s3ta.models.activation_checkpointing import checkpoint_groups
 from s3ta.models.config import ModelConfig
 from s3ta.models.cost_table import Cost
 from s3ta.models.factory import build_model, num_parameters
-from s3ta.models.pooled_classifier import PooledClassifier
-from s3ta.models.s3ta import S3TA
+from s3ta.models.vision import VisionClassifier
 
 _READ: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
 
@@ -65,7 +64,7 @@ def _kept(config: ModelConfig, dtype: torch.dtype, units_per_checkpoint: int, nu
     return sum(_saved(partial(model, images), weights).values()) + largest
 
 
-def _largest_group(model: S3TA | PooledClassifier, images: Tensor, units_per_checkpoint: int) -> int:
+def _largest_group(model: VisionClassifier, images: Tensor, units_per_checkpoint: int) -> int:
     """Bytes that the largest group of units keeps while it is made again, beside its input, which is there already."""
     weights = {tensor.untyped_storage()._cdata for tensor in [*model.parameters(), *model.buffers()]}
     features, largest = model.vision.backbone.stem(model.vision.normalize(images)), 0

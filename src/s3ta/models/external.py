@@ -23,10 +23,9 @@ from s3ta.models.info import Classifier, ModelInfo, device_of, model_info, with_
 from s3ta.models.naming import is_foreign, refuse_unknown_source
 from s3ta.models.normalisation import chosen, origins, refuse_half, same_numbers
 from s3ta.models.output_detection import num_outputs
-from s3ta.models.pooled_classifier import PooledClassifier
 from s3ta.models.pretrained import from_pretrained
-from s3ta.models.s3ta import S3TA
 from s3ta.models.timm_torchvision import Known, from_timm, from_torchvision, seeded
+from s3ta.models.vision import VisionClassifier
 from s3ta.models.weight_files import split_key
 from s3ta.process_state import process_state_kept
 
@@ -56,7 +55,7 @@ class LoadOptions(NamedTuple):
     """How many images it will be asked about at once; None: not known. Nothing is said of the network by it."""
 
 
-def open_model(source: str | Path, opening: LoadOptions | None = None) -> S3TA | PooledClassifier | Classifier:
+def open_model(source: str | Path, opening: LoadOptions | None = None) -> VisionClassifier | Classifier:
     """A classifier in eval mode, on the CPU unless a factory put it elsewhere.
 
     Args:
@@ -85,7 +84,7 @@ def open_model(source: str | Path, opening: LoadOptions | None = None) -> S3TA |
         made = _call(text, _factory(text))
         set_mode(made, mode=False)
         _refuse_meta(made, text)
-        if isinstance(made, (S3TA, PooledClassifier)) or isinstance(attribute(made, "card"), ModelInfo):
+        if isinstance(made, VisionClassifier) or isinstance(attribute(made, "card"), ModelInfo):
             model = _filled(made, text, opening.weights, opening.ignored)
             card = model_info(model)
             answers = num_outputs(model, card.in_channels, card.image_size, text, opening.micro_batch)
@@ -293,7 +292,7 @@ def _filled(model: nn.Module, source: str, weights: str | None, ignored: tuple[s
     return model
 
 
-def _said(model: Any, source: str, opening: LoadOptions) -> S3TA | PooledClassifier | Classifier:
+def _said(model: Any, source: str, opening: LoadOptions) -> VisionClassifier | Classifier:
     """A model that says itself what it is: nothing that is said beside may contradict it."""
     card = model_info(model)
     settings = {what: card.config.get(what) for what in ("mean", "std", "channel_order")}

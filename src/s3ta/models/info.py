@@ -13,9 +13,7 @@ from torch import Tensor, nn
 
 from s3ta.errors import UserError
 from s3ta.foreign_code import attribute, guarded, set_mode
-from s3ta.models.pooled_classifier import PooledClassifier
-from s3ta.models.s3ta import S3TA
-from s3ta.models.vision import Normalize
+from s3ta.models.vision import Normalize, VisionClassifier
 from s3ta.types import Images, Logits, Trace
 
 
@@ -235,7 +233,7 @@ def with_outputs(model: nn.Module, outputs: Sequence[int]) -> Classifier:
 
 def model_info(model: nn.Module) -> ModelInfo:
     """The card of a model. Raises UserError for a network without one."""
-    if isinstance(model, (S3TA, PooledClassifier)):
+    if isinstance(model, VisionClassifier):
         config = model.config
         return ModelInfo(
             name=config.name,

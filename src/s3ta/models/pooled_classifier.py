@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from s3ta.models.config import ResNetConfig
-from s3ta.models.vision import VisionNet
-from s3ta.models.weight_init import linear
+from s3ta.models.vision import VisionClassifier, linear
 from s3ta.types import Images, Logits
 
 
-class PooledClassifier(nn.Module):
+class PooledClassifier(VisionClassifier):
     """Images in [0, 1] -> logits. With `vision.dense` it is the stride-matched control of S3TA."""
 
     def __init__(self, config: ResNetConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.vision = VisionNet(config.vision)
+        super().__init__(config)
         self.classifier = linear(self.vision.num_features, config.num_classes)
 
     def _get_name(self) -> str:

@@ -20,13 +20,12 @@ from s3ta.foreign_code import guarded
 from s3ta.models.config import ModelConfig
 from s3ta.models.factory import build_model
 from s3ta.models.naming import is_hub_id
-from s3ta.models.pooled_classifier import PooledClassifier
-from s3ta.models.s3ta import S3TA
+from s3ta.models.vision import VisionClassifier
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
-def save_pretrained(model: S3TA | PooledClassifier, folder: str | Path, classes: list[str] | None = None) -> None:
+def save_pretrained(model: VisionClassifier, folder: str | Path, classes: list[str] | None = None) -> None:
     """Write `config.json` and `model.safetensors`; `classes` are the names of the outputs, in order."""
     folder = Path(folder)
     write_json(
@@ -36,7 +35,7 @@ def save_pretrained(model: S3TA | PooledClassifier, folder: str | Path, classes:
     write_atomic(folder / WEIGHTS, save({key: value.contiguous().cpu() for key, value in model.state_dict().items()}))
 
 
-def from_pretrained(source: str | Path) -> S3TA | PooledClassifier:
+def from_pretrained(source: str | Path) -> VisionClassifier:
     """Load a model, in eval mode, from a folder written by `save_pretrained`, from a run folder, or from a Hub id.
 
     Raises:

@@ -5,6 +5,8 @@ This is the only place where pixels are normalised: everything outside a model w
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from s3ta.errors import UserError
 from s3ta.models.activation_checkpointing import checkpoint_groups, recomputed
 from s3ta.models.backbones import build_backbone
-from s3ta.models.config import VisionConfig
+from s3ta.models.config import ModelConfig, VisionConfig
 from s3ta.types import Images
 
 
@@ -63,3 +65,26 @@ class VisionNet(nn.Module):
         for group in checkpoint_groups(self.backbone.units, self.units_per_checkpoint):
             features = recomputed(group, features)
         return self.backbone.last(features)
+
+
+class VisionClassifier(nn.Module):
+    """A model of this package: the vision net of its config, and logits of the map in each class's own way."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config: ModelConfig = config
+        self.vision = VisionNet(config.vision)
+
+
+def truncated_normal_(weight: Tensor, *, fan_in: int) -> None:
+    """Sonnet's initialisation, which torch does not name: normal with std 1/sqrt(fan_in), cut at two deviations (M12)."""
+    std = 1 / math.sqrt(fan_in)
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
+def linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer as Sonnet begins it: weights as above, biases zero (M12)."""
+    layer = nn.Linear(inputs, outputs)
+    truncated_normal_(layer.weight, fan_in=inputs)
+    nn.init.zeros_(layer.bias)
+    return layer

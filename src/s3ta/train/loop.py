@@ -20,7 +20,7 @@ from s3ta.data import Dataset
 from s3ta.determinism import exact_arithmetic
 from s3ta.distributed import Ranks
 from s3ta.files import append_lines
-from s3ta.models import S3TA, PooledClassifier, save_pretrained
+from s3ta.models import VisionClassifier, save_pretrained
 from s3ta.models.execution import many_compilations
 from s3ta.progress import Reporter, console
 from s3ta.train import run_folder
@@ -48,7 +48,7 @@ def train(
     report: Reporter,
     ranks: Ranks = ALONE,
     board: Board = SILENT,
-) -> S3TA | PooledClassifier:
+) -> VisionClassifier:
     """Train from wherever the run folder stands to the end, and save the model in it.
 
     Args:
@@ -91,7 +91,7 @@ class _Run:
         self.clock = Clock(config, device)
         self.first_step = 0  # with these options of `compute`
 
-    def to_the_end(self) -> S3TA | PooledClassifier:
+    def to_the_end(self) -> VisionClassifier:
         self._resume()
         feed = partial(prepared, self.config, self.data, self.progress.step, self.device, self.ranks)
         with stop_request() as stop, closing(prefetch(feed)) as coming:

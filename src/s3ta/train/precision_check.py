@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from s3ta.attacks import OutputsFn, autograd_gradient, final_logits, frozen, untargeted
 from s3ta.errors import UserError
-from s3ta.models import S3TA, PooledClassifier
+from s3ta.models import VisionClassifier
 from s3ta.models.batch_norm import statistics_kept, temporary_statistics
 from s3ta.train.config import ComputeConfig
 from s3ta.train.losses import Learner, make_outputs_fn
@@ -145,7 +145,7 @@ def _compared(trainer: Trainer, images: Images, labels: Labels, num_glimpses: in
     )
 
 
-def _plain_copy(model: S3TA | PooledClassifier) -> S3TA | PooledClassifier:
+def _plain_copy(model: VisionClassifier) -> VisionClassifier:
     """The same weights in plain memory order, with all activations kept."""
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     plain.vision.units_per_checkpoint = 0
@@ -158,7 +158,7 @@ def _input_gradient(outputs_fn: OutputsFn, images: Images, labels: Labels) -> Te
 
 
 def _weight_gradient(
-    learner: nn.Module, model: S3TA | PooledClassifier, images: Images, labels: Labels, num_glimpses: int | None
+    learner: nn.Module, model: VisionClassifier, images: Images, labels: Labels, num_glimpses: int | None
 ) -> list[Tensor]:
     model.zero_grad(set_to_none=True)
     model.train()

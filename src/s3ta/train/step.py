@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from s3ta.attacks import NotFiniteError, RandomKey, run_attack
 from s3ta.distributed import Ranks
 from s3ta.errors import UserError
-from s3ta.models import S3TA, ExecutionMode, InManner, PooledClassifier
+from s3ta.models import ExecutionMode, InManner, VisionClassifier
 from s3ta.models.batch_norm import statistics_kept, synchronize
 from s3ta.train.awp_and_ema import MovingAverage, perturbed
 from s3ta.train.batch_norm_groups import grouping
@@ -41,7 +41,7 @@ class DivergedError(Exception):
 class Trainer:
     """The model under training with all that moves it."""
 
-    def __init__(self, config: TrainConfig, model: S3TA | PooledClassifier, device: torch.device, ranks: Ranks) -> None:
+    def __init__(self, config: TrainConfig, model: VisionClassifier, device: torch.device, ranks: Ranks) -> None:
         """Raises UserError where the batch cannot be divided among the processes."""
         self.config, self.model, self.ranks = config, model, ranks
         self.group, self.span = grouping(config, ranks.count)
@@ -119,7 +119,7 @@ class Trainer:
         return isinstance(self.attacked, InManner) and self.attacked.computes_lower
 
     @property
-    def result(self) -> S3TA | PooledClassifier:
+    def result(self) -> VisionClassifier:
         """The model that is validated and saved: the average of the weights where there is one."""
         return self.model if self.average is None else self.average.model  # pyright: ignore[reportReturnType]
 

@@ -15,7 +15,7 @@ from s3ta.attack_plausibility import ImplausibleSettingsWarning, implausible
 from s3ta.attacks import glimpse_objectives, step_rules
 from s3ta.attacks.autoattack import auto_attack
 from s3ta.attacks.draws import RandomKey, start_noise
-from s3ta.attacks.frozen import frozen, random_state, unwrapped
+from s3ta.attacks.frozen import frozen, unwrapped
 from s3ta.attacks.gradients import GradientSource, autograd_gradient, expectation, jitter, spsa, straight_through
 from s3ta.attacks.loop import Attacked, perturb
 from s3ta.attacks.masks import region_mask
@@ -33,6 +33,7 @@ from s3ta.attacks.objectives import (
 from s3ta.attacks.threat import L2, Linf, Threat, quantize_8bit
 from s3ta.attacks.validation import LOW_PRECISION, check_examples, check_quantized, watched
 from s3ta.errors import UserError
+from s3ta.process_state import random_state
 from s3ta.streams import stream
 from s3ta.types import Images, Labels, Trace
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from s3ta.attacks.draws import RandomKey
-from s3ta.attacks.frozen import random_state
 from s3ta.attacks.objectives import Objective, Outputs, OutputsFn
 from s3ta.attacks.validation import refuse_inference_mode
 from s3ta.foreign_code import guarded
+from s3ta.process_state import random_state
 from s3ta.streams import stream
 from s3ta.types import Images, Trace
 

@@ -24,10 +24,10 @@ from s3ta.models.naming import is_foreign, refuse_unknown_source
 from s3ta.models.normalisation import chosen, origins, refuse_half, same_numbers
 from s3ta.models.output_detection import num_outputs
 from s3ta.models.pretrained import from_pretrained
-from s3ta.models.timm_torchvision import Known, from_timm, from_torchvision, seeded
+from s3ta.models.timm_torchvision import Known, from_timm, from_torchvision
 from s3ta.models.vision import VisionClassifier
 from s3ta.models.weight_files import split_key
-from s3ta.process_state import process_state_kept
+from s3ta.process_state import process_state_kept, random_state
 
 
 class LoadOptions(NamedTuple):
@@ -119,7 +119,7 @@ def _factory(source: str) -> Any:
     if shadowing is not None and module_name.partition(".")[0] in sys.stdlib_module_names:
         raise shadowing
     try:
-        with guarded(f"Importing {module_name}"), seeded(), process_state_kept(module_name):
+        with guarded(f"Importing {module_name}"), random_state(0), process_state_kept(module_name):
             found = importlib.import_module(module_name)
     except ForeignError as error:
         missing = error.__cause__
@@ -164,7 +164,7 @@ def _call(source: str, factory: Any) -> nn.Module:
         return factory
     if not callable(factory):
         raise UserError(f"{source} is a {type(factory).__name__}, not a function that makes a network.")
-    with guarded(f"{source}()"), seeded(), process_state_kept(source.partition(":")[0]):
+    with guarded(f"{source}()"), random_state(0), process_state_kept(source.partition(":")[0]):
         made = factory()
     if not isinstance(made, nn.Module):
         raise UserError(

@@ -26,12 +26,11 @@ from s3ta.progress import Reporter, console
 from s3ta.train import run_folder
 from s3ta.train.checkpoint import NAME, Progress, buffers_of, save_checkpoint
 from s3ta.train.config import TrainConfig
-from s3ta.train.initial_weights import seeded_model
 from s3ta.train.interrupt import StopRequest, stop_request
 from s3ta.train.precision_check import Trial, is_plain, lower_is_due, try_out
 from s3ta.train.prefetch import Prepared, prefetch, prepared
 from s3ta.train.schedule import glimpses_at, learning_rate
-from s3ta.train.step import DivergedError, Trainer
+from s3ta.train.step import DivergedError, Trainer, seeded_model
 from s3ta.train.tensorboard import SILENT, Board
 from s3ta.train.throughput import Clock
 from s3ta.train.validation import validate

@@ -13,8 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from s3ta.attacks import NotFiniteError, RandomKey, run_attack
 from s3ta.distributed import Ranks
 from s3ta.errors import UserError
-from s3ta.models import ExecutionMode, InManner, VisionClassifier
+from s3ta.models import ExecutionMode, InManner, VisionClassifier, build_model
 from s3ta.models.batch_norm import statistics_kept, synchronize
+from s3ta.process_state import random_state
 from s3ta.train.awp_and_ema import MovingAverage, perturbed
 from s3ta.train.batch_norm_groups import grouping
 from s3ta.train.checkpoint import Differences, Progress, load_checkpoint
@@ -36,6 +37,12 @@ class DivergedError(Exception):
             f"{self} at training step {step}: start again in another folder with a lower optimizer.learning_rate or with "
             f"optimizer.clip_norm. {kept if checkpoint.exists() else 'Nothing had been saved yet.'}"
         )
+
+
+def seeded_model(config: TrainConfig) -> VisionClassifier:
+    """The recipe's model with the first weights that belong to its seed."""
+    with random_state(config.seed):
+        return build_model(config.model)
 
 
 class Trainer:

@@ -51,13 +51,13 @@ def auto_attack(
     threat = (L2 if config.norm == "l2" else Linf)(config.radius)
     keys = [(i.tobytes(), y) for i, y in zip(clean.detach().cpu().numpy(), labels.tolist(), strict=True)]
     firsts = [i for i, key in enumerate(keys) if keys.index(key) == i]
-    place = [firsts.index(keys.index(key)) for key in keys]
+    rows = [firsts.index(keys.index(key)) for key in keys]
     x, y = clean.detach()[firsts].float().contiguous(), labels[firsts]  # the package takes views
     with frozen(outputs_fn), random_state(), torch.no_grad():
         model = _Model(outputs_fn, x, y, drops=config.part == "square")
-        found = _part(config, model, x, seed)(x.clone(), y)
-    found = torch.where((threat.violation(found, x) > 1e-6).view(-1, 1, 1, 1), threat.project(found, x), found)
-    images, gradients, forwards = (t[place][None] for t in (found.to(clean), model.num_gradients, model.num_forwards))
+        moved = _part(config, model, x, seed)(x.clone(), y)
+    moved = torch.where((threat.violation(moved, x) > 1e-6).view(-1, 1, 1, 1), threat.project(moved, x), moved)
+    images, gradients, forwards = (t[rows][None] for t in (moved.to(clean), model.num_gradients, model.num_forwards))
     return Attacked((config.num_attack_steps,), images, gradients, forwards)
 
 

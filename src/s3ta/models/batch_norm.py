@@ -106,9 +106,9 @@ class _Sum(torch.autograd.Function):
     """The sum over so many processes. A loss in any of them depends on every term, so gradients are summed in the same way."""
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor, span: int) -> Tensor:
+    def forward(ctx: Any, part: Tensor, span: int) -> Tensor:
         ctx.span = span
-        total = own.clone()
+        total = part.clone()
         distributed.all_reduce(total, group=_neighbours(span, distributed.group.WORLD))
         return total
 
@@ -117,8 +117,8 @@ class _Sum(torch.autograd.Function):
         return _sum(grads[0], ctx.span), None
 
 
-def _sum(own: Tensor, span: int) -> Tensor:
-    return _Sum.apply(own, span)  # pyright: ignore[reportReturnType]
+def _sum(part: Tensor, span: int) -> Tensor:
+    return _Sum.apply(part, span)  # pyright: ignore[reportReturnType]
 
 
 @lru_cache(maxsize=4)

@@ -120,7 +120,7 @@ def _factory(source: str) -> Any:
         raise shadowing
     try:
         with guarded(f"Importing {module_name}"), random_state(0), process_state_kept(module_name):
-            found = importlib.import_module(module_name)
+            target = importlib.import_module(module_name)
     except ForeignError as error:
         missing = error.__cause__
         if isinstance(missing, ModuleNotFoundError) and f"{module_name}.".startswith(f"{missing.name}."):
@@ -129,17 +129,17 @@ def _factory(source: str) -> Any:
             ) from None
         raise
     for name in path.split("."):
-        if not hasattr(found, name):
+        if not hasattr(target, name):
             if shadowing is not None:
                 raise shadowing
             public = [
                 known
-                for known, value in vars(found).items()
+                for known, value in vars(target).items()
                 if not known.startswith("_") and callable(value) and getattr(value, "__module__", None) == module_name
             ]
             raise unknown_name(f"name in {module_name}:", path, public or ["nothing"])
-        found = getattr(found, name)
-    return found
+        target = getattr(target, name)
+    return target
 
 
 def _shadowing_file(module_name: str) -> UserError | None:
@@ -281,13 +281,13 @@ def _filled(model: nn.Module, source: str, weights: str | None, ignored: tuple[s
         return model
     _check_file(weights, source)
     inner = model.net if isinstance(model, Classifier) else model
-    found = state.fill(inner, weights, card.in_channels, ignored=ignored)
+    filled = state.fill(inner, weights, card.in_channels, ignored=ignored)
     if isinstance(model, Classifier):
-        for what, stored in (("mean", found.mean), ("std", found.std)):
+        for what, stored in (("mean", filled.mean), ("std", filled.std)):
             chosen(what, tuple(model.card.config[what] or (float(what == "std"),)), stored, None, 0, source)
-        config = {**model.card.config, **found.config}
+        config = {**model.card.config, **filled.config}
         model.card = model.card._replace(name=f"{card.name}@{_stem(weights)}", config=config)
-    elif found.mean is not None or found.std is not None:
+    elif filled.mean is not None or filled.std is not None:
         raise UserError(f"{weights} holds a normalisation, but {source} is a model with one of its own: take it out.")
     return model
 
@@ -298,11 +298,13 @@ def _said(model: Any, source: str, opening: LoadOptions) -> VisionClassifier | C
     settings = {what: card.config.get(what) for what in ("mean", "std", "channel_order")}
     settings |= {what: getattr(card, what) for what in ("num_classes", "image_size", "in_channels")}
     for what in ("weights", *settings):
-        said, own = getattr(opening, what), settings.get(what)
-        same = same_numbers(said, own) if isinstance(said, tuple) and isinstance(own, list) else said == own
-        if said is not None and not same:
+        given, setting = getattr(opening, what), settings.get(what)
+        same = (
+            same_numbers(given, setting) if isinstance(given, tuple) and isinstance(setting, list) else given == setting
+        )
+        if given is not None and not same:
             raise UserError(
-                f"{source} says itself what it is{'' if own is None else f' ({what}: {own})'}: "
+                f"{source} says itself what it is{'' if setting is None else f' ({what}: {setting})'}: "
                 f"leave out --{what.replace('_', '-')}."
             )
     if opening.class_names is not None:

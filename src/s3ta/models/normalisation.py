@@ -40,11 +40,11 @@ def chosen(
     return values
 
 
-def same_numbers(one: Sequence[float], two: Sequence[float]) -> bool:
+def same_numbers(mine: Sequence[float], other: Sequence[float]) -> bool:
     """Equal to the digits that people write."""
-    length = max(len(one), len(two))
-    pairs = zip(*(values * (length if len(values) == 1 else 1) for values in (list(one), list(two))), strict=False)
-    return min(len(one), len(two)) in (1, length) and all(abs(a - b) < 1e-3 for a, b in pairs)
+    length = max(len(mine), len(other))
+    pairs = zip(*(values * (length if len(values) == 1 else 1) for values in (list(mine), list(other))), strict=False)
+    return min(len(mine), len(other)) in (1, length) and all(abs(a - b) < 1e-3 for a, b in pairs)
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -109,15 +109,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def load_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
     """Fill the model, strictly: every name and shape must fit. Raises UserError that names the first misfit."""
-    own = model.state_dict()
-    for key in sorted(own.keys() | tensors.keys()):
-        if key not in tensors or key not in own:
-            lacking, having = ("the file lacks", "the model has") if key in own else ("the model lacks", "the file has")
+    state = model.state_dict()
+    for key in sorted(state.keys() | tensors.keys()):
+        if key not in tensors or key not in state:
+            lacking, having = (
+                ("the file lacks", "the model has") if key in state else ("the model lacks", "the file has")
+            )
             raise UserError(f"{where} does not fit the model: {having} '{key}', {lacking} it.")
-        if own[key].shape != tensors[key].shape:
+        if state[key].shape != tensors[key].shape:
             raise UserError(
                 f"{where} does not fit the model: '{key}' is {tuple(tensors[key].shape)} in the file, "
-                f"{tuple(own[key].shape)} in the model (another number of classes or channels?)."
+                f"{tuple(state[key].shape)} in the model (another number of classes or channels?)."
             )
     model.load_state_dict(tensors)
 

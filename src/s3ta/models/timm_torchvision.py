@@ -150,7 +150,7 @@ def _check_timm_use(
     name: str, known: dict[str, Any], pretrained: bool, num_classes: int | None, image_size: int | None
 ) -> None:
     """Refuse, before anything is fetched, what cannot be measured."""
-    if pretrained and not any(known.get(place) for place in ("url", "file", "hf_hub_id")):
+    if pretrained and not any(known.get(key) for key in ("url", "file", "hf_hub_id")):
         raise UserError(f"timm has no pretrained weights of {name}: give --weights FILE, or --weights random.")
     if known.get("num_classes") == 0 and (pretrained or num_classes is None):
         raise UserError(

@@ -170,11 +170,11 @@ def _storage_of(pid: Any) -> Any:
         raise TypeError("a storage is described by no tuple")
     if pid[0] == "module" and isinstance(pid[1], Name):
         return pid[1]
-    kind, named, key, _, count = pid[:5]
+    kind, storage_type, key, _, count = pid[:5]
     plain = isinstance(key, (str, int)) and isinstance(count, int) and count >= 0
     if kind not in ("storage", b"storage") or not plain or (len(pid) > 5 and pid[5] is not None):
         raise ValueError("a storage is described in a way that is not read")
-    short = named.full.rpartition(".")[2].removesuffix("Storage")
+    short = storage_type.full.rpartition(".")[2].removesuffix("Storage")
     return _Storage(str(key), None if short == "Untyped" else _STORAGES[short], count)
 
 
@@ -182,10 +182,10 @@ def _read_pickle(stream: Any, content: Callable[[_Storage, int], bytearray]) -> 
     def tensor(
         storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *more: Any
     ) -> Tensor | Instance:
-        named = next((word.full for word in more if isinstance(word, Name)), "")
-        dtype = storage.dtype or getattr(torch, named.removeprefix("torch."), None)
+        name = next((word.full for word in more if isinstance(word, Name)), "")
+        dtype = storage.dtype or getattr(torch, name.removeprefix("torch."), None)
         if not isinstance(dtype, torch.dtype):
-            return Instance(named)
+            return Instance(name)
         if not (isinstance(size, (list, tuple)) and isinstance(stride, (list, tuple))):
             raise TypeError("the shape of a tensor is no tuple")
         num_bytes = storage.num_values * (1 if storage.dtype is None else dtype.itemsize)

@@ -177,7 +177,7 @@ class _Run:
     def _diverged(self, error: DivergedError, step: int) -> BaseException:
         if not self.ranks.is_first:  # which says it for all
             return SystemExit(2)
-        return error.told(step, self.folder / NAME)
+        return error.message(step, self.folder / NAME)
 
     def _look_around(self, batch: Prepared) -> None:
         """After a step: log, validate and save where it is time to."""

@@ -43,8 +43,8 @@ class Learner(nn.Module):
 
 def make_outputs_fn(model: nn.Module, glimpses: int | None, *, trace: bool = False) -> OutputsFn:
     """The model, or its trace: after another number of glimpses than its own, or where an attack wants to see it."""
-    own = model.model if isinstance(model, InManner) else model
-    return partial(model.unroll, num_glimpses=glimpses) if (glimpses or trace) and isinstance(own, S3TA) else model  # pyright: ignore
+    bare = model.model if isinstance(model, InManner) else model
+    return partial(model.unroll, num_glimpses=glimpses) if (glimpses or trace) and isinstance(bare, S3TA) else model  # pyright: ignore
 
 
 def own_model(model: VisionClassifier | InManner) -> VisionClassifier:

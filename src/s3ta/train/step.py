@@ -30,7 +30,7 @@ from s3ta.types import Images
 class DivergedError(Exception):
     """A number of this step is not finite; the weights are those before it. Raised in all processes at once."""
 
-    def told(self, step: int, checkpoint: Path) -> UserError:
+    def message(self, step: int, checkpoint: Path) -> UserError:
         """The same for a person, with what can be done."""
         kept = f"The weights before that step are kept as they were saved last, in {checkpoint}."
         return UserError(
@@ -99,12 +99,13 @@ class Trainer:
                 progress = load_checkpoint(
                     path, *ours, recipe_hash, differences_from, average=average, rank=self.ranks.rank
                 )
-        except UserError as found:
-            error = found
+        except UserError as caught:
+            error = caught
         self.ranks.together(error)
         if self.ranks.any(self.ranks.total(float(progress.step))[0] != progress.step * self.ranks.count):
-            told = f"{path} is not the same file for all {self.ranks.count} processes: give them one run folder that all share."
-            self.ranks.together(UserError(told))
+            count = self.ranks.count
+            message = f"{path} is not the same file for all {count} processes: give them one run folder that all share."
+            self.ranks.together(UserError(message))
         return progress
 
     def use_lower(self, is_lower: bool) -> None:
@@ -148,7 +149,7 @@ class Trainer:
             for first in range(0, len(prepared.ids), self.at_once):
                 part = slice(first, first + self.at_once)
                 draw = RandomKey(self.config.seed, tuple(prepared.ids[part]), ("train", prepared.epoch))
-                found = run_attack(
+                result = run_attack(
                     outputs_fn,
                     prepared.clean[part],
                     prepared.labels[part],
@@ -157,7 +158,7 @@ class Trainer:
                     start=None if prepared.start is None else prepared.start[part],
                     draw=draw,
                 )
-                attacked.append(found.final)
+                attacked.append(result.final)
         except NotFiniteError:
             attacked = []
         if self.ranks.any(not attacked):

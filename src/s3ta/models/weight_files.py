@@ -17,10 +17,15 @@ from typing import Any, NamedTuple
 from s3ta.errors import UserError
 from s3ta.files import read_json
 from s3ta.foreign_code import is_out_of_memory
-from s3ta.models.pickle_file import is_plain_pickle, read_plain_pickle
 from s3ta.models.pretrained import read_tensors
 from s3ta.models.safe_pickle import ForbiddenError, Step, Stored, walk
-from s3ta.models.torch_file import is_larger_than_file, read_inert, read_with_torch
+from s3ta.models.torch_file import (
+    is_larger_than_file,
+    is_plain_pickle,
+    read_inert,
+    read_plain_pickle,
+    read_with_torch,
+)
 
 INDEX = ".index.json"
 IN_FOLDERS = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import timm
@@ -21,25 +21,15 @@ class Backbone(Protocol):
 
     net: Any
     """timm's module. Keys of weights and the hash of the printed modules begin with it, so it is wrapped in no other."""
-
-    @property
-    def stem(self) -> nn.Module:
-        """Images -> the first map."""
-        ...
-
-    @property
-    def units(self) -> Sequence[nn.Module]:
-        """What follows, one after the other. Between any two activations may be dropped and made again."""
-        ...
-
-    @property
-    def last(self) -> nn.Module:
-        """What ends the features: a norm, perhaps with a ReLU."""
-        ...
+    stem: Any
+    """Images -> the first map."""
+    units: list[nn.Module]
+    """What follows, one after the other. Between any two activations may be dropped and made again."""
+    last: nn.Module
+    """What ends the features: a norm, perhaps with a ReLU."""
 
     def make_dense(self) -> None:
         """Stride 1 in every stage except the second (M2, M3), without dilation."""
-        ...
 
     def map_size(self, image_size: int) -> int:
         """Height (or width) of the map for this image size."""
@@ -52,16 +42,13 @@ class PreActResNet:
     def __init__(self, config: VisionConfig) -> None:
         self.net: Any = _resnet(config)  # timm reads its parts by name, which a type checker cannot follow
         self.stem: Any = self.net.stem
-        self.last = self.net.norm
+        self.units: list[nn.Module] = [unit for stage in self.net.stages for unit in stage.blocks]
+        self.last: nn.Module = self.net.norm
         if config.stem != "conv7_pool":
             self.stem.pool = nn.Identity()
         if config.stem == "conv3":
             self.stem.conv = nn.Conv2d(config.in_channels, self.stem.conv.out_channels, 3, padding=1, bias=False)
             nn.init.kaiming_normal_(self.stem.conv.weight, mode="fan_out", nonlinearity="relu")
-
-    @property
-    def units(self) -> list[nn.Module]:
-        return [unit for stage in self.net.stages for unit in stage.blocks]
 
     def make_dense(self) -> None:
         """The strides are carried by each stage's first 3x3 convolution and its shortcut; padding stays symmetric (M4a)."""

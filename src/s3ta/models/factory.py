@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from s3ta.models.config import ModelConfig, S3TAConfig, model_config
-from s3ta.models.pooled_classifier import PooledClassifier
 from s3ta.models.s3ta import S3TA
-from s3ta.models.vision import VisionClassifier
+from s3ta.models.vision import PooledClassifier, VisionClassifier
 
 
 def build_model(config: ModelConfig) -> VisionClassifier:

@@ -1,4 +1,4 @@
-"""The vision net: a backbone behind the input normalisation.
+"""The vision net, a backbone behind the input normalisation, and the plain classifier of its map.
 
 This is the only place where pixels are normalised: everything outside a model works on images in [0, 1].
 """
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from s3ta.errors import UserError
 from s3ta.models.activation_checkpointing import checkpoint_groups, recomputed
 from s3ta.models.backbones import build_backbone
-from s3ta.models.config import ModelConfig, VisionConfig
-from s3ta.types import Images
+from s3ta.models.config import ModelConfig, ResNetConfig, VisionConfig
+from s3ta.types import Images, Logits
 
 
 class Normalize(nn.Module):
@@ -88,3 +88,19 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
     truncated_normal_(layer.weight, fan_in=inputs)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+class PooledClassifier(VisionClassifier):
+    """The plain rivals: the map averaged over all places and one linear layer (C1). With `vision.dense` it is the
+    stride-matched control of S3TA (M16)."""
+
+    def __init__(self, config: ResNetConfig) -> None:
+        super().__init__(config)
+        self.classifier = linear(self.vision.num_features, config.num_classes)
+
+    def _get_name(self) -> str:
+        """As torch prints it: manifests hold a hash of the printed modules, made when the class was called so."""
+        return "ResNet"
+
+    def forward(self, images: Images) -> Logits:
+        return self.classifier(self.vision(images).mean(dim=(2, 3)))

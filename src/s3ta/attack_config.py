@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -21,6 +22,23 @@ _SMALLEST_DELTA = 1e-5
 """Of SPSA's probes: a hundred times what float32 rounds a pixel to, and answers are rounded too."""
 
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class Words:
+    """How a report says a setting that is not its default; `{}` stands for the value."""
+
+    text: str
+
+
+def departures(kind: type[Config], settings: Mapping[str, Any]) -> list[str]:
+    """The settings of a manifest's entry that are not as declared, in the words that their fields of `kind` have for them."""
+    return [
+        word.text.format(settings[name])
+        for name, field in kind.model_fields.items()
+        for word in field.metadata
+        if isinstance(word, Words) and settings.get(name) not in (None, field.default)
+    ]
 
 
 class BoxRegion(Config):
@@ -75,15 +93,15 @@ class Exact(Config):
     kind: Literal["exact"] = "exact"
     num_samples: Annotated[int, Field(ge=1)] = 1
     """Gradients averaged at each step, over the transformations below and a model's own randomness (EOT)."""
-    max_shift: Annotated[int, Field(ge=0)] = 0
+    max_shift: Annotated[int, Field(ge=0), Words("shifted up to {} pixels")] = 0
     """Pixels by which each sample is shifted at most."""
-    noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    noise: Annotated[float, Field(ge=0, allow_inf_nan=False), Words("noise {:g}")] = 0.0
     """Standard deviation of the noise added to each sample."""
 
     @property
     def moves_images(self) -> bool:
         """Whether the model sees other images than the iterates."""
-        return bool(self.max_shift or self.noise)
+        return bool(self.model_dump(exclude_defaults=True).keys() - {"kind", "num_samples"})
 
     @property
     def is_plain(self) -> bool:

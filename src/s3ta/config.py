@@ -157,7 +157,7 @@ def _assign(tree: dict[str, Any], path: str, text: str) -> None:
             if not isinstance(node, dict):
                 raise UserError(f"Unknown setting '{path}': {prefix} is one value and has no parts.")
             known = node.keys()
-            if (ours := next((one for one in known if name.lower() in SYNONYMS.get(one, ())), None)) is not None:
+            if (ours := next((field for field in known if name.lower() in SYNONYMS.get(field, ())), None)) is not None:
                 setting = f"{prefix}.{ours}" if prefix else ours
                 raise UserError(f"Unknown setting '{path}'. Here it is called {setting}.")
             raise unknown_name(

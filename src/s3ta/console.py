@@ -115,7 +115,7 @@ def _manner(stream: Any) -> dict[str, Any]:
 
 def _restore_stream(name: str, stream: Any, manner: dict[str, Any]) -> None:
     present = getattr(sys, name)
-    if present is not stream and not any(present is one for one in _superseded):
+    if present is not stream and not any(present is stand_in for stand_in in _superseded):
         _superseded.append(present)
         with suppress(Exception):
             present.flush()

@@ -42,9 +42,9 @@ class Ranks:
         """The first process's answer, for all processes."""
         if self.count == 1:
             return is_well
-        told = torch.tensor([int(is_well)])
-        distributed.broadcast(told, 0)
-        return bool(told)
+        flag = torch.tensor([int(is_well)])
+        distributed.broadcast(flag, 0)
+        return bool(flag)
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is true in any process."""
@@ -77,9 +77,9 @@ class Ranks:
           Copies on the CPU, bit for bit."""
         if self.count == 1:
             return [{name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}]
-        told = torch.cat([torch.empty(0, dtype=torch.uint8), *(_bytes(tensor) for tensor in tensors.values())])
-        heard = [torch.empty_like(told) for _ in range(self.count)] if self.is_first else None
-        distributed.gather(told, heard, 0)
+        own_bytes = torch.cat([torch.empty(0, dtype=torch.uint8), *(_bytes(tensor) for tensor in tensors.values())])
+        heard = [torch.empty_like(own_bytes) for _ in range(self.count)] if self.is_first else None
+        distributed.gather(own_bytes, heard, 0)
         return None if heard is None else [_unpacked(each, tensors) for each in heard]
 
     def wait(self) -> None:
@@ -91,9 +91,9 @@ def _bytes(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
 
 
-def _unpacked(told: Tensor, like: dict[str, Tensor]) -> dict[str, Tensor]:
+def _unpacked(data: Tensor, like: dict[str, Tensor]) -> dict[str, Tensor]:
     """The bytes of one process as the tensors that they are."""
-    parts = told.split([tensor.numel() * tensor.element_size() for tensor in like.values()])
+    parts = data.split([tensor.numel() * tensor.element_size() for tensor in like.values()])
     return {  # cloned, for a view as another dtype must begin where its elements may
         name: part.clone().view(tensor.dtype).reshape(tensor.shape)
         for (name, tensor), part in zip(like.items(), parts, strict=True)
@@ -145,10 +145,10 @@ def _attempt(store: Store, rank: int, count: int, patience: timedelta) -> str:
     torchrun's store lives on when it starts processes again (--max-restarts), with the addresses of those that died; who
     reads one of them waits for nobody. Nothing that torchrun says tells one start from the next on all machines. So each
     process calls itself by a name never used before, and the first one answers every name until all have heard it."""
-    own = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}"
+    host = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}"
     if rank:
-        store.set(f"hello-{rank}", own)
-        name = store.get(f"answer-{own}").decode()
+        store.set(f"hello-{rank}", host)
+        name = store.get(f"answer-{host}").decode()
         store.set(f"heard-{name}-{rank}", "")
         return name
     waiting, until = set(range(1, count)), time.monotonic() + patience.total_seconds()
@@ -159,11 +159,11 @@ def _attempt(store: Store, rank: int, count: int, patience: timedelta) -> str:
             )
         for other in sorted(waiting):
             if store.check([f"hello-{other}"]):
-                store.set(f"answer-{store.get(f'hello-{other}').decode()}", own)
-            if store.check([f"heard-{own}-{other}"]):
+                store.set(f"answer-{store.get(f'hello-{other}').decode()}", host)
+            if store.check([f"heard-{host}-{other}"]):
                 waiting.remove(other)
         time.sleep(0.01)
-    return own
+    return host
 
 
 def own_device(device: torch.device) -> torch.device:
@@ -183,7 +183,7 @@ def own_device(device: torch.device) -> torch.device:
 
 def _number(name: str, default: int) -> int:
     """A variable of torchrun, a whole number from 0 up."""
-    said = os.environ.get(name, str(default))
-    if not (said.isascii() and said.isdigit()):
-        raise UserError(f"The environment variable {name} is '{said}', not a number: start with torchrun, or unset it.")
-    return int(said)
+    text = os.environ.get(name, str(default))
+    if not (text.isascii() and text.isdigit()):
+        raise UserError(f"The environment variable {name} is '{text}', not a number: start with torchrun, or unset it.")
+    return int(text)

@@ -133,7 +133,7 @@ def sole_use(folder: Path) -> Iterator[None]:
     """Hold the folder against other processes; the hold ends with this process, however it ends.
 
     Raises UserError where another process holds it, or a part of it."""
-    with _held(folder, LOCK, shared=False, told=f"Another process is at work on {folder}"):
+    with _held(folder, LOCK, shared=False, message=f"Another process is at work on {folder}"):
         yield
 
 
@@ -142,16 +142,16 @@ def part_use(folder: Path, part: str) -> Iterator[None]:
     """Hold one part of the folder's work (such as `1-of-2`) against others; other parts may be worked on meanwhile.
 
     Raises UserError where another process holds the same part, or the whole folder."""
-    whole = _held(folder, LOCK, shared=True, told=f"Another process is at work on all of {folder}")
+    whole = _held(folder, LOCK, shared=True, message=f"Another process is at work on all of {folder}")
     with (
         whole,
-        _held(folder, f"{LOCK}-{part}", shared=False, told=f"Another process is at work on part {part} of {folder}"),
+        _held(folder, f"{LOCK}-{part}", shared=False, message=f"Another process is at work on part {part} of {folder}"),
     ):
         yield
 
 
 @contextmanager
-def _held(folder: Path, name: str, *, shared: bool, told: str) -> Iterator[None]:
+def _held(folder: Path, name: str, *, shared: bool, message: str) -> Iterator[None]:
     if fcntl is None:
         yield
         return
@@ -162,7 +162,7 @@ def _held(folder: Path, name: str, *, shared: bool, told: str) -> Iterator[None]
         try:
             fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"{told}: wait for it, or choose another folder.") from None
+            raise UserError(f"{message}: wait for it, or choose another folder.") from None
         yield
 
 

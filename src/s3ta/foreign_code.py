@@ -120,6 +120,17 @@ def attribute(owner: Any, name: str) -> Any:
 
 
 @contextmanager
+def modes_kept(module: Any) -> Iterator[None]:
+    """Each part of a torch module in the mode, training or eval, that it was in, afterwards."""
+    modes = [(part, part.training) for part in module.modules() if hasattr(part, "training")]
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+@contextmanager
 def plain_generators(seed: int | None = None) -> Iterator[None]:
     """Python's and NumPy's global generators as they were afterwards, whatever other code draws from them; begun from `seed`
     where there is one."""

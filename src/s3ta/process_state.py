@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 import torch
 
 from s3ta.console import standard_streams_kept
+from s3ta.foreign_code import plain_generators
 
 
 @contextmanager
@@ -38,6 +39,24 @@ def process_state_kept(program: str | None = None) -> Iterator[list[str]]:
             if torch.get_default_device() != device:
                 torch.set_default_device(device)
             changes += _restore_threads(num_threads)
+
+
+@contextmanager
+def random_state(seed: int | None = None) -> Iterator[None]:
+    """Torch's, NumPy's and Python's global generators as they were afterwards, whatever a model draws from them or seeds; begun
+    from `seed` where there is one. CUDA that is not yet in use holds the last seed back until it is: that is put back too."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    is_pending = not devices and torch.cuda.is_available()
+    try:
+        with torch.random.fork_rng(devices), plain_generators(seed):
+            if seed is not None:
+                torch.default_generator.manual_seed(seed)
+                if devices or is_pending:
+                    torch.cuda.manual_seed_all(seed)
+            yield
+    finally:
+        if is_pending:
+            torch.cuda.manual_seed_all(torch.initial_seed())
 
 
 def _current_folder() -> str | None:

@@ -379,7 +379,7 @@ def test_the_mean_over_samples_is_the_mean_of_their_gradients():
     model, clean, objective = small_s3ta(torch.float64), pictures(3, (2, 12, 10)), untargeted(LABELS)
     draw = _draw(3, 5, "eot")
     transform = jitter(draw, max_shift=2, noise=0.1)
-    ascent = expectation(autograd_gradient, 4, draw, transform)(model, objective, clean, 6)
+    ascent = expectation(autograd_gradient, 4, draw, [transform])(model, objective, clean, 6)
     total = torch.zeros_like(clean)
     for sample in range(4):
         images = clean.clone().requires_grad_(True)

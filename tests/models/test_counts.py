@@ -9,8 +9,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from s3ta.models import VisionConfig, build_model, list_models, model_config, num_parameters
 from s3ta.models.attention import attend
+from s3ta.models.backbones import FAMILIES, PreActResNet
+from s3ta.models.config import BACKBONES
 from s3ta.models.cost import count
-from s3ta.models.vision import BACKBONES, VisionNet
+from s3ta.models.vision import VisionNet
 
 STEM, STAGE_1, STAGE_2 = 118_013_952, 667_942_912, 1_901_068_288
 CONTROLLER_STEP = 51_208_192
@@ -133,7 +135,7 @@ def test_map_sizes(name, image_size, side):
     config = model_config(name, image_size=image_size)
     assert count(config).map_size == (side, side)
     with torch.device("meta"):
-        assert VisionNet(config.vision).map_size(image_size) == side
+        assert VisionNet(config.vision).backbone.map_size(image_size) == side
 
 
 @pytest.mark.parametrize("stem", ["conv7_pool", "conv7", "conv3"])
@@ -143,7 +145,7 @@ def test_map_size_is_that_of_the_map(stem, dense, image_size):
     config = VisionConfig(backbone="resnetv2_18", stem=stem, dense=dense, image_size=image_size)
     with torch.device("meta"), torch.no_grad():
         net = VisionNet(config).eval()
-        side = net.map_size(image_size)
+        side = net.backbone.map_size(image_size)
         assert net(torch.empty(1, 3, image_size, image_size)).shape == (1, 512, side, side)
 
 
@@ -156,6 +158,21 @@ def test_mini_stays_below_20_million_multiply_accumulates_on_the_digits(name):
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("dense", [True, False])
+def test_parts_of_a_backbone_compute_its_features(backbone, dense):
+    with torch.device("meta"), torch.no_grad():
+        vision = VisionNet(VisionConfig(backbone=backbone, dense=dense)).eval()
+        images, parts = torch.empty(1, 3, 64, 64), vision.backbone
+        with FlopCounterMode(display=False) as whole:
+            expected = vision(images)
+        with FlopCounterMode(display=False) as walked:
+            features = parts.last(nn.Sequential(*parts.units)(parts.stem(images)))
+    side = parts.map_size(64)
+    assert features.shape == expected.shape == (1, vision.num_features, side, side)
+    assert walked.get_total_flops() == whole.get_total_flops()
+
+
+@pytest.mark.parametrize("backbone", [name for name in BACKBONES if FAMILIES[name] is PreActResNet])
 @pytest.mark.parametrize("dense", [True, False])
 def test_strides_and_no_dilation(backbone, dense):
     with torch.device("meta"):
@@ -182,6 +199,10 @@ def _num_features(backbone):
     return _meta(backbone).vision.num_features
 
 
+SIDES_AT_32 = dict.fromkeys(BACKBONES, (16, 4)) | dict.fromkeys(("resnetv2_mini", "wrn_28_10"), (16, 8))
+"""Of the dense map of a backbone, and of its own."""
+
+
 @cache
 def _at_32_pixels(name):
     return count(model_config(name, num_classes=7, image_size=32))
@@ -198,10 +219,13 @@ def test_every_model_builds_and_counts(name):
         assert step > 0
         assert cost.multiply_accumulates == one.multiply_accumulates + (int(glimpses) - 1) * step
         assert cost.parameters == one.parameters > rival.parameters
-        assert cost.map_size == rival.map_size == (16, 16)
+        assert cost.map_size == rival.map_size
     else:
-        dense = name.endswith("_dense")
-        assert cost.map_size == ((16, 16) if dense else (8, 8) if "mini" in name or "wrn" in name else (4, 4))
+        backbone = name.removesuffix("_dense")
+        side = SIDES_AT_32[backbone][name == backbone]
+        assert cost.map_size == (side, side), (
+            f"add the sides of the maps of {backbone} to SIDES_AT_32, if that is right"
+        )
         assert cost.parameters == _at_32_pixels(name.removesuffix("_dense")).parameters
 
 

@@ -76,18 +76,18 @@ MUTANTS = {
         "models/attention.py:spatial_basis", '"ai,bj->abij"', '"bi,aj->abij"', ATTENTION
     ),
     "a third stage with stride 2": Mutant(
-        "models/vision.py:VisionNet.__init__",
+        "models/backbones.py:PreActResNet.make_dense",
         "2 if index == 1 else 1",
         "2 if index in (1, 2) else 1",
         "tests/models/test_counts.py -k strides",
     ),
     "dilation besides strides": Mutant(
-        "models/vision.py:VisionNet.__init__",
-        "                _set_stride(stage, 2 if index == 1 else 1)\n",
-        "                _set_stride(stage, 2 if index == 1 else 1)\n"
-        "                for layer in stage.modules():\n"
-        "                    if index > 1 and isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):\n"
-        "                        layer.dilation, layer.padding = (2, 2), (2, 2)\n",
+        "models/backbones.py:PreActResNet.make_dense",
+        "            _spatial(block).stride = (stride, stride)\n",
+        "            _spatial(block).stride = (stride, stride)\n"
+        "            for layer in stage.modules():\n"
+        "                if index > 1 and isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):\n"
+        "                    layer.dilation, layer.padding = (2, 2), (2, 2)\n",
         "tests/models/test_counts.py -k strides",
     ),
     "the first glimpse answers": Mutant(

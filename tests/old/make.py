@@ -14,10 +14,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import s3ta.models.vision
 from s3ta.cli import main
 from s3ta.records import Ledger
 from s3ta.train import loop
+
+try:
+    from s3ta.models import backbones
+except ImportError:  # before backbones had a module of their own
+    from s3ta.models import vision as backbones
 
 RECIPE = """{"name": "test/old", "suite": "quick", "batch_size": 8, "num_threads": 1, "seed": 3,
   "log_every": 1, "validate_every": 4, "checkpoint_every": 2,
@@ -30,7 +34,7 @@ RECIPE = """{"name": "test/old", "suite": "quick", "batch_size": 8, "num_threads
   "schedule": {"num_train_steps": 8, "warmup_steps": 2, "warmup_from": 0.0, "decay": "steps", "decay_at": [6]}}"""
 EVALUATE = "--suite quick --num-examples 6 --micro-batch 3 --threads 1 --no-checks attack.num_restarts=2"
 
-_basic = s3ta.models.vision._basic
+_basic = backbones._basic
 
 
 def narrow(config: Any, **widths: Any) -> Any:
@@ -65,7 +69,7 @@ def run(*args: str) -> None:
 
 if __name__ == "__main__":
     out = Path(sys.argv[1])
-    s3ta.models.vision._basic = narrow
+    backbones._basic = narrow
     out.mkdir(parents=True)
     recipe = out / "recipe.json"
     recipe.write_text(RECIPE)

@@ -8,7 +8,7 @@ import pytest
 from pydantic.fields import FieldInfo
 from typer.testing import CliRunner
 
-import s3ta.models.vision
+import s3ta.models.backbones
 from s3ta.attack_config import NamedAttack, TransferConfig
 from s3ta.attacks import PGDConfig
 from s3ta.cli import app
@@ -26,7 +26,7 @@ WITH_A_PGD = (PGDConfig, TransferConfig, NamedAttack, Suite, TrainConfig)
 
 @pytest.fixture(autouse=True)
 def small_backbone(monkeypatch):
-    monkeypatch.setattr(s3ta.models.vision, "_basic", narrow)
+    monkeypatch.setattr(s3ta.models.backbones, "_basic", narrow)
 
 
 def _rebuild():

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from s3ta.attacks.autoattack import auto_attack
     from s3ta.attacks.cost import Evaluations, evaluations
     from s3ta.attacks.draws import RandomKey, draw_targets, random_target, start_noise
-    from s3ta.attacks.frozen import frozen, random_state
+    from s3ta.attacks.frozen import frozen
     from s3ta.attacks.glimpse_objectives import all_glimpses, mixed, one_glimpse, steer_away, steer_onto
     from s3ta.attacks.gradients import (
         GradientEstimate,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from s3ta.attacks.step_rules import StepRule, adam_step, annealed, l2_step, sign_step, with_momentum
     from s3ta.attacks.threat import L2, Linf, Threat
     from s3ta.attacks.validation import NotFiniteError
+    from s3ta.process_state import random_state
 
 __all__ = [
     "L2",

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from s3ta.attack_config import SPSA, AdamConfig, AutoAttackConfig, Exact, LoopConfig, PGDConfig
+from s3ta.attack_config import AdamConfig, AutoAttackConfig, Exact, LoopConfig, PGDConfig
 from s3ta.attack_plausibility import ImplausibleSettingsWarning, implausible
-from s3ta.attacks import glimpse_objectives, step_rules
+from s3ta.attacks import glimpse_objectives
 from s3ta.attacks.autoattack import auto_attack
-from s3ta.attacks.draws import RandomKey, start_noise
-from s3ta.attacks.frozen import frozen, random_state, unwrapped
-from s3ta.attacks.gradients import GradientSource, autograd_gradient, expectation, jitter, spsa, straight_through
+from s3ta.attacks.draws import RandomKey, needed, start_noise
+from s3ta.attacks.frozen import frozen, unwrapped
+from s3ta.attacks.gradients import gradient_source, straight_through
 from s3ta.attacks.loop import Attacked, perturb
 from s3ta.attacks.masks import region_mask
 from s3ta.attacks.objectives import (
@@ -30,13 +30,24 @@ from s3ta.attacks.objectives import (
     targeted,
     untargeted,
 )
+from s3ta.attacks.step_rules import step_rule
 from s3ta.attacks.threat import L2, Linf, Threat, quantize_8bit
 from s3ta.attacks.validation import LOW_PRECISION, check_examples, check_quantized, watched
 from s3ta.errors import UserError
+from s3ta.process_state import random_state
 from s3ta.streams import stream
 from s3ta.types import Images, Labels, Trace
 
 LoopAttack: TypeAlias = PGDConfig | AdamConfig
+
+
+class _Examples(NamedTuple):
+    """What is attacked."""
+
+    clean: Images
+    labels: Labels
+    targets: Labels | None
+    draw: RandomKey | None
 
 
 def run_attack(
@@ -71,8 +82,8 @@ def run_attack(
     for finding in implausible(config.kind, config.model_dump(mode="json"), clean.shape[1:]):
         if finding.severity == "warning":
             warnings.warn(f"Implausible attack settings: {finding.text}", ImplausibleSettingsWarning, stacklevel=2)
-    asked_in = clean.dtype
-    if asked_in in LOW_PRECISION:
+    dtype = clean.dtype
+    if dtype in LOW_PRECISION:
         clean, start = clean.float(), None if start is None else start.float()
     clean = clean.clamp(0, 1)  # a rounding beyond is let pass
     if config.eight_bit:
@@ -84,15 +95,15 @@ def run_attack(
     outputs_fn = unwrapped(outputs_fn)
     seed = None if draw is None else int(stream(draw.seed, "model", *draw.names).integers(2**63))
     with frozen(outputs_fn), random_state(seed):
-        checked = watched(_asked_in(asked_in, outputs_fn), labels, targets if config.objective == "targeted" else None)
-        if asked_in in LOW_PRECISION:
+        checked = watched(_given_in(dtype, outputs_fn), labels, targets if config.objective == "targeted" else None)
+        if dtype in LOW_PRECISION:
             checked = _answering_in_float32(checked)
         threat = threat_of(config, clean, draw)
         if isinstance(config, AutoAttackConfig):
-            asked = _rounded(checked, None, clean) if config.eight_bit else checked
-            attacked = auto_attack(asked, clean, labels, config=config, seed=_seed(_needed(draw)))
+            attacked_fn = _rounded(checked, None, clean) if config.eight_bit else checked
+            attacked = auto_attack(attacked_fn, clean, labels, config=config, seed=_seed(needed(draw)))
         else:
-            attacked = _run_loop(checked, clean, labels, config, threat, targets, start, draw)
+            attacked = _run_loop(checked, _Examples(clean, labels, targets, draw), config, threat, start)
     if config.eight_bit:
         attacked = attacked._replace(
             images=torch.stack([threat.eight_bit(images, clean) for images in attacked.images])
@@ -100,7 +111,7 @@ def run_attack(
     return attacked
 
 
-def _asked_in(dtype: torch.dtype, outputs_fn: OutputsFn) -> OutputsFn:
+def _given_in(dtype: torch.dtype, outputs_fn: OutputsFn) -> OutputsFn:
     """The model, given images of this type; the callable itself where it is no lower precision."""
     return (lambda images: outputs_fn(images.to(dtype))) if dtype in LOW_PRECISION else outputs_fn
 
@@ -116,34 +127,32 @@ def _answering_in_float32(outputs_fn: OutputsFn) -> OutputsFn:
 
 
 def _run_loop(
-    outputs_fn: OutputsFn,
-    clean: Images,
-    labels: Labels,
-    config: LoopAttack,
-    threat: Threat,
-    targets: Labels | None,
-    start: Images | None,
-    draw: RandomKey | None,
+    outputs_fn: OutputsFn, examples: _Examples, config: LoopAttack, threat: Threat, start: Images | None
 ) -> Attacked:
+    clean = examples.clean
     if start is None:
-        named = _needed(draw)
-        start = draw_start(config, named.seed, named.ids, clean, *named.names)
+        key = needed(examples.draw)
+        start = draw_start(config, key.seed, key.ids, clean, *key.names)
     if config.eight_bit:
         moved_about = isinstance(config.gradient, Exact) and config.gradient.moves_images
         outputs_fn = _rounded(outputs_fn, None if moved_about else threat, clean)
-    objective = _objective(outputs_fn, clean, labels, config, targets, draw)
-    goal = targeted(targets, "margin") if config.objective == "targeted" and targets is not None else None
+    objective = _objective(outputs_fn, examples, config)
+    goal = (
+        targeted(examples.targets, "margin")
+        if config.objective == "targeted" and examples.targets is not None
+        else None
+    )
     attacked = perturb(
         outputs_fn,
         clean,
         threat=threat,
         objective=objective,
-        step_rule=_step_rule(config),
+        step_rule=step_rule(config),
         num_attack_steps=config.num_attack_steps,
         start=start,
         read_outs=config.read_outs,
-        gradient=_gradient(config, draw, threat.mask),
-        keep_best=None if config.keep == "last" else goal or untargeted(labels, "margin"),
+        gradient=gradient_source(config.gradient, examples.draw, threat.mask),
+        keep_best=None if config.keep == "last" else goal or untargeted(examples.labels, "margin"),
     )
     return attacked._replace(num_forwards=attacked.num_forwards + config.looks_first)
 
@@ -164,15 +173,9 @@ def threat_of(config: LoopAttack | AutoAttackConfig, clean: Images, draw: Random
     return (L2 if config.norm == "l2" else Linf)(config.radius, mask)
 
 
-def _objective(
-    outputs_fn: OutputsFn,
-    clean: Images,
-    labels: Labels,
-    config: LoopAttack,
-    targets: Labels | None,
-    draw: RandomKey | None,
-) -> Objective:
+def _objective(outputs_fn: OutputsFn, examples: _Examples, config: LoopAttack) -> Objective:
     """The objective that the attack ascends."""
+    clean, labels, targets, draw = examples
     outputs = None
     if config.looks_first:
         with torch.no_grad():
@@ -207,25 +210,6 @@ def _objective(
     return objective
 
 
-def _step_rule(config: LoopAttack) -> step_rules.StepRule:
-    if isinstance(config, AdamConfig):
-        return step_rules.adam_step(config.learning_rates, config.beta1, config.beta2, config.epsilon)
-    size = step_rules.annealed(config.step_size, config.num_attack_steps, config.annealing)
-    rule = step_rules.l2_step(size) if config.norm == "l2" else step_rules.sign_step(size)
-    return step_rules.with_momentum(rule, config.momentum) if config.momentum else rule
-
-
-def _gradient(config: LoopAttack, draw: RandomKey | None, mask: Tensor | None) -> GradientSource:
-    source = config.gradient
-    if isinstance(source, SPSA):
-        return spsa(_needed(draw), source.num_directions, source.delta, source.micro_batch, mask)
-    if source.is_plain:
-        return autograd_gradient
-    named = _needed(draw)
-    transform = jitter(named, source.max_shift, source.noise) if source.moves_images else None
-    return expectation(autograd_gradient, source.num_samples, named, transform)
-
-
 def _rounded(outputs_fn: OutputsFn, threat: Threat | None, clean: Images) -> OutputsFn:
     """The model as it sees saved images: whole 255ths, gradients straight through.
 
@@ -237,12 +221,6 @@ def _rounded(outputs_fn: OutputsFn, threat: Threat | None, clean: Images) -> Out
 
     rounded = straight_through(saved)
     return lambda images: outputs_fn(rounded(images))
-
-
-def _needed(draw: RandomKey | None) -> RandomKey:
-    if draw is None:
-        raise UserError("This attack draws random numbers: give `draw`, such as Draw(seed=0, ids=(...)), or a start.")
-    return draw
 
 
 def _seed(draw: RandomKey) -> int:

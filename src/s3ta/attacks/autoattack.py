@@ -8,12 +8,9 @@ images that are misclassified already, and those for which a part finds nothing,
 from __future__ import annotations
 
 import logging
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +22,7 @@ from s3ta.attacks.threat import L2, Linf
 from s3ta.attacks.validation import NotFiniteError, check_images, refuse_inference_mode
 from s3ta.errors import UserError
 from s3ta.foreign_code import guarded
+from s3ta.process_state import random_state
 from s3ta.types import Images, Labels, Logits
 
 _LOGGER = logging.getLogger("s3ta.autoattack")  # hears of zero gradients (apgd-t); silent unless someone listens
@@ -53,13 +51,13 @@ def auto_attack(
     threat = (L2 if config.norm == "l2" else Linf)(config.radius)
     keys = [(i.tobytes(), y) for i, y in zip(clean.detach().cpu().numpy(), labels.tolist(), strict=True)]
     firsts = [i for i, key in enumerate(keys) if keys.index(key) == i]
-    place = [firsts.index(keys.index(key)) for key in keys]
+    rows = [firsts.index(keys.index(key)) for key in keys]
     x, y = clean.detach()[firsts].float().contiguous(), labels[firsts]  # the package takes views
-    with frozen(outputs_fn), _random_state_kept(), torch.no_grad():
+    with frozen(outputs_fn), random_state(), torch.no_grad():
         model = _Model(outputs_fn, x, y, drops=config.part == "square")
-        found = _part(config, model, x, seed)(x.clone(), y)
-    found = torch.where((threat.violation(found, x) > 1e-6).view(-1, 1, 1, 1), threat.project(found, x), found)
-    images, gradients, forwards = (t[place][None] for t in (found.to(clean), model.num_gradients, model.num_forwards))
+        moved = _part(config, model, x, seed)(x.clone(), y)
+    moved = torch.where((threat.violation(moved, x) > 1e-6).view(-1, 1, 1, 1), threat.project(moved, x), moved)
+    images, gradients, forwards = (t[rows][None] for t in (moved.to(clean), model.num_gradients, model.num_forwards))
     return Attacked((config.num_attack_steps,), images, gradients, forwards)
 
 
@@ -91,21 +89,6 @@ def _part(config: AutoAttackConfig, model: _Model, x: Images, seed: int) -> Call
         return SquareAttack(model, norm, steps, eps, 0.8, seed=seed, resc_schedule=False, device=device).perturb
     attack.n_target_classes = min(config.num_targets, model.num_classes - 1)
     return attack.perturb
-
-
-@contextmanager
-def _random_state_kept() -> Iterator[None]:
-    """`pyautoattack` seeds torch's generators on all devices. Also Python's and NumPy's, for the model's sake."""
-    python, legacy = random.getstate(), np.random.get_state()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    try:
-        with torch.random.fork_rng(list(devices)):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(legacy)
-        if not devices:  # CUDA not yet in use holds the last seed back until it is
-            torch.cuda.manual_seed_all(torch.initial_seed())
 
 
 class _Model:

@@ -66,3 +66,10 @@ def start_noise(
     if normal:
         return generator.standard_normal(shape, dtype=np.float32)
     return generator.random(shape, dtype=np.float32) * 2 - 1
+
+
+def needed(draw: RandomKey | None) -> RandomKey:
+    """The key. Raises UserError where there is none."""
+    if draw is None:
+        raise UserError("This attack draws random numbers: give `draw`, such as Draw(seed=0, ids=(...)), or a start.")
+    return draw

@@ -1,4 +1,4 @@
-"""Hold the world still while a model is attacked: the model itself, and the random state that everybody shares."""
+"""Hold a model still while it is attacked."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from s3ta.attacks.objectives import OutputsFn
-from s3ta.foreign_code import plain_generators, set_mode
+from s3ta.foreign_code import modes_kept, set_mode
 
 
 def module_of(function: object) -> nn.Module | None:
@@ -33,32 +32,18 @@ def frozen(model: object) -> Iterator[None]:
 
     BN then uses its moving averages and leaves them alone, and the backward pass spends nothing on weights. A module's
     method (`model.unroll`), also inside `functools.partial`, freezes the module; any other function freezes nothing."""
-    found = module_of(model)
-    if found is None:
+    module = module_of(model)
+    if module is None:
         yield
         return
-    modes = [(module, module.training) for module in found.modules() if hasattr(module, "training")]
     # of a result, or of what was made in inference mode, torch lets nobody change this
-    trainable = [p for p in found.parameters() if p.requires_grad and p.is_leaf and not p.is_inference()]
-    try:
-        set_mode(found, mode=False)
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for parameter in trainable:
-            parameter.requires_grad_(True)
-
-
-@contextmanager
-def random_state(seed: int | None = None) -> Iterator[None]:
-    """Torch's, NumPy's and Python's global generators as they were afterwards, whatever a model draws from them; begun from
-    `seed` where there is one."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices), plain_generators(seed):
-        if seed is not None:
-            for generator in (torch.default_generator, *(torch.cuda.default_generators[i] for i in devices)):
-                generator.manual_seed(seed)
-        yield
+    trainable = [p for p in module.parameters() if p.requires_grad and p.is_leaf and not p.is_inference()]
+    with modes_kept(module):
+        try:
+            set_mode(module, mode=False)
+            for parameter in trainable:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in trainable:
+                parameter.requires_grad_(True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -11,11 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from s3ta.attacks.draws import RandomKey
-from s3ta.attacks.frozen import random_state
+from s3ta.attack_config import SPSA, Exact
+from s3ta.attacks.draws import RandomKey, needed
 from s3ta.attacks.objectives import Objective, Outputs, OutputsFn
 from s3ta.attacks.validation import refuse_inference_mode
 from s3ta.foreign_code import guarded
+from s3ta.process_state import random_state
 from s3ta.streams import stream
 from s3ta.types import Images, Trace
 
@@ -38,6 +40,23 @@ Transform: TypeAlias = Callable[[Images, int, int], Images]
 """(images, number of steps done, sample) -> differentiably transformed images."""
 
 
+def gradient_source(config: Exact | SPSA, draw: RandomKey | None, mask: Tensor | None) -> GradientSource:
+    """The gradient source of an attack's settings; `mask` as of its threat model.
+
+    Raises UserError where it needs random numbers and `draw` is None."""
+    if isinstance(config, SPSA):
+        return spsa(needed(draw), config.num_directions, config.delta, config.micro_batch, mask)
+    if config.is_plain:
+        return autograd_gradient
+    key = needed(draw)
+    return expectation(autograd_gradient, config.num_samples, key, _transforms(config, key))
+
+
+def _transforms(config: Exact, draw: RandomKey) -> list[Transform]:
+    """What happens to the images of each sample, one after the other."""
+    return [jitter(draw, config.max_shift, config.noise)] if config.max_shift or config.noise else []
+
+
 def autograd_gradient(outputs_fn: OutputsFn, objective: Objective, images: Images, step: int = 0) -> GradientEstimate:
     """The exact gradient. Objectives are summed, so each example's gradient is its own (X11); weights get none (X9).
 
@@ -53,7 +72,7 @@ def autograd_gradient(outputs_fn: OutputsFn, objective: Objective, images: Image
 
 
 def expectation(
-    source: GradientSource, num_samples: int, draw: RandomKey, transform: Transform | None = None
+    source: GradientSource, num_samples: int, draw: RandomKey, transforms: Sequence[Transform] = ()
 ) -> GradientSource:
     """The mean gradient over random transformations of the image, or over a model's own randomness (EOT, Athalye 2018).
 
@@ -62,13 +81,13 @@ def expectation(
       num_samples: how many are averaged at each step.
       draw: names the randomness. A model that draws from torch's global generator finds it seeded from here, and so
         answers the same in every repetition; the generator is left as it was.
-      transform: what happens to the images before the model sees them; None: nothing, the model itself is random."""
+      transforms: what happens to the images before the model sees them, one by one; none: it is random itself."""
 
     def averaged(outputs_fn: OutputsFn, objective: Objective, images: Images, step: int) -> GradientEstimate:
         total, gradients, forwards = torch.zeros_like(images), 0, 0
         for sample in range(num_samples):
             seed = int(stream(draw.seed, "model", *draw.names, step, sample).integers(2**63))
-            changed = outputs_fn if transform is None else _after(transform, outputs_fn, step, sample)
+            changed = _after(transforms, outputs_fn, step, sample) if transforms else outputs_fn
             with random_state(seed):
                 ascent = source(changed, objective, images, step)
             total += ascent.gradient
@@ -205,5 +224,7 @@ def _detached(outputs: Outputs) -> Outputs:
     return outputs.detach()
 
 
-def _after(transform: Transform, outputs_fn: OutputsFn, step: int, sample: int) -> OutputsFn:
-    return lambda images: outputs_fn(transform(images, step, sample))
+def _after(transforms: Sequence[Transform], outputs_fn: OutputsFn, step: int, sample: int) -> OutputsFn:
+    return lambda images: outputs_fn(
+        reduce(lambda moved, transform: transform(moved, step, sample), transforms, images)
+    )

@@ -53,7 +53,7 @@ def tangent(outputs_fn: OutputsFn, images: Images, objective: Objective) -> Tang
 
 def local_linearity(
     outputs_fn: OutputsFn,
-    at: Tangent,
+    plane: Tangent,
     objective: Objective,
     *,
     radius: float,
@@ -67,42 +67,42 @@ def local_linearity(
 
     Args:
       outputs_fn: images in [0, 1] -> logits or Trace.
-      at: the tangent plane of the objective at the clean images, of `tangent`.
+      plane: the tangent plane of the objective at the clean images, of `tangent`.
       objective: the loss, one number per example; the one that the tangent was made with.
       radius: of the ball, cut at the box of valid pixels.
       draw: names the random signs.
       num_attack_steps: length of the search."""
     threat = Linf(radius)
-    gamma, found = torch.full_like(at.loss, -1.0), at.images
+    gamma, furthest = torch.full_like(plane.loss, -1.0), plane.images
 
     def look(images: Images, outputs: Outputs) -> Tensor:
         """The signed deviation at the images; the best is remembered."""
-        nonlocal gamma, found
-        deviation = objective(outputs) - at.loss - at.predicted(images)
+        nonlocal gamma, furthest
+        deviation = objective(outputs) - plane.loss - plane.predicted(images)
         better = deviation.abs() > gamma
         gamma = torch.where(better, deviation.abs(), gamma)
-        found = torch.where(better.view(-1, 1, 1, 1), images, found)
+        furthest = torch.where(better.view(-1, 1, 1, 1), images, furthest)
         return deviation
 
     def away_from_the_plane(outputs_fn: OutputsFn, objective: Objective, images: Images, step: int) -> GradientEstimate:
         ascent = autograd_gradient(outputs_fn, objective, images, step)
         assert ascent.outputs is not None
         side = look(images, ascent.outputs).sign().view(-1, 1, 1, 1)
-        return ascent._replace(gradient=side * (ascent.gradient - at.gradient))
+        return ascent._replace(gradient=side * (ascent.gradient - plane.gradient))
 
-    shape = tuple(at.images.shape[1:])
+    shape = tuple(plane.images.shape[1:])
     signs = [torch.from_numpy(start_noise(draw.seed, i, shape, *draw.names)).sign() for i in draw.ids]
     with frozen(outputs_fn):
         attacked = perturb(
             outputs_fn,
-            at.images,
+            plane.images,
             threat=threat,
             objective=objective,
             step_rule=sign_step(radius / 4),
             num_attack_steps=num_attack_steps,
-            start=threat.start(at.images, torch.stack(signs).to(at.images)),
+            start=threat.start(plane.images, torch.stack(signs).to(plane.images)),
             gradient=away_from_the_plane,
         )
         with torch.no_grad():
             look(attacked.final, outputs_fn(attacked.final))
-    return Linearity(gamma, found)
+    return Linearity(gamma, furthest)

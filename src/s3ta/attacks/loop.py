@@ -73,14 +73,14 @@ def perturb(
       UserError: no images, images that are not finite or not in [0, 1], or a gradient that is not finite
         (NotFiniteError)."""
     check_images(clean)
-    wanted = {n for n in read_outs if n < num_attack_steps} | {num_attack_steps}
+    counts = {n for n in read_outs if n < num_attack_steps} | {num_attack_steps}
     clean = clean.detach()
     iterate = (clean if start is None else start).detach().clone()
     best = _Best(keep_best)
     kept, costs, num_gradients, num_forwards = [], [], 0, 0
     with frozen(outputs_fn):
         for done in range(num_attack_steps + 1):
-            if done in wanted:
+            if done in counts:
                 costs.append((num_gradients, num_forwards + (keep_best is not None)))
             ascent = None
             if done < num_attack_steps:
@@ -92,12 +92,12 @@ def perturb(
                 outputs = ascent.outputs if ascent else None
                 num_forwards += outputs is None
                 best.see(iterate, outputs, outputs_fn)
-            if done in wanted:
+            if done in counts:
                 kept.append(iterate if keep_best is None else best.images)
             if ascent is not None:
                 iterate = threat.project(step_rule(iterate, threat.allowed(ascent.gradient), done), clean)
     gradients, forwards = torch.tensor(costs).T[:, :, None].expand(2, len(costs), len(clean))
-    return Attacked(tuple(sorted(wanted)), torch.stack(kept), gradients, forwards)
+    return Attacked(tuple(sorted(counts)), torch.stack(kept), gradients, forwards)
 
 
 def _is_finite(values: Tensor) -> bool:

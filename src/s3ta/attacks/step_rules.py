@@ -9,12 +9,21 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from s3ta.attack_config import Annealing
+from s3ta.attack_config import AdamConfig, Annealing, PGDConfig
 from s3ta.attacks.threat import unit
 
 StepRule: TypeAlias = Callable[[Tensor, Tensor, int], Tensor]
 """(images, gradient of the objective, number of steps done) -> images; ascends. A rule with a memory forgets it at step 0."""
 Direction: TypeAlias = Callable[[Tensor], Tensor]
+
+
+def step_rule(config: PGDConfig | AdamConfig) -> StepRule:
+    """The step rule of an attack's settings."""
+    if isinstance(config, AdamConfig):
+        return adam_step(config.learning_rates, config.beta1, config.beta2, config.epsilon)
+    size = annealed(config.step_size, config.num_attack_steps, config.annealing)
+    rule = l2_step(size) if config.norm == "l2" else sign_step(size)
+    return with_momentum(rule, config.momentum) if config.momentum else rule
 
 
 def sign_step(step_size: float | Callable[[int], float]) -> StepRule:

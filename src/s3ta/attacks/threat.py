@@ -53,8 +53,8 @@ class Linf(NamedTuple):
         """The nearest allowed images whose pixels are whole numbers of 255ths; the clean images must be such."""
         low, high = (clean - self.radius).clamp(min=0), (clean + self.radius).clamp(max=1)
         steps = (images * 255).round().clamp((low * 255 - _SLACK).ceil(), (high * 255 + _SLACK).floor())
-        found = steps / images.new_tensor(255)
-        return found if self.mask is None else torch.where(self.mask.bool(), found, clean)
+        nearest = steps / images.new_tensor(255)
+        return nearest if self.mask is None else torch.where(self.mask.bool(), nearest, clean)
 
 
 class L2(NamedTuple):
@@ -103,12 +103,12 @@ class L2(NamedTuple):
 
     def eight_bit(self, images: Images, clean: Images) -> Images:
         """Near allowed images whose pixels are whole numbers of 255ths: rounded, and drawn in where that left the ball."""
-        moved, found = _masked(images - clean, self.mask) * 255, clean
+        moved, nearest = _masked(images - clean, self.mask) * 255, clean
         for share in torch.linspace(0.5, 1, 26):  # rounding is never outward for small enough shares
             tried = quantize_8bit(clean + share.item() * moved / 255).clamp(0, 1)
             fits = (self.distance(tried, clean) <= self.radius).view(-1, 1, 1, 1)
-            found = torch.where(fits, tried, found)
-        return found if self.mask is None else torch.where(self.mask.bool(), found, clean)
+            nearest = torch.where(fits, tried, nearest)
+        return nearest if self.mask is None else torch.where(self.mask.bool(), nearest, clean)
 
 
 Threat: TypeAlias = Linf | L2

@@ -6,6 +6,7 @@ Each is a short construction of the one loop (or a part of AutoAttack), and its 
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import isfunction
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from pydantic import ValidationError
@@ -190,37 +191,12 @@ def square(situation: Situation) -> Built:
     return AutoAttackConfig(part="square", radius=situation.radius, norm=situation.norm)
 
 
-_FUNCTIONS: tuple[Callable[[Situation], Built], ...] = (
-    pgd_100,
-    pgd_1000,
-    targeted_100,
-    targeted_1000,
-    adam_250,
-    spsa_100,
-    spsa_20,
-    margin_100,
-    dlr_100,
-    momentum_100,
-    annealed_100,
-    annealed_margin_100,
-    multitargeted_100,
-    l2_100,
-    local_box_100,
-    small_box_100,
-    all_glimpses_100,
-    each_glimpse_100,
-    steer_away_100,
-    steer_away_alone_100,
-    steer_corner_100,
-    steer_corner_alone_100,
-    more_glimpses_100,
-    fewer_glimpses_100,
-    apgd_ce,
-    apgd_t,
-    fab_t,
-    square,
-)
-ATTACKS: dict[str, Callable[[Situation], Built]] = {f.__name__.replace("_", "-"): f for f in _FUNCTIONS}
+ATTACKS: dict[str, Callable[[Situation], Built]] = {
+    name.replace("_", "-"): value
+    for name, value in list(globals().items())
+    if isfunction(value) and value.__module__ == __name__
+}
+"""The functions above, in their order."""
 PAPER_STEPS = ("targeted-100", "targeted-1000", "spsa-100")
 """Whose step size is `evaluation_step_size` of their radius and number of steps, also where a setting changes these."""
 

@@ -23,7 +23,6 @@ from s3ta.attacks import (
     run_attack,
     start_noise,
 )
-from s3ta.attacks.frozen import random_state
 from s3ta.data import Batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.errors import UserError
@@ -45,6 +44,7 @@ from s3ta.evaluate.sanity_criteria import (
 from s3ta.finding import Check, Finding, ask_all
 from s3ta.foreign_code import reason
 from s3ta.models.info import device_of
+from s3ta.process_state import random_state
 from s3ta.progress import Reporter
 from s3ta.streams import stream
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from s3ta.models.factory import build_model, create_model, num_parameters
     from s3ta.models.info import UNKNOWN, Classifier, ModelInfo, Origins, View, device_of, model_info, with_outputs
     from s3ta.models.naming import is_foreign, refuse_unknown_source
-    from s3ta.models.pooled_classifier import PooledClassifier
     from s3ta.models.pretrained import (
         find_weights,
         from_pretrained,
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
         weights_hash,
     )
     from s3ta.models.s3ta import S3TA
+    from s3ta.models.vision import PooledClassifier, VisionClassifier
 
 __all__ = [
     "S3TA",
@@ -51,6 +51,7 @@ __all__ = [
     "ResNetConfig",
     "S3TAConfig",
     "View",
+    "VisionClassifier",
     "VisionConfig",
     "build_model",
     "count",

@@ -25,8 +25,8 @@ def spatial_basis(height: int, width: int, num_frequencies: int = 4, origin: flo
 
 def _axis(length: int, num_frequencies: int, origin: float) -> Float[Tensor, "A n"]:
     frequency = torch.arange(1, num_frequencies + 1, dtype=torch.float64, device="cpu")
-    place = torch.arange(length, dtype=torch.float64, device="cpu") + origin
-    angle = math.pi / length * frequency[:, None] * place
+    position = torch.arange(length, dtype=torch.float64, device="cpu") + origin
+    angle = math.pi / length * frequency[:, None] * position
     return torch.cat([angle.cos(), angle.sin()])
 
 

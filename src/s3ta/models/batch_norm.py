@@ -12,6 +12,8 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from s3ta.foreign_code import modes_kept
+
 
 @contextmanager
 def statistics_kept(model: nn.Module) -> Iterator[None]:
@@ -38,16 +40,14 @@ def temporary_statistics(model: nn.Module, images: Tensor) -> Iterator[None]:
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     fresh = [norm for norm in norms if norm.num_batches_tracked is not None and not norm.num_batches_tracked.item()]
     before = [({key: value.clone() for key, value in norm.named_buffers()}, norm.momentum) for norm in fresh]
-    training = model.training
     try:
         if fresh:
             for norm in fresh:
                 norm.momentum = 1.0
-            with torch.no_grad():
+            with modes_kept(model), torch.no_grad():
                 model.train()(images)
         yield
     finally:
-        model.train(training)
         for norm, (buffers, momentum) in zip(fresh, before, strict=True):
             norm.momentum = momentum
             for key, value in norm.named_buffers():
@@ -106,9 +106,9 @@ class _Sum(torch.autograd.Function):
     """The sum over so many processes. A loss in any of them depends on every term, so gradients are summed in the same way."""
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor, span: int) -> Tensor:
+    def forward(ctx: Any, part: Tensor, span: int) -> Tensor:
         ctx.span = span
-        total = own.clone()
+        total = part.clone()
         distributed.all_reduce(total, group=_neighbours(span, distributed.group.WORLD))
         return total
 
@@ -117,8 +117,8 @@ class _Sum(torch.autograd.Function):
         return _sum(grads[0], ctx.span), None
 
 
-def _sum(own: Tensor, span: int) -> Tensor:
-    return _Sum.apply(own, span)  # pyright: ignore[reportReturnType]
+def _sum(part: Tensor, span: int) -> Tensor:
+    return _Sum.apply(part, span)  # pyright: ignore[reportReturnType]
 
 
 @lru_cache(maxsize=4)

@@ -8,15 +8,15 @@ from typing import Literal
 
 import torch
 from pydantic import TypeAdapter
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from s3ta.models.activation_checkpointing import checkpoint_groups
 from s3ta.models.config import ModelConfig
 from s3ta.models.cost_table import Cost
 from s3ta.models.factory import build_model, num_parameters
-from s3ta.models.pooled_classifier import PooledClassifier
-from s3ta.models.s3ta import S3TA
+from s3ta.models.vision import VisionClassifier
 
 _READ: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
 
@@ -34,7 +34,7 @@ def _count(text: str) -> Cost:
         images = _images(config, 1, torch.float32)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(images)
-    side = model.vision.map_size(config.vision.image_size)
+    side = model.vision.backbone.map_size(config.vision.image_size)
     return Cost(num_parameters(model), counter.get_total_flops() // 2, (side, side))
 
 
@@ -60,26 +60,24 @@ def _kept(config: ModelConfig, dtype: torch.dtype, units_per_checkpoint: int, nu
         images = _images(config, num_images, dtype)
     largest = _largest_group(model, images, units_per_checkpoint) if units_per_checkpoint else 0
     model.vision.units_per_checkpoint = units_per_checkpoint
-    own = {tensor.untyped_storage()._cdata for tensor in [*model.parameters(), *model.buffers()]}
-    return sum(_saved(partial(model, images), own).values()) + largest
+    weights = {tensor.untyped_storage()._cdata for tensor in [*model.parameters(), *model.buffers()]}
+    return sum(_saved(partial(model, images), weights).values()) + largest
 
 
-def _largest_group(model: S3TA | PooledClassifier, images: Tensor, units_per_checkpoint: int) -> int:
+def _largest_group(model: VisionClassifier, images: Tensor, units_per_checkpoint: int) -> int:
     """Bytes that the largest group of units keeps while it is made again, beside its input, which is there already."""
-    own = {tensor.untyped_storage()._cdata for tensor in [*model.parameters(), *model.buffers()]}
-    units = [unit for stage in model.vision.net.stages for unit in stage.blocks]
-    features, largest = model.vision.net.stem(model.vision.normalize(images)), 0
-    for first in range(0, len(units), units_per_checkpoint):
-        group = nn.Sequential(*units[first : first + units_per_checkpoint])
+    weights = {tensor.untyped_storage()._cdata for tensor in [*model.parameters(), *model.buffers()]}
+    features, largest = model.vision.backbone.stem(model.vision.normalize(images)), 0
+    for group in checkpoint_groups(model.vision.backbone.units, units_per_checkpoint):
         features = features.detach().requires_grad_()
-        saved = _saved(partial(group, features), own | {features.untyped_storage()._cdata})
+        saved = _saved(partial(group, features), weights | {features.untyped_storage()._cdata})
         largest = max(largest, sum(saved.values()))
         features = group(features)
     return largest
 
 
-def _saved(forward: Callable[[], Tensor], own: set[int]) -> dict[int, int]:
-    """Bytes of every memory block that autograd keeps in a forward pass, by address, but for those of `own`."""
+def _saved(forward: Callable[[], Tensor], without: set[int]) -> dict[int, int]:
+    """Bytes of every memory block that autograd keeps in a forward pass, by address, but for those of `without`."""
     kept: dict[int, torch.UntypedStorage] = {}  # held until the end, so that no address comes twice
 
     def note(tensor: Tensor) -> Tensor:
@@ -90,7 +88,7 @@ def _saved(forward: Callable[[], Tensor], own: set[int]) -> dict[int, int]:
     with saved_tensors_hooks(note, lambda tensor: tensor):
         answer = forward()
     del answer
-    return {address: storage.nbytes() for address, storage in kept.items() if address not in own}
+    return {address: storage.nbytes() for address, storage in kept.items() if address not in without}
 
 
 def _images(config: ModelConfig, num_images: int, dtype: torch.dtype) -> Tensor:

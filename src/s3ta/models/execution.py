@@ -67,12 +67,12 @@ class InManner(nn.Module):
         return self.is_lower and self._manner.precision == "bfloat16"
 
     def _guard(self) -> AbstractContextManager[None]:
-        asked = [self._manner.precision] if self.computes_lower else []
-        asked += [name for name in ("compiled", "channels_last") if getattr(self._manner, name)]
-        if not asked:
+        settings = [self._manner.precision] if self.computes_lower else []
+        settings += [name for name in ("compiled", "channels_last") if getattr(self._manner, name)]
+        if not settings:
             return nullcontext()
         return guarded(
-            f"The model, computed otherwise than in plain float32 ({', '.join(asked)}),", "leave that setting out"
+            f"The model, computed otherwise than in plain float32 ({', '.join(settings)}),", "leave that setting out"
         )
 
     def _autocast(self, images: Tensor) -> torch.autocast:

@@ -23,12 +23,11 @@ from s3ta.models.info import Classifier, ModelInfo, device_of, model_info, with_
 from s3ta.models.naming import is_foreign, refuse_unknown_source
 from s3ta.models.normalisation import chosen, origins, refuse_half, same_numbers
 from s3ta.models.output_detection import num_outputs
-from s3ta.models.pooled_classifier import PooledClassifier
 from s3ta.models.pretrained import from_pretrained
-from s3ta.models.s3ta import S3TA
-from s3ta.models.timm_torchvision import Known, from_timm, from_torchvision, seeded
+from s3ta.models.timm_torchvision import Known, from_timm, from_torchvision
+from s3ta.models.vision import VisionClassifier
 from s3ta.models.weight_files import split_key
-from s3ta.process_state import process_state_kept
+from s3ta.process_state import process_state_kept, random_state
 
 
 class LoadOptions(NamedTuple):
@@ -56,7 +55,7 @@ class LoadOptions(NamedTuple):
     """How many images it will be asked about at once; None: not known. Nothing is said of the network by it."""
 
 
-def open_model(source: str | Path, opening: LoadOptions | None = None) -> S3TA | PooledClassifier | Classifier:
+def open_model(source: str | Path, opening: LoadOptions | None = None) -> VisionClassifier | Classifier:
     """A classifier in eval mode, on the CPU unless a factory put it elsewhere.
 
     Args:
@@ -85,7 +84,7 @@ def open_model(source: str | Path, opening: LoadOptions | None = None) -> S3TA |
         made = _call(text, _factory(text))
         set_mode(made, mode=False)
         _refuse_meta(made, text)
-        if isinstance(made, (S3TA, PooledClassifier)) or isinstance(attribute(made, "card"), ModelInfo):
+        if isinstance(made, VisionClassifier) or isinstance(attribute(made, "card"), ModelInfo):
             model = _filled(made, text, opening.weights, opening.ignored)
             card = model_info(model)
             answers = num_outputs(model, card.in_channels, card.image_size, text, opening.micro_batch)
@@ -120,8 +119,8 @@ def _factory(source: str) -> Any:
     if shadowing is not None and module_name.partition(".")[0] in sys.stdlib_module_names:
         raise shadowing
     try:
-        with guarded(f"Importing {module_name}"), seeded(), process_state_kept(module_name):
-            found = importlib.import_module(module_name)
+        with guarded(f"Importing {module_name}"), random_state(0), process_state_kept(module_name):
+            target = importlib.import_module(module_name)
     except ForeignError as error:
         missing = error.__cause__
         if isinstance(missing, ModuleNotFoundError) and f"{module_name}.".startswith(f"{missing.name}."):
@@ -130,17 +129,17 @@ def _factory(source: str) -> Any:
             ) from None
         raise
     for name in path.split("."):
-        if not hasattr(found, name):
+        if not hasattr(target, name):
             if shadowing is not None:
                 raise shadowing
             public = [
                 known
-                for known, value in vars(found).items()
+                for known, value in vars(target).items()
                 if not known.startswith("_") and callable(value) and getattr(value, "__module__", None) == module_name
             ]
             raise unknown_name(f"name in {module_name}:", path, public or ["nothing"])
-        found = getattr(found, name)
-    return found
+        target = getattr(target, name)
+    return target
 
 
 def _shadowing_file(module_name: str) -> UserError | None:
@@ -165,7 +164,7 @@ def _call(source: str, factory: Any) -> nn.Module:
         return factory
     if not callable(factory):
         raise UserError(f"{source} is a {type(factory).__name__}, not a function that makes a network.")
-    with guarded(f"{source}()"), seeded(), process_state_kept(source.partition(":")[0]):
+    with guarded(f"{source}()"), random_state(0), process_state_kept(source.partition(":")[0]):
         made = factory()
     if not isinstance(made, nn.Module):
         raise UserError(
@@ -282,28 +281,30 @@ def _filled(model: nn.Module, source: str, weights: str | None, ignored: tuple[s
         return model
     _check_file(weights, source)
     inner = model.net if isinstance(model, Classifier) else model
-    found = state.fill(inner, weights, card.in_channels, ignored=ignored)
+    filled = state.fill(inner, weights, card.in_channels, ignored=ignored)
     if isinstance(model, Classifier):
-        for what, stored in (("mean", found.mean), ("std", found.std)):
+        for what, stored in (("mean", filled.mean), ("std", filled.std)):
             chosen(what, tuple(model.card.config[what] or (float(what == "std"),)), stored, None, 0, source)
-        config = {**model.card.config, **found.config}
+        config = {**model.card.config, **filled.config}
         model.card = model.card._replace(name=f"{card.name}@{_stem(weights)}", config=config)
-    elif found.mean is not None or found.std is not None:
+    elif filled.mean is not None or filled.std is not None:
         raise UserError(f"{weights} holds a normalisation, but {source} is a model with one of its own: take it out.")
     return model
 
 
-def _said(model: Any, source: str, opening: LoadOptions) -> S3TA | PooledClassifier | Classifier:
+def _said(model: Any, source: str, opening: LoadOptions) -> VisionClassifier | Classifier:
     """A model that says itself what it is: nothing that is said beside may contradict it."""
     card = model_info(model)
     settings = {what: card.config.get(what) for what in ("mean", "std", "channel_order")}
     settings |= {what: getattr(card, what) for what in ("num_classes", "image_size", "in_channels")}
     for what in ("weights", *settings):
-        said, own = getattr(opening, what), settings.get(what)
-        same = same_numbers(said, own) if isinstance(said, tuple) and isinstance(own, list) else said == own
-        if said is not None and not same:
+        given, setting = getattr(opening, what), settings.get(what)
+        same = (
+            same_numbers(given, setting) if isinstance(given, tuple) and isinstance(setting, list) else given == setting
+        )
+        if given is not None and not same:
             raise UserError(
-                f"{source} says itself what it is{'' if own is None else f' ({what}: {own})'}: "
+                f"{source} says itself what it is{'' if setting is None else f' ({what}: {setting})'}: "
                 f"leave out --{what.replace('_', '-')}."
             )
     if opening.class_names is not None:

@@ -41,12 +41,12 @@ def fill(
     Raises:
       UserError: a file that is missing, damaged, no weights, or of another network; the sentence says which."""
     path, key, file, _ = split_key(weights)
-    own = {name: value for name, value in net.state_dict().items() if isinstance(value, Tensor)}
+    net_state = {name: value for name, value in net.state_dict().items() if isinstance(value, Tensor)}
     content = read_state(path, ignored, file)
     with sound(path):
-        name, state, others, notes = choose_state(content.value, key, file, lambda state: fits(own, state))
-    prefix, of_prefix = choose_prefix(own, state, file, name)
-    taken = {key: state[prefix + key] for key in own if prefix + key in state}
+        name, state, others, notes = choose_state(content.value, key, file, lambda state: fits(net_state, state))
+    prefix, of_prefix = choose_prefix(net_state, state, file, name)
+    taken = {key: state[prefix + key] for key in net_state if prefix + key in state}
     objects = objects_note(content.names, objects_within(content.value, name), file)
     notes = objects + notes + of_prefix
     if others:
@@ -56,8 +56,8 @@ def fill(
     elif name.rpartition(".")[2] in AVERAGED and key is None:
         notes.append(f"{file} holds only a running average of the weights, {name}.")
     left = [stored for stored in state if not stored.startswith(prefix) or stored[len(prefix) :] not in taken]
-    mean, std, of_rest = explained(left, own, state, prefix, unused, in_channels, file)
-    notes += of_rest + check_numbers(taken, own, file)
+    mean, std, of_rest = explained(left, net_state, state, prefix, unused, in_channels, file)
+    notes += of_rest + check_numbers(taken, net_state, file)
     net.load_state_dict(taken, strict=False)  # what may be missing was decided above
     config = {"weights": f"file {file}", "container": name or None, "prefix": prefix, "notes": notes}
     if ignored:

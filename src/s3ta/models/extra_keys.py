@@ -19,13 +19,13 @@ COUNTERS = ("n_averaged",)
 
 
 def explained(
-    left: list[str], own: State, state: State, prefix: str, unused: tuple[str, ...], in_channels: int, file: str
+    left: list[str], net: State, state: State, prefix: str, unused: tuple[str, ...], in_channels: int, file: str
 ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, list[str]]:
     """The stored normalisation, and notes; everything else that was not taken must be known to decide no answer."""
-    copies = [other for other in prefixes(state) if other != prefix and not misfits(own, state, other)]
+    copies = [other for other in prefixes(state) if other != prefix and not misfits(net, state, other)]
     kinds: dict[str, list[str]] = {}
     for key in left:
-        if any(key.startswith(other) and key[len(other) :] in own for other in copies):
+        if any(key.startswith(other) and key[len(other) :] in net for other in copies):
             kind = "copy"
         elif unused and key.removeprefix(prefix).startswith(unused):
             kind = "aid"
@@ -67,11 +67,11 @@ def _agreed(keys: list[str], state: State, what: str, file: str) -> tuple[float,
     return next(iter(values.values()))
 
 
-def check_numbers(taken: State, own: State, file: str) -> list[str]:
+def check_numbers(taken: State, net: State, file: str) -> list[str]:
     """Refuse what cannot be numbers of the network; a note where they were rounded or widened."""
     casts = set()
     for key, stored in taken.items():
-        to = own[key].dtype
+        to = net[key].dtype
         if stored.is_meta or stored.layout != torch.strided or stored.is_quantized:
             raise UserError(f"{file} holds '{key}' as {_kind_of(stored)}: save ordinary weights, as float32.")
         if stored.is_complex() and not to.is_complex:

@@ -5,18 +5,16 @@ from __future__ import annotations
 from torch import nn
 
 from s3ta.models.config import ModelConfig, S3TAConfig, model_config
-from s3ta.models.pooled_classifier import PooledClassifier
 from s3ta.models.s3ta import S3TA
+from s3ta.models.vision import PooledClassifier, VisionClassifier
 
 
-def build_model(config: ModelConfig) -> S3TA | PooledClassifier:
+def build_model(config: ModelConfig) -> VisionClassifier:
     """The model of a config, with fresh weights from torch's generator (seed it, or see `seeded`)."""
     return S3TA(config) if isinstance(config, S3TAConfig) else PooledClassifier(config)
 
 
-def create_model(
-    name: str, num_classes: int = 1000, image_size: int = 224, in_channels: int = 3
-) -> S3TA | PooledClassifier:
+def create_model(name: str, num_classes: int = 1000, image_size: int = 224, in_channels: int = 3) -> VisionClassifier:
     """A model with fresh weights, for images in [0, 1].
 
     Args:

@@ -82,7 +82,7 @@ def _rescaled(mean: Row, std: Row, settings: dict[str, Any], file: str) -> Besid
         return Beside(mean, std, tuple(notes))
     if factor == 1 and max(mean + std) <= 2:
         raise UserError(
-            f"{file} says that pixels are not rescaled, and its numbers (mean {_shown(mean)}, std {_shown(std)}) may be for "
+            f"{file} says that pixels are not rescaled, and its numbers (mean {shown(mean)}, std {shown(std)}) may be for "
             f"pixels of 0 to 1 or of 0 to 255: {_ADVICE}."
         )
     mean, std = tuple((value + offset) / scale for value in mean), tuple(value / scale for value in std)
@@ -105,7 +105,7 @@ def for_unit_pixels(mean: Row, std: Row, where: str) -> tuple[Row, Row, list[str
         return mean, std, []
     if min(std) < 1 if max(mean) > _OF_BYTES else any(mean):
         raise UserError(
-            f"The normalisation {where} has mean {_shown(mean)} and std {_shown(std)}, of which one is for pixels of 0 to 1 "
+            f"The normalisation {where} has mean {shown(mean)} and std {shown(std)}, of which one is for pixels of 0 to 1 "
             f"and the other for pixels of 0 to 255: {_ADVICE}."
         )
     note = f"The normalisation {where} is for pixels of 0 to 255; it was divided by 255."
@@ -135,5 +135,6 @@ def _unused(path: Path, names: list[str]) -> str:
     return f"what {path.resolve().parent.name} says of {', '.join(names)} is not used" if names else ""
 
 
-def _shown(row: Row) -> str:
+def shown(row: Row) -> str:
+    """Its numbers in four digits."""
     return ", ".join(f"{value:.4g}" for value in row)

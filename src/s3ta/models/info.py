@@ -13,9 +13,7 @@ from torch import Tensor, nn
 
 from s3ta.errors import UserError
 from s3ta.foreign_code import attribute, guarded, set_mode
-from s3ta.models.pooled_classifier import PooledClassifier
-from s3ta.models.s3ta import S3TA
-from s3ta.models.vision import Normalize
+from s3ta.models.vision import Normalize, VisionClassifier
 from s3ta.types import Images, Logits, Trace
 
 
@@ -213,17 +211,17 @@ def with_outputs(model: nn.Module, outputs: Sequence[int]) -> Classifier:
         raise UserError(
             f"The outputs of {card.name} are numbered from 0 to {card.num_classes - 1}; name one or more of them."
         )
-    own = card.config if isinstance(model, Classifier) else {}
-    before = own.get("outputs")
+    settings = card.config if isinstance(model, Classifier) else {}
+    before = settings.get("outputs")
     chosen = Classifier(
         model.net if isinstance(model, Classifier) else model,
         name=card.name,
         num_classes=len(outputs),
         image_size=card.image_size,
         in_channels=card.in_channels,
-        mean=own.get("mean"),
-        std=own.get("std"),
-        channel_order=own.get("channel_order", "rgb"),
+        mean=settings.get("mean"),
+        std=settings.get("std"),
+        channel_order=settings.get("channel_order", "rgb"),
         outputs=[output if before is None else before[output] for output in outputs],
         classes=None if card.classes is None else [card.classes[output] for output in outputs],
         view=card.view,
@@ -235,7 +233,7 @@ def with_outputs(model: nn.Module, outputs: Sequence[int]) -> Classifier:
 
 def model_info(model: nn.Module) -> ModelInfo:
     """The card of a model. Raises UserError for a network without one."""
-    if isinstance(model, (S3TA, PooledClassifier)):
+    if isinstance(model, VisionClassifier):
         config = model.config
         return ModelInfo(
             name=config.name,
@@ -256,5 +254,5 @@ def model_info(model: nn.Module) -> ModelInfo:
 
 def device_of(model: nn.Module) -> torch.device:
     """The device of a model's weights; the CPU for a model without any."""
-    found = next(iter([*model.parameters(), *model.buffers()]), None)
-    return torch.device("cpu") if found is None else found.device
+    tensor = next(iter([*model.parameters(), *model.buffers()]), None)
+    return torch.device("cpu") if tensor is None else tensor.device

@@ -20,13 +20,13 @@ PREFIXES = ("module.", "model.", "net.", "_orig_mod.", "backbone.", "encoder.", 
 def prefixes(keys: Iterable[str]) -> list[str]:
     """The wrappers, and wrappers of wrappers, that some of the names begin with; fewest first."""
     keys, level = list(keys), [""]
-    found = list(level)
+    starts = list(level)
     while level:
         level = [
             start + word for start in level for word in PREFIXES if any(key.startswith(start + word) for key in keys)
         ]
-        found += level
-    return found
+        starts += level
+    return starts
 
 
 def strip_wrappers(key: str) -> str:
@@ -36,18 +36,18 @@ def strip_wrappers(key: str) -> str:
     return key
 
 
-def misfits(own: State, state: State, prefix: str) -> list[str]:
+def misfits(net: State, state: State, prefix: str) -> list[str]:
     """What keeps the stored weights from being those of the network, one phrase for each."""
-    present = {_memory(value) for key, value in own.items() if prefix + key in state}
-    found = []
-    for key, value in own.items():
+    present = {_memory(value) for key, value in net.items() if prefix + key in state}
+    problems = []
+    for key, value in net.items():
         stored = state.get(prefix + key)
         if stored is None:
             if not key.endswith("num_batches_tracked") and _memory(value) not in present:
-                found.append(f"'{key}' is missing")
+                problems.append(f"'{key}' is missing")
         elif stored.shape != value.shape:
-            found.append(f"'{key}' is {tuple(stored.shape)} in the file, {tuple(value.shape)} in the network")
-    return found
+            problems.append(f"'{key}' is {tuple(stored.shape)} in the file, {tuple(value.shape)} in the network")
+    return problems
 
 
 def _memory(value: Tensor) -> Any:
@@ -55,19 +55,23 @@ def _memory(value: Tensor) -> Any:
     return (value.data_ptr(), value.shape, value.stride()) if value.numel() else id(value)
 
 
-def choose_prefix(own: State, state: State, file: str, container: str) -> tuple[str, list[str]]:
+def choose_prefix(net: State, state: State, file: str, container: str) -> tuple[str, list[str]]:
     """The prefix of the network's weights in the file, and notes.
 
     Raises UserError where the weights fit in no way, or in several that differ."""
-    tried = {prefix: misfits(own, state, prefix) for prefix in prefixes(state)}
+    tried = {prefix: misfits(net, state, prefix) for prefix in prefixes(state)}
     fitting = [prefix for prefix, wrong in tried.items() if not wrong]
     if not fitting:
-        return _unusual_prefix(own, state, tried, file, container)
+        return _unusual_prefix(net, state, tried, file, container)
     first, *copies = fitting
     for copy in copies:
-        for key in own:
-            one, two = state.get(first + key), state.get(copy + key)
-            if one is not None and two is not None and not (one.dtype == two.dtype and torch.equal(one, two)):
+        for key in net:
+            value, other = state.get(first + key), state.get(copy + key)
+            if (
+                value is not None
+                and other is not None
+                and not (value.dtype == other.dtype and torch.equal(value, other))
+            ):
                 raise UserError(
                     f"{file} holds the weights twice, as {first or 'they are'} and {copy}, and '{key}' differs: "
                     "keep one of them."
@@ -75,22 +79,22 @@ def choose_prefix(own: State, state: State, file: str, container: str) -> tuple[
     return first, []
 
 
-def fits(own: State, state: State) -> bool:
+def fits(net: State, state: State) -> bool:
     """Whether the network could be filled with these weights, whatever stands before their names."""
-    return any(not misfits(own, state, prefix) for prefix in [*prefixes(state), *_endings(own, state)])
+    return any(not misfits(net, state, prefix) for prefix in [*prefixes(state), *_endings(net, state)])
 
 
-def _endings(own: State, state: State) -> list[str]:
+def _endings(net: State, state: State) -> list[str]:
     """What stands before the name of one of the network's weights, wherever that name ends one of the file's."""
-    name = max(own, key=len, default="")
+    name = max(net, key=len, default="")
     return [key.removesuffix(name) for key in state if key.endswith(f".{name}")]
 
 
 def _unusual_prefix(
-    own: State, state: State, tried: dict[str, list[str]], file: str, container: str
+    net: State, state: State, tried: dict[str, list[str]], file: str, container: str
 ) -> tuple[str, list[str]]:
     """The only other start of names behind which all the weights are."""
-    others = [prefix for prefix in _endings(own, state) if not misfits(own, state, prefix)]
+    others = [prefix for prefix in _endings(net, state) if not misfits(net, state, prefix)]
     if len(others) == 1:
         return others[0], [f"The weights in {file} that fit the network are those under '{others[0].rstrip('.')}'."]
     if others:
@@ -101,17 +105,17 @@ def _unusual_prefix(
     wrong = min(tried.values(), key=len)
     raise UserError(
         f"{file}{f' ({container})' if container else ''} does not fit the network: {'; '.join(wrong[:3])} "
-        f"({len(wrong)} of its {len(own)} weights do not fit). Tried the names as they are"
+        f"({len(wrong)} of its {len(net)} weights do not fit). Tried the names as they are"
         f"{''.join(f', without {prefix}' for prefix in tried if prefix)}; the file's begin with "
-        f"'{next(iter(state))}' ({_guess(own, state, file)})."
+        f"'{next(iter(state))}' ({_guess(net, state, file)})."
     )
 
 
-def _guess(own: State, state: State, file: str) -> str:
+def _guess(net: State, state: State, file: str) -> str:
     """A likely cause of the misfit, as a question."""
     if re.search(r"-\d+-of-\d+\b", file):
         return "it is one of several shards: give their index, or their folder"
-    pairs = [(state[key].shape, value.shape) for key, value in own.items() if key in state]
+    pairs = [(state[key].shape, value.shape) for key, value in net.items() if key in state]
     wrong = [(theirs, ours) for theirs, ours in pairs if theirs != ours]
     channels = {
         theirs[1] for theirs, ours in wrong if len(theirs) == 4 and theirs[2:] == ours[2:] and theirs[0] == ours[0]

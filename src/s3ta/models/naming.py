@@ -23,10 +23,10 @@ def is_foreign(source: str) -> bool:
 
 def refuse_file_of_code(source: str) -> None:
     """UserError where a factory is named by its file, such as `nets/small.py:make`, with the name to write instead."""
-    named = re.fullmatch(rf"(.+)\.py:({_WORD})", source)
-    if named is None or _exists(source):
+    match = re.fullmatch(rf"(.+)\.py:({_WORD})", source)
+    if match is None or _exists(source):
         return
-    path = Path(named[1]).expanduser()
+    path = Path(match[1]).expanduser()
     inside = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     parts = [part for part in inside.parts if part != "."]
     if inside.is_absolute() or ".." in parts:
@@ -34,7 +34,7 @@ def refuse_file_of_code(source: str) -> None:
         first = f"go to the folder {path.parent} and "
     else:
         first = ""
-    raise UserError(f"A factory is named by its module, not by its file: {first}write {'.'.join(parts)}:{named[2]}.")
+    raise UserError(f"A factory is named by its module, not by its file: {first}write {'.'.join(parts)}:{match[2]}.")
 
 
 def is_hub_id(source: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from s3ta.errors import UserError
 from s3ta.models.external_weights import Found
+from s3ta.models.hub_config import shown
 from s3ta.models.info import UNKNOWN, Origins
 from s3ta.models.timm_torchvision import Known
 
@@ -31,7 +32,7 @@ def chosen(
     Raises UserError for a contradiction, and for a row of the wrong length that nobody gave."""
     if given is not None and stored is not None and not same_numbers(given, stored):
         raise UserError(
-            f"The weights for {source} are stored with {what} {_numbers(stored)}, but the {what} given is {_numbers(given)}: "
+            f"The weights for {source} are stored with {what} {shown(stored)}, but the {what} given is {shown(given)}: "
             "give the same, or remove it from the file."
         )
     values = given if given is not None else stored if stored is not None else usual
@@ -40,15 +41,11 @@ def chosen(
     return values
 
 
-def same_numbers(one: Sequence[float], two: Sequence[float]) -> bool:
+def same_numbers(mine: Sequence[float], other: Sequence[float]) -> bool:
     """Equal to the digits that people write."""
-    length = max(len(one), len(two))
-    pairs = zip(*(values * (length if len(values) == 1 else 1) for values in (list(one), list(two))), strict=False)
-    return min(len(one), len(two)) in (1, length) and all(abs(a - b) < 1e-3 for a, b in pairs)
-
-
-def _numbers(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:.4g}" for value in values)
+    length = max(len(mine), len(other))
+    pairs = zip(*(values * (length if len(values) == 1 else 1) for values in (list(mine), list(other))), strict=False)
+    return min(len(mine), len(other)) in (1, length) and all(abs(a - b) < 1e-3 for a, b in pairs)
 
 
 def origins(known: Known, given: bool, stored: bool, unused_normalisation: str, unused_preparation: str) -> Origins:

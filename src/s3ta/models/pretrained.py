@@ -20,13 +20,12 @@ from s3ta.foreign_code import guarded
 from s3ta.models.config import ModelConfig
 from s3ta.models.factory import build_model
 from s3ta.models.naming import is_hub_id
-from s3ta.models.pooled_classifier import PooledClassifier
-from s3ta.models.s3ta import S3TA
+from s3ta.models.vision import VisionClassifier
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
-def save_pretrained(model: S3TA | PooledClassifier, folder: str | Path, classes: list[str] | None = None) -> None:
+def save_pretrained(model: VisionClassifier, folder: str | Path, classes: list[str] | None = None) -> None:
     """Write `config.json` and `model.safetensors`; `classes` are the names of the outputs, in order."""
     folder = Path(folder)
     write_json(
@@ -36,7 +35,7 @@ def save_pretrained(model: S3TA | PooledClassifier, folder: str | Path, classes:
     write_atomic(folder / WEIGHTS, save({key: value.contiguous().cpu() for key, value in model.state_dict().items()}))
 
 
-def from_pretrained(source: str | Path) -> S3TA | PooledClassifier:
+def from_pretrained(source: str | Path) -> VisionClassifier:
     """Load a model, in eval mode, from a folder written by `save_pretrained`, from a run folder, or from a Hub id.
 
     Raises:
@@ -110,15 +109,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def load_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
     """Fill the model, strictly: every name and shape must fit. Raises UserError that names the first misfit."""
-    own = model.state_dict()
-    for key in sorted(own.keys() | tensors.keys()):
-        if key not in tensors or key not in own:
-            lacking, having = ("the file lacks", "the model has") if key in own else ("the model lacks", "the file has")
+    state = model.state_dict()
+    for key in sorted(state.keys() | tensors.keys()):
+        if key not in tensors or key not in state:
+            lacking, having = (
+                ("the file lacks", "the model has") if key in state else ("the model lacks", "the file has")
+            )
             raise UserError(f"{where} does not fit the model: {having} '{key}', {lacking} it.")
-        if own[key].shape != tensors[key].shape:
+        if state[key].shape != tensors[key].shape:
             raise UserError(
                 f"{where} does not fit the model: '{key}' is {tuple(tensors[key].shape)} in the file, "
-                f"{tuple(own[key].shape)} in the model (another number of classes or channels?)."
+                f"{tuple(state[key].shape)} in the model (another number of classes or channels?)."
             )
     model.load_state_dict(tensors)
 

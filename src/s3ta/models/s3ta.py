@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from s3ta.errors import UserError
 from s3ta.models.attention import attend, spatial_basis
 from s3ta.models.config import S3TAConfig
-from s3ta.models.vision import VisionNet
-from s3ta.models.weight_init import linear, truncated_normal_
+from s3ta.models.vision import VisionClassifier, linear, truncated_normal_
 from s3ta.types import Images, Logits, Trace
 
 
@@ -75,15 +74,14 @@ class Controller(nn.Module):
         return Trace(torch.stack(all_logits), torch.stack(all_attention))
 
 
-class S3TA(nn.Module):
+class S3TA(VisionClassifier):
     """The classifier: images in [0, 1] -> logits. Computation and parameter counts: M1-M16, protocol tables 1.4, 1.5."""
 
+    config: S3TAConfig  # pyright: ignore[reportIncompatibleVariableOverride]
     basis: Tensor
 
     def __init__(self, config: S3TAConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.vision = VisionNet(config.vision)
+        super().__init__(config)
         num_features = self.vision.num_features
         if config.key_channels >= num_features:
             raise UserError(
@@ -91,7 +89,7 @@ class S3TA(nn.Module):
                 "leave at least one for the values."
             )
         self.controller = Controller(config, num_features)
-        size = self.vision.map_size(config.vision.image_size)
+        size = self.vision.backbone.map_size(config.vision.image_size)
         self.register_buffer("basis", self._basis(size, size).float(), persistent=False)
 
     def unroll(self, images: Images, num_glimpses: int | None = None) -> Trace:

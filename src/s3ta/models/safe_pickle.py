@@ -232,8 +232,8 @@ class Reader:
             self._unknown.append(made)
         self._stack.append(made)
 
-    def _new(self, named: Any, arguments: Any) -> None:
-        self._stack.append(Instance(named.full, tuple(_items(arguments))))
+    def _new(self, class_name: Any, arguments: Any) -> None:
+        self._stack.append(Instance(class_name.full, tuple(_items(arguments))))
 
     def _build(self) -> None:
         (state,) = self._last(1)
@@ -323,11 +323,11 @@ def walk(value: Any) -> Iterator[tuple[Step, Any]]:
     waiting: list[tuple[Step, Any]] = [(Step(), value)]
     seen: set[int] = set()
     while waiting:
-        path, one = waiting.pop()
-        if isinstance(one, (dict, list, tuple)):
-            if id(one) in seen:
+        path, item = waiting.pop()
+        if isinstance(item, (dict, list, tuple)):
+            if id(item) in seen:
                 continue
-            seen.add(id(one))
-        yield path, one
-        inside = [(path.below(name), part) for name, part in parts(one)]
+            seen.add(id(item))
+        yield path, item
+        inside = [(path.below(name), part) for name, part in parts(item)]
         waiting += reversed(inside)

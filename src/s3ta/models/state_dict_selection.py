@@ -92,9 +92,9 @@ def choose_state(content: Any, key: str | None, file: str, fits: Callable[[State
 def objects_within(content: Any, path: str) -> set[str]:
     """The classes of everything that lies in the entry of this path, such as arrays that are weights, or parts of a network."""
     return {
-        one.name if isinstance(one, Instance) else one.full
-        for _, one in walk(_at(content, path))
-        if isinstance(one, (Instance, Name))
+        item.name if isinstance(item, Instance) else item.full
+        for _, item in walk(_at(content, path))
+        if isinstance(item, (Instance, Name))
     }
 
 
@@ -116,7 +116,7 @@ def _others_that_fit(content: Any, known: dict[str, State], fits: Callable[[Stat
 
 
 def _is_within(path: str, known: dict[str, State]) -> bool:
-    return any(path == one or path.startswith(f"{one}.") for one in known)
+    return any(path == start or path.startswith(f"{start}.") for start in known)
 
 
 def _named(content: Any, key: str, file: str) -> Chosen:
@@ -205,18 +205,18 @@ def _unusual(content: Any) -> str | None:
 
 def _known_states(content: Any, *, mixed: bool = False) -> dict[str, State]:
     """Every state dict that only known keys lead to, by its path, in the order of preference."""
-    found: dict[str, State] = {}
+    states: dict[str, State] = {}
     waiting = [("", content)]
     for _ in range(MOST_ENTRIES):
         if not waiting:
             break
         path, value = waiting.pop()
         if (state := _state_of(value, mixed=mixed)) is not None:
-            found[path] = state
+            states[path] = state
         elif isinstance(value, dict):
             inside = [(f"{path}.{key}" if path else key, value[key]) for key in CONTAINERS + AVERAGED if key in value]
             waiting += reversed(inside)
-    return found
+    return states
 
 
 def _all_states(content: Any) -> dict[str, State]:

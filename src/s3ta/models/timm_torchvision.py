@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import torch
 from torch import nn
 
 from s3ta.errors import UserError, unknown_name
-from s3ta.foreign_code import plain_generators, reason
+from s3ta.foreign_code import reason
 from s3ta.models.hub_config import settings_beside
 from s3ta.models.info import View
+from s3ta.process_state import random_state
 
 _IMAGE_SIZE = {"vit": "image_size", "maxvit": "input_size"}
 """torchvision's families that are built for one image size, and the name of that setting."""
@@ -75,7 +75,7 @@ def from_timm(
         settings["num_classes"] = num_classes
     tag, settings["pretrained_cfg"], remarks = _timm_preparation(name, file)
     settings = {key: value for key, value in settings.items() if value is not None}
-    with _fetching(source), seeded():
+    with _fetching(source), random_state(0):
         net = timm.create_model(f"{name}.{tag}" if tag else name, pretrained=pretrained, **settings)
     data = resolve_model_data_config(net)
     size = data["input_size"][1]
@@ -150,7 +150,7 @@ def _check_timm_use(
     name: str, known: dict[str, Any], pretrained: bool, num_classes: int | None, image_size: int | None
 ) -> None:
     """Refuse, before anything is fetched, what cannot be measured."""
-    if pretrained and not any(known.get(place) for place in ("url", "file", "hf_hub_id")):
+    if pretrained and not any(known.get(key) for key in ("url", "file", "hf_hub_id")):
         raise UserError(f"timm has no pretrained weights of {name}: give --weights FILE, or --weights random.")
     if known.get("num_classes") == 0 and (pretrained or num_classes is None):
         raise UserError(
@@ -217,7 +217,7 @@ def from_torchvision(
         if base in _AIDED:
             # torchvision's own weights of these expect that pixels are normalised once more, inside
             settings |= {"init_weights": True, "transform_input": bool(tag)}
-    with _fetching(source), seeded():
+    with _fetching(source), random_state(0):
         net = models.get_model(base, weights=entry if pretrained else None, **settings)
     notes = ("It transforms its input as torchvision's weights want it.",) if settings.get("transform_input") else ()
     return Known(
@@ -256,14 +256,6 @@ def _torchvision_preparation(base: str, entries: Any, file: Path) -> tuple[str, 
 def _version(library: Any) -> str:
     """Without what was built for which device, so that machines agree."""
     return library.__version__.partition("+")[0]
-
-
-@contextmanager
-def seeded() -> Iterator[None]:
-    """Seed torch's, NumPy's and Python's generators with 0, and put them back afterwards (torch's of the CPU)."""
-    with torch.random.fork_rng(devices=[]), plain_generators(0):
-        torch.manual_seed(0)
-        yield
 
 
 @contextmanager

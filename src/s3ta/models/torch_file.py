@@ -1,4 +1,5 @@
-"""Files of `torch.save`, also those whose pickle `torch.load(weights_only=True)` does not take: other protocols, objects.
+"""Files of `torch.save`, also those whose pickle `torch.load(weights_only=True)` does not take: other protocols, objects; and
+weights that `pickle.dump` wrote without it, as in Detectron2's and VISSL's zoos and what people write by hand.
 
 Tensors are made of the bytes that lie in the file; everything else stays inert (`s3ta.models.safe_pickle`).
 """
@@ -39,6 +40,11 @@ _STORAGES = {
 }
 
 
+_PARAMETERS: dict[str, Callable[..., Any]] = {
+    f"torch._utils._rebuild_{name}": lambda value, *_: value for name in ("parameter", "parameter_with_state")
+}
+
+
 class _Storage(NamedTuple):
     """Where the numbers of a tensor lie; `dtype` None: bytes, and the tensor says which numbers they are."""
 
@@ -76,6 +82,32 @@ def read_with_torch(file: Path | io.BytesIO) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of pickle protocols: read whole, or by `read_inert`
         return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def is_plain_pickle(head: bytes) -> bool:
+    """Whether a file that begins so is one pickle (since protocol 2) and not of torch.save, which wrote its number first."""
+    return head.startswith(b"\x80") and _MAGIC.to_bytes(10, "little") not in head[:64]
+
+
+def read_plain_pickle(path: Path) -> Stored:
+    """Its tensors, plain values, and records of everything else. Raises as `read_inert`."""
+
+    def outside(_: Any) -> Any:
+        raise ValueError("a plain pickle has nothing outside of it")
+
+    def flat(data: bytes) -> Tensor:
+        """The numbers of a storage, in a row; it is a file of `torch.save` of its own."""
+        storage = read_with_torch(io.BytesIO(data))
+        with warnings.catch_warnings():  # a storage that knows its type will go, and is what such files hold
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.tensor([], dtype=storage.dtype).set_(storage.untyped())
+
+    def tensor(flat: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
+        return flat.as_strided(tuple(size), tuple(stride), offset)
+
+    tensors = {f"torch._utils._rebuild_{name}": tensor for name in ("tensor", "tensor_v2")}
+    with path.open("rb") as file:
+        return Reader(file, outside, {"torch.storage._load_from_bytes": flat, **tensors, **_PARAMETERS}).read()
 
 
 def _no_storage(_: Any) -> Name:
@@ -170,11 +202,11 @@ def _storage_of(pid: Any) -> Any:
         raise TypeError("a storage is described by no tuple")
     if pid[0] == "module" and isinstance(pid[1], Name):
         return pid[1]
-    kind, named, key, _, count = pid[:5]
+    kind, storage_type, key, _, count = pid[:5]
     plain = isinstance(key, (str, int)) and isinstance(count, int) and count >= 0
     if kind not in ("storage", b"storage") or not plain or (len(pid) > 5 and pid[5] is not None):
         raise ValueError("a storage is described in a way that is not read")
-    short = named.full.rpartition(".")[2].removesuffix("Storage")
+    short = storage_type.full.rpartition(".")[2].removesuffix("Storage")
     return _Storage(str(key), None if short == "Untyped" else _STORAGES[short], count)
 
 
@@ -182,10 +214,10 @@ def _read_pickle(stream: Any, content: Callable[[_Storage, int], bytearray]) -> 
     def tensor(
         storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *more: Any
     ) -> Tensor | Instance:
-        named = next((word.full for word in more if isinstance(word, Name)), "")
-        dtype = storage.dtype or getattr(torch, named.removeprefix("torch."), None)
+        name = next((word.full for word in more if isinstance(word, Name)), "")
+        dtype = storage.dtype or getattr(torch, name.removeprefix("torch."), None)
         if not isinstance(dtype, torch.dtype):
-            return Instance(named)
+            return Instance(name)
         if not (isinstance(size, (list, tuple)) and isinstance(stride, (list, tuple))):
             raise TypeError("the shape of a tensor is no tuple")
         num_bytes = storage.num_values * (1 if storage.dtype is None else dtype.itemsize)
@@ -198,9 +230,6 @@ def _read_pickle(stream: Any, content: Callable[[_Storage, int], bytearray]) -> 
             raise TypeError("the arguments of a call are no tuple")
         return calls[function.full](*arguments)
 
-    def first(value: Any, *_: Any) -> Any:
-        return value
-
     def recorded(name: str) -> Callable[..., Instance]:
         return lambda *arguments: Instance(name, arguments)
 
@@ -209,8 +238,7 @@ def _read_pickle(stream: Any, content: Callable[[_Storage, int], bytearray]) -> 
         for kind in ("sparse_tensor", "qtensor", "meta_tensor_no_storage", "nested_tensor", "wrapper_subclass")
     }
     calls |= {f"torch._utils._rebuild_{name}": tensor for name in ("tensor", "tensor_v2", "tensor_v3")}
-    calls |= {f"torch._utils._rebuild_{name}": first for name in ("parameter", "parameter_with_state")}
-    calls["torch._tensor._rebuild_from_type_v2"] = of_type
+    calls |= {"torch._tensor._rebuild_from_type_v2": of_type, **_PARAMETERS}
     return Reader(stream, _storage_of, calls).read()
 
 

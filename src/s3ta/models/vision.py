@@ -1,4 +1,4 @@
-"""The vision net: timm's pre-activation ResNet with its strides changed, behind the input normalisation.
+"""The vision net, a backbone behind the input normalisation, and the plain classifier of its map.
 
 This is the only place where pixels are normalised: everything outside a model works on images in [0, 1].
 """
@@ -6,20 +6,16 @@ This is the only place where pixels are normalised: everything outside a model w
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import timm
 import torch
 from jaxtyping import Float
-from timm.layers.create_conv2d import create_conv2d
-from timm.layers.norm_act import BatchNormAct2d
-from timm.models.resnetv2 import PreActBasic, ResNetV2
 from torch import Tensor, nn
 
-from s3ta.errors import UserError, unknown_name
-from s3ta.models.activation_checkpointing import recomputed
-from s3ta.models.config import BACKBONES, VisionConfig
-from s3ta.types import Images
+from s3ta.errors import UserError
+from s3ta.models.activation_checkpointing import checkpoint_groups, recomputed
+from s3ta.models.backbones import build_backbone
+from s3ta.models.config import ModelConfig, ResNetConfig, VisionConfig
+from s3ta.types import Images, Logits
 
 
 class Normalize(nn.Module):
@@ -38,10 +34,9 @@ class Normalize(nn.Module):
 
 
 class VisionNet(nn.Module):
-    """Images in [0, 1] -> the map of features after the last BN and ReLU (M4), so every feature is >= 0.
+    """Images in [0, 1] -> the map of features (M4); a `resnetv2` ends with BN and ReLU, so each of its features is >= 0.
 
-    Stage strides are (1, 2, 1, 1) where `config.dense`, carried by the first unit's 3x3 convolution and its shortcut
-    (M2, M3); no dilation, symmetric padding (M4a). A 224 px image gives 28x28x2048 (ResNet-50 and deeper)."""
+    A dense one halves the stem's map once (M2-M4a): a 224 px image gives 28x28x2048 (ResNet-50 and deeper)."""
 
     units_per_checkpoint: int = 0
     """Where it is not 0, activations are kept only before every so many units; the others are made again when needed."""
@@ -55,84 +50,57 @@ class VisionNet(nn.Module):
                     f"{config.in_channels} channels: give one number, or one per channel."
                 )
         self.normalize = Normalize(config.mean, config.std)
-        self.net: Any = _backbone(config)  # timm reads its parts by name, which a type checker cannot follow
-        _set_stem(self.net, config)
-        if config.dense:
-            for index, stage in enumerate(self.net.stages):
-                _set_stride(stage, 2 if index == 1 else 1)
+        self.backbone = build_backbone(config)
+        self.net = self.backbone.net
 
     @property
     def num_features(self) -> int:
         """Channels of the map."""
         return self.net.num_features
 
-    def map_size(self, image_size: int) -> int:
-        """Height (or width) of the map for this image size: every stride of 2 halves it, rounding up."""
-        strides = [self.net.stem.conv.stride[0], getattr(self.net.stem.pool, "stride", 1)]
-        strides += [_spatial(stage.blocks[0]).stride[0] for stage in self.net.stages]
-        return math.ceil(image_size / math.prod(strides))
-
     def forward(self, images: Images) -> Float[Tensor, "B F h w"]:
-        normalized = self.normalize(images)
         if not (self.units_per_checkpoint and torch.is_grad_enabled()):
-            return self.net.forward_features(normalized)
-        units = [unit for stage in self.net.stages for unit in stage.blocks]
-        return self.net.norm(recomputed(units, self.net.stem(normalized), self.units_per_checkpoint))
+            return self.net.forward_features(self.normalize(images))
+        features = self.backbone.stem(self.normalize(images))
+        for group in checkpoint_groups(self.backbone.units, self.units_per_checkpoint):
+            features = recomputed(group, features)
+        return self.backbone.last(features)
 
 
-def _backbone(config: VisionConfig) -> nn.Module:
-    if config.backbone not in BACKBONES:
-        raise unknown_name("backbone", config.backbone, BACKBONES, "s3ta list models")
-    if config.backbone == "resnetv2_mini":
-        # Small enough for adversarial training on one CPU core: 16.9 MMAC on a dense 15x15 map at 60 px.
-        return _basic(config, layers=(1, 1, 1), channels=(8, 32, 64), stem_channels=8)
-    if config.backbone == "wrn_28_10":
-        # Wide ResNet 28-10 (Zagoruyko and Komodakis 2016): 28 = 4 + 6 x 4 layers, ten times the channels of the narrow one.
-        return _basic(config, layers=(4, 4, 4), channels=(160, 320, 640), stem_channels=16)
-    return timm.create_model(
-        config.backbone,
-        pretrained=False,
-        num_classes=0,
-        global_pool="",
-        in_chans=config.in_channels,
-        zero_init_last=config.zero_init_last,
-    )
+class VisionClassifier(nn.Module):
+    """A model of this package: the vision net of its config, and logits of the map in each class's own way."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config: ModelConfig = config
+        self.vision = VisionNet(config.vision)
 
 
-def _basic(config: VisionConfig, layers: tuple[int, ...], channels: tuple[int, ...], stem_channels: int) -> nn.Module:
-    """Stages of so many pre-activation units of two 3x3 convolutions; the first keeps the stem's map, each other halves it."""
-    return ResNetV2(
-        layers=list(layers),
-        channels=channels,
-        stem_chs=stem_channels,
-        basic=True,
-        bottle_ratio=1.0,
-        zero_init_last=config.zero_init_last,
-        num_classes=0,
-        global_pool="",
-        in_chans=config.in_channels,
-        conv_layer=create_conv2d,
-        norm_layer=BatchNormAct2d,
-    )
+def truncated_normal_(weight: Tensor, *, fan_in: int) -> None:
+    """Sonnet's initialisation, which torch does not name: normal with std 1/sqrt(fan_in), cut at two deviations (M12)."""
+    std = 1 / math.sqrt(fan_in)
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
-def _set_stem(net: Any, config: VisionConfig) -> None:
-    if config.stem == "conv7_pool":
-        return
-    net.stem.pool = nn.Identity()
-    if config.stem == "conv3":
-        width = net.stem.conv.out_channels
-        net.stem.conv = nn.Conv2d(config.in_channels, width, 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(net.stem.conv.weight, mode="fan_out", nonlinearity="relu")
+def linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer as Sonnet begins it: weights as above, biases zero (M12)."""
+    layer = nn.Linear(inputs, outputs)
+    truncated_normal_(layer.weight, fan_in=inputs)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
-def _spatial(block: Any) -> nn.Conv2d:
-    """The 3x3 convolution that carries a unit's stride."""
-    return block.conv1 if isinstance(block, PreActBasic) else block.conv2
+class PooledClassifier(VisionClassifier):
+    """The plain rivals: the map averaged over all places and one linear layer (C1). With `vision.dense` it is the
+    stride-matched control of S3TA (M16)."""
 
+    def __init__(self, config: ResNetConfig) -> None:
+        super().__init__(config)
+        self.classifier = linear(self.vision.num_features, config.num_classes)
 
-def _set_stride(stage: Any, stride: int) -> None:
-    block = stage.blocks[0]
-    _spatial(block).stride = (stride, stride)
-    if block.downsample is not None:
-        block.downsample.conv.stride = (stride, stride)
+    def _get_name(self) -> str:
+        """As torch prints it: manifests hold a hash of the printed modules, made when the class was called so."""
+        return "ResNet"
+
+    def forward(self, images: Images) -> Logits:
+        return self.classifier(self.vision(images).mean(dim=(2, 3)))

@@ -17,10 +17,15 @@ from typing import Any, NamedTuple
 from s3ta.errors import UserError
 from s3ta.files import read_json
 from s3ta.foreign_code import is_out_of_memory
-from s3ta.models.pickle_file import is_plain_pickle, read_plain_pickle
 from s3ta.models.pretrained import read_tensors
 from s3ta.models.safe_pickle import ForbiddenError, Step, Stored, walk
-from s3ta.models.torch_file import is_larger_than_file, read_inert, read_with_torch
+from s3ta.models.torch_file import (
+    is_larger_than_file,
+    is_plain_pickle,
+    read_inert,
+    read_plain_pickle,
+    read_with_torch,
+)
 
 INDEX = ".index.json"
 IN_FOLDERS = (
@@ -118,15 +123,15 @@ def read_state(path: Path, ignored: tuple[str, ...] = (), label: str | None = No
         stored = _read_torch(path)
     with sound(path):
         value, left_out = _without(stored.value, ignored, label or path.name)
-        harmless = {id(one) for part in left_out for _, one in walk(part)}
-        asked = [one for one in stored.unknown if id(one) not in harmless]
-        leading = next((step.names() for step, one in walk(value) if one is asked[0]), []) if asked else []
-    if asked:
+        harmless = {id(item) for part in left_out for _, item in walk(part)}
+        unread = [item for item in stored.unknown if id(item) not in harmless]
+        leading = next((step.names() for step, item in walk(value) if item is unread[0]), []) if unread else []
+    if unread:
         where = f" in {leading[0]!r}" if leading else ""
         entry = where.partition("'")[2].rstrip("'")
         advice = f", or leave that out with --ignore-keys '{entry}'" if entry else ""
         raise UserError(
-            f"{path} holds more than tensors ({asked[0].name}{where}), and to read that is to run what the file asks for, so "
+            f"{path} holds more than tensors ({unread[0].name}{where}), and to read that is to run what the file asks for, so "
             f"it is not done here: where you trust it, save only its state_dict(), with torch.save or as safetensors{advice}."
         )
     return Content(value, stored.names)

@@ -14,13 +14,13 @@ from s3ta.train import BatchNormConfig, ComputeConfig, TrainConfig
 
 def noting(recipe: TrainConfig, assignments: list[str]) -> TrainConfig:
     """The recipe with a note of what was changed in it, so that neither its name nor its prose says what is not so."""
-    told = sorted(text for text in assignments if not text.startswith("data."))  # data are told by themselves
-    if not told:
+    changes = sorted(text for text in assignments if not text.startswith("data."))  # data are told by themselves
+    if not changes:
         return recipe
     model = recipe.model
-    if any(text.startswith("model.") for text in told):
+    if any(text.startswith("model.") for text in changes):
         model = model.model_copy(update={"name": f"{model.name.removesuffix('*')}*"})
-    note = f"Changed from the recipe {recipe.name}: {', '.join(told)}. What follows describes the recipe as it was."
+    note = f"Changed from the recipe {recipe.name}: {', '.join(changes)}. What follows describes the recipe as it was."
     return recipe.model_copy(update={"model": model, "departures": (note, *recipe.departures)})
 
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from s3ta.attack_config import Exact, PGDConfig, departures
 from s3ta.config import format_radius
 from s3ta.records import CLEAN
 
@@ -155,7 +156,7 @@ def _manner(settings: Settings) -> list[str]:
     gradient = settings.get("gradient")
     if isinstance(gradient, dict) and _gradient(gradient) != "exact":
         parts.append(f"gradients: {_gradient(gradient)}")
-    return [*parts, *_on_glimpses(settings)]
+    return [*parts, *_on_glimpses(settings), *departures(PGDConfig, settings)]
 
 
 def _on_glimpses(settings: Settings) -> list[str]:
@@ -192,11 +193,7 @@ def _gradient(gradient: Settings) -> str:
         parts = [f"mean of {gradient['num_samples']}"]
     else:
         parts = [str(gradient.get("kind"))]
-    if gradient.get("max_shift"):
-        parts.append(f"shifted up to {gradient['max_shift']} pixels")
-    if gradient.get("noise"):
-        parts.append(f"noise {gradient['noise']:g}")
-    return ", ".join(parts)
+    return ", ".join([*parts, *departures(Exact, gradient)])
 
 
 def _gradient_setting(gradient: Settings) -> str:

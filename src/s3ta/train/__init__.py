@@ -18,9 +18,9 @@ if TYPE_CHECKING:
         WeightPerturbationConfig,
     )
     from s3ta.train.cost import HARDWARE, Budget, budget, get_hardware, operations
-    from s3ta.train.initial_weights import seeded_model
     from s3ta.train.loop import train
     from s3ta.train.run_folder import claim, is_claimed, is_finished, read_recipe, run_of
+    from s3ta.train.step import seeded_model
     from s3ta.train.tensorboard import SILENT, Board, TensorBoard, check_tensorboard
 
 __all__ = [

@@ -53,8 +53,8 @@ def save_checkpoint(
     its own moving averages of BN, and those of the first one are the model's."""
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     tensors |= {} if average is None else {f"average.{key}": value for key, value in average.state_dict().items()}
-    for rank, own in enumerate(buffers[1:], 1):
-        tensors |= {f"buffers.{rank}.{key}": value for key, value in own.items()}
+    for rank, of_rank in enumerate(buffers[1:], 1):
+        tensors |= {f"buffers.{rank}.{key}": value for key, value in of_rank.items()}
     for name, state in _optimizer_state(model, optimizer).items():
         tensors |= {f"optimizer.{name}.{key}": torch.as_tensor(value) for key, value in state.items()}
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
@@ -161,14 +161,14 @@ def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
 def _fill_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     is_fused = any(group.get("fused") for group in optimizer.param_groups)
     for name, parameter in model.named_parameters():
-        own = _under(tensors, f"{name}.")
-        if own:
+        state = _under(tensors, f"{name}.")
+        if state:
             # The moments live with the parameter, in its memory order; Adam's count of steps on the CPU unless it is fused.
             optimizer.state[parameter] = {
                 key: (value.to(parameter.device) if is_fused else value)
                 if key == "step"
                 else torch.empty_like(parameter).copy_(value)
-                for key, value in own.items()
+                for key, value in state.items()
             }
 
 

@@ -189,12 +189,12 @@ def operations_per_image(config: TrainConfig) -> list[tuple[Stretch, Passes]]:
     """FLOP of one image in attack and update, for every stretch of the schedule."""
     cut = stretches(config)
     forward = {glimpses: 2 * count(model).multiply_accumulates for glimpses, model in _looks(config).items()}
-    told = []
+    costs = []
     for stretch in cut:
         each = passes(config, is_attacked=stretch.is_attacked, is_perturbed=stretch.is_perturbed)
         attacked = forward[config.attack.num_glimpses or stretch.num_glimpses]
-        told.append((stretch, Passes(each.attack * attacked, each.update * forward[stretch.num_glimpses])))
-    return told
+        costs.append((stretch, Passes(each.attack * attacked, each.update * forward[stretch.num_glimpses])))
+    return costs
 
 
 def state_bytes(config: TrainConfig, num_parameters: int, num_gpus: int = 1) -> int:

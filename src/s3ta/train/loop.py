@@ -21,18 +21,17 @@ from s3ta.data.prefetch import prefetch
 from s3ta.determinism import exact_arithmetic
 from s3ta.distributed import Ranks
 from s3ta.files import append_lines
-from s3ta.models import S3TA, PooledClassifier, save_pretrained
+from s3ta.models import VisionClassifier, save_pretrained
 from s3ta.models.execution import many_compilations
 from s3ta.progress import Reporter, console
 from s3ta.train import run_folder
 from s3ta.train.checkpoint import NAME, Progress, buffers_of, save_checkpoint
 from s3ta.train.config import TrainConfig
-from s3ta.train.initial_weights import seeded_model
 from s3ta.train.interrupt import StopRequest, stop_request
 from s3ta.train.precision_check import Trial, is_plain, lower_is_due, try_out
 from s3ta.train.prefetch import Prepared, prepared
 from s3ta.train.schedule import glimpses_at, learning_rate
-from s3ta.train.step import DivergedError, Trainer
+from s3ta.train.step import DivergedError, Trainer, seeded_model
 from s3ta.train.tensorboard import SILENT, Board
 from s3ta.train.throughput import Clock
 from s3ta.train.validation import validate
@@ -49,7 +48,7 @@ def train(
     report: Reporter,
     ranks: Ranks = ALONE,
     board: Board = SILENT,
-) -> S3TA | PooledClassifier:
+) -> VisionClassifier:
     """Train from wherever the run folder stands to the end, and save the model in it.
 
     Args:
@@ -92,7 +91,7 @@ class _Run:
         self.clock = Clock(config, device)
         self.first_step = 0  # with these options of `compute`
 
-    def to_the_end(self) -> S3TA | PooledClassifier:
+    def to_the_end(self) -> VisionClassifier:
         self._resume()
         feed = partial(prepared, self.config, self.data, self.progress.step, self.device, self.ranks)
         with stop_request() as stop, closing(prefetch(feed)) as coming:
@@ -179,7 +178,7 @@ class _Run:
     def _diverged(self, error: DivergedError, step: int) -> BaseException:
         if not self.ranks.is_first:  # which says it for all
             return SystemExit(2)
-        return error.told(step, self.folder / NAME)
+        return error.message(step, self.folder / NAME)
 
     def _look_around(self, batch: Prepared) -> None:
         """After a step: log, validate and save where it is time to."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from s3ta.attacks import OutputsFn, autograd_gradient, final_logits, frozen, untargeted
 from s3ta.errors import UserError
-from s3ta.models import S3TA, PooledClassifier
+from s3ta.models import VisionClassifier
 from s3ta.models.batch_norm import statistics_kept, temporary_statistics
 from s3ta.train.config import ComputeConfig
 from s3ta.train.losses import Learner, make_outputs_fn
@@ -47,18 +47,18 @@ class Agreement(NamedTuple):
 
     def problems(self, *, is_lower: bool) -> list[str]:
         """What is outside the protocol's bounds, as phrases: X10 for attacks in bfloat16, X40 for those in float32."""
-        found = []
+        problems = []
         if is_lower and not self.signs >= SIGNS:
-            found.append(f"{self.signs:.1%} of the input gradients have the same sign (bound {SIGNS:.0%})")
+            problems.append(f"{self.signs:.1%} of the input gradients have the same sign (bound {SIGNS:.0%})")
         if is_lower and not self.zeros <= ZEROS:
-            found.append(f"{self.zeros:.2%} of the input gradients became zero (bound {ZEROS:.1%})")
+            problems.append(f"{self.zeros:.2%} of the input gradients became zero (bound {ZEROS:.1%})")
         if not is_lower and not self.logits <= LOGITS:
-            found.append(f"logits differ by {self.logits:.1e} of the largest (bound {LOGITS:g})")
+            problems.append(f"logits differ by {self.logits:.1e} of the largest (bound {LOGITS:g})")
         if not is_lower and not self.predictions >= PREDICTIONS:
-            found.append(f"{self.predictions:.1%} of the answers are the same (bound {PREDICTIONS:.1%})")
+            problems.append(f"{self.predictions:.1%} of the answers are the same (bound {PREDICTIONS:.1%})")
         if not self.update >= UPDATE:
-            found.append(f"the weights' gradient points elsewhere (cosine {self.update:.3f}, bound {UPDATE:g})")
-        return found
+            problems.append(f"the weights' gradient points elsewhere (cosine {self.update:.3f}, bound {UPDATE:g})")
+        return problems
 
 
 def is_plain(compute: ComputeConfig) -> bool:
@@ -76,7 +76,7 @@ class Trial(NamedTuple):
 
     step: int
     precision: str
-    found: Agreement
+    agreement: Agreement
     problems: list[str]
     """Of this process."""
     agrees: bool
@@ -85,8 +85,8 @@ class Trial(NamedTuple):
     @property
     def line(self) -> dict[str, Any]:
         """For the learning curve."""
-        told = {"kind": "agreement", "step": self.step, "precision": self.precision, "agrees": self.agrees}
-        return told | self.found._asdict() | {"outside": self.problems}
+        line = {"kind": "agreement", "step": self.step, "precision": self.precision, "agrees": self.agrees}
+        return line | self.agreement._asdict() | {"outside": self.problems}
 
     @property
     def refusal(self) -> UserError | None:
@@ -109,9 +109,9 @@ class Trial(NamedTuple):
 
 def try_out(trainer: Trainer, images: Images, labels: Labels, step: int) -> Trial:
     """Compare the trainer's manner, as it is set now, with plain float32. All processes must come here together."""
-    found = compared(trainer, images, labels, glimpses_at(trainer.config.schedule, step))
-    problems = found.problems(is_lower=trainer.attacks_lower)
-    return Trial(step, trainer.precision, found, problems, agrees=not trainer.ranks.any(bool(problems)))
+    agreement = compared(trainer, images, labels, glimpses_at(trainer.config.schedule, step))
+    problems = agreement.problems(is_lower=trainer.attacks_lower)
+    return Trial(step, trainer.precision, agreement, problems, agrees=not trainer.ranks.any(bool(problems)))
 
 
 def compared(trainer: Trainer, images: Images, labels: Labels, num_glimpses: int | None) -> Agreement:
@@ -119,9 +119,9 @@ def compared(trainer: Trainer, images: Images, labels: Labels, num_glimpses: int
     it; all processes must come here together, for they may share BN statistics."""
     count = min(LIMIT, len(labels), trainer.group)
     with temporary_statistics(trainer.model, images[:count]):
-        found = _compared(trainer, images[:count], labels[:count], num_glimpses)
+        agreement = _compared(trainer, images[:count], labels[:count], num_glimpses)
     trainer.model.zero_grad(set_to_none=True)
-    return found
+    return agreement
 
 
 def _compared(trainer: Trainer, images: Images, labels: Labels, num_glimpses: int | None) -> Agreement:
@@ -145,7 +145,7 @@ def _compared(trainer: Trainer, images: Images, labels: Labels, num_glimpses: in
     )
 
 
-def _plain_copy(model: S3TA | PooledClassifier) -> S3TA | PooledClassifier:
+def _plain_copy(model: VisionClassifier) -> VisionClassifier:
     """The same weights in plain memory order, with all activations kept."""
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     plain.vision.units_per_checkpoint = 0
@@ -158,7 +158,7 @@ def _input_gradient(outputs_fn: OutputsFn, images: Images, labels: Labels) -> Te
 
 
 def _weight_gradient(
-    learner: nn.Module, model: S3TA | PooledClassifier, images: Images, labels: Labels, num_glimpses: int | None
+    learner: nn.Module, model: VisionClassifier, images: Images, labels: Labels, num_glimpses: int | None
 ) -> list[Tensor]:
     model.zero_grad(set_to_none=True)
     model.train()
@@ -168,10 +168,10 @@ def _weight_gradient(
     return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
 
-def _cosine(one: list[Tensor], other: list[Tensor]) -> float:
+def _cosine(first: list[Tensor], second: list[Tensor]) -> float:
     """Of two long vectors in parts, added up in float64."""
-    across, own, its = (
+    across, first_square, second_square = (
         sum(float((a.double() * b.double()).sum()) for a, b in pairs)
-        for pairs in (zip(one, other, strict=True), zip(one, one, strict=True), zip(other, other, strict=True))
+        for pairs in (zip(first, second, strict=True), zip(first, first, strict=True), zip(second, second, strict=True))
     )
-    return across / math.sqrt(own * its) if own * its > 0 else math.nan
+    return across / math.sqrt(first_square * second_square) if first_square * second_square > 0 else math.nan

@@ -12,7 +12,7 @@ from typing import Any
 from s3ta.config import describe, from_json, to_json
 from s3ta.errors import UserError
 from s3ta.files import append_lines, read_lines, readable_errors, write_atomic
-from s3ta.models import S3TA, PooledClassifier, save_pretrained
+from s3ta.models import VisionClassifier, save_pretrained
 from s3ta.progress import console
 from s3ta.records import manifest_differences
 from s3ta.train.checkpoint import NAME, step_of
@@ -148,7 +148,7 @@ def milestones(num_train_steps: int) -> dict[int, str]:
     return {-(-num_train_steps * part // 4): f"{part * 25:03d}" for part in (1, 2, 3)}
 
 
-def keep_milestone(folder: Path, name: str, model: S3TA | PooledClassifier, classes: list[str]) -> None:
+def keep_milestone(folder: Path, name: str, model: VisionClassifier, classes: list[str]) -> None:
     """Keep the state just saved: the whole checkpoint, and a model folder that can be evaluated."""
     target = folder / MILESTONES / name
     with readable_errors(target):

@@ -13,8 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from s3ta.attacks import NotFiniteError, RandomKey, run_attack
 from s3ta.distributed import Ranks
 from s3ta.errors import UserError
-from s3ta.models import S3TA, ExecutionMode, InManner, PooledClassifier
+from s3ta.models import ExecutionMode, InManner, VisionClassifier, build_model
 from s3ta.models.batch_norm import statistics_kept, synchronize
+from s3ta.process_state import random_state
 from s3ta.train.awp_and_ema import MovingAverage, perturbed
 from s3ta.train.batch_norm_groups import grouping
 from s3ta.train.checkpoint import Differences, Progress, load_checkpoint
@@ -29,7 +30,7 @@ from s3ta.types import Images
 class DivergedError(Exception):
     """A number of this step is not finite; the weights are those before it. Raised in all processes at once."""
 
-    def told(self, step: int, checkpoint: Path) -> UserError:
+    def message(self, step: int, checkpoint: Path) -> UserError:
         """The same for a person, with what can be done."""
         kept = f"The weights before that step are kept as they were saved last, in {checkpoint}."
         return UserError(
@@ -38,10 +39,16 @@ class DivergedError(Exception):
         )
 
 
+def seeded_model(config: TrainConfig) -> VisionClassifier:
+    """The recipe's model with the first weights that belong to its seed."""
+    with random_state(config.seed):
+        return build_model(config.model)
+
+
 class Trainer:
     """The model under training with all that moves it."""
 
-    def __init__(self, config: TrainConfig, model: S3TA | PooledClassifier, device: torch.device, ranks: Ranks) -> None:
+    def __init__(self, config: TrainConfig, model: VisionClassifier, device: torch.device, ranks: Ranks) -> None:
         """Raises UserError where the batch cannot be divided among the processes."""
         self.config, self.model, self.ranks = config, model, ranks
         self.group, self.span = grouping(config, ranks.count)
@@ -92,12 +99,13 @@ class Trainer:
                 progress = load_checkpoint(
                     path, *ours, recipe_hash, differences_from, average=average, rank=self.ranks.rank
                 )
-        except UserError as found:
-            error = found
+        except UserError as caught:
+            error = caught
         self.ranks.together(error)
         if self.ranks.any(self.ranks.total(float(progress.step))[0] != progress.step * self.ranks.count):
-            told = f"{path} is not the same file for all {self.ranks.count} processes: give them one run folder that all share."
-            self.ranks.together(UserError(told))
+            count = self.ranks.count
+            message = f"{path} is not the same file for all {count} processes: give them one run folder that all share."
+            self.ranks.together(UserError(message))
         return progress
 
     def use_lower(self, is_lower: bool) -> None:
@@ -119,7 +127,7 @@ class Trainer:
         return isinstance(self.attacked, InManner) and self.attacked.computes_lower
 
     @property
-    def result(self) -> S3TA | PooledClassifier:
+    def result(self) -> VisionClassifier:
         """The model that is validated and saved: the average of the weights where there is one."""
         return self.model if self.average is None else self.average.model  # pyright: ignore[reportReturnType]
 
@@ -141,7 +149,7 @@ class Trainer:
             for first in range(0, len(prepared.ids), self.at_once):
                 part = slice(first, first + self.at_once)
                 draw = RandomKey(self.config.seed, tuple(prepared.ids[part]), ("train", prepared.epoch))
-                found = run_attack(
+                result = run_attack(
                     outputs_fn,
                     prepared.clean[part],
                     prepared.labels[part],
@@ -150,7 +158,7 @@ class Trainer:
                     start=None if prepared.start is None else prepared.start[part],
                     draw=draw,
                 )
-                attacked.append(found.final)
+                attacked.append(result.final)
         except NotFiniteError:
             attacked = []
         if self.ranks.any(not attacked):

@@ -53,22 +53,22 @@ class Clock:
         At most 1: where training does more a second than those did (they were timed on a busy machine, or a convolution
         needs fewer operations than counted), it is itself the most that was seen."""
         total = sum(self._seconds.values()) or 1e-9
-        told = {"images_per_second": round(self._images / total, 2)}
-        told |= {name: round(seconds, 3) for name, seconds in self._seconds.items()}
-        told["utilization"] = round(min(1.0, self._operations / total / measured_peak(self._device, precision)), 4)
+        speeds = {"images_per_second": round(self._images / total, 2)}
+        speeds |= {name: round(seconds, 3) for name, seconds in self._seconds.items()}
+        speeds["utilization"] = round(min(1.0, self._operations / total / measured_peak(self._device, precision)), 4)
         self._seconds, self._images, self._operations = dict.fromkeys(PHASES, 0.0), 0, 0.0
-        return told
+        return speeds
 
 
 @lru_cache
 def measured_peak(device: torch.device, precision: str, seconds: float = 0.2) -> float:
     """FLOP/s of this device in large square matrix products, the best of several: what utilization is a share of."""
     size, dtype = (8192 if device.type == "cuda" else 768), torch.bfloat16 if precision == "bfloat16" else torch.float32
-    one = torch.ones(size, size, device=device, dtype=dtype)
+    ones = torch.ones(size, size, device=device, dtype=dtype)
     best, since = float("inf"), time.perf_counter()
     while time.perf_counter() - since < seconds or best == float("inf"):
         began = time.perf_counter()
-        product = one @ one
+        product = ones @ ones
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         best = min(best, time.perf_counter() - began)

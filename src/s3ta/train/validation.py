@@ -7,7 +7,7 @@ from torch import Tensor
 
 from s3ta.attacks import OutputsFn, RandomKey, draw_start, draw_targets, final_logits, frozen, run_attack
 from s3ta.data import Dataset, fetch
-from s3ta.models import S3TA, PooledClassifier
+from s3ta.models import VisionClassifier
 from s3ta.train.config import TrainAttack
 from s3ta.train.losses import make_outputs_fn
 
@@ -22,7 +22,7 @@ def evenly_spaced(num_examples: int, limit: int = LIMIT) -> list[int]:
 
 
 def validate(
-    model: S3TA | PooledClassifier,
+    model: VisionClassifier,
     dataset: Dataset,
     attack: TrainAttack,
     seed: int,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from s3ta.attacks.frozen import frozen, random_state
+from s3ta.attacks import frozen, random_state
 from s3ta.data import Batch
 from s3ta.errors import UserError
 from s3ta.evaluate.lint import behaviour, preprocessing_and_labels

@@ -86,16 +86,15 @@ def predict(
     """Print the likeliest classes of images, with probabilities; images are prepared as `s3ta evaluate` prepares them."""
     from s3ta.models import refuse_unknown_source
 
-    asked_preprocessing = preprocessing_of(preprocessing)
+    treatment = preprocessing_of(preprocessing)
     refuse_unknown_source(model)
     before_the_first_pass(return_memory=return_memory)
     from s3ta import workflow
 
-    opening = opened.opening()
+    runtime = workflow.RuntimeOptions(device=device)
     with waiting(f"asking {model}"):
-        answers = workflow.predict(
-            model, images, top, workflow.RuntimeOptions(device=device), opening, asked_preprocessing
-        )
+        subject = workflow.open_subject(model, opened.opening())
+        answers = workflow.predict(subject, images, top, runtime, treatment)
     for answer in answers:
         out_console.print(f"{answer.image}", markup=False)
         for name, probability in zip(answer.classes, answer.probabilities, strict=True):

@@ -37,7 +37,7 @@ def draw_fd_crop(generator: np.random.Generator, height: int, width: int, size: 
         if generator.random() < 0.5:
             across, down = down, across
         if 0 < down <= height and 0 < across <= width:
-            return _placed(generator, height, width, down, across, size)
+            return _placed(generator, (height, width), (down, across), size)
     scale = size / min(height, width)
     scaled = [int(side * scale + 0.5) for side in (height, width)]
     rows, columns = (
@@ -54,12 +54,13 @@ def draw_simple_crop(generator: np.random.Generator, height: int, width: int, si
         aspect = math.exp(generator.uniform(math.log(3 / 4), math.log(4 / 3)))
         across, down = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < down <= height and 0 < across <= width:
-            return _placed(generator, height, width, down, across, size)
+            return _placed(generator, (height, width), (down, across), size)
     across, down = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
     return Crop(AxisResize((height - down) // 2, down, size), AxisResize((width - across) // 2, across, size))
 
 
-def _placed(generator: np.random.Generator, height: int, width: int, down: int, across: int, size: int) -> Crop:
+def _placed(generator: np.random.Generator, shape: tuple[int, int], cut: tuple[int, int], size: int) -> Crop:
+    (height, width), (down, across) = shape, cut
     top, left = int(generator.integers(height - down + 1)), int(generator.integers(width - across + 1))
     return Crop(AxisResize(top, down, size), AxisResize(left, across, size))
 

@@ -14,11 +14,11 @@ from s3ta.data.dataset import as_images
 from s3ta.data.folder_dataset import size_of_files
 from s3ta.data.preprocessing import DEFAULT, Preprocessing, described
 from s3ta.determinism import exact_arithmetic
-from s3ta.models import LoadOptions, device_of
+from s3ta.models import device_of
 from s3ta.progress import console
 from s3ta.types import Images
 from s3ta.workflow.data import say
-from s3ta.workflow.model import OpenedModel, RuntimeOptions, device_at, open_subject
+from s3ta.workflow.model import OpenedModel, RuntimeOptions, device_at
 from s3ta.workflow.preprocessing import preparation_line, prepared
 
 
@@ -31,24 +31,21 @@ class Answer(NamedTuple):
 
 
 def predict(
-    source: str,
+    subject: OpenedModel,
     images: list[Path],
     top: int,
     runtime: RuntimeOptions,
-    opening: LoadOptions | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> list[Answer]:
     """The likeliest classes of image files, prepared as `evaluate_model` prepares them.
 
     Args:
-      source: the model.
+      subject: the model.
       images: files.
       top: how many classes to tell.
       runtime: where.
-      opening: what a person says of a foreign model.
       preprocessing: how files become pixels; None: as the model wants it, where that is known.
-    Raises UserError as `open_subject`, and for a file that is missing or no image."""
-    subject = open_subject(source, opening)
+    Raises UserError for a file that is missing or no image."""
     names = subject.classes or [str(i) for i in range(subject.card.num_classes)]
     say("warning", transparency_note([str(path) for path in images if has_transparency(path)], len(images)))
     model = subject.model.to(device_at(runtime))

@@ -57,6 +57,16 @@ _PATIENCE = timedelta(hours=1)
 """How long a process waits for the slowest at any one step, validation and saving included."""
 
 
+class _Request(NamedTuple):
+    """What `train_run` is asked."""
+
+    recipe: TrainConfig
+    out: Path
+    runtime: RuntimeOptions
+    tensorboard: bool
+    extend: bool
+
+
 class _Ready(NamedTuple):
     """A recipe's model and data, opened and checked against each other."""
 
@@ -82,7 +92,7 @@ def train_run(
     `train` raises."""
     with ranks(_PATIENCE) as rank:
         try:
-            trained = _train_run(recipe, out, runtime, rank, tensorboard=tensorboard, extend=extend)
+            trained = _train_run(_Request(recipe, out, runtime, tensorboard, extend), rank)
             return trained if rank.is_first else None
         except RuntimeError as error:
             if rank.count > 1 and any(word in str(error) for word in ("onnection", "Socket", "NCCL", "peer")):
@@ -93,23 +103,22 @@ def train_run(
             raise
 
 
-def _train_run(
-    recipe: TrainConfig, out: Path, runtime: RuntimeOptions, rank: Ranks, *, tensorboard: bool, extend: bool
-) -> bool:
+def _train_run(request: _Request, rank: Ranks) -> bool:
     ready = error = None
     try:
         with waiting("opening the data"):
-            ready = _ready(recipe, out, runtime, rank, extend=extend)
+            ready = _ready(request, rank)
     except UserError as problem:
         error = problem
     rank.together(error)
     assert ready is not None
+    out = request.out
     recipe = ready.recipe
     if ready.is_claimed and is_finished(out) and not is_longer(out, recipe):
         return False
     total = recipe.schedule.num_train_steps
     with ExitStack() as held:
-        board = _begin(held, ready, out, rank, tensorboard=tensorboard, extend=extend) if rank.is_first else SILENT
+        board = _begin(held, ready, request, rank) if rank.is_first else SILENT
         if not rank.agree(True):
             raise SystemExit(2)
         report = held.enter_context(progress(recipe.name, total)) if rank.is_first else _silent
@@ -117,20 +126,20 @@ def _train_run(
     return True
 
 
-def _begin(held: ExitStack, ready: _Ready, out: Path, rank: Ranks, *, tensorboard: bool, extend: bool) -> Board:
+def _begin(held: ExitStack, ready: _Ready, request: _Request, rank: Ranks) -> Board:
     """The folder is claimed and held, and it is said how long the run will take."""
-    recipe = ready.recipe
+    recipe, out = ready.recipe, request.out
     try:
-        if tensorboard:
+        if request.tensorboard:
             check_tensorboard()
         if not (out / NAME).exists():
             refuse_lost_checkpoint(out)
         check_space(out, _bytes_needed(recipe, ready.num_parameters, out))
         held.enter_context(sole_use(out))
         clear_leftovers(out)
-        claim(out, recipe, on_gpu=ready.device.type == "cuda", extend=extend)
+        claim(out, recipe, on_gpu=ready.device.type == "cuda", extend=request.extend)
         _tell_files(ready, out)
-        board = TensorBoard(out) if tensorboard else SILENT
+        board = TensorBoard(out) if request.tensorboard else SILENT
     except UserError:
         rank.agree(False)
         raise
@@ -157,15 +166,16 @@ def _silent(completed: int, note: str = "") -> None:
     """The first process speaks for all."""
 
 
-def _ready(recipe: TrainConfig, out: Path, runtime: RuntimeOptions, rank: Ranks, *, extend: bool) -> _Ready:
+def _ready(request: _Request, rank: Ranks) -> _Ready:
     """All that can be found wrong before anything is written. The same in all processes."""
+    recipe, runtime = request.recipe, request.runtime
     grouping(recipe, rank.count)
     with torch.device("meta"):
         model = seeded_model(recipe)
     located = locate(recipe.data.source, runtime.data_root)
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": located.source})})
     device = own_device(device_at(runtime))
-    claimed = is_claimed(out, recipe, on_gpu=device.type == "cuda", extend=extend)
+    claimed = is_claimed(request.out, recipe, on_gpu=device.type == "cuda", extend=request.extend)
     data, validation = (
         open_dataset(recipe.data, split, located.root, runtime.download) for split in ("train", "validation")
     )

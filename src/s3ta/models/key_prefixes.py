@@ -66,12 +66,8 @@ def choose_prefix(net: State, state: State, file: str, container: str) -> tuple[
     first, *copies = fitting
     for copy in copies:
         for key in net:
-            value, other = state.get(first + key), state.get(copy + key)
-            if (
-                value is not None
-                and other is not None
-                and not (value.dtype == other.dtype and torch.equal(value, other))
-            ):
+            values = [state[start + key] for start in (first, copy) if start + key in state]
+            if len(values) == 2 and not (values[0].dtype == values[1].dtype and torch.equal(*values)):
                 raise UserError(
                     f"{file} holds the weights twice, as {first or 'they are'} and {copy}, and '{key}' differs: "
                     "keep one of them."

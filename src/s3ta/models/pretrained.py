@@ -109,17 +109,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def load_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
     """Fill the model, strictly: every name and shape must fit. Raises UserError that names the first misfit."""
-    state = model.state_dict()
-    for key in sorted(state.keys() | tensors.keys()):
-        if key not in tensors or key not in state:
-            lacking, having = (
-                ("the file lacks", "the model has") if key in state else ("the model lacks", "the file has")
-            )
+    net = model.state_dict()
+    for key in sorted(net.keys() | tensors.keys()):
+        if key not in tensors or key not in net:
+            lacking, having = ("the file lacks", "the model has") if key in net else ("the model lacks", "the file has")
             raise UserError(f"{where} does not fit the model: {having} '{key}', {lacking} it.")
-        if state[key].shape != tensors[key].shape:
+        if net[key].shape != tensors[key].shape:
             raise UserError(
                 f"{where} does not fit the model: '{key}' is {tuple(tensors[key].shape)} in the file, "
-                f"{tuple(state[key].shape)} in the model (another number of classes or channels?)."
+                f"{tuple(net[key].shape)} in the model (another number of classes or channels?)."
             )
     model.load_state_dict(tensors)
 

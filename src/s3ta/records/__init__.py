@@ -1,8 +1,8 @@
 """Records of evaluations: one row per example x attack x restart x read-out, and the numbers made from them. No torch.
 
-`schema` (what a record is), `ledger` (chunks in a folder), `metrics` (counts), `intervals` (how sure, and who differs),
-`calibration` (what confidence is worth), `flips` (one model measured twice), `finding` and `checks` (what the records tell of
-themselves).
+`schema` (what a record is), `ledger` (chunks in a folder), `metrics` (counts), `cascade` (worst cases over attacks),
+`intervals` (how sure, and who differs), `calibration` (what confidence is worth), `flips` (one model measured twice),
+`finding` and `checks` (what the records tell of themselves).
 
     ledger = Ledger.read(folder)
     for score in scores(ledger.table()):
@@ -19,6 +19,7 @@ from s3ta.records.calibration import (
     reliability,
     risk_coverage,
 )
+from s3ta.records.cascade import Stage, stages
 from s3ta.records.checks import check_records, unanswered
 from s3ta.records.checks_radius import implausible_settings
 from s3ta.records.finding import SEVERITIES, TRUST_FILE, Finding
@@ -61,6 +62,7 @@ __all__ = [
     "PairedCounts",
     "RiskCoverage",
     "Score",
+    "Stage",
     "calibration",
     "calibration_of",
     "check_records",
@@ -80,6 +82,7 @@ __all__ = [
     "reliability",
     "risk_coverage",
     "scores",
+    "stages",
     "to_table",
     "unanswered",
     "wilson",

@@ -9,9 +9,8 @@ import numpy as np
 
 from s3ta.records import CLEAN, Comparison, Score
 from s3ta.report.attack_text import identity_text, threat_text
-from s3ta.report.cascade import attack_order, cascading, stages
 from s3ta.report.comparison import PairOfRuns
-from s3ta.report.load_runs import Run
+from s3ta.report.load_runs import Run, attack_order, cascading
 from s3ta.report.svg import (
     DASHES,
     MARKERS,
@@ -91,7 +90,7 @@ def attack_figures(runs: Sequence[Run]) -> list[FigureSvg]:
     if not set(names) - curves - {CLEAN}:
         return []
     if cascade:  # a stage that is only begun, or not run for want of budget, is no point
-        last = [{s.score.attack: s.score for s in stages(run.table) if s.whole and s.ran} for run in runs]
+        last = [{s.score.attack: s.score for s in run.stages if s.whole and s.ran} for run in runs]
         names = [name for name in names if any(name in scores for scores in last)]
         labels = [CLEAN if name == CLEAN else f"then {name}" for name in names]
         rows = [[scores.get(name) for name in names] for scores in last]

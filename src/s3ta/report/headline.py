@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 from s3ta.records import PairedCounts, Score
 from s3ta.report.attack_text import attack_text, identity_text, made_with, norm_of, number
 from s3ta.report.calibration import headline, headline_title, is_natural
-from s3ta.report.cascade import cascading, last_stage, num_attacks
 from s3ta.report.comparison import PairOfRuns
-from s3ta.report.load_runs import Run, clean_score
+from s3ta.report.load_runs import Run, cascading
 from s3ta.report.tables import p_text, percent, points, points_interval, success_text, top1_text
 
 WORST = "worst case"
@@ -101,7 +100,7 @@ def _verdict(runs: Sequence[Run], compared: Sequence[PairOfRuns] | None) -> Verd
         outcome[one.objective], sentence = _judge(runs, compared, one)
         sentences.append(sentence)
     if not outcome:
-        cleans = [score for run in runs if (score := clean_score(run))]
+        cleans = [score for run in runs if (score := run.clean_score)]
         outcome["clean"], sentence = _judge(runs, compared, Judged("clean", cleans))
         return Verdict(_title(runs, outcome), [sentence, "No attack was run, so this says nothing about robustness."])
     return Verdict(_title(runs, outcome), sentences)
@@ -110,7 +109,7 @@ def _verdict(runs: Sequence[Run], compared: Sequence[PairOfRuns] | None) -> Verd
 def _judged(runs: Sequence[Run]) -> list[Judged]:
     """What the headline is about: the worst case of a cascade, else the strongest attack of each kind."""
     if cascading(runs):
-        last = [last_stage(run) for run in runs]
+        last = [run.last_stage for run in runs]
         scores = [stage.score for stage in last if stage is not None]
         return [Judged(WORST, scores)] if len(scores) == len(runs) else []
     found = []
@@ -136,7 +135,7 @@ def _title(runs: Sequence[Run], outcome: dict[str, str | None]) -> str:
         (winner,) = winners
         where = f"under {_transferred(runs)}{' and '.join(outcome)} attack"
         if WORST in outcome:
-            where = f"in the worst case over {number(num_attacks(runs[0]), 'attack')}"
+            where = f"in the worst case over {number(runs[0].num_attacks, 'attack')}"
         return f"{winner} is ahead {'on clean images' if 'clean' in outcome else where}"
     parts = [
         f"{f'{winner} is ahead' if winner else 'undecided'} under {_transferred(runs)}{kind} attack"
@@ -220,8 +219,8 @@ def _shares(runs: Sequence[Run], judged: Judged) -> str:
         if found.num_hits is not None:
             gives = "and gives the attacker's answer on" if is_first else "and"
             text += f" {gives} {success_text(found)}"
-        if judged.objective == WORST and not _alike([num_attacks(run) for run in runs]):
-            text += f" after {number(num_attacks(run), 'attack')}"
+        if judged.objective == WORST and not _alike([run.num_attacks for run in runs]):
+            text += f" after {number(run.num_attacks, 'attack')}"
         parts.append(text)
     sizes = f"on {score.num_examples:,} images"
     sentence = f"{_start(runs, judged)}, {sizes}: {'; '.join(parts)}."
@@ -233,7 +232,7 @@ def _start(runs: Sequence[Run], judged: Judged) -> str:
     if judged.objective == "clean":
         return "On clean images"
     if judged.objective == WORST:
-        done, planned = [num_attacks(run) for run in runs], [len(run.attacks) for run in runs]
+        done, planned = [run.num_attacks for run in runs], [len(run.attacks) for run in runs]
         if not _alike(done):
             return "In the worst case over all its attacks"
         partly = done[0] < planned[0] and _alike(planned)
@@ -288,7 +287,7 @@ def _described(runs: Sequence[Run], judged: Sequence[Judged]) -> Verdict:
     sentences = [_shares(runs, one) for one in judged]
     faulty = _faulty(runs)
     if faulty:
-        clean = [score for run in runs if (score := clean_score(run))]
+        clean = [score for run in runs if (score := run.clean_score)]
         if len(clean) == len(runs):
             sentences.insert(0, _shares(runs, Judged("clean", clean)))
         reason = "Nothing can be concluded until that is mended: see Trust."
@@ -300,7 +299,7 @@ def _described(runs: Sequence[Run], judged: Sequence[Judged]) -> Verdict:
         if unfinished:
             reason = "An evaluation is unfinished, so no winner can be named."
         return Verdict(title, [reason, *sentences])
-    run, clean = runs[0], clean_score(runs[0])
+    run, clean = runs[0], runs[0].clean_score
     if clean is None:
         return Verdict(f"{run.label} under attack", sentences)
     told = []
@@ -309,7 +308,7 @@ def _described(runs: Sequence[Run], judged: Sequence[Judged]) -> Verdict:
         score = one.scores[0] if worst else _lowest(run, one.scores[0])
         at_most = "at most " if score.num_cut or score is not one.scores[0] else ""
         where = (
-            f"in the worst case over {number(num_attacks(run), 'attack')}"
+            f"in the worst case over {number(run.num_attacks, 'attack')}"
             if worst
             else f"under {_transferred(runs)}{one.objective} attack"
         )

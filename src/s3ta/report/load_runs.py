@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,19 @@ import pyarrow as pa
 
 from s3ta.errors import UserError, unknown_name
 from s3ta.files import read_arrays, read_json, read_lines
-from s3ta.records import BUDGET, CLEAN, Finding, Ledger, Score, is_cascade, scores
+from s3ta.records import (
+    BUDGET,
+    CLEAN,
+    Calibration,
+    Finding,
+    Ledger,
+    Score,
+    Stage,
+    calibration_of,
+    is_cascade,
+    scores,
+    stages,
+)
 from s3ta.report.checks import Trust, read_trust
 
 
@@ -69,10 +82,38 @@ class Run:
     def complete(self) -> bool:
         return self.num_chunks_done == self.manifest["num_chunks"]
 
-    @property
+    @cached_property
     def attacks(self) -> dict[str, dict[str, Any]]:
         """The settings of each attack of the suite, by name."""
         return {attack["name"]: attack for attack in self.manifest["suite"]["attacks"]}
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """Of a cascade: the worst case as attacks are added."""
+        return stages(self.table)
+
+    @property
+    def last_stage(self) -> Stage | None:
+        """The worst case that all images have been through; None where only clean images were."""
+        return self._attacked_stages[-1] if self._attacked_stages else None
+
+    @property
+    def num_attacks(self) -> int:
+        """Over how many attacks the worst case of `last_stage` is."""
+        return len(self._attacked_stages)
+
+    @cached_property
+    def _attacked_stages(self) -> list[Stage]:
+        return [stage for stage in self.stages if stage.whole and stage.ran and stage.score.attack != CLEAN]
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """What confidence is worth on the clean images; None where none was measured yet."""
+        return calibration_of(self.table)
+
+    @property
+    def clean_score(self) -> Score | None:
+        return self.score(CLEAN, 0)
 
     def score(self, attack: str, num_attack_steps: int) -> Score | None:
         for score in self.scores:
@@ -80,13 +121,13 @@ class Run:
                 return score
         return None
 
-    @property
+    @cached_property
     def final_scores(self) -> list[Score]:
         """Clean, then each attack at its last read-out."""
         last = {score.attack: score for score in self.scores}
         return list(last.values())
 
-    @property
+    @cached_property
     def left_out_by_budget(self) -> set[str]:
         """Attacks that a budget kept from some examples altogether, so that they have no score."""
         cut = {
@@ -260,5 +301,12 @@ def without_paths(value: Any) -> Any:
     )
 
 
-def clean_score(run: Run) -> Score | None:
-    return run.score(CLEAN, 0)
+def cascading(runs: Sequence[Run]) -> bool:
+    """Whether the runs show a worst case over attacks, one after another. All runs of a report are alike in this."""
+    return any(is_cascade(run.manifest) for run in runs)
+
+
+def attack_order(runs: Sequence[Run]) -> list[str]:
+    """Clean and all attacks, in the order of the longest suite: another one may lack some that do not fit its model."""
+    longest_first = sorted(runs, key=lambda run: -len(run.attacks))
+    return list(dict.fromkeys([CLEAN, *(name for run in longest_first for name in run.attacks)]))

@@ -18,14 +18,13 @@ from markupsafe import Markup
 
 from s3ta.errors import UserError
 from s3ta.files import write_atomic
-from s3ta.records import CLEAN, Interval, Score, nested_scores
+from s3ta.records import CLEAN, Interval, Score, Stage, nested_scores
 from s3ta.report import figures, gallery, provenance, tables
 from s3ta.report.calibration import calibration_section
-from s3ta.report.cascade import Stage, attack_order, cascading, stages
 from s3ta.report.checks import Trust, checks
 from s3ta.report.comparison import PairOfRuns, compare, refuse_unlike, unshared
 from s3ta.report.headline import verdict
-from s3ta.report.load_runs import Run, read_runs
+from s3ta.report.load_runs import Run, attack_order, cascading, read_runs
 from s3ta.report.paper_tables import paper_section
 from s3ta.report.reproducibility import measured_twice
 from s3ta.report.svg import NUM_COLOURS, FigureSvg
@@ -157,7 +156,7 @@ def _without_told(trust: Trust) -> Trust:
 
 def _groups(runs: Sequence[Run]) -> list[AttackGroup]:
     cascade = cascading(runs)
-    by_stage = [{stage.score.attack: stage for stage in stages(run.table)} if cascade else {} for run in runs]
+    by_stage = [{stage.score.attack: stage for stage in run.stages} if cascade else {} for run in runs]
     groups = []
     for attack in attack_order(runs):
         rows, without = [], []

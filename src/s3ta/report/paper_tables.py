@@ -20,7 +20,7 @@ from s3ta.files import write_atomic
 from s3ta.records import CLEAN, Score, is_trial, nested_scores
 from s3ta.report.attack_text import threat_text
 from s3ta.report.comparison import refuse_unlike
-from s3ta.report.load_runs import Run, clean_score, read_runs
+from s3ta.report.load_runs import Run, read_runs
 from s3ta.report.tables import Table, latex_text, success_text, table_text, top1_text
 
 NOTHING = "–"
@@ -323,7 +323,7 @@ def _columns(base: str, runs: Sequence[Run]) -> list[Column]:
 
 def _our_row(run: Run, base: str, columns: Sequence[Column]) -> list[str]:
     scores = nested_scores(run.table) if base == "table5" else run.scores
-    clean = clean_score(run)
+    clean = run.clean_score
     size = clean.num_examples if clean else run.manifest["data"].get("num_examples")
     cells = [_cell(_find(run, scores, column), size) for column in columns]
     return [

@@ -7,10 +7,9 @@ from typing import Any
 
 from s3ta.errors import UserError
 from s3ta.files import write_atomic, write_json
-from s3ta.records import CLEAN, Finding, Ledger, Score, is_cascade, scores
+from s3ta.records import CLEAN, Finding, Ledger, Score, Stage, is_cascade, scores, stages
 from s3ta.report.attack_text import ball_text
 from s3ta.report.calibration import calibration_table
-from s3ta.report.cascade import Stage, stages
 from s3ta.report.checks import TOLD, Trust, read_trust
 from s3ta.report.load_runs import read_run, read_runs
 from s3ta.report.tables import Table, cost_texts, full_table, read_out_table, success_text, table_text, top1_text

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 from s3ta.errors import UserError
 from s3ta.records import CLEAN, Comparison, Interval, PairedCounts, Score, wilson
 from s3ta.report.attack_text import attack_text
-from s3ta.report.cascade import cascading
 from s3ta.report.comparison import PairOfRuns
-from s3ta.report.load_runs import Run
+from s3ta.report.load_runs import Run, cascading
 
 
 class Table(NamedTuple):

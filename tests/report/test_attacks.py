@@ -10,6 +10,7 @@ import pytest
 
 from s3ta.errors import UserError
 from s3ta.records import RUN, SETTLED, Ledger
+from s3ta.records.manifest import AttackSettings
 from s3ta.records.schema import MEASURED
 from s3ta.report import build_report, comparison_table, read_run, read_runs, summary, summary_table
 from s3ta.report.attack_text import attack_text, setting_text
@@ -97,20 +98,23 @@ def attack(name: str, **changes: Any) -> dict[str, Any]:
     ],
 )
 def test_an_attack_is_told_in_plain_words(changes, text):
-    assert attack_text(PLAIN | changes, "x", 100, 1) == text
+    assert attack_text(AttackSettings.model_validate(PLAIN | changes), "x", 100, 1) == text
 
 
 def test_parts_of_autoattack_and_transfers_are_told_in_plain_words():
+    def text(settings: dict[str, Any], *counts: Any) -> str:
+        return attack_text(AttackSettings.model_validate(settings), *counts)
+
     auto = {"kind": "autoattack", "norm": "linf", "radius": 0.1, "num_targets": 9}
-    assert attack_text(auto | {"part": "square"}, "square", 5000, 1) == (
+    assert text(auto | {"part": "square"}, "square", 5000, 1) == (
         "AutoAttack's random squares, no gradient, 5,000 queries, radius 0.1"
     )
-    assert attack_text(auto | {"part": "apgd-t"}, "x", 100, 1).endswith(
+    assert text(auto | {"part": "apgd-t"}, "x", 100, 1).endswith(
         "towards target classes, 9 classes, 100 steps each, radius 0.1"
     )
-    assert attack_text(auto | {"part": "apgd-ce"}, "x", 1, 1).endswith("on the cross-entropy, 1 step, radius 0.1")
+    assert text(auto | {"part": "apgd-ce"}, "x", 1, 1).endswith("on the cross-entropy, 1 step, radius 0.1")
     transfer = {"kind": "transfer", "attack_name": "l2-100", "attack": PLAIN | {"norm": "l2"}}
-    assert attack_text(transfer, "transfer:l2-100", 100, 2) == (
+    assert text(transfer, "transfer:l2-100", 100, 2) == (
         "images that l2-100 found on another model (100 steps, L2 radius 8/255, 2 starts)"
     )
     assert attack_text(None, "x", 100, 1) == "100 steps, 1 start"

@@ -1,8 +1,8 @@
 """Records of evaluations: one row per example x attack x restart x read-out, and the numbers made from them. No torch.
 
-`schema` (what a record is), `ledger` (chunks in a folder), `metrics` (counts), `cascade` (worst cases over attacks),
-`intervals` (how sure, and who differs), `calibration` (what confidence is worth), `flips` (one model measured twice),
-`finding` and `checks` (what the records tell of themselves).
+`schema` (what a record is), `ledger` (chunks in a folder), `manifest` (what was measured, with types), `metrics` (counts),
+`cascade` (worst cases over attacks), `intervals` (how sure, and who differs), `calibration` (what confidence is worth),
+`flips` (one model measured twice), `finding` and `checks` (what the records tell of themselves).
 
     ledger = Ledger.read(folder)
     for score in scores(ledger.table()):

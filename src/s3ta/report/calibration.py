@@ -46,7 +46,7 @@ class Section(NamedTuple):
 
 def is_natural(runs: Sequence[Run]) -> bool:
     """Whether the suite's result is top-1 and calibration on images that nobody attacked."""
-    return str(runs[0].manifest["suite"].get("name")).startswith(NATURAL)
+    return runs[0].manifest.suite.name.startswith(NATURAL)
 
 
 def calibration_section(runs: Sequence[Run]) -> Section:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from s3ta.records import CLEAN, Comparison, Score
+from s3ta.records.manifest import AttackEntry
 from s3ta.report.attack_text import identity_text, threat_text
 from s3ta.report.comparison import PairOfRuns
 from s3ta.report.load_runs import Run, attack_order, cascading
@@ -44,30 +45,29 @@ def panels(run: Run) -> list[Panel]:
         return []
     found = []
     for group in _groups(run):
-        objective = str(group[0].get("objective", "untargeted"))
-        threat = threat_text(group[0])
+        objective, threat = group[0].objective, threat_text(group[0])
         title = objective.capitalize() + (f", {threat}" if threat else "")
-        found.append(Panel(title, objective, [settings["name"] for settings in group]))
+        found.append(Panel(title, objective, [attack.name for attack in group]))
     titles = [panel.title for panel in found]
     found = [p._replace(title=f"{p.title} ({', '.join(p.attacks)})") if titles.count(p.title) > 1 else p for p in found]
     return sorted(found, key=lambda panel: panel.objective == "targeted")
 
 
-def _groups(run: Run) -> list[list[dict[str, Any]]]:
+def _groups(run: Run) -> list[list[AttackEntry]]:
     """Attacks alike in all but their steps, where these are really different numbers, and at least two."""
     varies = {"name", "step_size", "num_attack_steps", "read_outs"}
     steps = {name: [s.num_attack_steps for s in run.scores if s.attack == name] for name in run.attacks}
-    alike: dict[str, list[dict[str, Any]]] = {}
-    for settings in run.attacks.values():
-        if steps[settings["name"]]:
-            key = identity_text({name: value for name, value in settings.items() if name not in varies})
-            alike.setdefault(key, []).append(settings)
+    alike: dict[str, list[AttackEntry]] = {}
+    for attack in run.attacks.values():
+        if steps[attack.name]:
+            key = identity_text({name: value for name, value in attack.raw.items() if name not in varies})
+            alike.setdefault(key, []).append(attack)
     groups = []
     for group in alike.values():
-        read_outs = [step for settings in group for step in steps[settings["name"]]]
+        read_outs = [step for attack in group for step in steps[attack.name]]
         apart = len(set(read_outs)) == len(read_outs)  # else they also differ in something that is no step count
-        groups += [group] if apart else [[settings] for settings in group]
-    return [group for group in groups if sum(len(steps[settings["name"]]) for settings in group) > 1]
+        groups += [group] if apart else [[attack] for attack in group]
+    return [group for group in groups if sum(len(steps[attack.name]) for attack in group) > 1]
 
 
 def strength_figures(runs: Sequence[Run]) -> list[FigureSvg]:

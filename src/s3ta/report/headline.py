@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from s3ta.records import PairedCounts, Score
-from s3ta.report.attack_text import attack_text, identity_text, made_with, norm_of, number
+from s3ta.records.manifest import AttackSettings, RegionEntry
+from s3ta.report.attack_text import attack_text, number
 from s3ta.report.calibration import headline, headline_title, is_natural
 from s3ta.report.comparison import PairOfRuns
 from s3ta.report.load_runs import Run, cascading
@@ -40,16 +41,17 @@ def strongest(runs: Sequence[Run], objective: str) -> tuple[str, int] | None:
     candidates = [
         (score, runs[0].attacks[score.attack])
         for score in runs[0].scores
-        if runs[0].attacks.get(score.attack, {}).get("objective") == objective
+        if score.attack in runs[0].attacks
+        and runs[0].attacks[score.attack].objective == objective
         and all(run.score(score.attack, score.num_attack_steps) for run in runs)
     ]
     if not candidates:
         return None
     threats = [_kind_of_threat(settings) for _, settings in candidates]
-    plain = ("linf", identity_text(None), False)
+    plain = ("linf", None, False)
     chosen = plain if plain in threats else threats[0]
 
-    def strength(candidate: tuple[Score, dict[str, Any]]) -> tuple[float, bool, int, int]:
+    def strength(candidate: tuple[Score, AttackSettings]) -> tuple[float, bool, int, int]:
         score, settings = candidate
         return _radius(settings), _follows_the_answer(settings), score.num_attack_steps, score.num_restarts
 
@@ -58,25 +60,21 @@ def strongest(runs: Sequence[Run], objective: str) -> tuple[str, int] | None:
     return best.attack, best.num_attack_steps
 
 
-def _kind_of_threat(settings: dict[str, Any]) -> tuple[str, str, bool]:
-    inner = made_with(settings)
-    return norm_of(settings), identity_text(inner.get("mask")), bool(inner.get("eight_bit"))
+def _kind_of_threat(settings: AttackSettings) -> tuple[str, RegionEntry | None, bool]:
+    inner = settings.made_with
+    return inner.norm, inner.mask, inner.eight_bit
 
 
-def _radius(settings: dict[str, Any]) -> float:
-    return float(made_with(settings).get("radius") or 0)
+def _radius(settings: AttackSettings) -> float:
+    return settings.made_with.radius or 0.0
 
 
-def _follows_the_answer(settings: dict[str, Any]) -> bool:
+def _follows_the_answer(settings: AttackSettings) -> bool:
     """Whether an attack goes by exact gradients of what the model answers, not of where it looks or another answer."""
-    inner = made_with(settings)
-    estimated = (inner.get("gradient") or {}).get("kind") == "spsa" or inner.get("part") == "square"
-    aside = (
-        (inner.get("steering") or {}).get("weight") == 1
-        or inner.get("num_glimpses")
-        or (inner.get("glimpses", "last") != "last")
-    )
-    return not estimated and not aside
+    inner = settings.made_with
+    estimated = inner.gradient.kind == "spsa" or inner.part == "square"
+    only_steers = inner.steering is not None and inner.steering.weight == 1
+    return not (estimated or only_steers or inner.num_glimpses or inner.glimpses != "last")
 
 
 def verdict(runs: Sequence[Run], compared: Sequence[PairOfRuns] | None) -> Verdict:
@@ -267,15 +265,15 @@ def _lowest(run: Run, score: Score) -> Score:
     return min([score, *rivals], key=lambda rival: rival.num_correct)
 
 
-def _is_rival(settings: dict[str, Any] | None, other: dict[str, Any]) -> bool:
+def _is_rival(settings: AttackSettings | None, other: AttackSettings) -> bool:
     if settings is None:
         return False
-    same_aim = settings.get("objective") == other.get("objective")
+    same_aim = settings.objective == other.objective
     return same_aim and _kind_of_threat(settings) == _kind_of_threat(other) and _radius(settings) <= _radius(other)
 
 
 def _transferred(runs: Sequence[Run]) -> str:
-    return "transferred " if runs[0].manifest["suite"].get("images_from") else ""
+    return "transferred " if runs[0].manifest.suite.images_from else ""
 
 
 def _alike(values: Sequence[int]) -> bool:

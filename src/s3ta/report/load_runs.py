@@ -32,10 +32,10 @@ from s3ta.records import (
     Score,
     Stage,
     calibration_of,
-    is_cascade,
     scores,
     stages,
 )
+from s3ta.records.manifest import AttackEntry, Manifest, RecipeEntry
 from s3ta.report.checks import Trust, read_trust
 
 
@@ -69,23 +69,24 @@ class Run:
     label: str
     """What the report calls it; unique among the runs of a report."""
     folder_name: str
-    manifest: dict[str, Any]
+    manifest: Manifest
     table: pa.Table
     scores: list[Score]
     num_chunks_done: int
-    recipe: dict[str, Any] | None
+    recipe: RecipeEntry
+    """Empty where the folder holds none."""
     curve: list[dict[str, Any]]
     gallery: Gallery | None
     trust: Trust
 
     @property
     def complete(self) -> bool:
-        return self.num_chunks_done == self.manifest["num_chunks"]
+        return self.num_chunks_done == self.manifest.num_chunks
 
     @cached_property
-    def attacks(self) -> dict[str, dict[str, Any]]:
+    def attacks(self) -> dict[str, AttackEntry]:
         """The settings of each attack of the suite, by name."""
-        return {attack["name"]: attack for attack in self.manifest["suite"]["attacks"]}
+        return self.manifest.suite.attacks_by_name
 
     @cached_property
     def stages(self) -> list[Stage]:
@@ -130,16 +131,13 @@ class Run:
     @cached_property
     def left_out_by_budget(self) -> set[str]:
         """Attacks that a budget kept from some examples altogether, so that they have no score."""
-        cut = {
-            name
-            for name, status in zip(*(self.table[c].to_pylist() for c in ("attack", "status")), strict=True)
-            if status == BUDGET
-        }
+        attacks, statuses = (self.table[column].to_pylist() for column in ("attack", "status"))
+        cut = {name for name, status in zip(attacks, statuses, strict=True) if status == BUDGET}
         return cut - {score.attack for score in self.scores}
 
     def class_name(self, index: int) -> str:
         """The name of a class; its number where the data names none."""
-        names = self.manifest.get("data", {}).get("classes") or []
+        names = self.manifest.data.classes
         return str(names[index]) if 0 <= index < len(names) else str(index)
 
 
@@ -164,8 +162,7 @@ def read_runs(folders: Sequence[Path], suite: str) -> list[Run]:
 def evaluations_of(folder: Path) -> dict[str, Path]:
     """The ledgers of a run folder by suite; of a folder that is a ledger itself (`s3ta evaluate --out`), that one."""
     if (folder / "manifest.json").is_file():
-        suite = read_json(folder / "manifest.json").get("suite") or {}
-        return {str(suite.get("name")): folder}
+        return {Manifest.read(read_json(folder / "manifest.json"), folder).suite.name: folder}
     return {path.name: path for path in sorted((folder / "evaluations").glob("*/"))}
 
 
@@ -194,20 +191,19 @@ def read_run(folder: Path, suite: str) -> Run:
         raise unknown_name(f"evaluation of {folder}", suite, evaluations)
     evaluation = evaluations[suite]
     ledger = Ledger.read(evaluation)
-    _check_suite(ledger.manifest, evaluation)
-    table = ledger.table()
-    recipe = read_json(folder / "recipe.json") if (folder / "recipe.json").exists() else None
-    if recipe is not None and not isinstance(recipe, dict):
+    manifest, table = Manifest.read(ledger.manifest, evaluation), ledger.table()
+    recipe = read_json(folder / "recipe.json") if (folder / "recipe.json").exists() else {}
+    if not isinstance(recipe, dict):
         raise UserError(f"{folder / 'recipe.json'} is damaged: it does not hold a config.")
     gallery_path = evaluation / "gallery.npz"
     return Run(
-        label=str(ledger.manifest["model"].get("name") or folder.name),
+        label=manifest.model.name or folder.name,
         folder_name=folder.resolve().name,
-        manifest=without_paths(ledger.manifest),
+        manifest=Manifest.read(without_paths(ledger.manifest), evaluation),
         table=table,
-        scores=scores(table, cascade=is_cascade(ledger.manifest)),
+        scores=scores(table, cascade=manifest.suite.cascade),
         num_chunks_done=sum(ledger.chunk_path(index).exists() for index in range(ledger.num_chunks)),
-        recipe=without_paths(recipe),
+        recipe=RecipeEntry.model_validate(without_paths(recipe)),
         curve=read_lines(folder / "train.jsonl"),
         gallery=read_gallery(gallery_path) if gallery_path.exists() else None,
         trust=_fit_for_others(read_trust(evaluation, table, ledger.manifest)),
@@ -216,7 +212,10 @@ def read_run(folder: Path, suite: str) -> Run:
 
 def _fit_for_others(trust: Trust) -> Trust:
     """Without the paths of this machine."""
-    parts = (None if found is None else [Finding(*without_paths(list(one))) for one in found] for found in trust)
+    parts = (
+        None if findings is None else [Finding(*without_paths(list(finding))) for finding in findings]
+        for findings in trust
+    )
     return Trust(*parts)  # pyright: ignore[reportArgumentType]
 
 
@@ -272,16 +271,6 @@ def _gallery_problem(arrays: dict[str, np.ndarray]) -> str:
     return ""
 
 
-def _check_suite(manifest: dict[str, Any], folder: Path) -> None:
-    try:
-        named = all(isinstance(attack["name"], str) for attack in manifest["suite"]["attacks"])
-        whole = named and isinstance(manifest["model"], dict) and isinstance(manifest["data"], dict)
-    except (KeyError, TypeError):
-        whole = False
-    if not whole:
-        raise UserError(f"The manifest of {folder} is damaged: it does not name its model, data and attacks.")
-
-
 def without_paths(value: Any) -> Any:
     """A copy of JSON-like data in which every absolute path is cut to its last part, for a page that others will
     read."""
@@ -303,7 +292,7 @@ def without_paths(value: Any) -> Any:
 
 def cascading(runs: Sequence[Run]) -> bool:
     """Whether the runs show a worst case over attacks, one after another. All runs of a report are alike in this."""
-    return any(is_cascade(run.manifest) for run in runs)
+    return any(run.manifest.suite.cascade for run in runs)
 
 
 def attack_order(runs: Sequence[Run]) -> list[str]:

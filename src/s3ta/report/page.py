@@ -124,7 +124,9 @@ def render(runs: Sequence[Run], suite: str) -> str:
         facts=provenance.facts_table(runs),
         departures=provenance.departures(runs),
         curves=[_inline(figure) for figure in figures.curve_figures(runs)],
-        recipes=[(run.label, json.dumps(run.recipe, indent=2, ensure_ascii=False)) for run in runs if run.recipe],
+        recipes=[
+            (run.label, json.dumps(run.recipe.raw, indent=2, ensure_ascii=False)) for run in runs if run.recipe.raw
+        ],
         examples=gallery.examples(runs, ids),
         num_shared=num_shared,
         amplification=gallery.amplification(runs, ids),

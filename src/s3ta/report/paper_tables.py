@@ -13,11 +13,12 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from s3ta.errors import UserError
 from s3ta.files import write_atomic
 from s3ta.records import CLEAN, Score, is_trial, nested_scores
+from s3ta.records.manifest import AttackEntry
 from s3ta.report.attack_text import threat_text
 from s3ta.report.comparison import refuse_unlike
 from s3ta.report.load_runs import Run, read_runs
@@ -270,24 +271,23 @@ def paper_notes(runs: Sequence[Run], suite: str) -> list[str]:
 
 def _our_notes(runs: Sequence[Run], suite: str, printed: PrintedTable) -> Iterator[str]:
     for run in runs:
-        data, model = run.manifest["data"], run.manifest["model"]
-        where = " ".join(str(data[key]) for key in ("source", "split") if data.get(key)) or "data without a name"
-        used, available = data.get("num_examples"), data.get("num_available")
-        part = f" of {available:,}" if isinstance(available, int) and available != used else ""
-        images = f"{used:,}{part} images" if isinstance(used, int) else "some images"
-        classes = f" of {model['num_classes']:,} classes" if isinstance(model.get("num_classes"), int) else ""
+        data, num_classes = run.manifest.data, run.manifest.model.num_classes
+        used, available = data.num_examples, data.num_available
+        part = f" of {available:,}" if available is not None and available != used else ""
+        images = f"{used:,}{part} images" if used is not None else "some images"
+        classes = f" of {num_classes:,} classes" if num_classes is not None else ""
         yield (
-            f"Our rows: {where}, {images}{classes}, 95% intervals over the choice of images. On other images than the paper's "
-            "only what holds within our rows or within the paper's compares."
+            f"Our rows: {data.title or 'data without a name'}, {images}{classes}, 95% intervals over the choice of "
+            "images. On other images than the paper's only what holds within our rows or within the paper's compares."
         )
     for run in runs:
         if not run.complete:
-            done = f"{run.num_chunks_done:,} of {run.manifest['num_chunks']:,} chunks"
+            done = f"{run.num_chunks_done:,} of {run.manifest.num_chunks:,} chunks"
             yield f"{run.label} is not finished ({done}): its numbers are of the images done so far."
         other = [reach for reach in _reaches(run.attacks.values()) if reach not in printed.radius.split(" and ")]
         if other:
             yield f"{run.label} was attacked at {' and '.join(other)}, the paper's models at {printed.radius}."
-        changed = re.search(r"; changed: (.*)", str(run.manifest["suite"].get("description", "")))
+        changed = re.search(r"; changed: (.*)", run.manifest.suite.description)
         if changed or "+" in suite:
             yield f"Settings of our attacks were changed: {changed[1] if changed else suite.partition('+')[2]}."
     if is_trial(suite):
@@ -324,7 +324,7 @@ def _columns(base: str, runs: Sequence[Run]) -> list[Column]:
 def _our_row(run: Run, base: str, columns: Sequence[Column]) -> list[str]:
     scores = nested_scores(run.table) if base == "table5" else run.scores
     clean = run.clean_score
-    size = clean.num_examples if clean else run.manifest["data"].get("num_examples")
+    size = clean.num_examples if clean else run.manifest.data.num_examples
     cells = [_cell(_find(run, scores, column), size) for column in columns]
     return [
         run.label,
@@ -360,11 +360,11 @@ def _named(run: Run, names: Sequence[str]) -> list[str]:
     return [name for name in run.attacks if name.partition("+")[0] in names]
 
 
-def _reaches(attacks: Iterable[dict[str, Any]]) -> list[str]:
+def _reaches(attacks: Iterable[AttackEntry]) -> list[str]:
     """The radii of attacks, smallest first, each once."""
-    return list(dict.fromkeys(map(_reach, sorted(attacks, key=lambda settings: settings.get("radius") or 0))))
+    return list(dict.fromkeys(map(_reach, sorted(attacks, key=lambda settings: settings.radius or 0))))
 
 
-def _reach(settings: dict[str, Any]) -> str:
+def _reach(settings: AttackEntry) -> str:
     """`16/255`; `L2 radius 1`; `16/255, only in a box ...`; a dash where the manifest does not say."""
     return threat_text(settings).removeprefix("radius ") or NOTHING

@@ -12,7 +12,7 @@ from s3ta.report.comparison import shared_attacks
 from s3ta.report.load_runs import Run
 from s3ta.report.tables import Table, rate
 
-_NOT_THE_PLACE = {"model", "data", "suite", "num_chunks"}
+_SAME_MEASUREMENT = {"model", "data", "suite", "num_chunks"}
 
 _QUOTE = '"'
 
@@ -33,8 +33,8 @@ def measured_twice(runs: Sequence[Run]) -> list[Twice]:
 
 
 def _identity(run: Run) -> tuple[str, Any] | None:
-    model = run.manifest["model"]
-    return (model["sha256"], model.get("config")) if model.get("sha256") else None
+    model = run.manifest.model
+    return (model.sha256, model.config) if model.sha256 else None
 
 
 def _twice(a: Run, b: Run) -> Twice:
@@ -68,12 +68,15 @@ def _twice(a: Run, b: Run) -> Twice:
 
 
 def _settings(a: Run, b: Run) -> str:
-    told = []
-    for part, where in (((lambda m: m), ""), ((lambda m: m.get(INFORMATIVE) or {}), INFORMATIVE)):
-        one, other = ({k: v for k, v in part(run.manifest).items() if k not in _NOT_THE_PLACE} for run in (a, b))
-        for name, before, after in manifest_differences(one, other, where):
-            told.append(f"{name.removeprefix(f'{INFORMATIVE}.')} {before.strip(_QUOTE)} and {after.strip(_QUOTE)}")
-    return ", ".join(told)
+    first, second = (
+        {key: value for key, value in run.manifest.raw.items() if key not in _SAME_MEASUREMENT} for run in (a, b)
+    )
+    others = a.manifest.informative.raw, b.manifest.informative.raw
+    differences = [*manifest_differences(first, second), *manifest_differences(others[0], others[1], INFORMATIVE)]
+    return ", ".join(
+        f"{name.removeprefix(f'{INFORMATIVE}.')} {before.strip(_QUOTE)} and {after.strip(_QUOTE)}"
+        for name, before, after in differences
+    )
 
 
 def _table(found: Sequence[Flip]) -> Table:

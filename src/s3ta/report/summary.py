@@ -7,7 +7,8 @@ from typing import Any
 
 from s3ta.errors import UserError
 from s3ta.files import write_atomic, write_json
-from s3ta.records import CLEAN, Finding, Ledger, Score, Stage, is_cascade, scores, stages
+from s3ta.records import CLEAN, Finding, Ledger, Score, Stage, scores, stages
+from s3ta.records.manifest import Manifest
 from s3ta.report.attack_text import ball_text
 from s3ta.report.calibration import calibration_table
 from s3ta.report.checks import TOLD, Trust, read_trust
@@ -21,10 +22,9 @@ def summary(folder: Path) -> Table:
     Of a cascade the worst case over all attacks so far, and how many images each attack broke of those left. Raises
     UserError where the folder holds no records."""
     ledger = Ledger.read(folder)
-    table = ledger.table()
-    attacks = {attack["name"]: attack for attack in ledger.manifest["suite"]["attacks"]}
-    balls = {name: ball_text(settings) for name, settings in attacks.items()}
-    if is_cascade(ledger.manifest):
+    table, suite = ledger.table(), Manifest.read(ledger.manifest, folder).suite
+    balls = {attack.name: ball_text(attack) for attack in suite.attacks}
+    if suite.cascade:
         headers = [
             "attack",
             "radius",
@@ -52,10 +52,8 @@ def summary(folder: Path) -> Table:
 def evaluation_table(folder: Path) -> Table:
     """What a person is shown of an evaluation: `summary`, or, where nothing was attacked, how sure the model is and how often
     right. Raises UserError where the folder holds no records."""
-    suite = Ledger.read(folder).manifest["suite"]
-    if suite["attacks"]:
-        return summary(folder)
-    return calibration_table([read_run(folder, suite["name"])])
+    suite = Manifest.read(Ledger.read(folder).manifest, folder).suite
+    return summary(folder) if suite.attacks else calibration_table([read_run(folder, suite.name)])
 
 
 def _row(name: str, balls: dict[str, str], score: Score, middle: str) -> list[str]:

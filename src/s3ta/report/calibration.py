@@ -11,18 +11,7 @@ from matplotlib.axis import Axis
 from s3ta.records import Calibration, clean_answers, reliability, risk_coverage, wilson
 from s3ta.records.calibration import BIN_SIZE
 from s3ta.report.load_runs import Run
-from s3ta.report.svg import (
-    DASHES,
-    FAINT,
-    FigureSvg,
-    as_svg,
-    colour,
-    legend,
-    new_axes,
-    new_panels,
-    percent_axis,
-    style,
-)
+from s3ta.report.svg import DASHES, FAINT, FigureSvg, as_svg, colour, legend, new_axes, new_panels, percent_axis, style
 from s3ta.report.tables import Table, percent, rate
 
 NATURAL = "figure7"

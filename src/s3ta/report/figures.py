@@ -219,10 +219,7 @@ def forest_figure(compared: PairOfRuns) -> FigureSvg:
         name = "clean" if comparison.attack == CLEAN else f"{comparison.attack} at {comparison.num_attack_steps:,}"
         described.append(f"{name}, {measure}: {middle:+.1f} points, {low:+.1f} to {high:+.1f}")
     axes.axvline(0, color=TEXT, linewidth=1)
-    axes.set_yticks(
-        range(len(rows)),
-        [_forest_label(comparison, m, then) for comparison, m, _ in rows],
-    )
+    axes.set_yticks(range(len(rows)), [_forest_label(comparison, m, then) for comparison, m, _ in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     right = axes.twinx()

@@ -23,18 +23,7 @@ import pyarrow as pa
 
 from s3ta.errors import UserError, unknown_name
 from s3ta.files import read_arrays, read_json, read_lines
-from s3ta.records import (
-    BUDGET,
-    CLEAN,
-    Calibration,
-    Finding,
-    Ledger,
-    Score,
-    Stage,
-    calibration_of,
-    scores,
-    stages,
-)
+from s3ta.records import BUDGET, CLEAN, Calibration, Finding, Ledger, Score, Stage, calibration_of, scores, stages
 from s3ta.records.manifest import AttackEntry, Manifest, RecipeEntry
 from s3ta.report.checks import Trust, read_trust
 

@@ -7,14 +7,7 @@ from typing import Any
 
 from s3ta.records import BUDGET, SETTLED
 from s3ta.records.manifest import ModelConfigEntry, PrecisionEntry, PreprocessingEntry
-from s3ta.report.attack_text import (
-    NESTED,
-    NORMS,
-    attack_setting_name,
-    identity_text,
-    setting_name,
-    setting_text,
-)
+from s3ta.report.attack_text import NESTED, NORMS, attack_setting_name, identity_text, setting_name, setting_text
 from s3ta.report.load_runs import Run
 from s3ta.report.tables import Table, rate
 

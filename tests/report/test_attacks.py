@@ -234,7 +234,7 @@ def test_an_attack_that_settings_did_not_foresee_takes_the_win_away(tmp_path):
     assert "There sly is not ahead any more" in after.words
     assert "Gradient masking. sly: Gradients seem to be masked: 'margin'" in after.words
     alone = verdict([read_run(folders[0], "quick")], None)
-    assert alone.title.endswith("at most 0.0% under untargeted attack")
+    assert alone.title.endswith("at most 0.0% under untargeted attack at 0.1")
 
 
 def test_the_costs_stand_beside_the_rates(tmp_path):
@@ -252,6 +252,20 @@ def test_largest_distances_are_told_per_norm(tmp_path):
     run = read_run(make_run(tmp_path / "a", "a", attacks=attacks), "quick")
     assert dict(notes([run]))["Largest distance to the clean image"] == "0.10000 (L-infinity), 2.00000 (L2)"
     assert "Records left out by the budget" not in dict(notes([run]))
+
+
+@pytest.mark.parametrize(
+    ("attacks", "end"),
+    [
+        ([attack("pgd", radius=8 / 255)], "under untargeted attack at 8/255"),
+        ([attack("pgd", radius=2.0, norm="l2")], "under untargeted attack at 2 L2"),
+        ([attack("pgd"), attack("small", objective="targeted", radius=0.05)], "under targeted attack"),
+        ([attack("pgd"), attack("small", radius=0.05)], "under untargeted attack at 0.1"),
+    ],
+)
+def test_the_title_says_at_which_radius_unless_its_attacks_differ_in_it(tmp_path, attacks, end):
+    run = read_run(make_run(tmp_path / "a", "a", attacks=attacks), "quick")
+    assert verdict([run], None).title.endswith(end)
 
 
 def test_settled_records_are_counted(tmp_path):

@@ -45,7 +45,7 @@ def test_the_interval_alone_names_no_winner(tmp_path):
 
 def test_one_more_image_names_a_winner(tmp_path):
     found, _ = two(tmp_path, 100, 106)
-    assert found.title == "s3ta is ahead in the worst case over 1 attack"
+    assert found.title == "s3ta is ahead in the worst case over 1 attack at 0.1"
 
 
 @pytest.mark.parametrize(("a", "b", "words"), [(20, 60, "s3ta minus rival"), (60, 20, "rival minus s3ta")])

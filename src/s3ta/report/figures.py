@@ -43,14 +43,16 @@ def panels(run: Run) -> list[Panel]:
     An attack that stands alone with one read-out makes no curve and is in none; nor is any stage of a cascade."""
     if cascading([run]):
         return []
-    found = []
+    result = []
     for group in _groups(run):
         objective, threat = group[0].objective, threat_text(group[0])
         title = objective.capitalize() + (f", {threat}" if threat else "")
-        found.append(Panel(title, objective, [attack.name for attack in group]))
-    titles = [panel.title for panel in found]
-    found = [p._replace(title=f"{p.title} ({', '.join(p.attacks)})") if titles.count(p.title) > 1 else p for p in found]
-    return sorted(found, key=lambda panel: panel.objective == "targeted")
+        result.append(Panel(title, objective, [attack.name for attack in group]))
+    titles = [panel.title for panel in result]
+    result = [
+        p._replace(title=f"{p.title} ({', '.join(p.attacks)})") if titles.count(p.title) > 1 else p for p in result
+    ]
+    return sorted(result, key=lambda panel: panel.objective == "targeted")
 
 
 def _groups(run: Run) -> list[list[AttackEntry]]:
@@ -118,16 +120,16 @@ def _rows_figure(
     described = []
     for index, (run, scores) in enumerate(zip(runs, rows, strict=True)):
         shift = (index - (len(runs) - 1) / 2) * min(0.28, 0.7 / len(runs))
-        found = [(row + shift, score) for row, score in enumerate(scores) if score is not None]
-        if not found:
+        marks = [(row + shift, score) for row, score in enumerate(scores) if score is not None]
+        if not marks:
             continue
-        y = np.array([row for row, _ in found])
-        counts = [(_count(score, success=success), score.num_examples) for _, score in found]
+        y = np.array([row for row, _ in marks])
+        counts = [(_count(score, success=success), score.num_examples) for _, score in marks]
         x = np.array([100 * count / total for count, total in counts])
-        ends = 100 * np.array([bounds(score, success=success) for _, score in found]).T
+        ends = 100 * np.array([bounds(score, success=success) for _, score in marks]).T
         look: dict[str, Any] = style(index) | ({} if connect else {"linestyle": "none"})
         axes.errorbar(x, y, xerr=np.abs(ends - x), **look, capsize=2.5, label=run.label)
-        cut = [place for place, (_, score) in enumerate(found) if score.num_cut and not success]
+        cut = [mark for mark, (_, score) in enumerate(marks) if score.num_cut and not success]
         hollow: dict[str, Any] = {"markerfacecolor": PAGE, "markeredgewidth": 1.6, "zorder": 3, "linestyle": "none"}
         axes.plot(x[cut], y[cut], color=look["color"], marker=look["marker"], markersize=6, **hollow)
         described.append(f"{run.label}: {_told(labels, scores, success=success)}")
@@ -154,23 +156,23 @@ def _strength(runs: Sequence[Run], panel: Panel, *, success: bool) -> FigureSvg:
     lines = [_line(run, panel, success=success) for run in runs]
     steps = sorted({score.num_attack_steps for line in lines for score in line} - {0})
     figure, axes = new_axes()
-    place = {0: np.log10(steps[0]) - 0.45, **{step: np.log10(step) for step in steps}} if steps else {0: 0.0}
+    position = {0: np.log10(steps[0]) - 0.45, **{step: np.log10(step) for step in steps}} if steps else {0: 0.0}
     described = []
     for index, (run, line) in enumerate(zip(runs, lines, strict=True)):
         if not line:
             continue
-        x = np.array([place[score.num_attack_steps] for score in line])
+        x = np.array([position[score.num_attack_steps] for score in line])
         counts = [(_count(score, success=success), score.num_examples) for score in line]
         y = np.array([100 * count / total for count, total in counts])
         ends = 100 * np.array([bounds(score, success=success) for score in line])
         axes.fill_between(x, ends[:, 0], ends[:, 1], color=colour(index), alpha=0.16, linewidth=0)
         axes.errorbar(x, y, yerr=np.abs(ends.T - y), **style(index), capsize=2.5, label=run.label)
-        told = ", ".join(f"{value:.1f}% at {s.num_attack_steps or 'clean'}" for value, s in zip(y, line, strict=True))
-        described.append(f"{run.label}: {told}")
+        shares = ", ".join(f"{value:.1f}% at {s.num_attack_steps or 'clean'}" for value, s in zip(y, line, strict=True))
+        described.append(f"{run.label}: {shares}")
     shown = _thinned(
-        [step for step in (0, *steps) if any(s.num_attack_steps == step for line in lines for s in line)], place
+        [step for step in (0, *steps) if any(s.num_attack_steps == step for line in lines for s in line)], position
     )
-    axes.set_xticks([place[step] for step in shown], ["clean" if step == 0 else f"{step:,}" for step in shown])
+    axes.set_xticks([position[step] for step in shown], ["clean" if step == 0 else f"{step:,}" for step in shown])
     axes.set_xlabel("attack steps")
     axes.set_ylim(0, 102)
     percent_axis(axes.yaxis)
@@ -185,11 +187,11 @@ def _line(run: Run, panel: Panel, *, success: bool) -> list[Score]:
     return [line[step] for step in sorted(line)]
 
 
-def _thinned(steps: list[int], place: dict[int, float]) -> list[int]:
+def _thinned(steps: list[int], position: dict[int, float]) -> list[int]:
     """The steps whose labels do not run into their right neighbour; the last one always stays."""
-    span, kept = max(place.values()) - min(place.values()), list[int]()
+    span, kept = max(position.values()) - min(position.values()), list[int]()
     for step in reversed(steps):
-        if not kept or place[kept[-1]] - place[step] > 0.085 * span:
+        if not kept or position[kept[-1]] - position[step] > 0.085 * span:
             kept.append(step)
     return kept[::-1]
 
@@ -225,8 +227,8 @@ def forest_figure(compared: PairOfRuns) -> FigureSvg:
     right = axes.twinx()
     right.set_ylim(axes.get_ylim())
     right.spines[:].set_visible(False)
-    told = [f"{points(counts.difference)}  ·  p {_equals(p_text(counts.p_value))}" for *_, counts in rows]
-    right.set_yticks(range(len(rows)), told)
+    labels = [f"{points(counts.difference)}  ·  p {_equals(p_text(counts.p_value))}" for *_, counts in rows]
+    right.set_yticks(range(len(rows)), labels)
     right.tick_params(length=0, labelcolor=TEXT, labelsize=9)
     axes.set_xlabel(f"points: {compared.a.label} minus {compared.b.label}")
     title = f"{compared.a.label} minus {compared.b.label}"
@@ -285,8 +287,8 @@ def curve_figures(runs: Sequence[Run]) -> list[FigureSvg]:
 
 def _series(curve: Sequence[dict[str, Any]], kind: str, field: str) -> tuple[np.ndarray, np.ndarray]:
     """The finite values of one field over training steps."""
-    found = [(line["step"], line[field]) for line in curve if line.get("kind") == kind and _is_number(line.get(field))]
-    steps, values = np.array(found, dtype=float).reshape(-1, 2).T
+    pairs = [(line["step"], line[field]) for line in curve if line.get("kind") == kind and _is_number(line.get(field))]
+    steps, values = np.array(pairs, dtype=float).reshape(-1, 2).T
     return steps, values
 
 

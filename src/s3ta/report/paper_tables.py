@@ -220,13 +220,13 @@ def write_paper_table(runs: list[Path], suite: str, out: Path) -> None:
     Raises UserError for another ending or a suite that measures none of the paper's tables, and as `read_runs`."""
     _known(suite)
     measured = read_runs(runs, suite)
-    told, notes = table_text(paper_table(measured, suite), out.suffix), paper_notes(measured, suite)
+    text, notes = table_text(paper_table(measured, suite), out.suffix), paper_notes(measured, suite)
     if out.suffix == ".md":
-        told += "\n" + "".join(f"- {note}\n" for note in notes)
+        text += "\n" + "".join(f"- {note}\n" for note in notes)
     if out.suffix == ".tex":
         items = "".join(f"\\item {latex_text(note)}\n" for note in notes)
-        told += f"\\begin{{itemize}}\n{items}\\end{{itemize}}\n"
-    write_atomic(out, told.encode())
+        text += f"\\begin{{itemize}}\n{items}\\end{{itemize}}\n"
+    write_atomic(out, text.encode())
 
 
 def base_name(suite: str) -> str | None:
@@ -243,11 +243,11 @@ def paper_table(runs: Sequence[Run], suite: str) -> Table:
     printed, columns = PAPER[base], _columns(base, runs)
     rows = [_our_row(run, base, columns) for run in runs]
     size = printed.num_images
-    told = "not said" if size is None else f"{size:,} (± {standard_error(size):.2f})"
+    size_text = "not said" if size is None else f"{size:,} (± {standard_error(size):.2f})"
     for row in printed.rows:
         cells = dict(zip(printed.columns, row.cells, strict=True))
         shown = [re.sub(r"[\d.]+", r"\g<0>%", cells.get(column, NOTHING)) for column in columns]
-        rows.append([row.model, row.source, told, printed.radius, *shown])
+        rows.append([row.model, row.source, size_text, printed.radius, *shown])
     return Table(["Model", "Source", "n", "Radius", *(column.header for column in columns)], rows)
 
 
@@ -312,10 +312,10 @@ def _columns(base: str, runs: Sequence[Run]) -> list[Column]:
     columns = list(PAPER[base].columns)
     if base != "table2":
         return columns
-    for names, told in ((_UNTARGETED, ""), (_MARGIN, ", margin")):
+    for names, suffix in ((_UNTARGETED, ""), (_MARGIN, ", margin")):
         shown = [run.attacks[name] for run in runs for name in _named(run, names)]
         for reach in _reaches(shown):
-            column = Column(f"{reach}{told}: top-1", names, 200, reach=reach)
+            column = Column(f"{reach}{suffix}: top-1", names, 200, reach=reach)
             if column not in columns:
                 columns.append(column)
     return columns
@@ -349,10 +349,10 @@ def _find(run: Run, scores: Sequence[Score], column: Column) -> Score | None:
 def _cell(score: Score | None, num_examples: int | None) -> str:
     if score is None:
         return NOTHING
-    told = top1_text(score)
+    text = top1_text(score)
     if score.num_hits is not None:
-        told += f" / {success_text(score)}"
-    return told if score.num_examples == num_examples else f"{told} (n = {score.num_examples:,})"
+        text += f" / {success_text(score)}"
+    return text if score.num_examples == num_examples else f"{text} (n = {score.num_examples:,})"
 
 
 def _named(run: Run, names: Sequence[str]) -> list[str]:

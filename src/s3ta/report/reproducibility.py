@@ -39,21 +39,23 @@ def _identity(run: Run) -> tuple[str, Any] | None:
 
 def _twice(a: Run, b: Run) -> Twice:
     met = {CLEAN, *shared_attacks(a, b)}
-    found = [flip for flip in flips(a.table, b.table) if flip.attack in met]
-    common = sum(flip.num_common for flip in found)
-    flipped = sum(len(flip.flipped) for flip in found)
+    differences = [flip for flip in flips(a.table, b.table) if flip.attack in met]
+    common = sum(flip.num_common for flip in differences)
+    flipped = sum(len(flip.flipped) for flip in differences)
+    num_predictions = sum(flip.num_predictions for flip in differences)
+    largest = max((flip.largest_loss_difference for flip in differences), default=0)
     images = set(a.table["example_id"].to_pylist()) & set(b.table["example_id"].to_pylist())
-    unsteady = {example_id for flip in found for example_id in flip.flipped}
-    unlike = {example_id for flip in found for example_id in flip.unlike}
+    unsteady = {example_id for flip in differences for example_id in flip.flipped}
+    unlike = {example_id for flip in differences for example_id in flip.unlike}
     sentences = [
         f"What differs between the two measurements: {_settings(a, b) or 'nothing that is recorded'}.",
-        f"{flipped:,} of {common:,} verdicts differ, and {sum(flip.num_predictions for flip in found):,} predictions; the "
-        f"largest difference of a loss is {max((flip.largest_loss_difference for flip in found), default=0):.2g} nats.",
+        f"{flipped:,} of {common:,} verdicts differ, and {num_predictions:,} predictions; the largest difference of a loss is "
+        f"{largest:.2g} nats.",
     ]
     if images:
         share = rate(len(unsteady), len(images))
         sentences.append(f"{len(unsteady):,} of {len(images):,} images have a verdict that differs: {share}.")
-    alone = sum(flip.num_only_a + flip.num_only_b for flip in found)
+    alone = sum(flip.num_only_a + flip.num_only_b for flip in differences)
     if alone:
         sentences.append(
             f"{alone:,} records are in only one of them: an attack that one had no need of after an earlier verdict, or an "
@@ -64,7 +66,7 @@ def _twice(a: Run, b: Run) -> Twice:
         warning = (
             f"Labels or targets differ on {len(unlike):,} images, such as {min(unlike)}: these are two measurements."
         )
-    return Twice(f"{a.label} and {b.label}", sentences, warning, _table(found))
+    return Twice(f"{a.label} and {b.label}", sentences, warning, _table(differences))
 
 
 def _settings(a: Run, b: Run) -> str:
@@ -79,7 +81,7 @@ def _settings(a: Run, b: Run) -> str:
     )
 
 
-def _table(found: Sequence[Flip]) -> Table:
+def _table(differences: Sequence[Flip]) -> Table:
     headers = [
         "Attack",
         "Steps",
@@ -103,6 +105,6 @@ def _table(found: Sequence[Flip]) -> Table:
             f"{flip.largest_loss_difference:.2g}",
             f"{flip.num_only_a + flip.num_only_b:,}",
         ]
-        for flip in found
+        for flip in differences
     ]
     return Table(headers, rows)

@@ -96,11 +96,11 @@ def write_findings(runs: list[Path], suite: str, out: Path) -> None:
     Raises UserError for another ending than `.json`, and as `read_runs`."""
     if out.suffix != ".json":
         raise UserError(f"{out} must end in .json.")
-    told = [
+    entries = [
         {"model": run.label, "folder": run.folder_name, "complete": run.complete, **run.trust.as_json()}
         for run in read_runs(runs, suite)
     ]
-    write_json(out, {"suite": suite, "runs": told})
+    write_json(out, {"suite": suite, "runs": entries})
 
 
 def write_table(runs: list[Path], suite: str, out: Path) -> None:

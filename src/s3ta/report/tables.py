@@ -65,12 +65,12 @@ def latex_text(text: str) -> str:
     """Text as LaTeX source that prints exactly it: special characters escaped, ligatures kept apart, on one line.
 
     `[` and `*` go into braces, for behind the end of a row LaTeX would take them as its argument."""
-    told, last = [], ""
+    parts, last = [], ""
     for character in " ".join(text.split()):
-        told.append("{}" if character == last and character in "-,'" else "")
-        told.append(_LATEX.get(character, character))
+        parts.append("{}" if character == last and character in "-,'" else "")
+        parts.append(_LATEX.get(character, character))
         last = character
-    return "".join(told)
+    return "".join(parts)
 
 
 def _is_numbers(column: Sequence[str]) -> bool:

@@ -15,7 +15,7 @@ from s3ta.attacks import PGDConfig
 from s3ta.evaluate import Evaluation, NamedAttack, Suite, evaluate, get_suite, runner, stages, total
 from s3ta.models import PooledClassifier
 from s3ta.records import BUDGET, Ledger, outcomes, scores
-from s3ta.report.cascade import stages as stages_of
+from s3ta.records import stages as stages_of
 from tests.evaluate.small import chunk_bytes, ignore, rows
 from tests.evaluate.test_leaving import attack, script_of, suite
 from tests.evaluate.toys import SETTINGS, ByPixel, Templates, blobs, by_pixel, scripted

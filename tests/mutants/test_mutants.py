@@ -312,7 +312,7 @@ MUTANTS = {
     ),
     "a cascade forgets the attacks before": Mutant(
         "records/metrics.py:_together",
-        "correct = before.correct[place] & (outcome.correct | ~outcome.measured)",
+        "correct = before.correct[rows] & (outcome.correct | ~outcome.measured)",
         "correct = outcome.correct | ~outcome.measured",
         METRICS,
     ),

@@ -10,6 +10,7 @@ import pytest
 
 from s3ta.errors import UserError
 from s3ta.records import RUN, SETTLED, Ledger
+from s3ta.records.manifest import AttackSettings
 from s3ta.records.schema import MEASURED
 from s3ta.report import build_report, comparison_table, read_run, read_runs, summary, summary_table
 from s3ta.report.attack_text import attack_text, setting_text
@@ -97,20 +98,23 @@ def attack(name: str, **changes: Any) -> dict[str, Any]:
     ],
 )
 def test_an_attack_is_told_in_plain_words(changes, text):
-    assert attack_text(PLAIN | changes, "x", 100, 1) == text
+    assert attack_text(AttackSettings.model_validate(PLAIN | changes), "x", 100, 1) == text
 
 
 def test_parts_of_autoattack_and_transfers_are_told_in_plain_words():
+    def text(settings: dict[str, Any], *counts: Any) -> str:
+        return attack_text(AttackSettings.model_validate(settings), *counts)
+
     auto = {"kind": "autoattack", "norm": "linf", "radius": 0.1, "num_targets": 9}
-    assert attack_text(auto | {"part": "square"}, "square", 5000, 1) == (
+    assert text(auto | {"part": "square"}, "square", 5000, 1) == (
         "AutoAttack's random squares, no gradient, 5,000 queries, radius 0.1"
     )
-    assert attack_text(auto | {"part": "apgd-t"}, "x", 100, 1).endswith(
+    assert text(auto | {"part": "apgd-t"}, "x", 100, 1).endswith(
         "towards target classes, 9 classes, 100 steps each, radius 0.1"
     )
-    assert attack_text(auto | {"part": "apgd-ce"}, "x", 1, 1).endswith("on the cross-entropy, 1 step, radius 0.1")
+    assert text(auto | {"part": "apgd-ce"}, "x", 1, 1).endswith("on the cross-entropy, 1 step, radius 0.1")
     transfer = {"kind": "transfer", "attack_name": "l2-100", "attack": PLAIN | {"norm": "l2"}}
-    assert attack_text(transfer, "transfer:l2-100", 100, 2) == (
+    assert text(transfer, "transfer:l2-100", 100, 2) == (
         "images that l2-100 found on another model (100 steps, L2 radius 8/255, 2 starts)"
     )
     assert attack_text(None, "x", 100, 1) == "100 steps, 1 start"
@@ -230,7 +234,7 @@ def test_an_attack_that_settings_did_not_foresee_takes_the_win_away(tmp_path):
     assert "There sly is not ahead any more" in after.words
     assert "Gradient masking. sly: Gradients seem to be masked: 'margin'" in after.words
     alone = verdict([read_run(folders[0], "quick")], None)
-    assert alone.title.endswith("at most 0.0% under untargeted attack")
+    assert alone.title.endswith("at most 0.0% under untargeted attack at 0.1")
 
 
 def test_the_costs_stand_beside_the_rates(tmp_path):
@@ -248,6 +252,20 @@ def test_largest_distances_are_told_per_norm(tmp_path):
     run = read_run(make_run(tmp_path / "a", "a", attacks=attacks), "quick")
     assert dict(notes([run]))["Largest distance to the clean image"] == "0.10000 (L-infinity), 2.00000 (L2)"
     assert "Records left out by the budget" not in dict(notes([run]))
+
+
+@pytest.mark.parametrize(
+    ("attacks", "end"),
+    [
+        ([attack("pgd", radius=8 / 255)], "under untargeted attack at 8/255"),
+        ([attack("pgd", radius=2.0, norm="l2")], "under untargeted attack at 2 L2"),
+        ([attack("pgd"), attack("small", objective="targeted", radius=0.05)], "under targeted attack"),
+        ([attack("pgd"), attack("small", radius=0.05)], "under untargeted attack at 0.1"),
+    ],
+)
+def test_the_title_says_at_which_radius_unless_its_attacks_differ_in_it(tmp_path, attacks, end):
+    run = read_run(make_run(tmp_path / "a", "a", attacks=attacks), "quick")
+    assert verdict([run], None).title.endswith(end)
 
 
 def test_settled_records_are_counted(tmp_path):

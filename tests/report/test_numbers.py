@@ -9,6 +9,7 @@ import re
 import pytest
 
 from s3ta.records import Score
+from s3ta.records.manifest import AttackSettings
 from s3ta.report import read_run, summary
 from s3ta.report.attack_text import ball_text
 from s3ta.report.comparison import compare
@@ -44,7 +45,7 @@ def test_the_interval_alone_names_no_winner(tmp_path):
 
 def test_one_more_image_names_a_winner(tmp_path):
     found, _ = two(tmp_path, 100, 106)
-    assert found.title == "s3ta is ahead in the worst case over 1 attack"
+    assert found.title == "s3ta is ahead in the worst case over 1 attack at 0.1"
 
 
 @pytest.mark.parametrize(("a", "b", "words"), [(20, 60, "s3ta minus rival"), (60, 20, "rival minus s3ta")])
@@ -113,11 +114,11 @@ def test_the_spreadsheet_has_the_same_ends(tmp_path):
         ({"radius": 0.5, "norm": "l2"}, "0.5 L2"),
         ({"radius": 0.1, "norm": "linf", "mask": {"kind": "box"}}, "0.1 L-infinity, masked"),
         ({"kind": "transfer", "attack": {"radius": 3.0, "norm": "l2"}}, "3 L2"),
-        ({}, "–"), (None, "–"), ({"radius": "8/255"}, "–"),
+        ({}, "–"), ({"radius": "8/255"}, "–"),
     ],
 )  # fmt: skip
 def test_a_ball_is_radius_and_norm(settings, text):
-    assert ball_text(settings) == text
+    assert ball_text(AttackSettings.model_validate(settings)) == text
 
 
 def test_the_summary_names_the_ball_of_each_attack(tmp_path):

@@ -164,7 +164,7 @@ def test_measures_that_disagree_leave_no_winner(tmp_path):
         for c in couple.comparisons
     ]
     found = verdict(runs, [couple._replace(comparisons=turned)])
-    assert found.title == "a is ahead under untargeted attack; undecided under targeted attack"
+    assert found.title == "a is ahead under untargeted attack at 0.1; undecided under targeted attack at 0.1"
     assert "The two measures disagree" in found.sentences[1]
 
 

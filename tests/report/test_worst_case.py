@@ -11,7 +11,6 @@ import pytest
 from s3ta.errors import UserError
 from s3ta.records import wilson
 from s3ta.report import build_report, full_table, read_run, read_runs, summary, summary_table
-from s3ta.report.cascade import last_stage, num_attacks, stages
 from s3ta.report.comparison import compare, unshared
 from s3ta.report.figures import attack_figures, panels, strength_figures
 from s3ta.report.headline import verdict
@@ -30,14 +29,14 @@ def page_of(tmp_path, *runs):
 
 def test_each_stage_is_counted_among_what_was_left(tmp_path):
     run = read_run(make_worst_case(tmp_path / "a", "m", BREAKS, wrong=WRONG), "worst")
-    found = [(s.name, s.score.num_correct, s.num_left, s.num_broken, s.ran, s.whole) for s in stages(run.table)]
+    found = [(s.name, s.score.num_correct, s.num_left, s.num_broken, s.ran, s.whole) for s in run.stages]
     assert found == [
         ("clean", 38, 40, 2, True, True),
         ("then fast", 29, 38, 9, True, True),
         ("then slow", 25, 29, 4, True, True),
         ("then square", 24, 25, 1, True, True),
     ]
-    assert num_attacks(run) == 3
+    assert run.num_attacks == 3
 
 
 def test_the_page_says_worst_case_in_words_and_numbers(tmp_path):
@@ -116,7 +115,7 @@ def test_an_attack_that_the_budget_left_out_wholly_is_no_part_of_the_worst_case(
     run = make_worst_case(tmp_path / "a", "m", BREAKS, cut={"slow": everybody, "square": everybody - {39}})
     page = page_of(tmp_path, run)
     loaded = read_run(run, "worst")
-    assert num_attacks(loaded) == 2
+    assert loaded.num_attacks == 2
     assert "at most 72.5% in the worst case over 2 attacks" in page.words
     assert "In the worst case over 2 of 3 attacks" in page.words
     assert re.search(r"then slow m not run: it did not fit into the budget then square", page.words)
@@ -135,12 +134,12 @@ def test_an_unfinished_stage_is_told_but_not_in_the_headline(tmp_path):
     assert "In the worst case over 2 of 3 attacks, on 40 images" in page.words
     assert re.search(r"then square .*? n = 20 \d+\.\d% \[[^]]*\] 1 of 6", page.words)
     loaded = read_run(run, "worst")
-    stage = last_stage(loaded)
+    stage = loaded.last_stage
     assert stage is not None
     assert stage.score.attack == "slow"
     assert "square" not in attack_figures([loaded])[0].alt
     begun = read_run(make_worst_case(tmp_path / "b", "m", BREAKS, num_done=1), "worst")
-    assert last_stage(begun) is None
+    assert begun.last_stage is None
     assert "this says nothing about robustness" in " ".join(verdict([begun], None).sentences)
     page_of(tmp_path, tmp_path / "b")
 

@@ -1,7 +1,8 @@
 """Records of evaluations: one row per example x attack x restart x read-out, and the numbers made from them. No torch.
 
-`schema` (what a record is), `ledger` (chunks in a folder), `metrics` (counts), `intervals` (how sure, and who differs),
-`calibration` (what confidence is worth), `flips` (one model measured twice), `checks` (what the records tell of themselves).
+`schema` (what a record is), `ledger` (chunks in a folder), `manifest` (what was measured, with types), `metrics` (counts),
+`cascade` (worst cases over attacks), `intervals` (how sure, and who differs), `calibration` (what confidence is worth),
+`flips` (one model measured twice), `checks` (what the records tell of themselves).
 
     ledger = Ledger.read(folder)
     for score in scores(ledger.table()):
@@ -19,6 +20,7 @@ from s3ta.records.calibration import (
     reliability,
     risk_coverage,
 )
+from s3ta.records.cascade import Stage, stages
 from s3ta.records.checks import check_records
 from s3ta.records.checks_radius import implausible_settings
 from s3ta.records.flips import Flip, flips
@@ -61,6 +63,7 @@ __all__ = [
     "PairedCounts",
     "RiskCoverage",
     "Score",
+    "Stage",
     "breaks_more",
     "calibration",
     "calibration_of",
@@ -81,6 +84,7 @@ __all__ = [
     "reliability",
     "risk_coverage",
     "scores",
+    "stages",
     "to_table",
     "wilson",
 ]

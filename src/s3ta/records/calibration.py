@@ -112,16 +112,16 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, num_bins: int = 15) -
     `calibration`."""
     sure, right = _checked(confidence, correct)
     edges = np.linspace(0, 1, num_bins + 1)
-    place = np.searchsorted(edges[1:-1], sure, side="left")
+    bin_index = np.searchsorted(edges[1:-1], sure, side="left")
     return [
         Bin(
             low=float(edges[index]),
             high=float(edges[index + 1]),
-            num_examples=int((place == index).sum()),
-            num_correct=int(right[place == index].sum()),
-            confidence=float(sure[place == index].mean()),
+            num_examples=int((bin_index == index).sum()),
+            num_correct=int(right[bin_index == index].sum()),
+            confidence=float(sure[bin_index == index].mean()),
         )
-        for index in np.unique(place)
+        for index in np.unique(bin_index)
     ]
 
 

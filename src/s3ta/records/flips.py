@@ -69,15 +69,15 @@ def flips(table_a: pa.Table, table_b: pa.Table) -> list[Flip]:
 def _ran(table: pa.Table) -> dict[Key, dict[str, int]]:
     """The rows of what ran, by example within each attack, read-out and restart."""
     columns = [table[name].to_pylist() for name in ("attack", "num_attack_steps", "restart", "example_id", "status")]
-    found: dict[Key, dict[str, int]] = {}
+    rows_by_key: dict[Key, dict[str, int]] = {}
     for row, (attack, num_steps, restart, example_id, status) in enumerate(zip(*columns, strict=True)):
         if status == RUN:
-            rows = found.setdefault((attack, num_steps, restart), {})
+            rows = rows_by_key.setdefault((attack, num_steps, restart), {})
             if rows.setdefault(example_id, row) != row:
                 raise UserError(
                     f"Example '{example_id}' is recorded twice under attack '{attack}' at {num_steps} steps."
                 )
-    return found
+    return rows_by_key
 
 
 def _compare(key: Key, a: Columns, of_a: dict[str, int], b: Columns, of_b: dict[str, int]) -> Flip:

@@ -59,8 +59,8 @@ class Ledger:
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self.folder = folder
         self.manifest = manifest
-        told = {key: value for key, value in manifest.items() if key != INFORMATIVE}
-        self.identity = sha256(json.dumps(told, sort_keys=True).encode())
+        identity = {key: value for key, value in manifest.items() if key != INFORMATIVE}
+        self.identity = sha256(json.dumps(identity, sort_keys=True).encode())
 
     @classmethod
     def open(cls, folder: Path, manifest: dict[str, Any], read: Reader = dict) -> Ledger:
@@ -101,14 +101,14 @@ class Ledger:
         differences = [one for one in manifest_differences(there, manifest) if not one[0].startswith(_PROSE)]
         if differences:
             order = _other_order(there, manifest)
-            named = [
+            changes = [
                 f"{where} is {old} there and {new} now"
                 for where, old, new in differences
                 if not (order and where.startswith("data.classes."))
             ]
             raise UserError(
                 f"{folder} already holds another evaluation: "
-                + "; ".join([*order, *named])
+                + "; ".join([*order, *changes])
                 + ". Use another folder, or the settings of the first."
             )
 

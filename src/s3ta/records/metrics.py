@@ -118,7 +118,7 @@ def outcomes(table: pa.Table, *, num_restarts: int | None = None, cascade: bool 
     columns |= {"ran": status == RUN, "cut": status == BUDGET}
     columns["attack"], columns["example"] = attack.indices.to_numpy(), order_of_id[example.indices.to_numpy()]
     ids = np.sort(ids)
-    found = []
+    reduced = []
     for code in sorted(range(len(names)), key=lambda code: (names[code] != CLEAN, code)):
         of_attack = columns["attack"] == code
         for num_steps in np.unique(columns["num_attack_steps"][of_attack]):
@@ -131,10 +131,10 @@ def outcomes(table: pa.Table, *, num_restarts: int | None = None, cascade: bool 
             common = int(leading[examples[begun]].min())
             limit = common if num_restarts is None else min(num_restarts, common)
             rows = rows[begun & (restarts < limit)]
-            found.append(
+            reduced.append(
                 _reduce(names[code], int(num_steps), {name: values[rows] for name, values in columns.items()}, ids)
             )
-    return _together(found) if cascade else [outcome for outcome in found if outcome.measured.all()]
+    return _together(reduced) if cascade else [outcome for outcome in reduced if outcome.measured.all()]
 
 
 def scores(table: pa.Table, *, num_restarts: int | None = None, cascade: bool = False) -> list[Score]:
@@ -159,12 +159,12 @@ def nested_scores(table: pa.Table, counts: Sequence[int] = (1, 10, 100)) -> list
     return [nested[key] for key in sorted(nested)]
 
 
-def _together(found: Sequence[Outcome]) -> list[Outcome]:
+def _together(reduced: Sequence[Outcome]) -> list[Outcome]:
     """The outcomes of a cascade: each with everything before it, on the examples that are recorded in all of it.
 
     It ends where nothing is known of an attack before: then examples have left that none of the recorded attacks broke."""
     total: list[Outcome] = []
-    for outcome in found:
+    for outcome in reduced:
         if not total:
             if outcome.attack != CLEAN:
                 break
@@ -172,11 +172,11 @@ def _together(found: Sequence[Outcome]) -> list[Outcome]:
             continue
         before = total[-1]
         outcome = _of_examples(outcome, np.isin(outcome.example_ids, before.example_ids))
-        place = np.searchsorted(before.example_ids, outcome.example_ids)  # all of them are there
-        unexplained = before.correct[place] & ~outcome.measured & ~outcome.cut
-        if unexplained.any() or not len(place):
+        rows = np.searchsorted(before.example_ids, outcome.example_ids)  # all of them are there
+        unexplained = before.correct[rows] & ~outcome.measured & ~outcome.cut
+        if unexplained.any() or not len(rows):
             break
-        correct = before.correct[place] & (outcome.correct | ~outcome.measured)
+        correct = before.correct[rows] & (outcome.correct | ~outcome.measured)
         total.append(
             replace(
                 outcome,
@@ -184,9 +184,9 @@ def _together(found: Sequence[Outcome]) -> list[Outcome]:
                 correct=correct,
                 hit=np.zeros_like(outcome.hit),
                 measured=np.ones_like(outcome.measured),
-                cut=correct & (before.cut[place] | outcome.cut),
-                num_gradients=before.num_gradients[place] + outcome.num_gradients,
-                num_forwards=before.num_forwards[place] + outcome.num_forwards,
+                cut=correct & (before.cut[rows] | outcome.cut),
+                num_gradients=before.num_gradients[rows] + outcome.num_gradients,
+                num_forwards=before.num_forwards[rows] + outcome.num_forwards,
             )
         )
     return total

@@ -64,12 +64,12 @@ def to_table(columns: Mapping[str, Any] | pa.Table) -> pa.Table:
       ValueError: a column is missing, unknown, of another type or length, or a row contradicts itself (`correct` is not
         `prediction == label`, `hit` is not `prediction == target >= 0`, a clean record with a target or steps, ...)."""
     names = columns.keys() if isinstance(columns, Mapping) else columns.column_names
-    named = {name: columns[name] for name in names}
-    if set(named) != set(SCHEMA.names):
-        missing, unknown = sorted(set(SCHEMA.names) - set(named)), sorted(set(named) - set(SCHEMA.names))
+    given = {name: columns[name] for name in names}
+    if set(given) != set(SCHEMA.names):
+        missing, unknown = sorted(set(SCHEMA.names) - set(given)), sorted(set(given) - set(SCHEMA.names))
         raise ValueError(f"record columns differ from the schema: missing {missing}, unknown {unknown}")
     try:
-        arrays = [_column(field, named[field.name]) for field in SCHEMA]
+        arrays = [_column(field, given[field.name]) for field in SCHEMA]
         table = pa.Table.from_arrays(arrays, schema=SCHEMA).combine_chunks()
     except (pa.ArrowException, OverflowError) as error:
         raise ValueError(f"records do not fit the schema: {error}") from error

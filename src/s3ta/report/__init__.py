@@ -1,9 +1,8 @@
 """Reports from run folders: tables, figures and one self-contained HTML page. Reads records; never runs a model.
 
-`runs` (reading), `stages` (worst cases over attacks), `pairs` (who may be compared), `words` (attacks in plain words),
-`tables` (rows as data), `facts` (what is no result), `drawing` and `figures` (SVG), `gallery` (images and attention),
-`calibration` (what confidence is worth), `trust` (what was checked), `twice` (one model measured twice), `verdict` (the
-headline), `page` (the page), `summary` (for a terminal).
+`load_runs` (reading), `comparison` (who may be compared), `attack_text` (attacks in plain words), `tables` (rows as data),
+`provenance` (what is no result), `svg` and `figures`, `gallery` (images and attention), `calibration` (what confidence is
+worth), `checks` (what was checked), `reproducibility` (one model measured twice), `headline`, `page`, `summary` (terminal).
 """
 
 from s3ta.report.calibration import calibration_table

@@ -8,21 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axis import Axis
 
-from s3ta.records import Calibration, calibration_of, clean_answers, reliability, risk_coverage, wilson
+from s3ta.records import Calibration, clean_answers, reliability, risk_coverage, wilson
 from s3ta.records.calibration import BIN_SIZE
 from s3ta.report.load_runs import Run
-from s3ta.report.svg import (
-    DASHES,
-    FAINT,
-    FigureSvg,
-    as_svg,
-    colour,
-    legend,
-    new_axes,
-    new_panels,
-    percent_axis,
-    style,
-)
+from s3ta.report.svg import DASHES, FAINT, FigureSvg, as_svg, colour, legend, new_axes, new_panels, percent_axis, style
 from s3ta.report.tables import Table, percent, rate
 
 NATURAL = "figure7"
@@ -46,22 +35,19 @@ class Section(NamedTuple):
 
 def is_natural(runs: Sequence[Run]) -> bool:
     """Whether the suite's result is top-1 and calibration on images that nobody attacked."""
-    return str(runs[0].manifest["suite"].get("name")).startswith(NATURAL)
+    return runs[0].manifest.suite.name.startswith(NATURAL)
 
 
 def calibration_section(runs: Sequence[Run]) -> Section:
     """Table and figures of the models with at least 100 clean images, and a sentence on the others."""
-    found = [(index, run, numbers) for index, run in enumerate(runs) if (numbers := _enough(run)) is not None]
-    told = {index for index, *_ in found}
-    few = [(run, calibration_of(run.table)) for index, run in enumerate(runs) if index not in told]
-    counts = ", ".join(f"{run.label} has {numbers.num_examples if numbers else 0}" for run, numbers in few)
+    sizes = [run.calibration.num_examples if run.calibration else 0 for run in runs]
+    enough = [(index, run) for index, run in enumerate(runs) if sizes[index] >= BIN_SIZE]
+    few = [f"{run.label} has {size}" for run, size in zip(runs, sizes, strict=True) if size < BIN_SIZE]
     return Section(
-        table=calibration_table([run for _, run, _ in found]) if found else None,
-        figures=[_reliability([(i, run) for i, run, _ in found]), _risk([(i, run) for i, run, _ in found])]
-        if found
-        else [],
-        too_few=f"The calibration error needs bins of {BIN_SIZE} clean images; {counts}." if few else "",
-        few_bins=any(numbers.num_examples < 2 * BIN_SIZE for *_, numbers in found),
+        table=calibration_table([run for _, run in enough]) if enough else None,
+        figures=[_reliability(enough), _risk(enough)] if enough else [],
+        too_few=f"The calibration error needs bins of {BIN_SIZE} clean images; {', '.join(few)}." if few else "",
+        few_bins=any(sizes[index] < 2 * BIN_SIZE for index, _ in enough),
         natural=is_natural(runs),
     )
 
@@ -79,7 +65,7 @@ def calibration_table(runs: Sequence[Run]) -> Table:
     ]
     rows = []
     for run in runs:
-        numbers = calibration_of(run.table)
+        numbers = run.calibration
         if numbers is not None:
             top1 = rate(numbers.num_correct, numbers.num_examples)
             rms = [published_text(numbers), *map(_percent, (numbers.rms_all_bins, numbers.rms_by_chance))]
@@ -89,7 +75,7 @@ def calibration_table(runs: Sequence[Run]) -> Table:
 
 def headline(run: Run) -> str:
     """One sentence with top-1 and its interval, the calibration error in both forms, and AURRA; empty without clean images."""
-    numbers = calibration_of(run.table)
+    numbers = run.calibration
     if numbers is None:
         return ""
     parts = [f"{run.label} is right on {rate(numbers.num_correct, numbers.num_examples)}"]
@@ -102,7 +88,7 @@ def headline(run: Run) -> str:
 
 def headline_title(run: Run) -> str:
     """The numbers of the headline alone."""
-    numbers = calibration_of(run.table)
+    numbers = run.calibration
     assert numbers is not None
     published = published_text(numbers)
     parts = [f"{percent(numbers.num_correct / numbers.num_examples)} right"]
@@ -119,11 +105,6 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else percent(share)
 
 
-def _enough(run: Run) -> Calibration | None:
-    numbers = calibration_of(run.table)
-    return numbers if numbers is not None and numbers.num_examples >= BIN_SIZE else None
-
-
 def _reliability(runs: Sequence[tuple[int, Run]]) -> FigureSvg:
     """Accuracy against confidence in 15 bins; below it how the confidences are spread."""
     figure, axes, below = new_panels()
@@ -138,8 +119,8 @@ def _reliability(runs: Sequence[tuple[int, Run]]) -> FigureSvg:
         shares = 100 * np.histogram(100 * confidence, edges)[0] / len(confidence)
         below.stairs(shares, edges, color=colour(index), linestyle=DASHES[index % 6], linewidth=1.5)
         tallest = max(tallest, shares.max())
-        told = ", ".join(f"{right:.0f}% right at {sure:.0f}%" for sure, right in zip(x, y, strict=True))
-        described.append(f"{run.label}: {told}")
+        readings = ", ".join(f"{right:.0f}% right at {sure:.0f}%" for sure, right in zip(x, y, strict=True))
+        described.append(f"{run.label}: {readings}")
     axes.set_xlim(0, 101)
     axes.set_ylim(0, 102)
     percent_axis(axes.yaxis)
@@ -169,8 +150,8 @@ def _risk(runs: Sequence[tuple[int, Run]]) -> FigureSvg:
         axes.fill_between(x, *bounds.T, color=colour(index), alpha=0.14, linewidth=0)
         axes.plot(x, y, color=colour(index), linestyle=DASHES[index % 6], linewidth=1.8, label=run.label)
         top = max(top, y.max(), bounds[x >= 20, 1].max())
-        told = ", ".join(f"{100 * curve.risk[round(share * n) - 1]:.1f}% at {share:.0%}" for share in (0.25, 0.5, 1))
-        described.append(f"{run.label} is wrong on {told}")
+        shares = ", ".join(f"{100 * curve.risk[round(share * n) - 1]:.1f}% at {share:.0%}" for share in (0.25, 0.5, 1))
+        described.append(f"{run.label} is wrong on {shares}")
     axes.set_xlim(0, 101)
     axes.set_ylim(0, min(102, 1.05 * top))
     percent_axis(axes.xaxis)

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from s3ta.errors import UserError
-from s3ta.records import CLEAN, Comparison, is_cascade, pair, refuse_other_settings
-from s3ta.report.load_runs import Run
+from s3ta.records import CLEAN, Comparison, pair, refuse_other_settings
+from s3ta.report.load_runs import Run, cascading
 
 
 class PairOfRuns(NamedTuple):
@@ -29,22 +29,15 @@ class PairOfRuns(NamedTuple):
 def refuse_unlike(runs: Sequence[Run]) -> None:
     """Raise a UserError that names the first two runs that may not stand side by side, and why."""
     for a, b in combinations(runs, 2):
-        refuse_other_settings(*(_with_attacks(run.manifest, _fitting_both(a, b, run)) for run in (a, b)))
+        refuse_other_settings(*(_with_attacks(run.manifest.raw, _fitting_both(a, b, run)) for run in (a, b)))
         _refuse_other_files(a, b)
-        sources = [(run.manifest["suite"].get("images_from") or {}) for run in (a, b)]
-        if sources[0] != sources[1]:
-            told = [f"{source.get('model')} (weights {source.get('sha256')})" for source in sources]
-            raise UserError(
-                f"The two evaluations cannot be compared: their images come from {told[0]} in the first and {told[1]} in "
-                "the second. Use the images of one model for both."
-            )
 
 
 def _refuse_other_files(a: Run, b: Run) -> None:
     """Image files of the same names and sizes that were repaired in between; older evaluations do not say what theirs held."""
-    held = [run.manifest.get("informative", {}).get("files", {}).get("sha256") for run in (a, b)]
-    same = a.manifest["data"].get("examples") == b.manifest["data"].get("examples")
-    if same and None not in held and held[0] != held[1]:
+    hashes = [run.manifest.informative.files.sha256 for run in (a, b)]
+    same_examples = a.manifest.data.examples == b.manifest.data.examples
+    if same_examples and None not in hashes and hashes[0] != hashes[1]:
         raise UserError(
             f"{a.label} and {b.label} cannot be compared: their image files have the same names and sizes but hold other "
             "images (files.csv in each folder says which). Evaluate one of them again on the other's files."
@@ -57,7 +50,7 @@ def compare(runs: Sequence[Run]) -> list[PairOfRuns]:
     couples = []
     for a, b in combinations(runs, 2):
         shared = shared_attacks(a, b)
-        a_side, b_side = ((_with_records(run.table, shared), _with_attacks(run.manifest, shared)) for run in (a, b))
+        a_side, b_side = ((_with_records(run.table, shared), _with_attacks(run.manifest.raw, shared)) for run in (a, b))
         couples.append(PairOfRuns(a, b, pair(*a_side, *b_side)))
     return couples
 
@@ -66,7 +59,7 @@ def shared_attacks(a: Run, b: Run) -> list[str]:
     """The attacks that both met; of a cascade those before the first that only one of them met, for a worst case over
     other attacks is another measure."""
     both = [name for name in a.attacks if name in b.attacks]
-    if not (is_cascade(a.manifest) or is_cascade(b.manifest)):
+    if not cascading([a, b]):
         return both
     shared = []
     for mine, other in zip(a.attacks, b.attacks, strict=False):
@@ -78,7 +71,7 @@ def shared_attacks(a: Run, b: Run) -> list[str]:
 
 def unshared(runs: Sequence[Run]) -> str:
     """One sentence on the attacks that only some of the models could be given; empty where there are none."""
-    left_out = {run.label: _stems(run.manifest["suite"].get("left_out")) for run in runs}
+    left_out = {run.label: _stems(run.manifest.suite.left_out) for run in runs}
     names = set().union(*left_out.values())
     met = list(dict.fromkeys(name for run in runs for name in run.attacks if _stem(name) in names))
     if not met:
@@ -90,7 +83,7 @@ def unshared(runs: Sequence[Run]) -> str:
 
 def _fitting_both(a: Run, b: Run, run: Run) -> list[str]:
     """The attacks of a run that the other one did not have to leave out."""
-    left_out = _stems((b if run is a else a).manifest["suite"].get("left_out"))
+    left_out = _stems((b if run is a else a).manifest.suite.left_out)
     return [name for name in run.attacks if _stem(name) not in left_out]
 
 
@@ -99,8 +92,8 @@ def _stem(name: str) -> str:
     return re.sub(r"-\d+$", "", name)
 
 
-def _stems(names: Sequence[str] | None) -> set[str]:
-    return {_stem(name) for name in names or []}
+def _stems(names: Sequence[str]) -> set[str]:
+    return {_stem(name) for name in names}
 
 
 def _with_attacks(manifest: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:

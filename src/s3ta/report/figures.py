@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from s3ta.records import CLEAN, Comparison, Score
+from s3ta.records.manifest import AttackEntry
 from s3ta.report.attack_text import identity_text, threat_text
-from s3ta.report.cascade import attack_order, cascading, stages
 from s3ta.report.comparison import PairOfRuns
-from s3ta.report.load_runs import Run
+from s3ta.report.load_runs import Run, attack_order, cascading
 from s3ta.report.svg import (
     DASHES,
     MARKERS,
@@ -43,32 +43,33 @@ def panels(run: Run) -> list[Panel]:
     An attack that stands alone with one read-out makes no curve and is in none; nor is any stage of a cascade."""
     if cascading([run]):
         return []
-    found = []
+    result = []
     for group in _groups(run):
-        objective = str(group[0].get("objective", "untargeted"))
-        threat = threat_text(group[0])
+        objective, threat = group[0].objective, threat_text(group[0])
         title = objective.capitalize() + (f", {threat}" if threat else "")
-        found.append(Panel(title, objective, [settings["name"] for settings in group]))
-    titles = [panel.title for panel in found]
-    found = [p._replace(title=f"{p.title} ({', '.join(p.attacks)})") if titles.count(p.title) > 1 else p for p in found]
-    return sorted(found, key=lambda panel: panel.objective == "targeted")
+        result.append(Panel(title, objective, [attack.name for attack in group]))
+    titles = [panel.title for panel in result]
+    result = [
+        p._replace(title=f"{p.title} ({', '.join(p.attacks)})") if titles.count(p.title) > 1 else p for p in result
+    ]
+    return sorted(result, key=lambda panel: panel.objective == "targeted")
 
 
-def _groups(run: Run) -> list[list[dict[str, Any]]]:
+def _groups(run: Run) -> list[list[AttackEntry]]:
     """Attacks alike in all but their steps, where these are really different numbers, and at least two."""
     varies = {"name", "step_size", "num_attack_steps", "read_outs"}
     steps = {name: [s.num_attack_steps for s in run.scores if s.attack == name] for name in run.attacks}
-    alike: dict[str, list[dict[str, Any]]] = {}
-    for settings in run.attacks.values():
-        if steps[settings["name"]]:
-            key = identity_text({name: value for name, value in settings.items() if name not in varies})
-            alike.setdefault(key, []).append(settings)
+    alike: dict[str, list[AttackEntry]] = {}
+    for attack in run.attacks.values():
+        if steps[attack.name]:
+            key = identity_text({name: value for name, value in attack.raw.items() if name not in varies})
+            alike.setdefault(key, []).append(attack)
     groups = []
     for group in alike.values():
-        read_outs = [step for settings in group for step in steps[settings["name"]]]
+        read_outs = [step for attack in group for step in steps[attack.name]]
         apart = len(set(read_outs)) == len(read_outs)  # else they also differ in something that is no step count
-        groups += [group] if apart else [[settings] for settings in group]
-    return [group for group in groups if sum(len(steps[settings["name"]]) for settings in group) > 1]
+        groups += [group] if apart else [[attack] for attack in group]
+    return [group for group in groups if sum(len(steps[attack.name]) for attack in group) > 1]
 
 
 def strength_figures(runs: Sequence[Run]) -> list[FigureSvg]:
@@ -91,7 +92,7 @@ def attack_figures(runs: Sequence[Run]) -> list[FigureSvg]:
     if not set(names) - curves - {CLEAN}:
         return []
     if cascade:  # a stage that is only begun, or not run for want of budget, is no point
-        last = [{s.score.attack: s.score for s in stages(run.table) if s.whole and s.ran} for run in runs]
+        last = [{s.score.attack: s.score for s in run.stages if s.whole and s.ran} for run in runs]
         names = [name for name in names if any(name in scores for scores in last)]
         labels = [CLEAN if name == CLEAN else f"then {name}" for name in names]
         rows = [[scores.get(name) for name in names] for scores in last]
@@ -119,16 +120,16 @@ def _rows_figure(
     described = []
     for index, (run, scores) in enumerate(zip(runs, rows, strict=True)):
         shift = (index - (len(runs) - 1) / 2) * min(0.28, 0.7 / len(runs))
-        found = [(row + shift, score) for row, score in enumerate(scores) if score is not None]
-        if not found:
+        marks = [(row + shift, score) for row, score in enumerate(scores) if score is not None]
+        if not marks:
             continue
-        y = np.array([row for row, _ in found])
-        counts = [(_count(score, success=success), score.num_examples) for _, score in found]
+        y = np.array([row for row, _ in marks])
+        counts = [(_count(score, success=success), score.num_examples) for _, score in marks]
         x = np.array([100 * count / total for count, total in counts])
-        ends = 100 * np.array([bounds(score, success=success) for _, score in found]).T
+        ends = 100 * np.array([bounds(score, success=success) for _, score in marks]).T
         look: dict[str, Any] = style(index) | ({} if connect else {"linestyle": "none"})
         axes.errorbar(x, y, xerr=np.abs(ends - x), **look, capsize=2.5, label=run.label)
-        cut = [place for place, (_, score) in enumerate(found) if score.num_cut and not success]
+        cut = [mark for mark, (_, score) in enumerate(marks) if score.num_cut and not success]
         hollow: dict[str, Any] = {"markerfacecolor": PAGE, "markeredgewidth": 1.6, "zorder": 3, "linestyle": "none"}
         axes.plot(x[cut], y[cut], color=look["color"], marker=look["marker"], markersize=6, **hollow)
         described.append(f"{run.label}: {_told(labels, scores, success=success)}")
@@ -155,23 +156,23 @@ def _strength(runs: Sequence[Run], panel: Panel, *, success: bool) -> FigureSvg:
     lines = [_line(run, panel, success=success) for run in runs]
     steps = sorted({score.num_attack_steps for line in lines for score in line} - {0})
     figure, axes = new_axes()
-    place = {0: np.log10(steps[0]) - 0.45, **{step: np.log10(step) for step in steps}} if steps else {0: 0.0}
+    position = {0: np.log10(steps[0]) - 0.45, **{step: np.log10(step) for step in steps}} if steps else {0: 0.0}
     described = []
     for index, (run, line) in enumerate(zip(runs, lines, strict=True)):
         if not line:
             continue
-        x = np.array([place[score.num_attack_steps] for score in line])
+        x = np.array([position[score.num_attack_steps] for score in line])
         counts = [(_count(score, success=success), score.num_examples) for score in line]
         y = np.array([100 * count / total for count, total in counts])
         ends = 100 * np.array([bounds(score, success=success) for score in line])
         axes.fill_between(x, ends[:, 0], ends[:, 1], color=colour(index), alpha=0.16, linewidth=0)
         axes.errorbar(x, y, yerr=np.abs(ends.T - y), **style(index), capsize=2.5, label=run.label)
-        told = ", ".join(f"{value:.1f}% at {s.num_attack_steps or 'clean'}" for value, s in zip(y, line, strict=True))
-        described.append(f"{run.label}: {told}")
+        shares = ", ".join(f"{value:.1f}% at {s.num_attack_steps or 'clean'}" for value, s in zip(y, line, strict=True))
+        described.append(f"{run.label}: {shares}")
     shown = _thinned(
-        [step for step in (0, *steps) if any(s.num_attack_steps == step for line in lines for s in line)], place
+        [step for step in (0, *steps) if any(s.num_attack_steps == step for line in lines for s in line)], position
     )
-    axes.set_xticks([place[step] for step in shown], ["clean" if step == 0 else f"{step:,}" for step in shown])
+    axes.set_xticks([position[step] for step in shown], ["clean" if step == 0 else f"{step:,}" for step in shown])
     axes.set_xlabel("attack steps")
     axes.set_ylim(0, 102)
     percent_axis(axes.yaxis)
@@ -186,11 +187,11 @@ def _line(run: Run, panel: Panel, *, success: bool) -> list[Score]:
     return [line[step] for step in sorted(line)]
 
 
-def _thinned(steps: list[int], place: dict[int, float]) -> list[int]:
+def _thinned(steps: list[int], position: dict[int, float]) -> list[int]:
     """The steps whose labels do not run into their right neighbour; the last one always stays."""
-    span, kept = max(place.values()) - min(place.values()), list[int]()
+    span, kept = max(position.values()) - min(position.values()), list[int]()
     for step in reversed(steps):
-        if not kept or place[kept[-1]] - place[step] > 0.085 * span:
+        if not kept or position[kept[-1]] - position[step] > 0.085 * span:
             kept.append(step)
     return kept[::-1]
 
@@ -220,17 +221,14 @@ def forest_figure(compared: PairOfRuns) -> FigureSvg:
         name = "clean" if comparison.attack == CLEAN else f"{comparison.attack} at {comparison.num_attack_steps:,}"
         described.append(f"{name}, {measure}: {middle:+.1f} points, {low:+.1f} to {high:+.1f}")
     axes.axvline(0, color=TEXT, linewidth=1)
-    axes.set_yticks(
-        range(len(rows)),
-        [_forest_label(comparison, m, then) for comparison, m, _ in rows],
-    )
+    axes.set_yticks(range(len(rows)), [_forest_label(comparison, m, then) for comparison, m, _ in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     right = axes.twinx()
     right.set_ylim(axes.get_ylim())
     right.spines[:].set_visible(False)
-    told = [f"{points(counts.difference)}  ·  p {_equals(p_text(counts.p_value))}" for *_, counts in rows]
-    right.set_yticks(range(len(rows)), told)
+    labels = [f"{points(counts.difference)}  ·  p {_equals(p_text(counts.p_value))}" for *_, counts in rows]
+    right.set_yticks(range(len(rows)), labels)
     right.tick_params(length=0, labelcolor=TEXT, labelsize=9)
     axes.set_xlabel(f"points: {compared.a.label} minus {compared.b.label}")
     title = f"{compared.a.label} minus {compared.b.label}"
@@ -289,8 +287,8 @@ def curve_figures(runs: Sequence[Run]) -> list[FigureSvg]:
 
 def _series(curve: Sequence[dict[str, Any]], kind: str, field: str) -> tuple[np.ndarray, np.ndarray]:
     """The finite values of one field over training steps."""
-    found = [(line["step"], line[field]) for line in curve if line.get("kind") == kind and _is_number(line.get(field))]
-    steps, values = np.array(found, dtype=float).reshape(-1, 2).T
+    pairs = [(line["step"], line[field]) for line in curve if line.get("kind") == kind and _is_number(line.get(field))]
+    steps, values = np.array(pairs, dtype=float).reshape(-1, 2).T
     return steps, values
 
 

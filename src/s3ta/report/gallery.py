@@ -136,8 +136,8 @@ def examples(runs: Sequence[Run], ids: Sequence[str]) -> list[Example]:
         if first is not None:
             run, gallery, row = first
             label, target = run.class_name(int(gallery.labels[row])), int(gallery.targets[row])
-            named = run.class_name(target) if target >= 0 else ""
-            shown.append(Example(example_id, label, named, picture(gallery.clean[row]), models))
+            target_name = run.class_name(target) if target >= 0 else ""
+            shown.append(Example(example_id, label, target_name, picture(gallery.clean[row]), models))
     return shown
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from s3ta.records import PairedCounts, Score
-from s3ta.report.attack_text import attack_text, identity_text, made_with, norm_of, number
+from s3ta.records.manifest import AttackSettings, RegionEntry
+from s3ta.report.attack_text import attack_text, ball_text, number
 from s3ta.report.calibration import headline, headline_title, is_natural
-from s3ta.report.cascade import cascading, last_stage, num_attacks
 from s3ta.report.comparison import PairOfRuns
-from s3ta.report.load_runs import Run, clean_score
+from s3ta.report.load_runs import Run, cascading
 from s3ta.report.tables import p_text, percent, points, points_interval, success_text, top1_text
 
 WORST = "worst case"
@@ -41,16 +41,17 @@ def strongest(runs: Sequence[Run], objective: str) -> tuple[str, int] | None:
     candidates = [
         (score, runs[0].attacks[score.attack])
         for score in runs[0].scores
-        if runs[0].attacks.get(score.attack, {}).get("objective") == objective
+        if score.attack in runs[0].attacks
+        and runs[0].attacks[score.attack].objective == objective
         and all(run.score(score.attack, score.num_attack_steps) for run in runs)
     ]
     if not candidates:
         return None
     threats = [_kind_of_threat(settings) for _, settings in candidates]
-    plain = ("linf", identity_text(None), False)
+    plain = ("linf", None, False)
     chosen = plain if plain in threats else threats[0]
 
-    def strength(candidate: tuple[Score, dict[str, Any]]) -> tuple[float, bool, int, int]:
+    def strength(candidate: tuple[Score, AttackSettings]) -> tuple[float, bool, int, int]:
         score, settings = candidate
         return _radius(settings), _follows_the_answer(settings), score.num_attack_steps, score.num_restarts
 
@@ -59,66 +60,56 @@ def strongest(runs: Sequence[Run], objective: str) -> tuple[str, int] | None:
     return best.attack, best.num_attack_steps
 
 
-def _kind_of_threat(settings: dict[str, Any]) -> tuple[str, str, bool]:
-    inner = made_with(settings)
-    return norm_of(settings), identity_text(inner.get("mask")), bool(inner.get("eight_bit"))
+def _kind_of_threat(settings: AttackSettings) -> tuple[str, RegionEntry | None, bool]:
+    inner = settings.made_with
+    return inner.norm, inner.mask, inner.eight_bit
 
 
-def _radius(settings: dict[str, Any]) -> float:
-    return float(made_with(settings).get("radius") or 0)
+def _radius(settings: AttackSettings) -> float:
+    return settings.made_with.radius or 0.0
 
 
-def _follows_the_answer(settings: dict[str, Any]) -> bool:
+def _follows_the_answer(settings: AttackSettings) -> bool:
     """Whether an attack goes by exact gradients of what the model answers, not of where it looks or another answer."""
-    inner = made_with(settings)
-    estimated = (inner.get("gradient") or {}).get("kind") == "spsa" or inner.get("part") == "square"
-    aside = (
-        (inner.get("steering") or {}).get("weight") == 1
-        or inner.get("num_glimpses")
-        or (inner.get("glimpses", "last") != "last")
-    )
-    return not estimated and not aside
+    inner = settings.made_with
+    estimated = inner.gradient.kind == "spsa" or inner.part == "square"
+    only_steers = inner.steering is not None and inner.steering.weight == 1
+    return not (estimated or only_steers or inner.num_glimpses or inner.glimpses != "last")
 
 
 def verdict(runs: Sequence[Run], compared: Sequence[PairOfRuns] | None) -> Verdict:
     """The headline of a report; `compared` is None where the runs cannot be compared."""
-    found = _verdict(runs, compared)
-    told = [text for run in runs if (text := headline(run))] if is_natural(runs) else []
-    if told and len(runs) == 1 and not _faulty(runs):
-        return Verdict(headline_title(runs[0]), [*told, *found.sentences[1:]])
-    title = (
-        found.title.replace("is ahead on clean images", "is ahead in top-1 on clean images") if told else found.title
-    )
-    return Verdict(title, [*told, *found.sentences])
+    title, sentences = _verdict(runs, compared)
+    natural = [text for run in runs if (text := headline(run))] if is_natural(runs) else []
+    if natural and len(runs) == 1 and not _faulty(runs):
+        return Verdict(headline_title(runs[0]), [*natural, *sentences[1:]])
+    if natural:
+        title = title.replace("is ahead on clean images", "is ahead in top-1 on clean images")
+    return Verdict(title, [*natural, *sentences])
 
 
 def _verdict(runs: Sequence[Run], compared: Sequence[PairOfRuns] | None) -> Verdict:
     judged = _judged(runs)
-    if len(runs) == 1 or compared is None or not all(_same_attacks(runs, one) for one in judged) or _faulty(runs):
+    if len(runs) == 1 or compared is None or not all(_same_attacks(runs, each) for each in judged) or _faulty(runs):
         return _described(runs, judged)
-    sentences, outcome = [], {}
-    for one in judged:
-        outcome[one.objective], sentence = _judge(runs, compared, one)
-        sentences.append(sentence)
-    if not outcome:
-        cleans = [score for run in runs if (score := clean_score(run))]
-        outcome["clean"], sentence = _judge(runs, compared, Judged("clean", cleans))
-        return Verdict(_title(runs, outcome), [sentence, "No attack was run, so this says nothing about robustness."])
-    return Verdict(_title(runs, outcome), sentences)
+    clean = Judged("clean", [score for run in runs if (score := run.clean_score)])
+    winners, sentences = zip(*(_judge(runs, compared, each) for each in judged or [clean]), strict=True)
+    nothing = [] if judged else ["No attack was run, so this says nothing about robustness."]
+    return Verdict(_title(runs, judged or [clean], winners), [*sentences, *nothing])
 
 
 def _judged(runs: Sequence[Run]) -> list[Judged]:
     """What the headline is about: the worst case of a cascade, else the strongest attack of each kind."""
     if cascading(runs):
-        last = [last_stage(run) for run in runs]
+        last = [run.last_stage for run in runs]
         scores = [stage.score for stage in last if stage is not None]
         return [Judged(WORST, scores)] if len(scores) == len(runs) else []
-    found = []
-    for objective in ("untargeted", "targeted", "multitargeted"):
-        attack = strongest(runs, objective)
-        if attack is not None:
-            found.append(Judged(objective, [score for run in runs if (score := run.score(*attack)) is not None]))
-    return found
+    attacks = {objective: strongest(runs, objective) for objective in ("untargeted", "targeted", "multitargeted")}
+    return [
+        Judged(objective, [score for run in runs if (score := run.score(*attack)) is not None])
+        for objective, attack in attacks.items()
+        if attack is not None
+    ]
 
 
 def _same_attacks(runs: Sequence[Run], judged: Judged) -> bool:
@@ -127,22 +118,33 @@ def _same_attacks(runs: Sequence[Run], judged: Judged) -> bool:
     return len({(score.attack, score.num_attack_steps) for score in judged.scores}) == len(suites) == 1
 
 
-def _title(runs: Sequence[Run], outcome: dict[str, str | None]) -> str:
-    winners = set(outcome.values())
-    names = " and ".join(run.label for run in runs) if len(runs) == 2 else f"these {len(runs)} models"
-    if winners == {None}:
+def _title(runs: Sequence[Run], judged: Sequence[Judged], winners: Sequence[str | None]) -> str:
+    if set(winners) == {None}:
+        names = " and ".join(run.label for run in runs) if len(runs) == 2 else f"these {len(runs)} models"
         return f"Undecided: {names} cannot be told apart here"
-    if len(winners) == 1:
-        (winner,) = winners
-        where = f"under {_transferred(runs)}{' and '.join(outcome)} attack"
-        if WORST in outcome:
-            where = f"in the worst case over {number(num_attacks(runs[0]), 'attack')}"
-        return f"{winner} is ahead {'on clean images' if 'clean' in outcome else where}"
+    if len(set(winners)) == 1:
+        kinds = " and ".join(each.objective for each in judged)
+        return f"{winners[0]} is ahead {_condition(runs, kinds)}{_ball(runs, judged)}"
     parts = [
-        f"{f'{winner} is ahead' if winner else 'undecided'} under {_transferred(runs)}{kind} attack"
-        for kind, winner in sorted(outcome.items(), key=lambda item: item[1] is None)
+        f"{f'{winner} is ahead' if winner else 'undecided'} {_condition(runs, each.objective)}{_ball(runs, [each])}"
+        for each, winner in sorted(zip(judged, winners, strict=True), key=lambda pair: pair[1] is None)
     ]
     return "; ".join(parts)
+
+
+def _condition(runs: Sequence[Run], objective: str) -> str:
+    """`under untargeted attack`, `in the worst case over 3 attacks`, `on clean images`."""
+    if objective == WORST:
+        return f"in the worst case over {number(runs[0].num_attacks, 'attack')}"
+    return "on clean images" if objective == "clean" else f"under {_transferred(runs)}{objective} attack"
+
+
+def _ball(runs: Sequence[Run], judged: Sequence[Judged]) -> str:
+    """` at 8/255`, ` at 0.5 L2`: what the attacks were allowed; empty where they differ in it, or it is not recorded."""
+    names = {score.attack for each in judged for score in each.scores}
+    attacks = [attack for run in runs for attack in run.attacks.values()]
+    balls = {ball_text(attack) for attack in attacks if attack.name in names or judged[0].objective == WORST}
+    return f" at {balls.pop().removesuffix(' L-infinity')}" if len(balls) == 1 and balls != {"–"} else ""
 
 
 def _judge(runs: Sequence[Run], compared: Sequence[PairOfRuns], judged: Judged) -> tuple[str | None, str]:
@@ -151,8 +153,8 @@ def _judge(runs: Sequence[Run], compared: Sequence[PairOfRuns], judged: Judged) 
     The leader by top-1 wins if it differs from each of the others by `PairedCounts.winner` (interval and exact p), if its own
     number is no upper bound, and, under a targeted attack, if no other model is hit clearly less often."""
     best = max(judged.scores, key=lambda score: score.top1)
-    place = judged.scores.index(best)
-    leader, others = runs[place], [run for index, run in enumerate(runs) if index != place]
+    first = judged.scores.index(best)
+    leader, others = runs[first], [*runs[:first], *runs[first + 1 :]]
     attack = (best.attack, best.num_attack_steps)
     top1 = {run.label: _counts(compared, leader, run, attack, success=False) for run in others}
     open_to = [run for run in others if top1[run.label].winner < 1]
@@ -167,7 +169,7 @@ def _judge(runs: Sequence[Run], compared: Sequence[PairOfRuns], judged: Judged) 
     if best.num_cut and not open_to:
         sentence += f" But a budget cut attacks on {leader.label} short: its lead is no win until they are run."
     lowest = [_lowest(run, score).top1 for run, score in zip(runs, judged.scores, strict=True)]
-    overtaken = judged.objective not in (WORST, "clean") and lowest[place] <= max(lowest[:place] + lowest[place + 1 :])
+    overtaken = judged.objective not in (WORST, "clean") and lowest[first] <= max(lowest[:first] + lowest[first + 1 :])
     if overtaken and not open_to:
         sentence += f" There {leader.label} is not ahead any more, so there is no winner under this attack."
     return (None if open_to or against or best.num_cut or overtaken else leader.label), sentence
@@ -178,8 +180,8 @@ def _difference(
 ) -> str:
     if len(others) == 1:
         only = counts[others[0].label]
-        told = f"The difference in {measure} ({leader.label} minus {others[0].label}) is {_difference_text(only)}"
-        return told + (f": {_undecided(only)}, undecided." if open_to else f" in favour of {leader.label}.")
+        sentence = f"The difference in {measure} ({leader.label} minus {others[0].label}) is {_difference_text(only)}"
+        return sentence + (f": {_undecided(only)}, undecided." if open_to else f" in favour of {leader.label}.")
     if not open_to:
         return f"{leader.label} leads each of the others by a difference whose interval excludes 0, with an exact p below 0.05."
     return f"{leader.label} has the highest {measure}, but undecided against {_listed(run.label for run in open_to)}."
@@ -201,11 +203,11 @@ def _success_sentence(leader: Run, others: Sequence[Run], success: dict[str, Pai
     for run in others:
         counts = success[run.label]
         if not counts.winner:
-            told = f"undecided, {_undecided(counts)}"
+            outcome = f"undecided, {_undecided(counts)}"
         else:
-            told = f"{leader.label if counts.winner < 0 else run.label} is clearly hit less often"
+            outcome = f"{leader.label if counts.winner < 0 else run.label} is clearly hit less often"
         parts.append(
-            f"in attack success the difference ({leader.label} minus {run.label}) is {_difference_text(counts)} ({told})"
+            f"in attack success the difference ({leader.label} minus {run.label}) is {_difference_text(counts)} ({outcome})"
         )
     sentence = "; ".join(parts)
     return f"{sentence[0].upper()}{sentence[1:]}."
@@ -214,14 +216,14 @@ def _success_sentence(leader: Run, others: Sequence[Run], success: dict[str, Pai
 def _shares(runs: Sequence[Run], judged: Judged) -> str:
     score = judged.scores[0]
     parts = []
-    for run, found in zip(runs, judged.scores, strict=True):
+    for run, of_run in zip(runs, judged.scores, strict=True):
         is_first = not parts
-        text = f"{run.label} {'is right ' if is_first else ''}on {top1_text(found)}"
-        if found.num_hits is not None:
+        text = f"{run.label} {'is right ' if is_first else ''}on {top1_text(of_run)}"
+        if of_run.num_hits is not None:
             gives = "and gives the attacker's answer on" if is_first else "and"
-            text += f" {gives} {success_text(found)}"
-        if judged.objective == WORST and not _alike([num_attacks(run) for run in runs]):
-            text += f" after {number(num_attacks(run), 'attack')}"
+            text += f" {gives} {success_text(of_run)}"
+        if judged.objective == WORST and not _alike([run.num_attacks for run in runs]):
+            text += f" after {number(run.num_attacks, 'attack')}"
         parts.append(text)
     sizes = f"on {score.num_examples:,} images"
     sentence = f"{_start(runs, judged)}, {sizes}: {'; '.join(parts)}."
@@ -233,7 +235,7 @@ def _start(runs: Sequence[Run], judged: Judged) -> str:
     if judged.objective == "clean":
         return "On clean images"
     if judged.objective == WORST:
-        done, planned = [num_attacks(run) for run in runs], [len(run.attacks) for run in runs]
+        done, planned = [run.num_attacks for run in runs], [len(run.attacks) for run in runs]
         if not _alike(done):
             return "In the worst case over all its attacks"
         partly = done[0] < planned[0] and _alike(planned)
@@ -247,12 +249,12 @@ def _lower(runs: Sequence[Run], judged: Judged) -> list[str]:
     """What the settings did not foresee: another attack of the same kind and threat model that leaves less right."""
     if judged.objective in (WORST, "clean"):
         return []
-    told = []
-    for run, score in zip(runs, judged.scores, strict=True):
-        lowest = _lowest(run, score)
-        if lowest is not score:
-            told.append(f"{lowest.attack} leaves {run.label} only {top1_text(lowest)}")
-    return [f"Other attacks with the same means do more: {'; '.join(told)}."] if told else []
+    parts = [
+        f"{lowest.attack} leaves {run.label} only {top1_text(lowest)}"
+        for run, score in zip(runs, judged.scores, strict=True)
+        if (lowest := _lowest(run, score)) is not score
+    ]
+    return [f"Other attacks with the same means do more: {'; '.join(parts)}."] if parts else []
 
 
 def _lowest(run: Run, score: Score) -> Score:
@@ -268,15 +270,15 @@ def _lowest(run: Run, score: Score) -> Score:
     return min([score, *rivals], key=lambda rival: rival.num_correct)
 
 
-def _is_rival(settings: dict[str, Any] | None, other: dict[str, Any]) -> bool:
+def _is_rival(settings: AttackSettings | None, other: AttackSettings) -> bool:
     if settings is None:
         return False
-    same_aim = settings.get("objective") == other.get("objective")
+    same_aim = settings.objective == other.objective
     return same_aim and _kind_of_threat(settings) == _kind_of_threat(other) and _radius(settings) <= _radius(other)
 
 
 def _transferred(runs: Sequence[Run]) -> str:
-    return "transferred " if runs[0].manifest["suite"].get("images_from") else ""
+    return "transferred " if runs[0].manifest.suite.images_from else ""
 
 
 def _alike(values: Sequence[int]) -> bool:
@@ -285,10 +287,10 @@ def _alike(values: Sequence[int]) -> bool:
 
 def _described(runs: Sequence[Run], judged: Sequence[Judged]) -> Verdict:
     """No comparison: what happened to each model."""
-    sentences = [_shares(runs, one) for one in judged]
+    sentences = [_shares(runs, each) for each in judged]
     faulty = _faulty(runs)
     if faulty:
-        clean = [score for run in runs if (score := clean_score(run))]
+        clean = [score for run in runs if (score := run.clean_score)]
         if len(clean) == len(runs):
             sentences.insert(0, _shares(runs, Judged("clean", clean)))
         reason = "Nothing can be concluded until that is mended: see Trust."
@@ -300,26 +302,19 @@ def _described(runs: Sequence[Run], judged: Sequence[Judged]) -> Verdict:
         if unfinished:
             reason = "An evaluation is unfinished, so no winner can be named."
         return Verdict(title, [reason, *sentences])
-    run, clean = runs[0], clean_score(runs[0])
+    run, clean = runs[0], runs[0].clean_score
     if clean is None:
         return Verdict(f"{run.label} under attack", sentences)
-    told = []
-    for one in judged:
-        worst = one.objective == WORST
-        score = one.scores[0] if worst else _lowest(run, one.scores[0])
-        at_most = "at most " if score.num_cut or score is not one.scores[0] else ""
-        where = (
-            f"in the worst case over {number(num_attacks(run), 'attack')}"
-            if worst
-            else f"under {_transferred(runs)}{one.objective} attack"
-        )
-        told.append(f"{at_most}{percent(score.top1)} {where}")
+    parts = []
+    for each in judged:
+        score = each.scores[0] if each.objective == WORST else _lowest(run, each.scores[0])
+        at_most = "at most " if score.num_cut or score is not each.scores[0] else ""
+        parts.append(f"{at_most}{percent(score.top1)} {_condition(runs, each.objective)}")
     sentences.insert(0, _shares(runs, Judged("clean", [clean])))
-    if not told:
+    if not parts:
         sentences.append("No attack was run, so this says nothing about robustness.")
-    return Verdict(
-        f"{run.label}: {percent(clean.top1)} right on clean images{', ' if told else ''}{_listed(told)}", sentences
-    )
+    title = f"{run.label}: {percent(clean.top1)} right on clean images{', ' if parts else ''}{_listed(parts)}"
+    return Verdict(title + (_ball(runs, judged) if judged else ""), sentences)
 
 
 def _faulty(runs: Sequence[Run]) -> list[str]:

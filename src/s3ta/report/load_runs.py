@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ import pyarrow as pa
 
 from s3ta.errors import UserError, unknown_name
 from s3ta.files import read_arrays, read_json, read_lines
-from s3ta.records import BUDGET, CLEAN, Finding, Ledger, Score, is_cascade, scores
+from s3ta.records import BUDGET, CLEAN, Calibration, Finding, Ledger, Score, Stage, calibration_of, scores, stages
+from s3ta.records.manifest import AttackEntry, Manifest, RecipeEntry
 from s3ta.report.checks import Trust, read_trust
 
 
@@ -56,23 +58,52 @@ class Run:
     label: str
     """What the report calls it; unique among the runs of a report."""
     folder_name: str
-    manifest: dict[str, Any]
+    manifest: Manifest
     table: pa.Table
     scores: list[Score]
     num_chunks_done: int
-    recipe: dict[str, Any] | None
+    recipe: RecipeEntry
+    """Empty where the folder holds none."""
     curve: list[dict[str, Any]]
     gallery: Gallery | None
     trust: Trust
 
     @property
     def complete(self) -> bool:
-        return self.num_chunks_done == self.manifest["num_chunks"]
+        return self.num_chunks_done == self.manifest.num_chunks
+
+    @cached_property
+    def attacks(self) -> dict[str, AttackEntry]:
+        """The settings of each attack of the suite, by name."""
+        return self.manifest.suite.attacks_by_name
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """Of a cascade: the worst case as attacks are added."""
+        return stages(self.table)
 
     @property
-    def attacks(self) -> dict[str, dict[str, Any]]:
-        """The settings of each attack of the suite, by name."""
-        return {attack["name"]: attack for attack in self.manifest["suite"]["attacks"]}
+    def last_stage(self) -> Stage | None:
+        """The worst case that all images have been through; None where only clean images were."""
+        return self._attacked_stages[-1] if self._attacked_stages else None
+
+    @property
+    def num_attacks(self) -> int:
+        """Over how many attacks the worst case of `last_stage` is."""
+        return len(self._attacked_stages)
+
+    @cached_property
+    def _attacked_stages(self) -> list[Stage]:
+        return [stage for stage in self.stages if stage.whole and stage.ran and stage.score.attack != CLEAN]
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """What confidence is worth on the clean images; None where none was measured yet."""
+        return calibration_of(self.table)
+
+    @property
+    def clean_score(self) -> Score | None:
+        return self.score(CLEAN, 0)
 
     def score(self, attack: str, num_attack_steps: int) -> Score | None:
         for score in self.scores:
@@ -80,25 +111,22 @@ class Run:
                 return score
         return None
 
-    @property
+    @cached_property
     def final_scores(self) -> list[Score]:
         """Clean, then each attack at its last read-out."""
         last = {score.attack: score for score in self.scores}
         return list(last.values())
 
-    @property
+    @cached_property
     def left_out_by_budget(self) -> set[str]:
         """Attacks that a budget kept from some examples altogether, so that they have no score."""
-        cut = {
-            name
-            for name, status in zip(*(self.table[c].to_pylist() for c in ("attack", "status")), strict=True)
-            if status == BUDGET
-        }
+        attacks, statuses = (self.table[column].to_pylist() for column in ("attack", "status"))
+        cut = {name for name, status in zip(attacks, statuses, strict=True) if status == BUDGET}
         return cut - {score.attack for score in self.scores}
 
     def class_name(self, index: int) -> str:
         """The name of a class; its number where the data names none."""
-        names = self.manifest.get("data", {}).get("classes") or []
+        names = self.manifest.data.classes
         return str(names[index]) if 0 <= index < len(names) else str(index)
 
 
@@ -123,8 +151,7 @@ def read_runs(folders: Sequence[Path], suite: str) -> list[Run]:
 def evaluations_of(folder: Path) -> dict[str, Path]:
     """The ledgers of a run folder by suite; of a folder that is a ledger itself (`s3ta evaluate --out`), that one."""
     if (folder / "manifest.json").is_file():
-        suite = read_json(folder / "manifest.json").get("suite") or {}
-        return {str(suite.get("name")): folder}
+        return {Manifest.read(read_json(folder / "manifest.json"), folder).suite.name: folder}
     return {path.name: path for path in sorted((folder / "evaluations").glob("*/"))}
 
 
@@ -153,20 +180,19 @@ def read_run(folder: Path, suite: str) -> Run:
         raise unknown_name(f"evaluation of {folder}", suite, evaluations)
     evaluation = evaluations[suite]
     ledger = Ledger.read(evaluation)
-    _check_suite(ledger.manifest, evaluation)
-    table = ledger.table()
-    recipe = read_json(folder / "recipe.json") if (folder / "recipe.json").exists() else None
-    if recipe is not None and not isinstance(recipe, dict):
+    manifest, table = Manifest.read(ledger.manifest, evaluation), ledger.table()
+    recipe = read_json(folder / "recipe.json") if (folder / "recipe.json").exists() else {}
+    if not isinstance(recipe, dict):
         raise UserError(f"{folder / 'recipe.json'} is damaged: it does not hold a config.")
     gallery_path = evaluation / "gallery.npz"
     return Run(
-        label=str(ledger.manifest["model"].get("name") or folder.name),
+        label=manifest.model.name or folder.name,
         folder_name=folder.resolve().name,
-        manifest=without_paths(ledger.manifest),
+        manifest=Manifest.read(without_paths(ledger.manifest), evaluation),
         table=table,
-        scores=scores(table, cascade=is_cascade(ledger.manifest)),
+        scores=scores(table, cascade=manifest.suite.cascade),
         num_chunks_done=sum(ledger.chunk_path(index).exists() for index in range(ledger.num_chunks)),
-        recipe=without_paths(recipe),
+        recipe=RecipeEntry.model_validate(without_paths(recipe)),
         curve=read_lines(folder / "train.jsonl"),
         gallery=read_gallery(gallery_path) if gallery_path.exists() else None,
         trust=_fit_for_others(read_trust(evaluation, table, ledger.manifest)),
@@ -175,7 +201,10 @@ def read_run(folder: Path, suite: str) -> Run:
 
 def _fit_for_others(trust: Trust) -> Trust:
     """Without the paths of this machine."""
-    parts = (None if found is None else [Finding(*without_paths(list(one))) for one in found] for found in trust)
+    parts = (
+        None if findings is None else [Finding(*without_paths(list(finding))) for finding in findings]
+        for findings in trust
+    )
     return Trust(*parts)  # pyright: ignore[reportArgumentType]
 
 
@@ -231,16 +260,6 @@ def _gallery_problem(arrays: dict[str, np.ndarray]) -> str:
     return ""
 
 
-def _check_suite(manifest: dict[str, Any], folder: Path) -> None:
-    try:
-        named = all(isinstance(attack["name"], str) for attack in manifest["suite"]["attacks"])
-        whole = named and isinstance(manifest["model"], dict) and isinstance(manifest["data"], dict)
-    except (KeyError, TypeError):
-        whole = False
-    if not whole:
-        raise UserError(f"The manifest of {folder} is damaged: it does not name its model, data and attacks.")
-
-
 def without_paths(value: Any) -> Any:
     """A copy of JSON-like data in which every absolute path is cut to its last part, for a page that others will
     read."""
@@ -260,5 +279,12 @@ def without_paths(value: Any) -> Any:
     )
 
 
-def clean_score(run: Run) -> Score | None:
-    return run.score(CLEAN, 0)
+def cascading(runs: Sequence[Run]) -> bool:
+    """Whether the runs show a worst case over attacks, one after another. All runs of a report are alike in this."""
+    return any(run.manifest.suite.cascade for run in runs)
+
+
+def attack_order(runs: Sequence[Run]) -> list[str]:
+    """Clean and all attacks, in the order of the longest suite: another one may lack some that do not fit its model."""
+    longest_first = sorted(runs, key=lambda run: -len(run.attacks))
+    return list(dict.fromkeys([CLEAN, *(name for run in longest_first for name in run.attacks)]))

@@ -8,24 +8,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from s3ta.errors import UserError
 from s3ta.files import write_atomic
-from s3ta.records import CLEAN, Interval, Score, nested_scores
+from s3ta.records import CLEAN, Interval, Score, Stage, nested_scores
 from s3ta.report import figures, gallery, provenance, tables
-from s3ta.report.calibration import calibration_section
-from s3ta.report.cascade import Stage, attack_order, cascading, stages
-from s3ta.report.checks import Trust, checks
+from s3ta.report.calibration import calibration_section, is_natural
+from s3ta.report.checks import Checks, Trust, checks
 from s3ta.report.comparison import PairOfRuns, compare, refuse_unlike, unshared
-from s3ta.report.headline import verdict
-from s3ta.report.load_runs import Run, read_runs
+from s3ta.report.headline import Verdict, verdict
+from s3ta.report.load_runs import Run, attack_order, cascading, read_runs
 from s3ta.report.paper_tables import paper_section
 from s3ta.report.reproducibility import measured_twice
 from s3ta.report.svg import NUM_COLOURS, FigureSvg
@@ -94,50 +93,167 @@ def build_report(runs: list[Path], suite: str, out: Path) -> Path:
 def render(runs: Sequence[Run], suite: str) -> str:
     """The page as text. Errors as in `build_report`."""
     refuse_unlike(runs)
-    compared, why_not = _compare(runs)
-    different = unshared(runs)
-    ids, num_shared = gallery.shared_examples(runs)
     script = _asset("page.js")
-    attacks, attacks_alike = provenance.attack_settings(runs)
+    (compared, why_not), different = _compare(runs), unshared(runs)
     trusts = [(run.label, _without_told(run.trust) if different else run.trust) for run in runs]
-    calibration = calibration_section(runs)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_asset("page.html.j2")).render(
-        suite=suite,
+    page = Page(
         runs=runs,
+        suite=suite,
+        compared=compared,
+        why_not=why_not,
         cascade=cascading(runs),
+        different=different,
         verdict=verdict(runs, compared),
         checks=checks(trusts),
-        paper=paper_section(runs, suite),
-        twice=measured_twice(runs),
-        calibration=calibration,
-        confidence=[_inline(figure) for figure in calibration.figures],
-        unfinished=[run for run in runs if not run.complete],
         subset=provenance.subset(runs),
         images_from=provenance.images_from(runs),
-        groups=_groups(runs),
-        restarts=_restarts(runs),
-        strength=[_inline(figure) for figure in figures.strength_figures(runs)],
-        by_attack=[_inline(figure) for figure in figures.attack_figures(runs)],
-        forests=[(_inline(figures.forest_figure(pair)), tables.comparison_table(pair)) for pair in compared or []],
-        why_not=why_not,
-        different=different,
-        facts=provenance.facts_table(runs),
-        departures=provenance.departures(runs),
-        curves=[_inline(figure) for figure in figures.curve_figures(runs)],
-        recipes=[(run.label, json.dumps(run.recipe, indent=2, ensure_ascii=False)) for run in runs if run.recipe],
-        examples=gallery.examples(runs, ids),
-        num_shared=num_shared,
-        amplification=gallery.amplification(runs, ids),
-        gallery_attack=_gallery_attack(runs),
-        attention=[found for run in runs if (found := gallery.attention(run, ids)) is not None],
-        notes=provenance.notes(runs),
-        attacks=attacks,
-        attacks_alike=attacks_alike,
+    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_asset("page.html.j2")).render(
+        page=page,
+        sections=[section for build in _order(page) if (section := build(page)) is not None],
         style=Markup(_asset("style.css")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+class Page(NamedTuple):
+    """What stands at the top, and what several sections need."""
+
+    runs: Sequence[Run]
+    suite: str
+    compared: list[PairOfRuns] | None
+    """None: not compared."""
+    why_not: str
+    cascade: bool
+    different: str
+    """A sentence on attacks that only some of the models met; empty where there are none."""
+    verdict: Verdict
+    checks: Checks
+    subset: list[str]
+    images_from: str
+
+
+class Section(NamedTuple):
+    """A part of the page, declared in this file alone where it is text and figures. What shows more has a macro in
+    `page.html.j2`, which its id names in `bodies`."""
+
+    id: str
+    title: str
+    nav: str
+    """Its name in the navigation; empty: it is not named there."""
+    text: str = ""
+    """HTML."""
+    figures: Sequence[FigureSvg] = ()
+    wide: bool = False
+    content: Any = None
+    """What the macro shows."""
+
+
+def _order(page: Page) -> Sequence[Callable[[Page], Section | None]]:
+    """The sections from top to bottom; calibration comes first where it is the suite's result."""
+    before = [_summary, _paper, _trust, _twice, _strength, _attacks, _difference]
+    after = [_training, _images, _attention, _method]
+    return [_calibration, *before, *after] if is_natural(page.runs) else [*before, _calibration, *after]
+
+
+def _calibration(page: Page) -> Section:
+    content = calibration_section(page.runs)
+    title = "Calibration: what confidence is worth"
+    return Section("calibration", title, "Calibration", figures=content.figures, content=content)
+
+
+def _summary(page: Page) -> Section:
+    content = {"groups": _groups(page.runs), "restarts": _restarts(page.runs)}
+    return Section("summary", "Summary", "Summary", content=content)
+
+
+def _paper(page: Page) -> Section | None:
+    content = paper_section(page.runs, page.suite)
+    return content and Section("paper", content.title, "The paper's table", content=content)
+
+
+def _trust(page: Page) -> Section:
+    text = (
+        "Errors: not a number to use. Warnings: the number may be wrong. Notes: read it with this in mind. A check that passes "
+        "is no proof."
+    )
+    return Section("trust", "Trust: what was checked", "Trust", text, content=page.checks)
+
+
+def _twice(page: Page) -> Section | None:
+    text = (
+        "The same weights, images, targets and starts. Whatever differs comes from the device, the precision or the order of "
+        "additions, not from the model."
+    )
+    pairs = measured_twice(page.runs)
+    return Section("twice", "The same model measured twice", "Measured twice", text, content=pairs) if pairs else None
+
+
+def _strength(page: Page) -> Section | None:
+    text = (
+        "The further right, the longer the attacker works on each image. A model whose curve is still falling at the right end "
+        "is not yet measured to the bottom. Bands and bars: 95% intervals."
+    )
+    drawn = figures.strength_figures(page.runs)
+    return Section("strength", "Accuracy against attack strength", "Strength", text, drawn) if drawn else None
+
+
+def _attacks(page: Page) -> Section | None:
+    drawn = figures.attack_figures(page.runs)
+    if page.cascade:
+        title, nav = "Worst case, attack after attack", "Worst case"
+        text = (
+            "Each mark is what is left after that attack and all above it. A line that still falls at its end may fall further "
+            "under one more attack. Bars: 95% intervals. A hollow mark is an upper bound: a budget left attacks out."
+        )
+    else:
+        title, nav = "Attack by attack", "Attacks"
+        text = (
+            "In the order of the suite, each attack at its last read-out and on all images. Among attacks with equal means, "
+            "the lowest number counts. Bars: 95% intervals. A hollow mark is an upper bound: a budget left something out."
+        )
+    return Section("attacks", title, nav, text, drawn, wide=True) if drawn else None
+
+
+def _difference(page: Page) -> Section | None:
+    forests = [(figures.forest_figure(pair), tables.comparison_table(pair)) for pair in page.compared or []]
+    title = "Is the difference real?"
+    return Section("difference", title, "Difference", content=forests) if len(page.runs) > 1 else None
+
+
+def _training(page: Page) -> Section:
+    runs = page.runs
+    recipes = [(run.label, json.dumps(run.recipe.raw, indent=2, ensure_ascii=False)) for run in runs if run.recipe.raw]
+    content = {"facts": provenance.facts_table(runs), "departures": provenance.departures(runs), "recipes": recipes}
+    title = "What was trained, and how"
+    return Section("training", title, "Training", figures=figures.curve_figures(runs), content=content)
+
+
+def _images(page: Page) -> Section | None:
+    title, galleries = "Images, before and after the attack", [run.gallery for run in page.runs if run.gallery]
+    ids, num_shared = gallery.shared_examples(page.runs)
+    content = {
+        "attack": ", ".join(dict.fromkeys(shown.attack for shown in galleries)),
+        "examples": gallery.examples(page.runs, ids),
+        "num_shared": num_shared,
+        "amplification": gallery.amplification(page.runs, ids),
+    }
+    return Section("images", title, "Images" if ids else "", content=content) if galleries else None
+
+
+def _attention(page: Page) -> Section | None:
+    ids, _ = gallery.shared_examples(page.runs)
+    models = [shown for run in page.runs if (shown := gallery.attention(run, ids)) is not None]
+    title = "Where the model looks, glimpse by glimpse"
+    return Section("attention", title, "Attention", content=models) if models and ids else None
+
+
+def _method(page: Page) -> Section:
+    attacks, alike = provenance.attack_settings(page.runs)
+    content = {"attacks": attacks, "alike": alike, "notes": provenance.notes(page.runs)}
+    return Section("method", "How to read this", "Method", content=content)
 
 
 def _compare(runs: Sequence[Run]) -> tuple[list[PairOfRuns] | None, str]:
@@ -157,22 +273,22 @@ def _without_told(trust: Trust) -> Trust:
 
 def _groups(runs: Sequence[Run]) -> list[AttackGroup]:
     cascade = cascading(runs)
-    by_stage = [{stage.score.attack: stage for stage in stages(run.table)} if cascade else {} for run in runs]
+    by_stage = [{stage.score.attack: stage for stage in run.stages} if cascade else {} for run in runs]
     groups = []
     for attack in attack_order(runs):
         rows, without = [], []
-        found: Score | None = None
+        last: Score | None = None
         for colour, run in enumerate(runs):
             score = next((score for score in run.final_scores if score.attack == attack), None)
             stage = by_stage[colour].get(attack)
             if (score is None and attack in run.left_out_by_budget) or (stage is not None and not stage.ran):
                 without.append(run.label)
             elif score is not None:
-                found = score
+                last = score
                 rows.append(_row(run, colour, score, stage))
         if rows or without:
             settings = next((run.attacks[attack] for run in runs if attack in run.attacks), None)
-            strength = tables.attack_text(settings, attack, found.num_attack_steps, found.num_restarts) if found else ""
+            strength = tables.attack_text(settings, attack, last.num_attack_steps, last.num_restarts) if last else ""
             name = "clean images" if attack == CLEAN else f"then {attack}" if cascade else attack
             groups.append(AttackGroup(name, strength, rows, without))
     return groups
@@ -204,26 +320,14 @@ def _restarts(runs: Sequence[Run]) -> tables.Table | None:
     rows = []
     for run in runs:
         repeated = {score.attack for score in run.scores if score.num_restarts > 1}
+        last = {score.attack: score.num_attack_steps for score in run.final_scores}
         for score in nested_scores(run.table):
-            if score.attack in repeated and score.num_attack_steps == run_last(run, score.attack):
+            if score.attack in repeated and score.num_attack_steps == last[score.attack]:
                 rates = [tables.top1_text(score), tables.success_text(score)]
                 rows.append([run.label, score.attack, str(score.num_restarts), *rates])
     return tables.Table(
         ["Model", "Attack", "Starts", "Right after all (95% interval)", "Hit by any (95% interval)"], rows
     )
-
-
-def run_last(run: Run, attack: str) -> int:
-    """The last read-out of an attack."""
-    return max(score.num_attack_steps for score in run.scores if score.attack == attack)
-
-
-def _gallery_attack(runs: Sequence[Run]) -> str:
-    return ", ".join(dict.fromkeys(run.gallery.attack for run in runs if run.gallery is not None))
-
-
-def _inline(figure: FigureSvg) -> tuple[str, str, Markup]:
-    return figure.title, figure.alt, Markup(figure.svg)
 
 
 def _asset(name: str) -> str:

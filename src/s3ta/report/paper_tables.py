@@ -13,14 +13,15 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from s3ta.errors import UserError
 from s3ta.files import write_atomic
 from s3ta.records import CLEAN, Score, is_trial, nested_scores
+from s3ta.records.manifest import AttackEntry
 from s3ta.report.attack_text import threat_text
 from s3ta.report.comparison import refuse_unlike
-from s3ta.report.load_runs import Run, clean_score, read_runs
+from s3ta.report.load_runs import Run, read_runs
 from s3ta.report.tables import Table, latex_text, success_text, table_text, top1_text
 
 NOTHING = "–"
@@ -219,13 +220,13 @@ def write_paper_table(runs: list[Path], suite: str, out: Path) -> None:
     Raises UserError for another ending or a suite that measures none of the paper's tables, and as `read_runs`."""
     _known(suite)
     measured = read_runs(runs, suite)
-    told, notes = table_text(paper_table(measured, suite), out.suffix), paper_notes(measured, suite)
+    text, notes = table_text(paper_table(measured, suite), out.suffix), paper_notes(measured, suite)
     if out.suffix == ".md":
-        told += "\n" + "".join(f"- {note}\n" for note in notes)
+        text += "\n" + "".join(f"- {note}\n" for note in notes)
     if out.suffix == ".tex":
         items = "".join(f"\\item {latex_text(note)}\n" for note in notes)
-        told += f"\\begin{{itemize}}\n{items}\\end{{itemize}}\n"
-    write_atomic(out, told.encode())
+        text += f"\\begin{{itemize}}\n{items}\\end{{itemize}}\n"
+    write_atomic(out, text.encode())
 
 
 def base_name(suite: str) -> str | None:
@@ -242,11 +243,11 @@ def paper_table(runs: Sequence[Run], suite: str) -> Table:
     printed, columns = PAPER[base], _columns(base, runs)
     rows = [_our_row(run, base, columns) for run in runs]
     size = printed.num_images
-    told = "not said" if size is None else f"{size:,} (± {standard_error(size):.2f})"
+    size_text = "not said" if size is None else f"{size:,} (± {standard_error(size):.2f})"
     for row in printed.rows:
         cells = dict(zip(printed.columns, row.cells, strict=True))
         shown = [re.sub(r"[\d.]+", r"\g<0>%", cells.get(column, NOTHING)) for column in columns]
-        rows.append([row.model, row.source, told, printed.radius, *shown])
+        rows.append([row.model, row.source, size_text, printed.radius, *shown])
     return Table(["Model", "Source", "n", "Radius", *(column.header for column in columns)], rows)
 
 
@@ -270,24 +271,23 @@ def paper_notes(runs: Sequence[Run], suite: str) -> list[str]:
 
 def _our_notes(runs: Sequence[Run], suite: str, printed: PrintedTable) -> Iterator[str]:
     for run in runs:
-        data, model = run.manifest["data"], run.manifest["model"]
-        where = " ".join(str(data[key]) for key in ("source", "split") if data.get(key)) or "data without a name"
-        used, available = data.get("num_examples"), data.get("num_available")
-        part = f" of {available:,}" if isinstance(available, int) and available != used else ""
-        images = f"{used:,}{part} images" if isinstance(used, int) else "some images"
-        classes = f" of {model['num_classes']:,} classes" if isinstance(model.get("num_classes"), int) else ""
+        data, num_classes = run.manifest.data, run.manifest.model.num_classes
+        used, available = data.num_examples, data.num_available
+        part = f" of {available:,}" if available is not None and available != used else ""
+        images = f"{used:,}{part} images" if used is not None else "some images"
+        classes = f" of {num_classes:,} classes" if num_classes is not None else ""
         yield (
-            f"Our rows: {where}, {images}{classes}, 95% intervals over the choice of images. On other images than the paper's "
-            "only what holds within our rows or within the paper's compares."
+            f"Our rows: {data.title or 'data without a name'}, {images}{classes}, 95% intervals over the choice of "
+            "images. On other images than the paper's only what holds within our rows or within the paper's compares."
         )
     for run in runs:
         if not run.complete:
-            done = f"{run.num_chunks_done:,} of {run.manifest['num_chunks']:,} chunks"
+            done = f"{run.num_chunks_done:,} of {run.manifest.num_chunks:,} chunks"
             yield f"{run.label} is not finished ({done}): its numbers are of the images done so far."
         other = [reach for reach in _reaches(run.attacks.values()) if reach not in printed.radius.split(" and ")]
         if other:
             yield f"{run.label} was attacked at {' and '.join(other)}, the paper's models at {printed.radius}."
-        changed = re.search(r"; changed: (.*)", str(run.manifest["suite"].get("description", "")))
+        changed = re.search(r"; changed: (.*)", run.manifest.suite.description)
         if changed or "+" in suite:
             yield f"Settings of our attacks were changed: {changed[1] if changed else suite.partition('+')[2]}."
     if is_trial(suite):
@@ -312,10 +312,10 @@ def _columns(base: str, runs: Sequence[Run]) -> list[Column]:
     columns = list(PAPER[base].columns)
     if base != "table2":
         return columns
-    for names, told in ((_UNTARGETED, ""), (_MARGIN, ", margin")):
+    for names, suffix in ((_UNTARGETED, ""), (_MARGIN, ", margin")):
         shown = [run.attacks[name] for run in runs for name in _named(run, names)]
         for reach in _reaches(shown):
-            column = Column(f"{reach}{told}: top-1", names, 200, reach=reach)
+            column = Column(f"{reach}{suffix}: top-1", names, 200, reach=reach)
             if column not in columns:
                 columns.append(column)
     return columns
@@ -323,8 +323,8 @@ def _columns(base: str, runs: Sequence[Run]) -> list[Column]:
 
 def _our_row(run: Run, base: str, columns: Sequence[Column]) -> list[str]:
     scores = nested_scores(run.table) if base == "table5" else run.scores
-    clean = clean_score(run)
-    size = clean.num_examples if clean else run.manifest["data"].get("num_examples")
+    clean = run.clean_score
+    size = clean.num_examples if clean else run.manifest.data.num_examples
     cells = [_cell(_find(run, scores, column), size) for column in columns]
     return [
         run.label,
@@ -349,10 +349,10 @@ def _find(run: Run, scores: Sequence[Score], column: Column) -> Score | None:
 def _cell(score: Score | None, num_examples: int | None) -> str:
     if score is None:
         return NOTHING
-    told = top1_text(score)
+    text = top1_text(score)
     if score.num_hits is not None:
-        told += f" / {success_text(score)}"
-    return told if score.num_examples == num_examples else f"{told} (n = {score.num_examples:,})"
+        text += f" / {success_text(score)}"
+    return text if score.num_examples == num_examples else f"{text} (n = {score.num_examples:,})"
 
 
 def _named(run: Run, names: Sequence[str]) -> list[str]:
@@ -360,11 +360,11 @@ def _named(run: Run, names: Sequence[str]) -> list[str]:
     return [name for name in run.attacks if name.partition("+")[0] in names]
 
 
-def _reaches(attacks: Iterable[dict[str, Any]]) -> list[str]:
+def _reaches(attacks: Iterable[AttackEntry]) -> list[str]:
     """The radii of attacks, smallest first, each once."""
-    return list(dict.fromkeys(map(_reach, sorted(attacks, key=lambda settings: settings.get("radius") or 0))))
+    return list(dict.fromkeys(map(_reach, sorted(attacks, key=lambda settings: settings.radius or 0))))
 
 
-def _reach(settings: dict[str, Any]) -> str:
+def _reach(settings: AttackEntry) -> str:
     """`16/255`; `L2 radius 1`; `16/255, only in a box ...`; a dash where the manifest does not say."""
     return threat_text(settings).removeprefix("radius ") or NOTHING

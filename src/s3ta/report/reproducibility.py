@@ -12,7 +12,7 @@ from s3ta.report.comparison import shared_attacks
 from s3ta.report.load_runs import Run
 from s3ta.report.tables import Table, rate
 
-_NOT_THE_PLACE = {"model", "data", "suite", "num_chunks"}
+_SAME_MEASUREMENT = {"model", "data", "suite", "num_chunks"}
 
 _QUOTE = '"'
 
@@ -33,27 +33,29 @@ def measured_twice(runs: Sequence[Run]) -> list[Twice]:
 
 
 def _identity(run: Run) -> tuple[str, Any] | None:
-    model = run.manifest["model"]
-    return (model["sha256"], model.get("config")) if model.get("sha256") else None
+    model = run.manifest.model
+    return (model.sha256, model.config) if model.sha256 else None
 
 
 def _twice(a: Run, b: Run) -> Twice:
     met = {CLEAN, *shared_attacks(a, b)}
-    found = [flip for flip in flips(a.table, b.table) if flip.attack in met]
-    common = sum(flip.num_common for flip in found)
-    flipped = sum(len(flip.flipped) for flip in found)
+    differences = [flip for flip in flips(a.table, b.table) if flip.attack in met]
+    common = sum(flip.num_common for flip in differences)
+    flipped = sum(len(flip.flipped) for flip in differences)
+    num_predictions = sum(flip.num_predictions for flip in differences)
+    largest = max((flip.largest_loss_difference for flip in differences), default=0)
     images = set(a.table["example_id"].to_pylist()) & set(b.table["example_id"].to_pylist())
-    unsteady = {example_id for flip in found for example_id in flip.flipped}
-    unlike = {example_id for flip in found for example_id in flip.unlike}
+    unsteady = {example_id for flip in differences for example_id in flip.flipped}
+    unlike = {example_id for flip in differences for example_id in flip.unlike}
     sentences = [
         f"What differs between the two measurements: {_settings(a, b) or 'nothing that is recorded'}.",
-        f"{flipped:,} of {common:,} verdicts differ, and {sum(flip.num_predictions for flip in found):,} predictions; the "
-        f"largest difference of a loss is {max((flip.largest_loss_difference for flip in found), default=0):.2g} nats.",
+        f"{flipped:,} of {common:,} verdicts differ, and {num_predictions:,} predictions; the largest difference of a loss is "
+        f"{largest:.2g} nats.",
     ]
     if images:
         share = rate(len(unsteady), len(images))
         sentences.append(f"{len(unsteady):,} of {len(images):,} images have a verdict that differs: {share}.")
-    alone = sum(flip.num_only_a + flip.num_only_b for flip in found)
+    alone = sum(flip.num_only_a + flip.num_only_b for flip in differences)
     if alone:
         sentences.append(
             f"{alone:,} records are in only one of them: an attack that one had no need of after an earlier verdict, or an "
@@ -64,19 +66,22 @@ def _twice(a: Run, b: Run) -> Twice:
         warning = (
             f"Labels or targets differ on {len(unlike):,} images, such as {min(unlike)}: these are two measurements."
         )
-    return Twice(f"{a.label} and {b.label}", sentences, warning, _table(found))
+    return Twice(f"{a.label} and {b.label}", sentences, warning, _table(differences))
 
 
 def _settings(a: Run, b: Run) -> str:
-    told = []
-    for part, where in (((lambda m: m), ""), ((lambda m: m.get(INFORMATIVE) or {}), INFORMATIVE)):
-        one, other = ({k: v for k, v in part(run.manifest).items() if k not in _NOT_THE_PLACE} for run in (a, b))
-        for name, before, after in manifest_differences(one, other, where):
-            told.append(f"{name.removeprefix(f'{INFORMATIVE}.')} {before.strip(_QUOTE)} and {after.strip(_QUOTE)}")
-    return ", ".join(told)
+    first, second = (
+        {key: value for key, value in run.manifest.raw.items() if key not in _SAME_MEASUREMENT} for run in (a, b)
+    )
+    others = a.manifest.informative.raw, b.manifest.informative.raw
+    differences = [*manifest_differences(first, second), *manifest_differences(others[0], others[1], INFORMATIVE)]
+    return ", ".join(
+        f"{name.removeprefix(f'{INFORMATIVE}.')} {before.strip(_QUOTE)} and {after.strip(_QUOTE)}"
+        for name, before, after in differences
+    )
 
 
-def _table(found: Sequence[Flip]) -> Table:
+def _table(differences: Sequence[Flip]) -> Table:
     headers = [
         "Attack",
         "Steps",
@@ -100,6 +105,6 @@ def _table(found: Sequence[Flip]) -> Table:
             f"{flip.largest_loss_difference:.2g}",
             f"{flip.num_only_a + flip.num_only_b:,}",
         ]
-        for flip in found
+        for flip in differences
     ]
     return Table(headers, rows)

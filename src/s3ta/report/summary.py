@@ -8,10 +8,10 @@ from typing import Any
 from s3ta.errors import UserError
 from s3ta.files import write_atomic, write_json
 from s3ta.finding import WORTH_TELLING, Finding
-from s3ta.records import CLEAN, Ledger, Score, is_cascade, scores
+from s3ta.records import CLEAN, Ledger, Score, Stage, scores, stages
+from s3ta.records.manifest import Manifest
 from s3ta.report.attack_text import ball_text
 from s3ta.report.calibration import calibration_table
-from s3ta.report.cascade import Stage, stages
 from s3ta.report.checks import Trust, read_trust
 from s3ta.report.load_runs import read_run, read_runs
 from s3ta.report.tables import Table, cost_texts, full_table, read_out_table, success_text, table_text, top1_text
@@ -23,10 +23,9 @@ def summary(folder: Path) -> Table:
     Of a cascade the worst case over all attacks so far, and how many images each attack broke of those left. Raises
     UserError where the folder holds no records."""
     ledger = Ledger.read(folder)
-    table = ledger.table()
-    attacks = {attack["name"]: attack for attack in ledger.manifest["suite"]["attacks"]}
-    balls = {name: ball_text(settings) for name, settings in attacks.items()}
-    if is_cascade(ledger.manifest):
+    table, suite = ledger.table(), Manifest.read(ledger.manifest, folder).suite
+    balls = {attack.name: ball_text(attack) for attack in suite.attacks}
+    if suite.cascade:
         headers = [
             "attack",
             "radius",
@@ -54,10 +53,8 @@ def summary(folder: Path) -> Table:
 def evaluation_table(folder: Path) -> Table:
     """What a person is shown of an evaluation: `summary`, or, where nothing was attacked, how sure the model is and how often
     right. Raises UserError where the folder holds no records."""
-    suite = Ledger.read(folder).manifest["suite"]
-    if suite["attacks"]:
-        return summary(folder)
-    return calibration_table([read_run(folder, suite["name"])])
+    suite = Manifest.read(Ledger.read(folder).manifest, folder).suite
+    return summary(folder) if suite.attacks else calibration_table([read_run(folder, suite.name)])
 
 
 def _row(name: str, balls: dict[str, str], score: Score, middle: str) -> list[str]:
@@ -97,11 +94,11 @@ def write_findings(runs: list[Path], suite: str, out: Path) -> None:
     Raises UserError for another ending than `.json`, and as `read_runs`."""
     if out.suffix != ".json":
         raise UserError(f"{out} must end in .json.")
-    told = [
+    entries = [
         {"model": run.label, "folder": run.folder_name, "complete": run.complete, **run.trust.as_json()}
         for run in read_runs(runs, suite)
     ]
-    write_json(out, {"suite": suite, "runs": told})
+    write_json(out, {"suite": suite, "runs": entries})
 
 
 def write_table(runs: list[Path], suite: str, out: Path) -> None:

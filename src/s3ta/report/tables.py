@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 from s3ta.errors import UserError
 from s3ta.records import CLEAN, Comparison, Interval, PairedCounts, Score, wilson
 from s3ta.report.attack_text import attack_text
-from s3ta.report.cascade import cascading
 from s3ta.report.comparison import PairOfRuns
-from s3ta.report.load_runs import Run
+from s3ta.report.load_runs import Run, cascading
 
 
 class Table(NamedTuple):
@@ -66,12 +65,12 @@ def latex_text(text: str) -> str:
     """Text as LaTeX source that prints exactly it: special characters escaped, ligatures kept apart, on one line.
 
     `[` and `*` go into braces, for behind the end of a row LaTeX would take them as its argument."""
-    told, last = [], ""
+    parts, last = [], ""
     for character in " ".join(text.split()):
-        told.append("{}" if character == last and character in "-,'" else "")
-        told.append(_LATEX.get(character, character))
+        parts.append("{}" if character == last and character in "-,'" else "")
+        parts.append(_LATEX.get(character, character))
         last = character
-    return "".join(told)
+    return "".join(parts)
 
 
 def _is_numbers(column: Sequence[str]) -> bool:

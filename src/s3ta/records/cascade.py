@@ -1,15 +1,14 @@
-"""A cascade stage by stage: what each attack found among the images that all before it left right."""
+"""A cascade stage by stage: what each attack broke among the images that all before it left right."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from s3ta.records import CLEAN, RUN, Score, is_cascade, outcomes, scores
-from s3ta.report.load_runs import Run
+from s3ta.records.metrics import Score, outcomes, scores
+from s3ta.records.schema import CLEAN, RUN
 
 
 class Stage(NamedTuple):
@@ -34,7 +33,7 @@ class Stage(NamedTuple):
 
 def stages(table: pa.Table) -> list[Stage]:
     """Clean, then each attack in order. Errors as of `s3ta.records.outcomes`."""
-    found: list[Stage] = []
+    result: list[Stage] = []
     reduced = outcomes(table, cascade=True)
     names, statuses = (np.array(table[column].to_pylist(), dtype=object) for column in ("attack", "status"))
     num_examples = len(table["example_id"].unique())
@@ -46,27 +45,5 @@ def stages(table: pa.Table) -> list[Stage]:
             num_left = int(before.correct[np.isin(before.example_ids, outcome.example_ids)].sum())
         did_run = outcome.attack in ran or not num_left
         whole = score.num_examples == num_examples
-        found.append(Stage(score, num_left, num_left - score.num_correct, did_run, whole))
-    return found
-
-
-def last_stage(run: Run) -> Stage | None:
-    """The worst case that all images have been through; None where only clean images were."""
-    whole = [stage for stage in stages(run.table) if stage.whole and stage.ran and stage.score.attack != CLEAN]
-    return whole[-1] if whole else None
-
-
-def num_attacks(run: Run) -> int:
-    """Over how many attacks the worst case of `last_stage` is."""
-    return sum(stage.whole and stage.ran and stage.score.attack != CLEAN for stage in stages(run.table))
-
-
-def cascading(runs: Sequence[Run]) -> bool:
-    """Whether the runs show a worst case over attacks, one after another. All runs of a report are alike in this."""
-    return any(is_cascade(run.manifest) for run in runs)
-
-
-def attack_order(runs: Sequence[Run]) -> list[str]:
-    """Clean and all attacks, in the order of the longest suite: another one may lack some that do not fit its model."""
-    longest_first = sorted(runs, key=lambda run: -len(run.attacks))
-    return list(dict.fromkeys([CLEAN, *(name for run in longest_first for name in run.attacks)]))
+        result.append(Stage(score, num_left, num_left - score.num_correct, did_run, whole))
+    return result

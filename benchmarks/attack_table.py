@@ -19,7 +19,7 @@ from typing import NamedTuple
 import matplotlib
 import numpy as np
 
-from s3ta.records import CLEAN, Ledger, PairedCounts, is_cascade, outcomes, wilson
+from s3ta.records import CLEAN, Ledger, PairedCounts, is_cascade, reduce_restarts, wilson
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
@@ -53,7 +53,7 @@ def read(run: Path, suites: Sequence[str] = SUITES) -> dict[str, Row]:
         ledger = Ledger.read(folder)
         assert ledger.complete, f"{folder} is not finished"
         cascade = is_cascade(ledger.manifest)
-        last = {outcome.attack: outcome for outcome in outcomes(ledger.table(), cascade=cascade)}
+        last = {outcome.attack: outcome for outcome in reduce_restarts(ledger.table(), cascade=cascade)}
         named = {suite: list(last.values())[-1]} if cascade else last
         for name, found in named.items():
             spent, passed = found.num_gradients.mean(), (found.num_forwards - found.num_gradients).mean()

@@ -18,11 +18,18 @@ import torch
 from pyautoattack import AutoAttack
 
 from s3ta.config import parse_radius
-from s3ta.data import fetch
+from s3ta.data import fetch_batch
 from s3ta.determinism import exact_arithmetic
-from s3ta.evaluate import Settings, Situation, suite_of
-from s3ta.records import Ledger, flips
-from s3ta.workflow import EvaluationRequest, Examples, Output, RuntimeOptions, evaluate_model, open_subject
+from s3ta.evaluate import AttackContext, Settings, suite_of_attacks
+from s3ta.records import Ledger, find_flips
+from s3ta.workflow import (
+    EvaluationOutput,
+    EvaluationRequest,
+    ExampleSelection,
+    RuntimeOptions,
+    evaluate_model,
+    open_for_evaluation,
+)
 from s3ta.workflow.data import bring_together
 from timing import about
 
@@ -58,24 +65,24 @@ def main() -> None:
         print(f"batch_flips: no model in {given.model}; run `make demo` or name a run folder")
         return
     print(about())
-    subject, place = open_subject(given.model), RuntimeOptions(given.data_root, "cpu")
-    radius, wanted = parse_radius(given.radius), Examples(num_examples=given.num_examples)
-    suite = suite_of(OURS, Situation(radius, subject.card.num_glimpses, subject.card.num_classes))
+    subject, place = open_for_evaluation(given.model), RuntimeOptions(given.data_root, "cpu")
+    radius, wanted = parse_radius(given.radius), ExampleSelection(num_examples=given.num_examples)
+    suite = suite_of_attacks(OURS, AttackContext(radius, subject.card.num_glimpses, subject.card.num_classes))
     settings = Settings(micro_batch=8, num_threads=1)
     measured = bring_together(subject, EvaluationRequest(suite, wanted, settings, place), subject.model)
     tables = {}
     for size in SIZES:
         with tempfile.TemporaryDirectory() as folder:
-            output, how = Output(Path(folder) / "x", "none"), settings._replace(batch_size=size)
+            output, how = EvaluationOutput(Path(folder) / "x", "none"), settings._replace(batch_size=size)
             out = evaluate_model(subject, EvaluationRequest(suite, wanted, how, place, output))
             assert out is not None
             tables[size] = Ledger.read(out).table()
     for size in SIZES:
-        for flip in flips(tables[SIZES[0]], tables[size]):
+        for flip in find_flips(tables[SIZES[0]], tables[size]):
             told = f"predictions that differ {flip.num_predictions}, verdicts {len(flip.flipped)} of {flip.num_common}"
             print(f"ours, in flight {size:>3}, {flip.attack}: {told}")
         print(f"ours, in flight {size:>3}: records that differ at all: {_differing(tables[SIZES[0]], tables[size])}")
-    batch = fetch(measured.dataset, measured.positions)
+    batch = fetch_batch(measured.dataset, measured.positions)
     with exact_arithmetic(1):
         theirs(subject.model, batch.images, batch.labels, radius)
 

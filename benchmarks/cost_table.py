@@ -2,7 +2,8 @@
 
     python benchmarks/cost_table.py
 
-Run it after a change of a recipe's model or of a model's settings; tests/models/test_cost_table.py says when. About a minute.
+Run it after a change of a recipe's model or of a model's settings; tests/models/test_precomputed_costs.py says when.
+About a minute.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 from s3ta.models import ModelConfig
 from s3ta.models.cost import count, kept_bytes
-from s3ta.models.cost_table import TABLE_FILE, table_key
+from s3ta.models.precomputed_costs import TABLE_FILE, table_key
 from s3ta.recipes import RECIPES
 from s3ta.train.cost import models_of
 

@@ -23,7 +23,14 @@ from typing import Any
 from s3ta.attacks import PGDConfig
 from s3ta.evaluate import NamedAttack, Settings, Suite, get_suite, runner, total
 from s3ta.evaluate.sanity_checks import num_evaluations
-from s3ta.workflow import EvaluationRequest, Examples, Output, RuntimeOptions, evaluate_model, open_subject
+from s3ta.workflow import (
+    EvaluationOutput,
+    EvaluationRequest,
+    ExampleSelection,
+    RuntimeOptions,
+    evaluate_model,
+    open_for_evaluation,
+)
 from timing import about
 
 
@@ -33,11 +40,13 @@ def suite_of(steps: int) -> Suite:
 
 
 def run(given: argparse.Namespace, count: int, steps: int) -> None:
-    place, wanted = RuntimeOptions(given.data_root, "cpu"), Examples(num_examples=count)
+    place, wanted = RuntimeOptions(given.data_root, "cpu"), ExampleSelection(num_examples=count)
     settings = Settings(micro_batch=32, num_threads=1)
     with tempfile.TemporaryDirectory() as folder:
-        output = Output(Path(folder) / "x", "none")
-        evaluate_model(open_subject(given.model), EvaluationRequest(suite_of(steps), wanted, settings, place, output))
+        output = EvaluationOutput(Path(folder) / "x", "none")
+        evaluate_model(
+            open_for_evaluation(given.model), EvaluationRequest(suite_of(steps), wanted, settings, place, output)
+        )
 
 
 def shares(given: argparse.Namespace) -> tuple[float, float]:

@@ -16,16 +16,23 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from s3ta.evaluate import Settings, Suite, changed_suite, get_suite, total
-from s3ta.records import Ledger, nested_scores
-from s3ta.workflow import EvaluationRequest, Examples, Output, RuntimeOptions, evaluate_model, open_subject
+from s3ta.evaluate import Settings, Suite, get_suite, override_suite, total
+from s3ta.records import Ledger, scores_by_restarts
+from s3ta.workflow import (
+    EvaluationOutput,
+    EvaluationRequest,
+    ExampleSelection,
+    RuntimeOptions,
+    evaluate_model,
+    open_for_evaluation,
+)
 
 
 def suites(radius: str, restarts: int, long: int) -> list[Suite]:
     """Table 1, and Table 5 with fewer restarts and, perhaps, fewer steps."""
     changes = [f"attack.radius={radius}"]
     five = [f"attack.num_restarts={restarts}", f"attack.num_attack_steps={long}", f"attack.read_outs=[100,{long}]"]
-    return [changed_suite(get_suite("table1"), changes), changed_suite(get_suite("table5"), changes + five)]
+    return [override_suite(get_suite("table1"), changes), override_suite(get_suite("table5"), changes + five)]
 
 
 def separately(restarts: int, long: int) -> tuple[int, int]:
@@ -47,7 +54,7 @@ def main() -> None:
         print(f"evaluations_saved: no model in {given.model}; run `make demo` or name a run folder")
         return
     settings = Settings(micro_batch=32, num_threads=1)
-    place, wanted = RuntimeOptions(given.data_root, "cpu"), Examples(num_examples=given.num_examples)
+    place, wanted = RuntimeOptions(given.data_root, "cpu"), ExampleSelection(num_examples=given.num_examples)
     alone = separately(given.restarts, given.long)
     sums = [0, 0, 0]
     print(
@@ -55,8 +62,10 @@ def main() -> None:
     )
     for suite, apart in zip(suites(given.radius, given.restarts, given.long), alone, strict=True):
         with tempfile.TemporaryDirectory() as folder:
-            output = Output(Path(folder) / "x", "none")
-            out = evaluate_model(open_subject(given.model), EvaluationRequest(suite, wanted, settings, place, output))
+            output = EvaluationOutput(Path(folder) / "x", "none")
+            out = evaluate_model(
+                open_for_evaluation(given.model), EvaluationRequest(suite, wanted, settings, place, output)
+            )
             assert out is not None
             table = Ledger.read(out).table()
         last = {attack.name: attack.attack.num_attack_steps for attack in suite.attacks}
@@ -65,7 +74,7 @@ def main() -> None:
         numbers = [apart * given.num_examples, total(suite, given.num_examples).num_gradients, spent]
         sums = [a + b for a, b in zip(sums, numbers, strict=True)]
         print(f"{suite.name[:9]:10}{numbers[0]:>16,}{numbers[1]:>20,}{numbers[2]:>14,}")
-        for score in nested_scores(table):
+        for score in scores_by_restarts(table):
             success = "" if score.success is None else f" / {score.success:.1%}"
             print(f"    {score.attack} {score.num_attack_steps} x {score.num_restarts}: {score.top1:.1%}{success}")
     print(f"{'together':10}{sums[0]:>16,}{sums[1]:>20,}{sums[2]:>14,}")

@@ -16,7 +16,7 @@ import torch
 
 import s3ta
 from s3ta.attacks import PGDConfig, draw_start, draw_targets, evaluation_step_size, frozen, run_attack
-from s3ta.data import DataConfig, fetch, open_dataset
+from s3ta.data import DataConfig, fetch_batch, open_dataset
 from timing import about
 
 
@@ -60,7 +60,7 @@ def _images(folder: Path | None, count: int) -> tuple[list[str], torch.Tensor, t
     if folder is None:
         return [f"noise-{i}" for i in range(count)], torch.rand(count, 3, 224, 224), torch.arange(count)
     data = open_dataset(DataConfig(source=f"folder:{folder.name}", image_size=224), "test", folder.parent)
-    return tuple(fetch(data, range(0, len(data.ids), len(data.ids) // count)[:count])[:3])
+    return tuple(fetch_batch(data, range(0, len(data.ids), len(data.ids) // count)[:count])[:3])
 
 
 def _measure(name: str, run: Callable[[], None], device: torch.device) -> None:

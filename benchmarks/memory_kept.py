@@ -4,7 +4,7 @@
 
 An evaluation (untargeted PGD on one micro-batch of noise) of each of six networks with random weights, in child processes with
 and without kept memory by turns, one thread each. User and system CPU seconds and page faults are those of the evaluation;
-the peak is the child's. Records are compared byte for byte. Only Linux with glibc has anything to save (`s3ta.allocator`).
+the peak is the child's. Records are compared byte for byte. Only Linux with glibc has anything to save (`s3ta.malloc_tuning`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NETWORKS = {
 
 def child(name: str, steps: int, batch: int, *, keep: bool) -> dict[str, Any]:
     """One evaluation, and what it took."""
-    from s3ta.allocator import keep_memory
+    from s3ta.malloc_tuning import keep_memory
 
     if keep and not keep_memory().is_kept:
         raise SystemExit("memory_kept: this process does not get its memory from glibc")

@@ -22,12 +22,12 @@ from torch import Tensor
 from peers import Candidate, Counted, Strength, candidates, versions
 from s3ta.attacks import Linf, autograd_gradient, untargeted
 from s3ta.config import parse_radius
-from s3ta.data import DataConfig, fetch, locate, open_dataset
+from s3ta.data import DataConfig, fetch_batch, open_dataset, resolve_source
 from s3ta.determinism import exact_arithmetic
 from s3ta.evaluate import choose_examples
 from s3ta.models import from_pretrained
 from s3ta.records.intervals import PairedCounts, wilson
-from s3ta.workflow import open_subject, recipe_data
+from s3ta.workflow import open_for_evaluation, recipe_data
 from timing import about
 
 DEMO = "runs/demo/s3ta_4"
@@ -105,13 +105,13 @@ def _options() -> argparse.Namespace:
 
 def _batches(options: argparse.Namespace, image_size: int, channels: int) -> list[tuple[Tensor, Tensor]]:
     """The examples that `s3ta evaluate` would take with this seed, as (images, labels)."""
-    config = DataConfig(source=options.data) if options.data else recipe_data(open_subject(options.model))
-    located = locate(config.source, options.data_root)
+    config = DataConfig(source=options.data) if options.data else recipe_data(open_for_evaluation(options.model))
+    located = resolve_source(config.source, options.data_root)
     fitted = {"source": located.source, "image_size": image_size, "channels": channels}
     dataset = open_dataset(config.model_copy(update=fitted), options.split, located.root)
     positions = choose_examples(dataset, options.num_examples, options.seed)
     blocks = [positions[i : i + options.micro_batch] for i in range(0, len(positions), options.micro_batch)]
-    return [(batch.images, batch.labels) for batch in (fetch(dataset, block) for block in blocks)]
+    return [(batch.images, batch.labels) for batch in (fetch_batch(dataset, block) for block in blocks)]
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from s3ta.attacks import draw_start, draw_targets, frozen
 from s3ta.config import override
-from s3ta.data import Batch, batches, locate, open_dataset
+from s3ta.data import Batch, batches, open_dataset, resolve_source
 from s3ta.distributed import Ranks
 from s3ta.recipes import get_recipe
 from s3ta.train import TrainConfig, seeded_model, train
@@ -39,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     recipe = override(get_recipe(options.recipe), ["num_threads=1"])
-    located = locate(recipe.data.source, options.data_root)
+    located = resolve_source(recipe.data.source, options.data_root)
     data, validation = (open_dataset(recipe.data, split, located.root) for split in ("train", "validation"))
     step = recipe.schedule.clean_steps + recipe.schedule.radius_ramp_steps
     batch = next(iter(batches(data, recipe.batch_size, recipe.seed, step, step + 1)))

@@ -23,7 +23,7 @@ from s3ta.config import override
 from s3ta.determinism import exact_arithmetic
 from s3ta.distributed import Ranks
 from s3ta.errors import UserError
-from s3ta.models import count
+from s3ta.models import count_cost
 from s3ta.recipes import get_recipe
 from s3ta.train import ComputeConfig, TrainConfig, seeded_model
 from s3ta.train.cost import passes
@@ -139,7 +139,7 @@ def _measured(recipe: TrainConfig, device: torch.device, peaks: dict[str, float]
         if again
         else worth
     )
-    operations = 2 * count(recipe.model).multiply_accumulates * worth.total * recipe.batch_size
+    operations = 2 * count_cost(recipe.model).multiply_accumulates * worth.total * recipe.batch_size
     told = {
         "images_per_second": round(recipe.batch_size / (attack + update), 3),
         "attack_s": round(attack, 3),

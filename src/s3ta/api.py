@@ -17,22 +17,22 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from s3ta.attacks import frozen, random_state
-from s3ta.attacks.validation import refuse_inference_mode
+from s3ta.attacks import frozen, seeded_global_generators
+from s3ta.attacks.input_validation import refuse_inference_mode
 from s3ta.config import parse_radius
 from s3ta.data import class_numbers
 from s3ta.data.sources import ArrayDataset
 from s3ta.errors import UserError, unknown_name
-from s3ta.evaluate import ATTACKS, SUITES, SUITES_AT, Evaluation, Settings, Suite, choose_examples, get_suite
+from s3ta.evaluate import ATTACKS, SUITES, SUITES_AT_ANY_RADIUS, Evaluation, Settings, Suite, choose_examples, get_suite
 from s3ta.models import ExecutionMode, LoadOptions, device_of
 from s3ta.models import open_model as _open_model
 from s3ta.process_state import process_state_kept
 from s3ta.progress import only_progress
 from s3ta.workflow import (
+    EvaluationOutput,
     EvaluationRequest,
-    Examples,
+    ExampleSelection,
     OpenedModel,
-    Output,
     RuntimeOptions,
     SuiteChoice,
     choose_suite,
@@ -115,10 +115,11 @@ def evaluate(
             raise UserError("Several processes share their records in one folder: give it with out.")
         folder = Path(tempfile.mkdtemp(prefix="s3ta-")) if out is None else Path(out).expanduser()
         runtime = RuntimeOptions(device=str(device_of(subject.model)))
-        examples = Examples(dataset, num_examples=num_examples)
+        examples = ExampleSelection(dataset, num_examples=num_examples)
         try:
             evaluate_model(
-                subject, EvaluationRequest(chosen, examples, settings, runtime, Output(folder, checks, strict))
+                subject,
+                EvaluationRequest(chosen, examples, settings, runtime, EvaluationOutput(folder, checks, strict)),
             )
             return Result(folder, is_temporary=out is None)
         except BaseException:
@@ -231,7 +232,7 @@ def _door(model: object, *, shown: bool, is_frozen: bool = True) -> Iterator[Non
     with ExitStack() as held:
         held.enter_context(only_progress(shown=shown))
         held.enter_context(process_state_kept())
-        held.enter_context(random_state())
+        held.enter_context(seeded_global_generators())
         for device in ("cpu", *(("cuda",) if torch.cuda.is_available() else ())):
             held.enter_context(torch.autocast(device, enabled=False))
         held.enter_context(torch.enable_grad())
@@ -257,8 +258,8 @@ def _suite(
         return choose_suite(subject, SuiteChoice(attacks=tuple(suite), radius=radius, overrides=overrides))
     if suite in ATTACKS:
         return choose_suite(subject, SuiteChoice(attacks=(suite,), radius=radius, overrides=overrides))
-    if suite not in (*SUITES, *SUITES_AT):
-        raise unknown_name("suite or attack", suite, [*SUITES, *SUITES_AT, *ATTACKS], "s3ta list suites")
+    if suite not in (*SUITES, *SUITES_AT_ANY_RADIUS):
+        raise unknown_name("suite or attack", suite, [*SUITES, *SUITES_AT_ANY_RADIUS, *ATTACKS], "s3ta list suites")
     if suite in SUITES and radius is not None:
         return choose_suite(subject, SuiteChoice(suite, overrides=(*_at_radius(get_suite(suite), radius), *overrides)))
     return choose_suite(subject, SuiteChoice(suite, radius=radius, overrides=overrides))

@@ -87,7 +87,7 @@ class Steering(Config):
         return self
 
 
-class Exact(Config):
+class ExactGradient(Config):
     """Gradients by backpropagation."""
 
     kind: Literal["exact"] = "exact"
@@ -154,7 +154,7 @@ class LoopConfig(Config):
     """Independent starts; the target stays (E9). The worst one counts, example by example."""
     keep: Literal["last", "best"] = "last"
     """last: the last iterate, as in the paper (X14); best: the one furthest beyond the decision boundary."""
-    gradient: Annotated[Exact | SPSA, Field(discriminator="kind")] = Exact()
+    gradient: Annotated[ExactGradient | SPSA, Field(discriminator="kind")] = ExactGradient()
     num_glimpses: Annotated[int, Field(ge=1)] | None = None
     """Gradients through so many glimpses of a sequential model, whatever number the defender takes; None: the same."""
     glimpses: Literal["last", "all", "each"] = "last"

@@ -21,14 +21,14 @@ from typing import Any, NamedTuple
 from rich.progress import Progress, TaskID
 
 from s3ta.errors import UserError
-from s3ta.evaluate import Suite, get_suite, stages, tiny_suite
+from s3ta.evaluate import Suite, attack_rounds, get_suite, tiny_suite
 from s3ta.files import in_use, make_folder, read_json, read_lines, readable_errors
 from s3ta.progress import LineReporter, bars, console
 from s3ta.recipes import get_recipe, tiny
 from s3ta.records import is_trial
 from s3ta.report import Table, build_report, read_runs, summary_table
 from s3ta.train import is_claimed, is_finished
-from s3ta.workflow import is_evaluated
+from s3ta.workflow import is_evaluation_complete
 from s3ta.workflow.checks_after import probing
 from s3ta.workflow.checks_before import read_found
 
@@ -53,7 +53,7 @@ class Passes(NamedTuple):
         """Of the evaluation with this manifest, if no example leaves early."""
         count, size = manifest["data"]["num_examples"], manifest["micro_batch"]
         sizes = [min(size, count - begin) for begin in range(0, count, size)]
-        chunks = [stage.cost.total * examples for stage in stages(suite) for examples in sizes]
+        chunks = [stage.cost.total * examples for stage in attack_rounds(suite) for examples in sizes]
         probed = None if is_trial(suite.name) else probing(sum(chunks), count, size, full=False)
         return cls(chunks, 0 if probed is None else probed.cost.total)
 
@@ -78,7 +78,9 @@ class Contender:
     def look(self) -> None:
         """See whether everything is done. Raises UserError where the folder holds another recipe or suite."""
         self.done = (
-            is_claimed(self.folder, self.config) and is_finished(self.folder) and is_evaluated(self.ledger, self.suite)
+            is_claimed(self.folder, self.config)
+            and is_finished(self.folder)
+            and is_evaluation_complete(self.ledger, self.suite)
         )
 
     def advance(self) -> None:
@@ -110,7 +112,7 @@ class Contender:
 
     def _stage_is_done(self) -> bool:
         """Whether the last command's result is there, whole, however its process ended."""
-        return is_finished(self.folder) if self.stage == "train" else is_evaluated(self.ledger, self.suite)
+        return is_finished(self.folder) if self.stage == "train" else is_evaluation_complete(self.ledger, self.suite)
 
     def _start(self, *command: str) -> None:
         self.stage = command[0]

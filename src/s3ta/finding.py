@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from s3ta.foreign_code import reason
+from s3ta.external_code_errors import reason
 
 TRUST_FILE = "trust.json"
 """In the folder of a ledger: what was found about its model before and after the attacks."""

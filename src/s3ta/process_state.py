@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 import torch
 
 from s3ta.console import standard_streams_kept
-from s3ta.foreign_code import plain_generators
+from s3ta.external_code_errors import plain_generators
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def process_state_kept(program: str | None = None) -> Iterator[list[str]]:
 
 
 @contextmanager
-def random_state(seed: int | None = None) -> Iterator[None]:
+def seeded_global_generators(seed: int | None = None) -> Iterator[None]:
     """Torch's, NumPy's and Python's global generators as they were afterwards, whatever a model draws from them or seeds; begun
     from `seed` where there is one. CUDA that is not yet in use holds the last seed back until it is: that is put back too."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []

@@ -7,7 +7,7 @@ from s3ta.attacks import (
     L2,
     SPSA,
     AdamConfig,
-    Exact,
+    ExactGradient,
     GradientEstimate,
     GridRegion,
     Linf,
@@ -16,13 +16,13 @@ from s3ta.attacks import (
     autograd_gradient,
     draw_start,
     final_logits,
+    logit_margin,
     perturb,
     run_attack,
     sign_step,
     targeted,
-    threat_of,
+    threat_model_of,
     untargeted,
-    wrong_margin,
 )
 from s3ta.errors import UserError
 from s3ta.types import Trace
@@ -292,7 +292,7 @@ KINDS = {
     "cosine": {"annealing": "cosine"},
     "momentum": {"momentum": 0.9},
     "best": {"keep": "best"},
-    "noise": {"gradient": Exact(num_samples=2, noise=0.3)},
+    "noise": {"gradient": ExactGradient(num_samples=2, noise=0.3)},
 }
 
 
@@ -419,7 +419,7 @@ def test_spsa_reaches_the_optimum_where_directions_outnumber_pixels(threat, loss
     gain = lambda images: ((images - clean) * up).flatten(1).sum(dim=1)  # noqa: E731
     assert (gain(found) > 0.97 * gain(optimum)).all()
     assert (gain(found) <= gain(optimum) + 1e-12).all()
-    assert (threat_of(config, clean, None).violation(found, clean) <= 1e-9).all()
+    assert (threat_model_of(config, clean, None).violation(found, clean) <= 1e-9).all()
 
 
 def test_expectation_over_shifts_reaches_the_optimum_of_the_mean_over_shifts():
@@ -430,7 +430,7 @@ def test_expectation_over_shifts_reaches_the_optimum_of_the_mean_over_shifts():
         model.weight.copy_((torch.tensor([1.0, -1.0, -1.0, 1.0]).view(4, 1, 1) + spread) / 36)
     means = model.weight.detach().mean(dim=(1, 2), keepdim=True).expand(4, 3, 3)
     draw, settings = RandomKey(0, tuple(names(3))), {"objective": "untargeted", "loss": "margin", "num_attack_steps": 8}
-    config = PGDConfig(radius=0.2, step_size=0.1, gradient=Exact(num_samples=24, max_shift=1), **settings)
+    config = PGDConfig(radius=0.2, step_size=0.1, gradient=ExactGradient(num_samples=24, max_shift=1), **settings)
     found = run_attack(model, clean, LABELS, config=config, draw=draw).final
     corner = (clean + 0.2 * ((1 - 2 * LABELS).view(-1, 1, 1, 1) * means).sign()).clamp(0, 1)
     torch.testing.assert_close(found, corner, rtol=0, atol=1e-12)
@@ -498,7 +498,7 @@ def test_the_start_may_be_the_best_and_the_first_of_equals_is_kept():
 @pytest.mark.parametrize("keep", ["last", "best"])
 @pytest.mark.parametrize(
     "gradient",
-    [Exact(), Exact(num_samples=2, noise=0.05), SPSA(num_directions=3, micro_batch=18)],
+    [ExactGradient(), ExactGradient(num_samples=2, noise=0.05), SPSA(num_directions=3, micro_batch=18)],
     ids=["exact", "expectation", "spsa"],
 )
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -511,7 +511,7 @@ def test_read_outs_of_any_attack_equal_separate_runs_and_cost_the_same(keep, gra
     whole = run_attack(model, clean, labels, config=config, draw=draw)
     assert whole.read_outs == (1, 4, 6)
     per_step = {"exact": (1, 1), "spsa": (0, 6)}.get(gradient.kind)
-    if isinstance(gradient, Exact):
+    if isinstance(gradient, ExactGradient):
         per_step = (gradient.num_samples, gradient.num_samples)
     for r, n in enumerate(whole.read_outs):
         model.calls = 0
@@ -520,7 +520,7 @@ def test_read_outs_of_any_attack_equal_separate_runs_and_cost_the_same(keep, gra
         assert torch.equal(alone.final, whole.images[r])
         assert torch.equal(alone.num_gradients[-1], whole.num_gradients[r])
         assert torch.equal(alone.num_forwards[-1], whole.num_forwards[r])
-        seen_at_iterates = 0 if keep == "last" else 1 if gradient == Exact() else n + 1
+        seen_at_iterates = 0 if keep == "last" else 1 if gradient == ExactGradient() else n + 1
         assert alone.num_gradients.tolist() == [[n * per_step[0]] * 3]
         assert alone.num_forwards.tolist() == [[n * per_step[1] + seen_at_iterates] * 3]
         calls = n * (1 if isinstance(gradient, SPSA) else per_step[1]) + seen_at_iterates
@@ -574,7 +574,7 @@ def test_every_step_sees_the_features_of_its_own_image():
 
 def test_margins_tell_which_answer_is_given():
     logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, 1.0], [1.0, 1.0, 0.0]])
-    assert wrong_margin(logits, torch.tensor([0, 2, 1])).tolist() == [-1.5, 2.0, 0.0]
+    assert logit_margin(logits, torch.tensor([0, 2, 1])).tolist() == [-1.5, 2.0, 0.0]
     assert untargeted(torch.tensor([0, 2, 1]), "margin")(logits).tolist() == [-1.5, 2.0, 0.0]
     assert targeted(torch.tensor([0, 2, 1]), "margin")(logits).tolist() == [1.5, -2.0, 0.0]
     dlr = untargeted(torch.tensor([0, 2, 1]), "dlr")(logits)
@@ -587,5 +587,5 @@ def test_margins_tell_which_answer_is_given():
 
 def test_threats_are_those_of_the_config():
     clean = pictures(2)
-    assert isinstance(threat_of(PGDConfig(), clean, None), Linf)
-    assert threat_of(PGDConfig(norm="l2", radius=2.5), clean, None) == L2(2.5)
+    assert isinstance(threat_model_of(PGDConfig(), clean, None), Linf)
+    assert threat_model_of(PGDConfig(norm="l2", radius=2.5), clean, None) == L2(2.5)

@@ -8,20 +8,20 @@ import torch
 
 from s3ta.attacks import (
     BoxRegion,
-    Exact,
+    ExactGradient,
     GridRegion,
     PGDConfig,
     RandomKey,
     Steering,
-    all_glimpses,
+    all_glimpses_objective,
     autograd_gradient,
-    mixed,
-    one_glimpse,
     run_attack,
+    single_glimpse_objective,
     steer_away,
     steer_onto,
     targeted,
     untargeted,
+    weighted_sum,
 )
 from s3ta.errors import UserError
 from s3ta.types import Trace
@@ -64,13 +64,13 @@ def test_all_glimpses_is_the_sum_of_single_glimpses(loss):
     trace = _random_trace()
     for objective in _margins(loss):
         singles = [objective(trace.logits[glimpse]) for glimpse in range(3)]
-        torch.testing.assert_close(all_glimpses(objective)(trace), singles[0] + singles[1] + singles[2])
+        torch.testing.assert_close(all_glimpses_objective(objective)(trace), singles[0] + singles[1] + singles[2])
         assert (singles[0] != singles[1]).all()
 
 
 def test_one_glimpse_takes_that_glimpse_modulo_their_number():
     trace, objective = _random_trace(), untargeted(LABELS, "margin")
-    values = [one_glimpse(objective, glimpse)(trace) for glimpse in range(7)]
+    values = [single_glimpse_objective(objective, glimpse)(trace) for glimpse in range(7)]
     for glimpse, value in enumerate(values):
         assert torch.equal(value, objective(trace.logits[glimpse % 3]))
     assert len({tuple(value.tolist()) for value in values}) == 3
@@ -152,7 +152,7 @@ def test_the_mixed_objective_is_the_weighted_mean(weight):
     trace = _random_trace()
     parts = untargeted(LABELS), steer_away(_random_trace(seed=1).attention)
     expected = (1 - weight) * parts[0](trace) + weight * parts[1](trace)
-    torch.testing.assert_close(mixed(*parts, weight)(trace), expected)
+    torch.testing.assert_close(weighted_sum(*parts, weight)(trace), expected)
 
 
 @pytest.mark.parametrize("which", ["all", "one", "away", "onto", "mixed"])
@@ -162,11 +162,11 @@ def test_gradients_equal_finite_differences(which):
     region = torch.zeros(3, 1, 12, 10, dtype=torch.float64)
     region[:, :, 3:9, 2:8] = 1
     objective = {
-        "all": all_glimpses(untargeted(LABELS)),
-        "one": one_glimpse(targeted(TARGETS, "margin"), 0),
+        "all": all_glimpses_objective(untargeted(LABELS)),
+        "one": single_glimpse_objective(targeted(TARGETS, "margin"), 0),
         "away": steer_away(reference),
         "onto": steer_onto(region),
-        "mixed": mixed(untargeted(LABELS), steer_onto(region), 0.3),
+        "mixed": weighted_sum(untargeted(LABELS), steer_onto(region), 0.3),
     }[which]
     gradient = autograd_gradient(model.unroll, objective, images).gradient
     for seed in range(3):
@@ -254,7 +254,9 @@ def test_all_glimpses_of_an_attack_is_pgd_on_the_sum():
     config = _changed(STRONG, num_attack_steps=2, random_start_prob=0.0)
     gradient = torch.zeros_like(clean)
     for glimpse in (0, 1):
-        gradient += autograd_gradient(model.unroll, one_glimpse(untargeted(LABELS), glimpse), clean).gradient
+        gradient += autograd_gradient(
+            model.unroll, single_glimpse_objective(untargeted(LABELS), glimpse), clean
+        ).gradient
     one_step = (clean + 0.02 * gradient.sign()).clamp(0, 1)
     attacked = _run(_changed(config, glimpses="all", num_attack_steps=1))
     torch.testing.assert_close(attacked.final, one_step, rtol=0, atol=1e-9)
@@ -325,7 +327,7 @@ def test_an_attack_that_looks_at_glimpses_says_that_it_needs_a_trace(which):
         ({"steering": Steering(towards="region", region=CORNER)}, 3, 3),
         ({"steering": Steering(), "objective": "multitargeted"}, 4, 3),
         ({"steering": Steering(), "keep": "best"}, 5, 3),
-        ({"steering": Steering(), "gradient": Exact(num_samples=2)}, 7, 6),
+        ({"steering": Steering(), "gradient": ExactGradient(num_samples=2)}, 7, 6),
     ],
 )
 def test_every_pass_through_the_model_is_counted(change, forwards, gradients):

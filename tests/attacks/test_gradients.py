@@ -9,15 +9,15 @@ import torch
 
 from s3ta.attacks import (
     SPSA,
-    Exact,
+    ExactGradient,
     Linf,
     PGDConfig,
     RandomKey,
     autograd_gradient,
-    expectation,
     final_logits,
-    jitter,
+    gradient_over_transformations,
     perturb,
+    random_shift_and_noise,
     run_attack,
     sign_step,
     spsa,
@@ -378,8 +378,8 @@ def test_enough_directions_find_the_gradient_of_a_network():
 def test_the_mean_over_samples_is_the_mean_of_their_gradients():
     model, clean, objective = small_s3ta(torch.float64), pictures(3, (2, 12, 10)), untargeted(LABELS)
     draw = _draw(3, 5, "eot")
-    transform = jitter(draw, max_shift=2, noise=0.1)
-    ascent = expectation(autograd_gradient, 4, draw, [transform])(model, objective, clean, 6)
+    transform = random_shift_and_noise(draw, max_shift=2, noise=0.1)
+    ascent = gradient_over_transformations(autograd_gradient, 4, draw, [transform])(model, objective, clean, 6)
     total = torch.zeros_like(clean)
     for sample in range(4):
         images = clean.clone().requires_grad_(True)
@@ -393,11 +393,11 @@ def test_the_mean_over_samples_is_the_mean_of_their_gradients():
 
 def test_one_sample_without_jitter_is_the_plain_gradient():
     model, clean, objective = small_s3ta(torch.float64), pictures(3, (2, 12, 10)), untargeted(LABELS)
-    one = expectation(autograd_gradient, 1, _draw(3))(model, objective, clean, 0)
+    one = gradient_over_transformations(autograd_gradient, 1, _draw(3))(model, objective, clean, 0)
     assert torch.equal(one.gradient, autograd_gradient(model, objective, clean).gradient)
     config = PGDConfig(objective="untargeted", num_attack_steps=3)
     plain = run_attack(model, clean, LABELS, config=config, start=clean).final  # nothing to draw, so no `draw`
-    several = config.model_copy(update={"gradient": Exact(num_samples=3)})  # of a model without randomness
+    several = config.model_copy(update={"gradient": ExactGradient(num_samples=3)})  # of a model without randomness
     torch.testing.assert_close(
         run_attack(model, clean, LABELS, config=several, start=clean, draw=_draw(3)).final, plain, rtol=0, atol=1e-12
     )
@@ -405,7 +405,7 @@ def test_one_sample_without_jitter_is_the_plain_gradient():
 
 def test_jitter_shifts_wrap_and_noise_has_its_deviation():
     images = pictures(200, (1, 6, 7))
-    shifted = jitter(_draw(200), max_shift=2)(images, 0, 0)
+    shifted = random_shift_and_noise(_draw(200), max_shift=2)(images, 0, 0)
     shifts = []
     for before, after in zip(images, shifted, strict=True):
         found = [
@@ -418,19 +418,19 @@ def test_jitter_shifts_wrap_and_noise_has_its_deviation():
         shifts += found
     counts = torch.tensor([shifts.count((down, right)) for down in range(-2, 3) for right in range(-2, 3)]).double()
     assert ((counts - 8) ** 2 / 8).sum() < 24 + 4 * math.sqrt(48)  # all 25 alike
-    noise = jitter(_draw(200), noise=0.1)(images, 0, 0) - images
+    noise = random_shift_and_noise(_draw(200), noise=0.1)(images, 0, 0) - images
     assert noise.std().item() == pytest.approx(0.1, rel=4 / math.sqrt(2 * noise.numel()))
     assert noise.mean().abs() < 4 * 0.1 / math.sqrt(noise.numel())
 
 
 def test_jitter_belongs_to_the_example_the_step_and_the_sample():
     images, draw = pictures(3), _draw(3)
-    transform = jitter(draw, max_shift=2, noise=0.1)
-    alone = jitter(RandomKey(0, draw.ids[1:2]), max_shift=2, noise=0.1)(images[1:2], 4, 1)
+    transform = random_shift_and_noise(draw, max_shift=2, noise=0.1)
+    alone = random_shift_and_noise(RandomKey(0, draw.ids[1:2]), max_shift=2, noise=0.1)(images[1:2], 4, 1)
     assert torch.equal(alone, transform(images, 4, 1)[1:2])
     variants = {transform(images, step, sample).numpy().tobytes() for step in range(3) for sample in range(3)}
     assert len(variants) == 9
-    other = jitter(RandomKey(0, draw.ids, ("restart", 1)), max_shift=2, noise=0.1)(images, 0, 0)
+    other = random_shift_and_noise(RandomKey(0, draw.ids, ("restart", 1)), max_shift=2, noise=0.1)(images, 0, 0)
     assert not torch.equal(other, transform(images, 0, 0))
 
 
@@ -462,7 +462,9 @@ def _twice(config, model=None, draw=None, clean=None):
 
 
 def test_a_random_model_is_attacked_the_same_way_twice():
-    config = PGDConfig(objective="untargeted", num_attack_steps=4, step_size=0.02, gradient=Exact(num_samples=3))
+    config = PGDConfig(
+        objective="untargeted", num_attack_steps=4, step_size=0.02, gradient=ExactGradient(num_samples=3)
+    )
     model = _Noisy()
     one, other = _twice(config, model)
     assert torch.equal(one, other)
@@ -476,7 +478,7 @@ def test_a_random_model_is_attacked_the_same_way_twice():
 # answers them from torch's global generator, and moves it.
 def test_a_random_model_is_attacked_the_same_way_twice_where_the_best_iterate_counts():
     config = PGDConfig(
-        objective="untargeted", num_attack_steps=4, step_size=0.02, keep="best", gradient=Exact(num_samples=3)
+        objective="untargeted", num_attack_steps=4, step_size=0.02, keep="best", gradient=ExactGradient(num_samples=3)
     )
     assert torch.equal(*_twice(config))
 
@@ -485,8 +487,8 @@ def test_more_samples_see_through_a_random_model():
     """With noise that hides most of it, one gradient often points the wrong way and the mean over many does not."""
     model, clean = _Noisy(3.0), 0.3 + 0.4 * pictures(3)
     true = autograd_gradient(lambda images: model.inner(images.square()), untargeted(LABELS), clean).gradient
-    one = expectation(autograd_gradient, 1, _draw(3))(model, untargeted(LABELS), clean, 0).gradient
-    many = expectation(autograd_gradient, 200, _draw(3))(model, untargeted(LABELS), clean, 0).gradient
+    one = gradient_over_transformations(autograd_gradient, 1, _draw(3))(model, untargeted(LABELS), clean, 0).gradient
+    many = gradient_over_transformations(autograd_gradient, 200, _draw(3))(model, untargeted(LABELS), clean, 0).gradient
     agree = lambda gradient: (gradient.sign() == true.sign()).double().mean().item()  # noqa: E731
     assert agree(one) < 0.75
     assert agree(many) > 0.95

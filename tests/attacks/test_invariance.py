@@ -10,7 +10,7 @@ from s3ta.attacks import (
     SPSA,
     AdamConfig,
     BoxRegion,
-    Exact,
+    ExactGradient,
     GridRegion,
     PGDConfig,
     RandomKey,
@@ -18,7 +18,7 @@ from s3ta.attacks import (
     draw_start,
     draw_targets,
     run_attack,
-    threat_of,
+    threat_model_of,
 )
 
 from .helpers import few_cases, names, pictures, small_s3ta
@@ -34,10 +34,10 @@ regions = st.sampled_from(
 )
 gradients = st.sampled_from(
     [
-        Exact(),
-        Exact(),
-        Exact(num_samples=2, max_shift=2),
-        Exact(num_samples=2, noise=0.02),
+        ExactGradient(),
+        ExactGradient(),
+        ExactGradient(num_samples=2, max_shift=2),
+        ExactGradient(num_samples=2, noise=0.02),
         SPSA(num_directions=5, micro_batch=6),
     ]
 )
@@ -125,7 +125,7 @@ def _draw(seed, order, restart=0):
 @given(attacks(), seeds)
 def test_ball_box_and_mask_are_kept_at_every_read_out(config, seed):
     attacked, clean = _run(config, seed, torch.float32), _clean(torch.float32)
-    threat = threat_of(config, clean, _draw(seed, range(COUNT)))
+    threat = threat_model_of(config, clean, _draw(seed, range(COUNT)))
     assert attacked.read_outs[-1] == config.num_attack_steps
     assert len(attacked.images) == len(attacked.read_outs)
     for images in attacked.images:
@@ -171,7 +171,7 @@ def test_target_start_and_place_go_by_name_even_where_one_name_comes_twice(confi
     starts = draw_start(config, seed, whole.ids, clean, *whole.names)
     assert torch.equal(draw_start(config, seed, part.ids, clean[order], *part.names), starts[order])
     if isinstance(config.mask, BoxRegion) and config.mask.row is None:
-        masks = [threat_of(config, clean[: len(drawn.ids)], drawn).mask for drawn in (whole, part)]
+        masks = [threat_model_of(config, clean[: len(drawn.ids)], drawn).mask for drawn in (whole, part)]
         assert torch.equal(masks[1], masks[0][order])
 
 

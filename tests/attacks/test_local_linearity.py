@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from s3ta.attacks import RandomKey, Tangent, difference, final_logits, local_linearity, tangent, untargeted
+from s3ta.attacks import (
+    RandomKey,
+    TangentPlane,
+    final_logits,
+    local_linearity,
+    tangent_plane,
+    target_margin,
+    untargeted,
+)
 from tests.attacks.helpers import Linear, names, pictures, small_s3ta
 
 SHAPE = (2, 3, 2)
@@ -42,7 +50,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def gamma(model, images, objective, radius: float = RADIUS, steps: int = 10):
-    at = tangent(model, images, objective)
+    at = tangent_plane(model, images, objective)
     draw = RandomKey(5, tuple(names(len(images))), ("linearity", 0))
     return at, local_linearity(model, at, objective, radius=radius, draw=draw, num_attack_steps=steps)
 
@@ -50,7 +58,7 @@ def gamma(model, images, objective, radius: float = RADIUS, steps: int = 10):
 def test_a_linear_loss_lies_in_its_tangent_plane():
     model, images = Linear(num_classes=3, shape=SHAPE), middle(4)
     labels = torch.tensor([0, 1, 2, 0])
-    at, found = gamma(model, images, difference((labels + 1) % 3, labels))
+    at, found = gamma(model, images, target_margin((labels + 1) % 3, labels))
     assert found.gamma.max() < 1e-14
     assert at.gradient.abs().min() > 0, "and it is not flat"
     other = pictures(4, SHAPE, seed=9)
@@ -97,7 +105,7 @@ def test_the_deviation_that_is_reported_belongs_to_images_inside_ball_and_box():
     assert (found.images - images).abs().max() <= 0.05 + 1e-12
     assert found.images.min() >= 0
     assert found.images.max() <= 1
-    assert isinstance(at, Tangent)
+    assert isinstance(at, TangentPlane)
 
 
 def test_more_steps_never_find_a_smaller_deviation():
@@ -112,7 +120,7 @@ def test_neighbours_do_not_matter_and_the_model_is_left_alone():
     model, images = small_s3ta(torch.float64).train(), pictures(4, (2, 12, 10))
     labels, before = torch.tensor([0, 1, 2, 3]), {name: value.clone() for name, value in model.state_dict().items()}
     _, together = gamma(model, images, untargeted(labels), 0.05)
-    at = tangent(model, images[2:3], untargeted(labels[2:3]))
+    at = tangent_plane(model, images[2:3], untargeted(labels[2:3]))
     draw = RandomKey(5, ("image-2",), ("linearity", 0))
     alone = local_linearity(model, at, untargeted(labels[2:3]), radius=0.05, draw=draw)
     torch.testing.assert_close(alone.gamma, together.gamma[2:3])

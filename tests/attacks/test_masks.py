@@ -5,7 +5,17 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from s3ta.attacks import SPSA, AdamConfig, BoxRegion, GridRegion, PGDConfig, RandomKey, Steering, run_attack, threat_of
+from s3ta.attacks import (
+    SPSA,
+    AdamConfig,
+    BoxRegion,
+    GridRegion,
+    PGDConfig,
+    RandomKey,
+    Steering,
+    run_attack,
+    threat_model_of,
+)
 from s3ta.attacks.masks import region_mask
 from s3ta.config import from_json
 from s3ta.errors import UserError
@@ -166,7 +176,7 @@ def test_pixels_move_inside_the_mask_and_nowhere_else(kind, which, norm):
     distance = change.abs().amax(1) if norm == "linf" else change.norm(dim=1)
     assert (distance <= 0.25 + 1e-9).all()
     assert (distance > 0.2).all()
-    assert (threat_of(config, clean, HERE).violation(final, clean) <= 1e-9).all()
+    assert (threat_model_of(config, clean, HERE).violation(final, clean) <= 1e-9).all()
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -176,7 +186,7 @@ def test_a_change_outside_the_mask_is_a_violation(norm):
     changed = clean.clone()
     changed[0, 0, 0, 0] += 0.125
     changed[1, 0, 2, 3] += 0.125
-    assert threat_of(config, clean, None).violation(changed, clean).tolist() == [0.125, 0, 0]
+    assert threat_model_of(config, clean, None).violation(changed, clean).tolist() == [0.125, 0, 0]
 
 
 def test_the_mask_stays_where_it_is_in_every_restart_and_attack():

@@ -9,12 +9,12 @@ from s3ta.attacks import (
     PGDConfig,
     RandomKey,
     autograd_gradient,
-    difference,
     final_logits,
+    logit_margin,
     run_attack,
+    target_margin,
     targeted,
     untargeted,
-    wrong_margin,
 )
 from s3ta.attacks.objectives import ranked_target
 from s3ta.errors import UserError
@@ -57,7 +57,7 @@ def test_margin_is_the_best_other_logit_minus_the_given_one(num_classes):
     away = [_margin_by_loop(row, y) for row, y in zip(rows, labels.tolist(), strict=True)]
     onto = [-_margin_by_loop(row, t) for row, t in zip(rows, targets.tolist(), strict=True)]
     assert untargeted(labels, "margin")(logits).tolist() == away
-    assert wrong_margin(logits, labels).tolist() == away
+    assert logit_margin(logits, labels).tolist() == away
     assert targeted(targets, "margin")(logits).tolist() == onto
 
 
@@ -71,8 +71,8 @@ def test_margin_is_positive_exactly_where_the_attack_has_won(num_classes):
 
 
 def test_margin_is_zero_where_two_logits_tie_for_the_answer():
-    assert wrong_margin(TIED, torch.tensor([0, 1, 3, 2])).tolist() == [0, 0, 0, 0]
-    assert wrong_margin(TIED, torch.tensor([2, 0, 0, 1])).tolist() == [1, 3, 0, 6]
+    assert logit_margin(TIED, torch.tensor([0, 1, 3, 2])).tolist() == [0, 0, 0, 0]
+    assert logit_margin(TIED, torch.tensor([2, 0, 0, 1])).tolist() == [1, 3, 0, 6]
 
 
 def _dlr_by_loop(row, label):
@@ -156,7 +156,7 @@ def test_cross_entropy_is_that_of_the_given_class():
 def test_difference_is_the_targets_logit_minus_the_true_one():
     logits, labels, targets = _both(5)
     rows = zip(logits.tolist(), labels.tolist(), targets.tolist(), strict=True)
-    assert difference(targets, labels)(logits).tolist() == [row[t] - row[y] for row, y, t in rows]
+    assert target_margin(targets, labels)(logits).tolist() == [row[t] - row[y] for row, y, t in rows]
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "margin", "dlr"])
@@ -214,7 +214,7 @@ def test_the_worst_of_four_restarts_on_a_linear_model_is_the_exact_optimum():
     weight = model.weight.detach()
     with torch.no_grad():
         clean_logits = model(clean)
-        margins = [wrong_margin(model(_multitargeted(model, clean, labels, r).final), labels) for r in range(4)]
+        margins = [logit_margin(model(_multitargeted(model, clean, labels, r).final), labels) for r in range(4)]
     optimum = []
     for i, label in enumerate(labels.tolist()):  # of z_t - z_y over the ball: Hölder's inequality, met with equality
         gains = [

@@ -12,7 +12,7 @@ from s3ta.attacks import (
     PGDConfig,
     RandomKey,
     adam_step,
-    annealed,
+    annealed_step_size,
     l2_step,
     perturb,
     run_attack,
@@ -181,7 +181,7 @@ def test_an_l2_step_along_no_gradient_is_no_step():
 )
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_annealed_step_sizes_equal_their_tables(annealing, shares, norm):
-    size = annealed(0.04, 4, annealing)
+    size = annealed_step_size(0.04, 4, annealing)
     assert [size(done) for done in range(4)] == pytest.approx([0.04 * share for share in shares], abs=1e-15)
     model, clean = Linear(2), torch.full((1, 2, 5, 7), 0.5, dtype=torch.float64)
     config = PGDConfig(

@@ -10,7 +10,7 @@ import torch
 from pydantic import TypeAdapter, create_model
 
 from s3ta.attacks import AdamConfig, AttackConfig, PGDConfig, RandomKey, run_attack
-from s3ta.attacks.cost import evaluations
+from s3ta.attacks.cost import attack_cost
 from s3ta.config import Config
 
 from .helpers import names, pictures, small_s3ta
@@ -102,7 +102,7 @@ def test_no_attack_stands_twice_in_the_table() -> None:
 @pytest.mark.parametrize("name", ATTACKS)
 def test_every_attack_of_the_table_is_brief(name: str) -> None:
     attack = ATTACKS[name]
-    assert evaluations(attack).total <= 60
+    assert attack_cost(attack).total <= 60
     assert attack.num_attack_steps <= (4 if isinstance(attack, PGDConfig | AdamConfig) else 20)
 
 
@@ -116,9 +116,9 @@ def test_the_stated_cost_is_what_the_model_is_asked(name: str) -> None:
     attacked = run_attack(
         outputs_fn, clean, labels, config=config, targets=targets, draw=RandomKey(0, tuple(names(3)), ("x", 0))
     )
-    assert sum(passes) == 3 * evaluations(config).num_forwards
-    assert attacked.num_forwards[-1].tolist() == [evaluations(config).num_forwards] * 3
-    assert attacked.num_gradients[-1].tolist() == [evaluations(config).num_gradients] * 3
+    assert sum(passes) == 3 * attack_cost(config).num_forwards
+    assert attacked.num_forwards[-1].tolist() == [attack_cost(config).num_forwards] * 3
+    assert attacked.num_gradients[-1].tolist() == [attack_cost(config).num_gradients] * 3
 
 
 @pytest.mark.parametrize("name", AUTOATTACK)
@@ -131,7 +131,7 @@ def test_parts_of_autoattack_cost_no_more_than_stated_and_stay_in_their_ball(nam
     change = (attacked.final - clean).flatten(1).norm(dim=1, p=2 if config.norm == "l2" else torch.inf)
     assert (change <= config.radius + 1e-6).all()
     assert (attacked.num_forwards[-1] > 0).all()
-    assert (attacked.num_forwards[-1] <= evaluations(config).num_forwards).all()
-    assert (attacked.num_gradients[-1] <= evaluations(config).num_gradients).all()
+    assert (attacked.num_forwards[-1] <= attack_cost(config).num_forwards).all()
+    assert (attacked.num_gradients[-1] <= attack_cost(config).num_gradients).all()
     if config.eight_bit:
         assert (attacked.final * 255 - (attacked.final * 255).round()).abs().max() < 1e-4

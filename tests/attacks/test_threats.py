@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3ta.attacks import L2, BoxRegion, GridRegion, Linf, PGDConfig, RandomKey, draw_start, run_attack, threat_of
+from s3ta.attacks import L2, BoxRegion, GridRegion, Linf, PGDConfig, RandomKey, draw_start, run_attack, threat_model_of
 from tests.reference.attacks import nearest_in_ball_and_box
 
 from .helpers import Linear, names
@@ -140,17 +140,17 @@ def test_l2_distance_is_the_euclidean_length():
 
 def test_a_grid_region_is_stretched_over_the_image():
     config = PGDConfig(mask=GridRegion(rows=("#..", ".##")))
-    mask = threat_of(config, torch.zeros(2, 2, 5, 7), None).mask
+    mask = threat_model_of(config, torch.zeros(2, 2, 5, 7), None).mask
     drawn = ["###....", "###....", "###....", "...####", "...####"]
     assert mask[0, 0].tolist() == [[float(cell == "#") for cell in row] for row in drawn]
     _, rows, columns = SHAPE
-    assert threat_of(config, torch.zeros(2, *SHAPE), None).mask[0, 0].shape == (rows, columns)
+    assert threat_model_of(config, torch.zeros(2, *SHAPE), None).mask[0, 0].shape == (rows, columns)
 
 
 def test_a_box_without_a_place_is_drawn_per_example_and_for_all_attacks_alike():
     region = BoxRegion(height=0.4, width=0.3)
     clean, draw = torch.zeros(40, 1, 10, 10), RandomKey(3, tuple(names(40)), ("a", 0))
-    mask = threat_of(PGDConfig(mask=region), clean, draw).mask
+    mask = threat_model_of(PGDConfig(mask=region), clean, draw).mask
     assert (mask.flatten(1).sum(dim=1) == 12).all()
     rows, columns = mask[:, 0].amax(dim=2), mask[:, 0].amax(dim=1)
     assert torch.equal(mask[:, 0], rows[:, :, None] * columns[:, None, :])  # rectangles
@@ -159,8 +159,8 @@ def test_a_box_without_a_place_is_drawn_per_example_and_for_all_attacks_alike():
     assert (columns.diff(dim=1) != 0).sum(1).max() <= 2
     assert len({tuple(one.flatten().tolist()) for one in mask}) > 20
     again = RandomKey(3, draw.ids[::-1], ("b", 7), 7)
-    assert torch.equal(threat_of(PGDConfig(mask=region, norm="l2"), clean, again).mask.flip(0), mask)
-    fixed = threat_of(PGDConfig(mask=BoxRegion(height=0.4, width=0.3, row=0.0, column=1.0)), clean, None).mask
+    assert torch.equal(threat_model_of(PGDConfig(mask=region, norm="l2"), clean, again).mask.flip(0), mask)
+    fixed = threat_model_of(PGDConfig(mask=BoxRegion(height=0.4, width=0.3, row=0.0, column=1.0)), clean, None).mask
     assert fixed[0, 0, :4, 7:].sum() == fixed[0].sum() == 12
 
 
@@ -306,7 +306,7 @@ def test_steps_under_a_mask_are_as_long_as_they_say(share, momentum):
     attacked = run_attack(model, clean, labels, config=config, start=clean)
     lengths = (attacked.images - clean).flatten(2).norm(dim=2)
     torch.testing.assert_close(lengths, torch.tensor([0.1, 0.2, 1.0], dtype=torch.float64)[:, None].expand(3, 2))
-    mask = threat_of(config, clean, None).mask
+    mask = threat_model_of(config, clean, None).mask
     uphill = (model.weight[1 - labels] - model.weight[labels]) * mask
     first = (attacked.images[0] - clean).flatten(1)
     torch.testing.assert_close(first, 0.1 * uphill.flatten(1) / uphill.flatten(1).norm(dim=1, keepdim=True))

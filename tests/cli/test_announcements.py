@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from s3ta import demo
-from s3ta.attacks import Evaluations
+from s3ta.attacks import AttackCost
 from s3ta.data import ClutteredDigits
 from s3ta.demo import Contender, Passes
-from s3ta.evaluate import Evaluation, Pace, Settings, get_suite, stages, total
+from s3ta.evaluate import Evaluation, PassTimes, Settings, attack_rounds, get_suite, total
 from s3ta.evaluate.sanity_checks import cost, num_evaluations
 from s3ta.finding import Check
 from s3ta.models import ExecutionMode
@@ -22,7 +22,7 @@ from tests.evaluate.small import small_model
 
 QUICK = get_suite("quick")
 SETTINGS = Settings(micro_batch=50, num_threads=1)
-NOTHING = Evaluations(0, 0)
+NOTHING = AttackCost(0, 0)
 
 
 def _of(num_examples: int, settings: Settings = SETTINGS) -> Evaluation:
@@ -56,53 +56,56 @@ def test_experiments_cost_at_most_a_fifth_of_the_attacks(
 
 def test_the_announced_time_covers_everything_that_follows():
     """A gradient of 50 images takes 5 s, a forward pass 2 s; 120 examples in three micro-batches."""
-    at = Pace(5.0, 2.0, 5.0)
-    everything = set(range(3 * len(stages(QUICK))))
+    at = PassTimes(5.0, 2.0, 5.0)
+    everything = set(range(3 * len(attack_rounds(QUICK))))
     work = total(QUICK, 1)
     attacks = 3 * (5 * work.num_gradients + 2 * (work.num_forwards - work.num_gradients))
     times = seconds(_of(120), Upcoming(everything, 0, NOTHING), at)
     assert times == pytest.approx((0, attacks, 0))
-    times = seconds(_of(120), Upcoming(everything, 100, Evaluations(30, 80)), at)
+    times = seconds(_of(120), Upcoming(everything, 100, AttackCost(30, 80)), at)
     assert times.lint == pytest.approx(100 / 50 * (15 * 2 + 2 * 5))
     assert times.checks == pytest.approx((30 * 5 + 50 * 2) / 50)
     assert seconds(_of(120), Upcoming(set(), 0, NOTHING), at) == (0, 0, 0)
 
 
 def test_checks_take_float32_gradients_however_attacks_are_searched():
-    upcoming = Upcoming({3}, 0, Evaluations(50, 50))
-    slow = seconds(_of(50, SETTINGS._replace(search=ExecutionMode("bfloat16"))), upcoming, Pace(40.0, 2.0, 5.0))
+    upcoming = Upcoming({3}, 0, AttackCost(50, 50))
+    slow = seconds(_of(50, SETTINGS._replace(search=ExecutionMode("bfloat16"))), upcoming, PassTimes(40.0, 2.0, 5.0))
     assert slow.checks == pytest.approx(5)
 
 
-def _announced(monkeypatch, upcoming: Upcoming, at: Pace, settings: Settings = SETTINGS) -> str:
-    monkeypatch.setattr(cost_estimate, "pace", lambda *given, **more: at)
+def _announced(monkeypatch, upcoming: Upcoming, at: PassTimes, settings: Settings = SETTINGS) -> str:
+    monkeypatch.setattr(cost_estimate, "measure_pass_times", lambda *given, **more: at)
     return cost_estimate.announcement(_of(100, settings), cost_estimate.Shard(), upcoming)
 
 
 def test_what_takes_moments_is_announced_as_a_few_seconds_and_what_was_tried_counts(monkeypatch):
-    quick = Pace(1e-9, 1e-9, 1e-9)
-    monkeypatch.setattr(cost_estimate, "chunk_seconds", lambda *given: {1: 0.1})
+    quick = PassTimes(1e-9, 1e-9, 1e-9)
+    monkeypatch.setattr(cost_estimate, "measure_chunk_seconds", lambda *given: {1: 0.1})
     assert "evaluations, a few seconds here" in _announced(monkeypatch, Upcoming(EVERYTHING, 0, NOTHING), quick)
-    monkeypatch.setattr(cost_estimate, "chunk_seconds", lambda *given: {1: 9.0})
+    monkeypatch.setattr(cost_estimate, "measure_chunk_seconds", lambda *given: {1: 9.0})
     assert "about 18 s here" in _announced(monkeypatch, Upcoming(EVERYTHING, 0, NOTHING), quick)
     assert "about 9 s here" in _announced(monkeypatch, Upcoming({3}, 0, NOTHING), quick)
 
 
-EVERYTHING = set(range(2 * len(stages(QUICK))))
+EVERYTHING = set(range(2 * len(attack_rounds(QUICK))))
 
 
 def test_a_short_run_with_long_checks_is_announced_with_them(monkeypatch):
-    told = _announced(monkeypatch, Upcoming(EVERYTHING, 256, cost(32)), Pace(1.0, 0.5, 1.0))
+    told = _announced(monkeypatch, Upcoming(EVERYTHING, 256, cost(32)), PassTimes(1.0, 0.5, 1.0))
     assert "about 4 min here" in told
     assert ": a look at the model 49 s, attacks 87 s, checks afterwards" in told
     assert "everything is there already, and the checks take about" in _announced(
-        monkeypatch, Upcoming(set(), 0, cost(32)), Pace(1.0, 0.5, 1.0)
+        monkeypatch, Upcoming(set(), 0, cost(32)), PassTimes(1.0, 0.5, 1.0)
     )
-    assert _announced(monkeypatch, Upcoming(set(), 0, NOTHING), Pace(1, 1, 1)).endswith("everything is there already.")
+    assert _announced(monkeypatch, Upcoming(set(), 0, NOTHING), PassTimes(1, 1, 1)).endswith(
+        "everything is there already."
+    )
 
 
 @pytest.mark.parametrize(
-    ("at", "is_told"), [(Pace(8.0, 0.5, 1.0), True), (Pace(0.5, 0.5, 1.0), False), (Pace(1.05, 0.5, 1.0), False)]
+    ("at", "is_told"),
+    [(PassTimes(8.0, 0.5, 1.0), True), (PassTimes(0.5, 0.5, 1.0), False), (PassTimes(1.05, 0.5, 1.0), False)],
 )
 def test_a_slower_bfloat16_is_announced(monkeypatch, at, is_told):
     settings = SETTINGS._replace(search=ExecutionMode("bfloat16"))
@@ -115,7 +118,7 @@ def test_a_slower_bfloat16_is_announced(monkeypatch, at, is_told):
 
 def test_compiling_is_part_of_the_announcement(monkeypatch):
     compiled = SETTINGS._replace(search=ExecutionMode("float32", compiled=True))
-    told = _announced(monkeypatch, Upcoming(EVERYTHING, 0, NOTHING), Pace(1, 1, 1), compiled)
+    told = _announced(monkeypatch, Upcoming(EVERYTHING, 0, NOTHING), PassTimes(1, 1, 1), compiled)
     assert "Compiling the model" in told
 
 

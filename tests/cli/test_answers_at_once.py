@@ -111,8 +111,8 @@ SETTINGS = (
     "s3ta.evaluate.suite_overrides",
     "s3ta.models",
     "s3ta.models.config",
-    "s3ta.models.cost_table",
-    "s3ta.models.naming",
+    "s3ta.models.precomputed_costs",
+    "s3ta.models.model_names",
     "s3ta.recipes",
     "s3ta.records",
     "s3ta.train",
@@ -169,9 +169,11 @@ def test_modules_of_settings_import_no_torch(tmp_path):
 
 def test_public_name_hides_the_module_of_its_name():
     """A submodule that is imported first does not take the place of the function that is called like it."""
-    code = "import s3ta.attacks.frozen; from s3ta.attacks import frozen; print(callable(frozen), frozen.__module__)"
+    code = (
+        "import s3ta.attacks.freeze_model; from s3ta.attacks import frozen; print(callable(frozen), frozen.__module__)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["True", "s3ta.attacks.frozen"], done.stderr
+    assert done.stdout.split() == ["True", "s3ta.attacks.freeze_model"], done.stderr
 
 
 @pytest.mark.parametrize("room", ["attacks", "data", "evaluate", "models", "train"])

@@ -278,7 +278,7 @@ def test_the_passes_of_the_records_are_those_of_the_last_read_outs(out: Path) ->
 
 
 def test_how_memory_was_held_is_told_and_identifies_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s3ta.allocator._state", [])
+    monkeypatch.setattr("s3ta.malloc_tuning._state", [])
     done(*words(tmp_path / "out", "make", "--no-checks", "--return-memory"))
     one = Ledger.read(tmp_path / "out")
     assert one.manifest["informative"]["memory"] == "as it was: not asked to keep memory"

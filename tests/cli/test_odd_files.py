@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s3ta.data import locate
+from s3ta.data import resolve_source
 from s3ta.records import Ledger
 
 from .tints import contents, done, refused, rows, s3ta
@@ -295,4 +295,4 @@ def test_the_next_command_finds_the_data_that_were_trained_on(
     words = ("digits/resnetv2_mini_dense", f"data.source={source}", "data.image_size=60", "data.num_validation=2")
     shown = done("train", *words, "--data-root", root, "--out", "a run")
     assert shown.stdout.endswith(f"\nNext: s3ta evaluate 'a run' --data-root {named}\n")
-    assert locate(source, Path(root)).root == Path(shlex.split(named)[0])
+    assert resolve_source(source, Path(root)).root == Path(shlex.split(named)[0])

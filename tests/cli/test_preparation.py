@@ -12,14 +12,14 @@ import torchvision
 from PIL import Image
 from torchvision import transforms
 
-from s3ta.data import DataConfig, fetch, get_preprocessing
+from s3ta.data import DataConfig, fetch_batch, get_preprocessing
 from s3ta.data.preprocessing import Preprocessing
 from s3ta.evaluate import get_suite
-from s3ta.models import LoadOptions, View, model_info, open_model, save_pretrained, with_outputs
+from s3ta.models import EvaluationTransform, LoadOptions, model_info, open_model, save_pretrained, select_outputs
 from s3ta.recipes import get_recipe, tiny
 from s3ta.records import Ledger
 from s3ta.train import TrainConfig
-from s3ta.workflow import EvaluationRequest, Examples, RuntimeOptions, open_subject
+from s3ta.workflow import EvaluationRequest, ExampleSelection, RuntimeOptions, open_for_evaluation
 from s3ta.workflow.data import bring_together
 from s3ta.workflow.prediction import prepared_images
 
@@ -66,12 +66,12 @@ def assert_same(
 ) -> torch.Tensor:
     """What an evaluation shows the model is what a single answer is made of: pixels and logits, to the last bit."""
     runtime = RuntimeOptions(root, "cpu")
-    subject = open_subject(source, opening, data, "test", runtime)
-    request = EvaluationRequest(get_suite("figure7"), Examples(data=data), runtime=runtime)
+    subject = open_for_evaluation(source, opening, data, "test", runtime)
+    request = EvaluationRequest(get_suite("figure7"), ExampleSelection(data=data), runtime=runtime)
     evaluation = bring_together(subject, request, subject.model)
-    evaluated = fetch(evaluation.dataset, evaluation.positions).images
+    evaluated = fetch_batch(evaluation.dataset, evaluation.positions).images
     files = [root / "photographs" / name for name in evaluation.ids]
-    single = torch.cat(list(prepared_images(open_subject(source, opening), files, preprocessing)))
+    single = torch.cat(list(prepared_images(open_for_evaluation(source, opening), files, preprocessing)))
     assert torch.equal(evaluated, single)
     with torch.no_grad():
         assert torch.equal(subject.model(evaluated), subject.model(single))
@@ -123,7 +123,7 @@ def test_a_factory_answers_for_files_as_it_is_measured(photographs: Path, name: 
 def test_a_network_of_a_library_answers_for_files_as_it_is_measured(photographs: Path, source: str) -> None:
     opening = LoadOptions(weights="random", image_size=48, num_classes=3)
     assert_same(source, opening, DataConfig(source="folder:photographs"), None, photographs.parent)
-    some = with_outputs(open_model(source, opening), [2, 0])
+    some = select_outputs(open_model(source, opening), [2, 0])
     assert model_info(some).origins == model_info(open_model(source, opening)).origins
 
 
@@ -271,7 +271,7 @@ def test_inputs_are_transformed_where_the_file_name_or_the_tag_says_so(
     normalise = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
     def answers(weights: str) -> torch.Tensor:
-        subject = open_subject(f"torchvision:{name}", LoadOptions(weights=weights, num_classes=5, image_size=96))
+        subject = open_for_evaluation(f"torchvision:{name}", LoadOptions(weights=weights, num_classes=5, image_size=96))
         assert isinstance(subject.model.net, torch.nn.Module)
         assert subject.model.net.transform_input is there.transform_input
         with torch.no_grad():
@@ -294,28 +294,38 @@ def test_inputs_are_transformed_where_the_file_name_or_the_tag_says_so(
         (
             "torchvision:mobilenet_v3_large",
             "mobilenet_v3_large-8738ca79.pth",
-            View(256, "bilinear"),
+            EvaluationTransform(256, "bilinear"),
             "calls IMAGENET1K_V1",
         ),
         (
             "torchvision:mobilenet_v3_large",
             "mobilenet_v3_large-5c1a4163.pth",
-            View(232, "bilinear"),
+            EvaluationTransform(232, "bilinear"),
             "calls IMAGENET1K_V2",
         ),
         (
             "torchvision:mobilenet_v3_large",
             "mine.pth",
-            View(232, "bilinear"),
+            EvaluationTransform(232, "bilinear"),
             "torchvision:mobilenet_v3_large.IMAGENET1K_V1 (",
         ),
-        ("torchvision:mobilenet_v3_large.IMAGENET1K_V1", "mine.pth", View(256, "bilinear"), None),
-        ("torchvision:squeezenet1_1", "mine.pth", View(256, "bilinear"), None),
-        ("torchvision:squeezenet1_1", "squeezenet1_1-b8a52dc0.pth", View(256, "bilinear"), "calls IMAGENET1K_V1"),
+        ("torchvision:mobilenet_v3_large.IMAGENET1K_V1", "mine.pth", EvaluationTransform(256, "bilinear"), None),
+        ("torchvision:squeezenet1_1", "mine.pth", EvaluationTransform(256, "bilinear"), None),
+        (
+            "torchvision:squeezenet1_1",
+            "squeezenet1_1-b8a52dc0.pth",
+            EvaluationTransform(256, "bilinear"),
+            "calls IMAGENET1K_V1",
+        ),
     ],
 )
 def test_what_a_tag_would_decide_is_derived_or_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, file: str, view: View, remark: str | None
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    file: str,
+    view: EvaluationTransform,
+    remark: str | None,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     saved_torchvision(source.partition(":")[2].partition(".")[0], file)
@@ -340,9 +350,9 @@ def test_what_a_tag_of_timm_would_decide_is_derived_or_told(tmp_path: Path, monk
         resize[source, file] = (card.view, card.origins.remarks)
     assert "name another instead of timm:resnet18" in resize["resnet18", "mine.pth"][1][0]
     assert "as for timm:resnet18.a1_in1k (224 px, crop 0.95, bicubic" in resize["resnet18", "mine.pth"][1][0]
-    assert resize["resnet18.tv_in1k", "mine.pth"] == (View(256, "bilinear"), ())
+    assert resize["resnet18.tv_in1k", "mine.pth"] == (EvaluationTransform(256, "bilinear"), ())
     if url:
-        assert resize["resnet18", named][0] == View(256, "bilinear")
+        assert resize["resnet18", named][0] == EvaluationTransform(256, "bilinear")
 
 
 @pytest.mark.parametrize("style", ["timm", "transformers"])
@@ -370,7 +380,7 @@ def test_a_folder_of_the_hub_brings_its_preparation(
     assert card.config["mean"] == pytest.approx([0.1, 0.2, 0.3])
     assert card.config["std"] == pytest.approx([0.4, 0.5, 0.6])
     assert card.config["weights"] == "file hub/model.safetensors"
-    assert (card.view == View(128, "bilinear")) is (style == "timm")
+    assert (card.view == EvaluationTransform(128, "bilinear")) is (style == "timm")
     assert card.name == "test_resnet@hub"
     assert card.origins.normalisation == "stored with the weights"
     given = LoadOptions(weights="hub", num_classes=5, image_size=64, mean=(0.5,), std=(0.2,))
@@ -443,6 +453,6 @@ def test_files_are_read_one_by_one_as_they_are_asked_for(tmp_path: Path, photogr
     reads: list[Path] = []
     read = prediction.load_image
     monkeypatch.setattr(prediction, "load_image", lambda path, *more: reads.append(path) or read(path, *more))
-    for number, image in enumerate(prepared_images(open_subject(str(run)), files), 1):
+    for number, image in enumerate(prepared_images(open_for_evaluation(str(run)), files), 1):
         assert image.shape == (1, 3, 32, 32)
         assert reads == files[:number]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from s3ta.data import Dataset
-from s3ta.streams import stream
+from s3ta.random_streams import stream
 
 
 class Numbered(Dataset):

@@ -12,7 +12,7 @@ from s3ta.data.augment import augmented
 from s3ta.data.colour_augment import draw_colours, recolour
 from s3ta.data.geometric_augment import GeometricTransform, draw_crop_flip, draw_crop_shift, moved, moved_together
 from s3ta.errors import UserError
-from s3ta.streams import stream
+from s3ta.random_streams import stream
 
 from .helpers import pixels
 

@@ -14,16 +14,16 @@ from s3ta.data import (
     IMAGENET_A,
     DataConfig,
     Dataset,
-    Relabelled,
-    check_fit,
-    count_as_numbers,
-    fetch,
+    RelabelledDataset,
+    check_model_fits_data,
+    class_order_note,
+    fetch_batch,
     imagenet_a_wnids,
     imagenet_wnids,
     match_classes,
     numbers_as_names,
     open_dataset,
-    text_order_note,
+    order_classes_as_numbers,
 )
 from s3ta.errors import UserError
 from s3ta.models import Classifier
@@ -101,8 +101,8 @@ def test_200_way_answers_are_sliced_before_the_softmax(imagenet_a):
     assert match.outputs == IMAGENET_A
     assert match.dataset is imagenet_a
     model = Classifier(Thousand(), name="t", num_classes=200, image_size=4, outputs=match.outputs)
-    check_fit(match.dataset, channels=3, num_classes=200, image_size=4, classes=imagenet_a_wnids())
-    batch = fetch(match.dataset, range(200))
+    check_model_fits_data(match.dataset, channels=3, num_classes=200, image_size=4, classes=imagenet_a_wnids())
+    batch = fetch_batch(match.dataset, range(200))
     logits = model(batch.images)
     assert logits.shape == (200, 200)
     assert torch.equal(logits, Thousand()(batch.images)[:, list(IMAGENET_A)])
@@ -120,10 +120,10 @@ def test_1000_way_answers_count_in_the_models_classes(imagenet_a):
     assert match.dataset.labels.tolist() == list(IMAGENET_A)
     assert match.dataset.ids == imagenet_a.ids
     assert match.dataset.fingerprint != imagenet_a.fingerprint
-    check_fit(match.dataset, channels=3, num_classes=1000, image_size=4, classes=imagenet_wnids())
-    batch = fetch(match.dataset, [3, 199])
+    check_model_fits_data(match.dataset, channels=3, num_classes=1000, image_size=4, classes=imagenet_wnids())
+    batch = fetch_batch(match.dataset, [3, 199])
     assert batch.labels.tolist() == [IMAGENET_A[3], IMAGENET_A[199]]
-    assert torch.equal(batch.images, fetch(imagenet_a, [3, 199]).images)
+    assert torch.equal(batch.images, fetch_batch(imagenet_a, [3, 199]).images)
     assert Thousand()(batch.images).argmax(1).tolist() == [0, 0]  # the same answers are wrong, 1000-way
 
 
@@ -185,18 +185,18 @@ def test_a_double_name_that_the_data_have_not_does_not_matter():
 )
 def test_labels_that_would_mean_other_things_are_refused(classes, words):
     with pytest.raises(UserError) as caught:
-        check_fit(Pets(), channels=1, num_classes=len(classes), classes=classes)
+        check_model_fits_data(Pets(), channels=1, num_classes=len(classes), classes=classes)
     for word in words:
         assert word in str(caught.value)
 
 
 def test_relabelled_data_keep_everything_else():
     data = Pets()
-    turned = Relabelled(data, ["hen", "cat", "dog"], [1, 2, 0])
+    turned = RelabelledDataset(data, ["hen", "cat", "dog"], [1, 2, 0])
     assert (turned.source, turned.split, turned.shape) == (data.source, data.split, data.shape)
     assert np.array_equal(turned.image(4), data.image(4))
     assert np.array_equal(turned.image(4, (1, 2)), data.image(4, (1, 2)))
-    others = Relabelled(data, ["hen", "cat", "dog", "cow"], [1, 2, 0])
+    others = RelabelledDataset(data, ["hen", "cat", "dog", "cow"], [1, 2, 0])
     assert len({data.fingerprint, turned.fingerprint, others.fingerprint}) == 3
 
 
@@ -223,7 +223,7 @@ def _folder_of(data, index):
 def test_numbers_are_counted_as_numbers(count, first):
     """01.b, 01.d, 01.f: the label of folder N is N."""
     data = Folders([str(first + number) for number in range(count)])
-    counted, note = count_as_numbers(data, count, None)
+    counted, note = order_classes_as_numbers(data, count, None)
     assert counted.classes == tuple(str(first + number) for number in range(count))
     for index in range(len(data.ids)):
         assert counted.labels[index] == int(_folder_of(data, index)) - first
@@ -231,13 +231,13 @@ def test_numbers_are_counted_as_numbers(count, first):
     if count + first > 10:
         assert f"folder {count - 1 + first} is the model's last output, {count - 1}" in note
         assert "--class-names" in note
-    check_fit(counted, channels=1, num_classes=count)
+    check_model_fits_data(counted, channels=1, num_classes=count)
 
 
 def test_zero_padded_and_few_numbers_stay_as_they_were():
     for names in ([f"{number:03d}" for number in range(100)], list("0123456789"), ["0", "1"]):
         data = Folders(names)
-        assert count_as_numbers(data, len(names), None) == (data, "")
+        assert order_classes_as_numbers(data, len(names), None) == (data, "")
 
 
 @pytest.mark.parametrize(
@@ -256,34 +256,34 @@ def test_zero_padded_and_few_numbers_stay_as_they_were():
 )
 def test_numbers_that_do_not_fit_the_model_stay_as_text(names, num_classes):
     data = Folders(names)
-    assert count_as_numbers(data, num_classes, None) == (data, "")
+    assert order_classes_as_numbers(data, num_classes, None) == (data, "")
 
 
 def test_a_model_keeps_the_order_of_its_own_names():
     """A run that was trained on folders in the order of text."""
     names = [str(number) for number in range(12)]
     data = Folders(names)
-    assert count_as_numbers(data, 12, sorted(names)) == (data, "")
-    turned, note = count_as_numbers(data, 12, names)
+    assert order_classes_as_numbers(data, 12, sorted(names)) == (data, "")
+    turned, note = order_classes_as_numbers(data, 12, names)
     assert list(turned.classes) == names
     assert "in the order that the model has them in" in note
-    backwards, _ = count_as_numbers(data, 12, names[::-1])
+    backwards, _ = order_classes_as_numbers(data, 12, names[::-1])
     assert [backwards.classes[label] for label in backwards.labels] == [_folder_of(data, i) for i in range(24)]
-    check_fit(backwards, channels=1, num_classes=12, classes=names[::-1])
+    check_model_fits_data(backwards, channels=1, num_classes=12, classes=names[::-1])
 
 
 def test_numbers_are_not_taken_for_a_model_that_names_its_classes_otherwise():
     data = Folders([str(number) for number in range(12)])
     names = [f"animal {number}" for number in range(12)]
-    assert count_as_numbers(data, 12, names) == (data, "")
+    assert order_classes_as_numbers(data, 12, names) == (data, "")
     with pytest.raises(UserError, match="Class 0 of the model is 'animal 0', but folder:numbers has '0' there"):
-        check_fit(data, channels=1, num_classes=12, classes=names)
+        check_model_fits_data(data, channels=1, num_classes=12, classes=names)
 
 
 def test_arrays_say_the_order_of_their_classes_themselves():
     data = Folders([str(number) for number in range(12)])
     data.source = "npz:numbers"
-    assert count_as_numbers(data, 12, None) == (data, "")
+    assert order_classes_as_numbers(data, 12, None) == (data, "")
 
 
 def test_some_numbers_of_a_model_without_names_are_matched():
@@ -311,10 +311,10 @@ def test_some_numbers_of_a_model_without_names_are_matched():
 )
 def test_names_that_hold_numbers_in_another_order_are_noted(names, first):
     data = Folders(names)
-    note = text_order_note(data, None)
+    note = class_order_note(data, None)
     assert first in note
     assert "--class-names FILE" in note
-    assert text_order_note(data, names) == "", "the model knows its names"
+    assert class_order_note(data, names) == "", "the model knows its names"
 
 
 @pytest.mark.parametrize(
@@ -330,4 +330,4 @@ def test_names_that_hold_numbers_in_another_order_are_noted(names, first):
     ],
 )
 def test_names_in_the_order_of_their_numbers_need_no_note(names):
-    assert text_order_note(Folders(names), None) == ""
+    assert class_order_note(Folders(names), None) == ""

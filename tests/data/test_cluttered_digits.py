@@ -6,11 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-from s3ta.data import ClutteredDigits, DataConfig, fetch, open_dataset
+from s3ta.data import ClutteredDigits, DataConfig, fetch_batch, open_dataset
 from s3ta.data import cluttered_digits as module
 from s3ta.data.cluttered_digits import CANVAS, DIGIT, SCRAP, SPLITS, canvas, split_positions
 from s3ta.errors import UserError
-from s3ta.streams import stream
+from s3ta.random_streams import stream
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_fingerprints_equal_stored_values(splits):
 
 
 def test_batches_are_floats_in_0_1(splits):
-    ids, images, labels, _ = fetch(splits["test"], [5, 3])
+    ids, images, labels, _ = fetch_batch(splits["test"], [5, 3])
     assert ids == [splits["test"].ids[5], splits["test"].ids[3]]
     assert images.shape == (2, 1, CANVAS, CANVAS)
     assert str(images.dtype) == "torch.float32"

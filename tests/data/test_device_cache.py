@@ -1,4 +1,4 @@
-"""Data sets that live on the device give what `fetch` gives, bit for bit, and batches take them where that is possible."""
+"""Data sets that live on the device give what `fetch_batch` gives, bit for bit; batches take them where that is possible."""
 
 import threading
 import time
@@ -8,7 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from s3ta.data import ClutteredDigits, DataConfig, Resident, batches, fetch, open_dataset, position, resident
+from s3ta.data import (
+    ClutteredDigits,
+    DataConfig,
+    DeviceDataset,
+    batches,
+    examples_of_step,
+    fetch_batch,
+    load_on_device,
+    open_dataset,
+)
 from s3ta.data.dataset import as_images
 from s3ta.errors import UserError
 from tests.processes import PATIENCE
@@ -41,11 +50,11 @@ def _same(one, other):
 @pytest.mark.parametrize("augment", AUGMENTS)
 def test_batches_are_those_of_fetch(root, augment):
     data = _open(root, augment=augment)
-    kept = resident(data, CPU)
-    assert isinstance(kept, Resident)
+    kept = load_on_device(data, CPU)
+    assert isinstance(kept, DeviceDataset)
     for draw in (None, (0, 0), (5, 3)):
         for indices in ([0, 1, 2, 32], [32, 5, 5], [9]):
-            _same(kept.batch(indices, draw), fetch(data, indices, draw))
+            _same(kept.batch(indices, draw), fetch_batch(data, indices, draw))
 
 
 def test_bytes_become_the_same_numbers_as_by_division():
@@ -58,11 +67,11 @@ def test_files_digits_and_large_data_do_not_live_on_the_device(root):
         path = root / "files" / "test" / name / "x.png"
         path.parent.mkdir(parents=True)
         Image.new("RGB", (9, 9)).save(path)
-    assert resident(open_dataset(DataConfig(source="folder:files", image_size=8), "test", root), CPU) is None
-    assert resident(ClutteredDigits("validation"), CPU) is None
+    assert load_on_device(open_dataset(DataConfig(source="folder:files", image_size=8), "test", root), CPU) is None
+    assert load_on_device(ClutteredDigits("validation"), CPU) is None
     data = _open(root)
-    assert resident(data, CPU, most_bytes=33 * 16 * 16 * 3) is not None
-    assert resident(data, CPU, most_bytes=33 * 16 * 16 * 3 - 1) is None
+    assert load_on_device(data, CPU, most_bytes=33 * 16 * 16 * 3) is not None
+    assert load_on_device(data, CPU, most_bytes=33 * 16 * 16 * 3 - 1) is None
 
 
 @pytest.mark.parametrize("augment", ["crop_flip", "strong"])
@@ -93,7 +102,7 @@ def test_parts_of_a_batch_are_the_batch_in_order(root, count, device):
         assert torch.equal(torch.cat([share.labels for share in shares]), batch.labels)
         sizes = [len(share.ids) for share in shares]
         assert max(sizes) - min(sizes) <= 1
-        assert batch.ids == [data.ids[i] for i in position(data, 8, 1, step).indices]
+        assert batch.ids == [data.ids[i] for i in examples_of_step(data, 8, 1, step).indices]
 
 
 def test_a_batch_larger_than_the_data_is_refused_on_the_device_too(root):
@@ -136,9 +145,9 @@ def test_closing_early_ends_the_workers(begun_in_a_thread):
 @pytest.mark.parametrize("augment", AUGMENTS)
 def test_a_gpu_gives_the_same_bits(root, augment):
     data = _open(root, augment=augment)
-    kept, indices = resident(data, torch.device("cuda")), list(range(33))
+    kept, indices = load_on_device(data, torch.device("cuda")), list(range(33))
     assert kept is not None
     for epoch in range(20):
         found = kept.batch(indices, (0, epoch))
         assert found.images.is_cuda
-        assert torch.equal(found.images.cpu(), fetch(data, indices, (0, epoch)).images)
+        assert torch.equal(found.images.cpu(), fetch_batch(data, indices, (0, epoch)).images)

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from s3ta.data import ClutteredDigits, batches, check_fit, fetch, position, steps_per_epoch
+from s3ta.data import ClutteredDigits, batches, check_model_fits_data, examples_of_step, fetch_batch, steps_per_epoch
 from s3ta.errors import UserError
 
 from .helpers import Numbered
 
 
 def _indices(data, batch_size, seed, steps):
-    return [position(data, batch_size, seed, step).indices.tolist() for step in steps]
+    return [examples_of_step(data, batch_size, seed, step).indices.tolist() for step in steps]
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(23, 5), (20, 5), (7, 7), (7, 1), (7, 6)])
@@ -22,7 +22,7 @@ def test_each_epoch_visits_every_example_at_most_once_and_leaves_out_less_than_a
     seen = []
     for epoch in range(4):
         steps = range(epoch * per_epoch, (epoch + 1) * per_epoch)
-        assert {position(data, batch_size, 3, step).epoch for step in steps} == {epoch}
+        assert {examples_of_step(data, batch_size, 3, step).epoch for step in steps} == {epoch}
         visited = [i for batch in _indices(data, batch_size, 3, steps) for i in batch]
         assert len(visited) == per_epoch * batch_size == len(set(visited))
         assert set(visited) <= set(range(count))
@@ -38,7 +38,7 @@ def test_any_step_is_reached_without_those_before_it():
     assert [_indices(data, 5, 0, [step])[0] for step in (39, 7, 0, 22, 21, 3)] == [
         forwards[s] for s in (39, 7, 0, 22, 21, 3)
     ]
-    far = position(data, 5, 0, 10**9)
+    far = examples_of_step(data, 5, 0, 10**9)
     assert far.epoch == 10**9 // 4
     assert len(far.indices) == 5
 
@@ -46,7 +46,7 @@ def test_any_step_is_reached_without_those_before_it():
 def test_order_differs_between_epochs_and_seeds():
     data = Numbered(50)
     orders = [
-        tuple(np.concatenate([position(data, 10, seed, 5 * epoch + step).indices for step in range(5)]))
+        tuple(np.concatenate([examples_of_step(data, 10, seed, 5 * epoch + step).indices for step in range(5)]))
         for seed in (0, 1, 2)
         for epoch in (0, 1, 2)
     ]
@@ -56,21 +56,21 @@ def test_order_differs_between_epochs_and_seeds():
 
 def test_order_equals_stored_values():
     data = ClutteredDigits("train")
-    assert position(data, 64, 0, 0).indices[:5].tolist() == [
+    assert examples_of_step(data, 64, 0, 0).indices[:5].tolist() == [
         2197,
         1244,
         3163,
         511,
         1052,
     ]  # pinned: else no run can be resumed
-    assert position(data, 64, 0, 58).epoch == 0
-    assert position(data, 64, 0, 100).epoch == 1
-    assert position(data, 64, 0, 100).indices[:4].tolist() == [2065, 3101, 1438, 604]
+    assert examples_of_step(data, 64, 0, 58).epoch == 0
+    assert examples_of_step(data, 64, 0, 100).epoch == 1
+    assert examples_of_step(data, 64, 0, 100).indices[:4].tolist() == [2065, 3101, 1438, 604]
 
 
 def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(UserError, match="batch size 9 is larger than the train split of numbered, which has 8"):
-        position(Numbered(8), 9, 0, 0)
+        examples_of_step(Numbered(8), 9, 0, 0)
     with pytest.raises(UserError, match="batch size 9"):
         next(batches(Numbered(8), 9, 0, 0, 1))
 
@@ -88,7 +88,7 @@ def test_batches_are_drawn_for_their_epoch():
     found = list(batches(data, 3, 5, 0, 6))
     assert len(found) == 6
     for step, batch in enumerate(found):
-        epoch, indices = position(data, 3, 5, step)
+        epoch, indices = examples_of_step(data, 3, 5, step)
         assert batch.ids == [data.ids[i] for i in indices]
         assert batch.labels.tolist() == [int(data.labels[i]) for i in indices]
         expected = np.stack([data.image(int(i), (5, epoch)) for i in indices])
@@ -121,7 +121,7 @@ def test_global_random_state_is_neither_read_nor_moved():
 
 
 def test_fetch_keeps_order_and_repeats():
-    ids, images, labels, skipped = fetch(Numbered(9), [8, 0, 8])
+    ids, images, labels, skipped = fetch_batch(Numbered(9), [8, 0, 8])
     assert skipped == ()
     assert ids == ["number-8", "number-0", "number-8"]
     assert (images[:, 0, 0, 0] * 255).round().tolist() == [8, 0, 8]
@@ -140,11 +140,11 @@ def test_fetch_keeps_order_and_repeats():
 )
 def test_a_model_that_does_not_fit_is_told_what_to_set(wrong, words):
     fitting = {"channels": 1, "num_classes": 2}
-    check_fit(Numbered(3), **fitting)
+    check_model_fits_data(Numbered(3), **fitting)
     with pytest.raises(UserError) as caught:
-        check_fit(Numbered(3), **(fitting | wrong))
+        check_model_fits_data(Numbered(3), **(fitting | wrong))
     assert words in str(caught.value)
 
 
 def test_a_square_image_of_the_right_size_fits():
-    check_fit(ClutteredDigits("test"), channels=1, num_classes=10, image_size=60)
+    check_model_fits_data(ClutteredDigits("test"), channels=1, num_classes=10, image_size=60)

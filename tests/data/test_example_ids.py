@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s3ta.data import DataConfig, Dataset, Relabelled, open_dataset, read_ids, select_ids, unreadable, unreadable_error
+from s3ta.data import (
+    DataConfig,
+    Dataset,
+    RelabelledDataset,
+    find_unreadable,
+    open_dataset,
+    read_ids,
+    select_ids,
+    unreadable_error,
+)
 from s3ta.data.sources import Subset
 from s3ta.errors import UserError
 
@@ -205,7 +214,7 @@ def test_unreadable_files_are_found_and_named_by_their_ids(flowers):
     (inside / "rose" / "0.png").write_text("no picture")
     (inside / "rose" / "3.png").unlink()
     said = Said()
-    found = unreadable(data, [7, 1, 2, 0, 4], said)
+    found = find_unreadable(data, [7, 1, 2, 0, 4], said)
     assert [position for position, _ in found] == [7, 2, 4]
     assert found[0][1] == "val/rose/3.png does not exist."
     assert found[1][1].startswith("val/daisy/2.png cannot be read as an image (")
@@ -228,9 +237,9 @@ def test_views_of_a_folder_report_the_same_unreadable_files(flowers):
     (flowers / "flowers" / "val" / "rose" / "1.png").write_bytes(b"")
     data = _open(flowers)
     some = Subset(data, "validation", [6, 5, 0])
-    assert [position for position, _ in unreadable(some, [0, 1, 2], Said())] == [1]
-    other = Relabelled(data, ["rose", "tulip", "daisy"], [2, 0])
-    assert [position for position, _ in unreadable(other, range(8), Said())] == [5]
+    assert [position for position, _ in find_unreadable(some, [0, 1, 2], Said())] == [1]
+    other = RelabelledDataset(data, ["rose", "tulip", "daisy"], [2, 0])
+    assert [position for position, _ in find_unreadable(other, range(8), Said())] == [5]
 
 
 class Costly(Numbered):
@@ -240,7 +249,7 @@ class Costly(Numbered):
 
 def test_arrays_need_no_reading():
     said = Said()
-    assert unreadable(Costly(9), range(9), said) == []
+    assert find_unreadable(Costly(9), range(9), said) == []
     assert said.reports == [(9, "")]
 
 
@@ -252,7 +261,7 @@ def test_memory_does_not_grow_with_the_number_of_files(flowers):
     chosen = [i for i, name in enumerate(data.ids) if "big" in name]
     for count in (2, 12):
         tracemalloc.start()
-        assert unreadable(data, chosen[:count], Said()) == []
+        assert find_unreadable(data, chosen[:count], Said()) == []
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + big.nbytes / 2

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from s3ta.data import DataConfig, check_fit, fetch, listing_line, locate, open_dataset
+from s3ta.data import DataConfig, check_model_fits_data, fetch_batch, listing_line, open_dataset, resolve_source
 from s3ta.errors import UserError
 
 from .trees import CLASSES, left_out, opened, picture, tree
@@ -200,11 +200,11 @@ def test_a_folder_one_level_down_names_the_one_above(tmp_path):
 
 def test_sources_may_be_named_by_path(tmp_path):
     part = tree(tmp_path / "set")
-    located = locate(f"folder:{part}", tmp_path / "elsewhere")
+    located = resolve_source(f"folder:{part}", tmp_path / "elsewhere")
     assert located.source == "folder:val"
-    assert fetch(open_dataset(DataConfig(source=located.source, image_size=8), "test", located.root), [0]).ids == [
-        "ant/0.png"
-    ]
+    assert fetch_batch(
+        open_dataset(DataConfig(source=located.source, image_size=8), "test", located.root), [0]
+    ).ids == ["ant/0.png"]
 
 
 # --- another number of classes ---------------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def test_sources_may_be_named_by_path(tmp_path):
 
 def _misfit(root, num_classes, names=None):
     with pytest.raises(UserError) as caught:
-        check_fit(opened(root), channels=3, num_classes=num_classes, classes=names)
+        check_model_fits_data(opened(root), channels=3, num_classes=num_classes, classes=names)
     sentence = str(caught.value)
     assert f"The model has {num_classes} classes, but folder:set has" in sentence
     before, _, _ = sentence.partition("set model.num_classes")

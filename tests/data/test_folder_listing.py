@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from s3ta.data import DataConfig, batches, fetch, listing_line, open_dataset, read_ids, select_ids, write_ids
-from s3ta.data.folder_listing import SUFFIXES, on_one_line, printable
+from s3ta.data import DataConfig, batches, fetch_batch, listing_line, open_dataset, read_ids, select_ids, write_ids
+from s3ta.data.folder_listing import SUFFIXES, on_one_line, printable_name
 from s3ta.errors import UserError
 from s3ta.files import sha256
 
@@ -188,7 +188,7 @@ def test_links_to_files_folders_and_classes_are_followed(tmp_path):
         "val/bee/more/1.png",
     ]
     assert list(data.ids) == [*expected, "val/cat/0.png"]
-    assert len(fetch(data, range(7)).ids) == 7
+    assert len(fetch_batch(data, range(7)).ids) == 7
 
 
 def test_links_that_lead_round_in_a_circle_end(tmp_path):
@@ -313,7 +313,7 @@ def test_train_and_val_may_spell_a_class_otherwise(tmp_path):
     data = opened(tmp_path / "set")
     assert list(data.classes) == [NFC, "ant"]
     assert data.labels.tolist() == [0, 0, 1, 1]
-    assert fetch(data, [3]).images.shape == (1, 3, 8, 8)
+    assert fetch_batch(data, [3]).images.shape == (1, 3, 8, 8)
 
 
 def test_files_that_differ_only_in_form_are_two_examples(tmp_path):
@@ -355,7 +355,7 @@ def test_a_class_in_any_bytes_becomes_text(tmp_path):
         picture(os.fsencode(tmp_path / "set/val") + b"/" + name + b"/0.png", number=5)
     data = opened(tmp_path / "set")
     assert list(data.classes) == ["caf\\xe9", "the"]
-    assert fetch(data, [0, 1]).ids == ["val/caf\\xe9/0.png", "val/the/0.png"]
+    assert fetch_batch(data, [0, 1]).ids == ["val/caf\\xe9/0.png", "val/the/0.png"]
 
 
 def test_a_damaged_file_of_any_name_is_one_sentence(tmp_path):
@@ -370,8 +370,8 @@ def test_a_damaged_file_of_any_name_is_one_sentence(tmp_path):
 
 @given(st.text())
 def test_every_name_becomes_text_and_stays_so(name):
-    once = printable(name)
-    assert printable(once) == once
+    once = printable_name(name)
+    assert printable_name(once) == once
     once.encode("utf-8")
     assert on_one_line(name).isprintable()
 

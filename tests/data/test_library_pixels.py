@@ -11,7 +11,7 @@ import torch
 import torchvision
 from PIL import Image
 
-from s3ta.data import DataConfig, open_dataset, with_view
+from s3ta.data import DataConfig, open_dataset, with_evaluation_transform
 from s3ta.models import LoadOptions, model_info, open_model
 
 SIZES = ((413, 300), (256, 256), (97, 181), (224, 225), (641, 259))
@@ -47,7 +47,7 @@ def transform_of(source: str):
 def test_pixels_are_those_of_the_librarys_own_transform(source: str, pictures: Path) -> None:
     card = model_info(open_model(source, LoadOptions(weights="random")))
     config = DataConfig(source=f"folder:{pictures}", image_size=card.image_size)
-    data = open_dataset(with_view(config, card.image_size, *card.view), "test", pictures)
+    data = open_dataset(with_evaluation_transform(config, card.image_size, *card.view), "test", pictures)
     transform, mean, std = transform_of(source)
     for number in range(len(SIZES)):
         with Image.open(pictures / "val" / "noise" / f"{number}.png") as picture:

@@ -19,8 +19,8 @@ from s3ta.data import (
     get_preprocessing,
     load_image,
     open_dataset,
-    preprocessing_of_view,
-    with_view,
+    preprocessing_of_transform,
+    with_evaluation_transform,
 )
 from s3ta.data.image_files import fit
 from s3ta.data.preprocessing import DEFAULT, described
@@ -71,7 +71,7 @@ def test_robustbench_names_give_torchvisions_pixels(name, size):
 def test_numbers_without_a_name_give_torchvisions_pixels(interpolation, resize, image_size):
     mode = transforms.InterpolationMode(interpolation)
     peer = transforms.Compose([transforms.Resize(resize, interpolation=mode), transforms.CenterCrop(image_size)])
-    how = preprocessing_of_view(resize, interpolation, image_size)
+    how = preprocessing_of_transform(resize, interpolation, image_size)
     for width in range(20, 76, 5):
         for height in (31, 36, 40, 57, 61):
             for mode in ("RGB", "L"):
@@ -85,7 +85,7 @@ def test_views_give_timms_pixels(crop_pct, resize):
     peer = timm.data.create_transform((3, 64, 64), interpolation="bicubic", crop_pct=crop_pct, normalize=False)
     for size in ((90, 71), (64, 200), (55, 67)):
         picture = _picture(*size)
-        ours = np.asarray(fit(picture, 64, preprocessing_of_view(resize, "bicubic", 64))).transpose(2, 0, 1)
+        ours = np.asarray(fit(picture, 64, preprocessing_of_transform(resize, "bicubic", 64))).transpose(2, 0, 1)
         assert np.array_equal(ours, np.asarray(peer(picture)))
 
 
@@ -220,9 +220,9 @@ def test_every_name_is_described_by_itself():
 
 
 def test_the_same_pixels_have_the_same_name():
-    assert described(preprocessing_of_view(256, "bilinear", 224), 224)["name"] == "Res256Crop224"
-    assert described(preprocessing_of_view(224, "bilinear", 224), 224)["name"] == "Res224"
-    assert described(preprocessing_of_view(235, "bicubic", 224), 224)["name"] == "custom"
+    assert described(preprocessing_of_transform(256, "bilinear", 224), 224)["name"] == "Res256Crop224"
+    assert described(preprocessing_of_transform(224, "bilinear", 224), 224)["name"] == "Res224"
+    assert described(preprocessing_of_transform(235, "bicubic", 224), 224)["name"] == "custom"
     assert described(Preprocessing(resize=96), 96)["name"] == "default"
     assert described(Preprocessing(resize=256), 224)["name"] == "custom"
     assert (
@@ -266,14 +266,14 @@ def test_the_default_preprocessing_is_the_same_data_whether_it_is_named_or_not()
 
 def test_a_models_view_holds_for_files_unless_a_person_chose():
     files = DataConfig(source="folder:flowers")
-    viewed = with_view(files, 288, 320, "bicubic")
+    viewed = with_evaluation_transform(files, 288, 320, "bicubic")
     assert viewed.image_size == 288
     assert described(viewed.preprocessing, 288)["resize"] == 320
     chosen = files.model_copy(update={"preprocessing": DEFAULT})
-    assert with_view(chosen, 288, 320, "bicubic").preprocessing == DEFAULT
-    assert with_view(DataConfig(source="npz:x.npz"), 288, 320, "bicubic").preprocessing is None
+    assert with_evaluation_transform(chosen, 288, 320, "bicubic").preprocessing == DEFAULT
+    assert with_evaluation_transform(DataConfig(source="npz:x.npz"), 288, 320, "bicubic").preprocessing is None
     with pytest.raises(UserError, match="A cut of 224 px does not fit a shorter side of 200 px"):
-        with_view(files, 224, 200, "bicubic")
+        with_evaluation_transform(files, 224, 200, "bicubic")
 
 
 # --- data sets ----------------------------------------------------------------------------------------------------------------
@@ -294,7 +294,7 @@ def _open(root, source="folder:flowers", **settings):
 
 
 def test_folders_follow_their_preprocessing(flowers):
-    how = preprocessing_of_view(40, "bilinear", 32)
+    how = preprocessing_of_transform(40, "bilinear", 32)
     data = _open(flowers, preprocessing=how)
     assert data.shape == (3, 32, 32)  # a name that says a size needs no other
     peer = transforms.Compose([transforms.Resize(40), transforms.CenterCrop(32)])
@@ -370,7 +370,7 @@ def test_odd_colours_are_those_of_torchvisions_loader(tmp_path, mode):
     if mode in ("LA", "RGBA"):
         picture.putalpha(Image.linear_gradient("L").resize(picture.size))
     picture.save(path)
-    how = preprocessing_of_view(40, "bicubic", 32)
+    how = preprocessing_of_transform(40, "bicubic", 32)
     peer = transforms.Compose([transforms.Resize(40, interpolation=BICUBIC), transforms.CenterCrop(32)])
     assert np.array_equal(load_image(path, 32, 3, how).transpose(1, 2, 0), np.asarray(peer(pil_loader(str(path)))))
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s3ta.data import TORCHVISION, DataConfig, fetch, locate, open_dataset
+from s3ta.data import TORCHVISION, DataConfig, fetch_batch, open_dataset, resolve_source
 from s3ta.errors import UserError
 
 from .helpers import pixels
@@ -50,7 +50,7 @@ def test_an_npz_file_is_a_test_set(tmp_path):
     for i in range(11):
         assert np.array_equal(data.image(i), COLOUR[i].transpose(2, 0, 1))
         assert np.array_equal(data.image(i, (0, i)), data.image(i))  # no augmentation unless asked for
-    assert fetch(data, [2, 1]).labels.tolist() == [2, 1]
+    assert fetch_batch(data, [2, 1]).labels.tolist() == [2, 1]
     assert data.fingerprint == _open(tmp_path, "npz:x.npz").fingerprint
     _npz(tmp_path / "y.npz", labels=(LABELS + 1) % 3)
     assert _open(tmp_path, "npz:y.npz").fingerprint != data.fingerprint
@@ -263,7 +263,7 @@ def test_a_damaged_image_is_named_when_it_is_read(flowers):
     data = _open(flowers, "folder:flowers", image_size=5)
     for name in ("val/rose/0.png", "val/tulip/9.jpg"):
         with pytest.raises(UserError, match=rf"{name} cannot be read as an image"):
-            fetch(data, [data.ids.index(name)])
+            fetch_batch(data, [data.ids.index(name)])
     path.unlink()
     with pytest.raises(UserError, match=r"rose/0\.png does not exist"):
         data.image(data.ids.index("val/rose/0.png"))
@@ -501,7 +501,7 @@ def test_unknown_split_offers_the_nearest(tmp_path):
     ],
 )
 def test_the_machines_folders_never_reach_the_name(tmp_path, text, source):
-    located = locate(text.format(root=tmp_path), tmp_path)
+    located = resolve_source(text.format(root=tmp_path), tmp_path)
     assert located.source == source
     assert "secret" not in located.source
     if ":" in source and "CIFAR" not in source:
@@ -513,15 +513,15 @@ def test_the_machines_folders_never_reach_the_name(tmp_path, text, source):
 def test_located_data_open_and_do_not_name_their_root(flowers):
     _npz(flowers / "secret" / "x.npz")
     for text, settings in ((f"npz:{flowers}/secret/x.npz", {}), (f"folder:{flowers}/flowers", {"image_size": 5})):
-        source, root = locate(text, flowers / "elsewhere")
+        source, root = resolve_source(text, flowers / "elsewhere")
         data = _open(root, source, **settings)
         assert str(flowers) not in f"{data.source} {data.ids} {data.classes} {data.fingerprint}"
-        assert locate(source, root) == (source, root)
+        assert resolve_source(source, root) == (source, root)
 
 
 def test_the_home_folder_is_understood(flowers, monkeypatch):
     monkeypatch.setenv("HOME", str(flowers))
-    assert locate("folder:~/flowers", flowers / "data") == ("folder:flowers", flowers)
+    assert resolve_source("folder:~/flowers", flowers / "data") == ("folder:flowers", flowers)
 
 
 # --- the development images --------------------------------------------------------------------------------------------------
@@ -541,7 +541,7 @@ def test_official_cifar10_files_are_read(data_folder):
     assert np.array_equal(npz.labels, test.labels)
     for i in (0, 1234, 9999):
         assert np.array_equal(npz.image(i), test.image(i))
-    _, images, labels, _ = fetch(test, [0])
+    _, images, labels, _ = fetch_batch(test, [0])
     assert labels.tolist() == [3]
     assert 0.2 < images.mean() < 0.7
 
@@ -552,7 +552,7 @@ def test_imagenette_is_read_at_96_pixels(data_folder):
     assert len(data.classes) == 10
     assert data.shape == (3, 96, 96)
     chosen = range(0, 3925, 400)
-    ids, images, labels, _ = fetch(data, chosen)
+    ids, images, labels, _ = fetch_batch(data, chosen)
     assert images.shape == (10, 3, 96, 96)
     assert [data.classes[label] for label in labels] == [i.split("/")[1] for i in ids]
     assert images.std() > 0.15

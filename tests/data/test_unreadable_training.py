@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from s3ta.config import config_hash
-from s3ta.data import DataConfig, batches, fetch, open_dataset
+from s3ta.data import DataConfig, batches, fetch_batch, open_dataset
 from s3ta.data.dataset import MOST_SUBSTITUTES
 from s3ta.errors import UserError
 
@@ -49,7 +49,7 @@ def test_a_damaged_file_is_replaced_by_an_example_of_the_same_draw(root, augment
     data = _open(root, "skip", augment)
     place, stand_ins = list(data.ids).index(DAMAGED), set()
     for epoch in range(12):
-        found = fetch(data, range(12), (0, epoch))
+        found = fetch_batch(data, range(12), (0, epoch))
         assert [(name, reason.split(" (")[0]) for name, reason in found.skipped] == [
             (DAMAGED, f"{DAMAGED} cannot be read as an image")
         ]
@@ -57,17 +57,17 @@ def test_a_damaged_file_is_replaced_by_an_example_of_the_same_draw(root, augment
         stand_in = list(data.ids).index(found.ids[place])
         stand_ins.add(stand_in)
         assert found.labels[place] == data.labels[stand_in]
-        assert torch.equal(found.images[place], fetch(data, [stand_in], (0, epoch)).images[0])
-        again = fetch(data, [place], (0, epoch))
+        assert torch.equal(found.images[place], fetch_batch(data, [stand_in], (0, epoch)).images[0])
+        again = fetch_batch(data, [place], (0, epoch))
         assert again.ids == [found.ids[place]]
         assert torch.equal(again.images[0], found.images[place])
     assert len(stand_ins) > 3
-    assert fetch(data, [0, 1], (0, 0)).skipped == ()
+    assert fetch_batch(data, [0, 1], (0, 0)).skipped == ()
 
 
 def test_what_is_measured_is_never_replaced(root):
     with pytest.raises(UserError, match=f"^{DAMAGED} cannot be read as an image") as caught:
-        fetch(_open(root, "skip"), range(12))
+        fetch_batch(_open(root, "skip"), range(12))
     assert "on_unreadable" not in str(caught.value)
 
 
@@ -89,7 +89,7 @@ def test_data_that_is_damaged_throughout_ends_in_a_sentence(root):
     for name in data.ids:
         (root / "set" / name).write_bytes(b"")
     with pytest.raises(UserError) as caught:
-        fetch(data, [3], (0, 0))
+        fetch_batch(data, [3], (0, 0))
     assert str(caught.value) == (
         f"{data.ids[3]} cannot be read, nor can {MOST_SUBSTITUTES} examples of folder:set that were drawn to take its "
         "place: repair the files."
@@ -124,6 +124,6 @@ def test_whatever_a_plug_in_raises_is_skipped_like_other_damage(root, monkeypatc
 
     Image.fromarray(pixels(1, 20, 24, 3)[0]).save(root / "set" / DAMAGED)
     monkeypatch.setattr(Image.Image, "convert", fail)
-    (skipped,) = fetch(_open(root, "skip"), range(12), (0, 0)).skipped
+    (skipped,) = fetch_batch(_open(root, "skip"), range(12), (0, 0)).skipped
     assert skipped[0] == DAMAGED
     assert skipped[1].startswith(f"{DAMAGED} cannot be read as an image (RuntimeError)")

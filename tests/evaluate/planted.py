@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from s3ta.data import ClutteredDigits, fetch
+from s3ta.data import ClutteredDigits, fetch_batch
 
 
 class Around(nn.Module):
@@ -181,7 +181,7 @@ def taught(
 def digits(split: str, count: int) -> tuple[Tensor, Tensor]:
     data = ClutteredDigits(split)
     places = np.linspace(0, len(data.ids) - 1, count).astype(int)
-    _, images, labels, _ = fetch(data, places.tolist())
+    _, images, labels, _ = fetch_batch(data, places.tolist())
     return images, labels
 
 

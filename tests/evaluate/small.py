@@ -13,7 +13,7 @@ import torch
 from s3ta.attacks import PGDConfig
 from s3ta.data import ClutteredDigits, Dataset
 from s3ta.data.sources import Subset
-from s3ta.evaluate import NamedAttack, Settings, Suite, pieces, runner, stages
+from s3ta.evaluate import NamedAttack, Settings, Suite, attack_rounds, chunks_of_round, runner
 from s3ta.evaluate.plan import Piece
 from s3ta.models import create_model
 from s3ta.records import Ledger
@@ -60,7 +60,7 @@ def some_digits(count: int = 11) -> Dataset:
 
 def all_pieces(suite: Suite, positions: Sequence[int], micro_batch: int) -> list[Piece]:
     """Everything to do where nobody is left out."""
-    return [piece for stage in stages(suite) for piece in pieces(stage, positions, micro_batch)]
+    return [piece for stage in attack_rounds(suite) for piece in chunks_of_round(stage, positions, micro_batch)]
 
 
 def rows(ledger: Ledger) -> list[dict]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from s3ta.attacks import PGDConfig, autograd_gradient, untargeted
-from s3ta.data import fetch
+from s3ta.data import fetch_batch
 from s3ta.errors import UserError
 from s3ta.evaluate import Evaluation, NamedAttack, Suite, evaluate
 from s3ta.evaluate.attack_precision import attack_copy, attacked_fn
@@ -30,7 +30,7 @@ PLAN = Suite(name="s", description="d", attacks=(NamedAttack(name="u", attack=CO
 
 def batch(count: int = 32):
     data = blobs(count)
-    return fetch(data, range(count))[1:3]
+    return fetch_batch(data, range(count))[1:3]
 
 
 def check_gradients(model, searcher, images, labels) -> None:

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from s3ta.attacks import PGDConfig, RandomKey, run_attack
-from s3ta.data import fetch
-from s3ta.evaluate import Evaluation, NamedAttack, Situation, Suite, evaluate, get_suite, tiny_suite
+from s3ta.data import fetch_batch
+from s3ta.evaluate import AttackContext, Evaluation, NamedAttack, Suite, evaluate, get_suite, tiny_suite
 from s3ta.files import read_arrays
-from s3ta.records import RUN, Ledger, scores
+from s3ta.records import RUN, Ledger, count_scores
 from tests.evaluate.small import chunk_bytes, ignore, killed_after, rows
 from tests.evaluate.toys import SETTINGS, answered_as_by, random_resnet, verdicts
 
@@ -24,7 +24,7 @@ PARTS = ["apgd-ce", "apgd-t", "fab-t", "square"]
 def autoattack(folder: Path, **changes) -> Ledger:
     pytest.importorskip("pyautoattack")
     model = random_resnet()
-    suite = tiny_suite(get_suite("autoattack", Situation(0.01)))
+    suite = tiny_suite(get_suite("autoattack", AttackContext(0.01)))
     chosen = SETTINGS._replace(keep_images=True, **changes)
     return evaluate(Evaluation(model, answered_as_by(model, COUNT), suite, range(COUNT), chosen), folder, ignore)
 
@@ -44,10 +44,10 @@ def test_the_parts_of_autoattack_are_a_cascade_of_records(whole: Ledger) -> None
         ran = {example for example in data.ids if found[part, example]["status"] == RUN}
         assert ran == alive
         alive -= {example for example in ran if not found[part, example]["correct"]}
-    table = scores(whole.table(), cascade=True)
+    table = count_scores(whole.table(), cascade=True)
     assert [score.attack for score in table] == ["clean", *PARTS]
     assert table[-1].num_correct == len(alive) < table[0].num_correct
-    clean = dict(zip(data.ids, fetch(data, range(COUNT)).images, strict=True))
+    clean = dict(zip(data.ids, fetch_batch(data, range(COUNT)).images, strict=True))
     seen = 0
     for path in whole.folder.glob("images-*.npz"):
         arrays = read_arrays(path)
@@ -90,7 +90,7 @@ def test_eight_bit_images_are_whole_255ths_and_are_what_is_judged(norm: str, rad
         Evaluation(model, data, suite, range(COUNT), SETTINGS._replace(keep_images=True)), tmp_path, ignore
     )
     found = {r["example_id"]: r for r in rows(ledger) if r["num_attack_steps"] == 3}
-    clean = dict(zip(data.ids, fetch(data, range(COUNT)).images, strict=True))
+    clean = dict(zip(data.ids, fetch_batch(data, range(COUNT)).images, strict=True))
     seen = 0
     for path in tmp_path.glob("images-*.npz"):
         arrays = read_arrays(path)
@@ -105,7 +105,7 @@ def test_eight_bit_images_are_whole_255ths_and_are_what_is_judged(norm: str, rad
             assert (moved.norm() if norm == "l2" else moved.abs().max()).item() <= radius + 1e-6
             seen += 1
     assert seen == COUNT
-    batch = fetch(data, range(3))
+    batch = fetch_batch(data, range(3))
     loose = run_attack(
         model, batch.images, batch.labels, config=config, draw=RandomKey(3, tuple(batch.ids), ("a", 0))
     ).final

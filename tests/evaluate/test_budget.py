@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from s3ta.attacks import AutoAttackConfig, Evaluations, PGDConfig
+from s3ta.attacks import AttackCost, AutoAttackConfig, PGDConfig
 from s3ta.errors import UserError
 from s3ta.evaluate import Evaluation, NamedAttack, Suite, evaluate, runner
 from s3ta.evaluate.plan import AttackRound
-from s3ta.records import BUDGET, RUN, Ledger, check_records, pair, scores
+from s3ta.records import BUDGET, RUN, Ledger, check_records, compare_paired, count_scores
 from tests.evaluate.small import chunk_bytes, ignore, killed_after, rows
 from tests.evaluate.toys import SETTINGS, answered_as_by, random_resnet
 
@@ -64,7 +64,7 @@ def test_no_example_exceeds_its_budget_and_attacks_that_fit_are_run(tmp_path: Pa
                 assert (row["correct"], row["loss"], row["num_gradients"], row["num_forwards"]) == (None, None, 0, 0)
     assert set(spent(ledger).values()) == {budget - left}
     assert max(spent(ledger).values()) <= budget
-    table = {score.attack: score for score in scores(ledger.table())}
+    table = {score.attack: score for score in count_scores(ledger.table())}
     assert ("three" in table, "ten" in table, "two" in table) == (
         expected["three", 0] == RUN,
         expected["ten", 0] == RUN,
@@ -83,13 +83,13 @@ def test_no_example_exceeds_its_budget_and_attacks_that_fit_are_run(tmp_path: Pa
 def test_scores_become_upper_bounds_and_say_so(tmp_path: Path) -> None:
     """Two of four restarts fit. The full run can only be lower, and differs only in examples that count as cut."""
     part, whole = run(tmp_path / "part", 15), run(tmp_path / "whole", None)
-    cut = next(s for s in scores(part.table()) if s.attack == "three")
-    full = next(s for s in scores(whole.table()) if s.attack == "three")
+    cut = next(s for s in count_scores(part.table()) if s.attack == "three")
+    full = next(s for s in count_scores(whole.table()) if s.attack == "three")
     assert cut.num_restarts == full.num_restarts == 4
     assert full.num_cut == 0
     assert cut.num_cut == cut.num_correct > 0, "whoever still stands was not attacked to the end"
     assert cut.num_correct - cut.num_cut <= full.num_correct <= cut.num_correct
-    two = next(s for s in scores(whole.table(), num_restarts=2) if s.attack == "three")
+    two = next(s for s in count_scores(whole.table(), num_restarts=2) if s.attack == "three")
     assert cut.num_correct == two.num_correct, "what ran is what two restarts give"
 
 
@@ -124,7 +124,7 @@ def test_an_evaluation_killed_under_a_budget_resumes_to_the_same_bytes(
 def test_a_cascade_under_a_budget_counts_the_cut_as_standing(tmp_path: Path) -> None:
     cascade = PLAN.model_copy(update={"cascade": True, "attacks": (pgd("two", 2), pgd("ten", 10), pgd("one", 1))})
     ledger = run(tmp_path, 10, cascade)
-    table = {score.attack: score for score in scores(ledger.table(), cascade=True)}
+    table = {score.attack: score for score in count_scores(ledger.table(), cascade=True)}
     assert list(table) == ["clean", "two", "ten", "one"]
     assert table["two"].num_cut == 0
     assert table["ten"].num_correct == table["two"].num_correct == table["ten"].num_cut > 0
@@ -137,7 +137,7 @@ def test_other_budgets_are_other_measurements(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="budget is 15 there and 22 now"):
         run(tmp_path / "one", 22)
     with pytest.raises(UserError, match="budget is 15 in the first and 22 in the second"):
-        pair(one.table(), one.manifest, other.table(), other.manifest)
+        compare_paired(one.table(), one.manifest, other.table(), other.manifest)
 
 
 READ_OUT = Suite(
@@ -163,9 +163,9 @@ def _as_once_counted(folder: Path, budget: int) -> Ledger:
         columns, read_out = records(*given), given[2]
         return {**columns, "num_forwards": columns["num_forwards"] - read_out}
 
-    def cost(stage: AttackRound) -> Evaluations:
+    def cost(stage: AttackRound) -> AttackCost:
         spent = stage_cost(stage)
-        return Evaluations(spent.num_gradients, spent.num_forwards - len(stage.read_outs) + 1)
+        return AttackCost(spent.num_gradients, spent.num_forwards - len(stage.read_outs) + 1)
 
     records, stage_cost = runner.records, vars(AttackRound)["cost"].fget
     with pytest.MonkeyPatch.context() as patch:

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from s3ta.attacks import PGDConfig
-from s3ta.evaluate import Evaluation, NamedAttack, Suite, evaluate, get_suite, runner, stages, total
+from s3ta.evaluate import Evaluation, NamedAttack, Suite, attack_rounds, evaluate, get_suite, runner, total
 from s3ta.models import PooledClassifier
-from s3ta.records import BUDGET, Ledger, outcomes, scores
+from s3ta.records import BUDGET, Ledger, count_scores, reduce_restarts
 from s3ta.records import stages as stages_of
 from tests.evaluate.small import chunk_bytes, ignore, rows
 from tests.evaluate.test_leaving import attack, script_of, suite
@@ -79,7 +79,7 @@ def test_tables_of_the_documents_state_what_is_spent() -> None:
 def test_a_budget_counts_the_verdicts_at_read_outs(tmp_path: Path) -> None:
     """4 gradients with their forwards, 4 verdicts: 12, and 1 for the clean image."""
     plan = suite(pgd("a", 4, (1, 2, 3)))
-    assert stages(plan)[1].cost.total == 12
+    assert attack_rounds(plan)[1].cost.total == 12
     for budget, cut in ((12, True), (13, False)):
         settings = SETTINGS._replace(budget=budget)
         ledger = evaluate(Evaluation(Templates(), blobs(4), plan, range(4), settings), tmp_path / str(budget), ignore)
@@ -134,15 +134,15 @@ def test_a_cascade_that_lacks_a_chunk_says_nothing_false(tmp_path: Path) -> None
     whole, _ = _cascade(tmp_path / "whole", seed=4)
     truth = {
         (found.attack, example): bool(correct)
-        for found in outcomes(whole.table(), cascade=True)
+        for found in reduce_restarts(whole.table(), cascade=True)
         for example, correct in zip(found.example_ids, found.correct, strict=True)
     }
-    counted = {found.attack: len(found.correct) for found in outcomes(whole.table(), cascade=True)}
+    counted = {found.attack: len(found.correct) for found in reduce_restarts(whole.table(), cascade=True)}
     assert set(counted.values()) == {COUNT}
     lost_some, chunks = 0, [whole.read_chunk(chunk) for chunk in range(whole.num_chunks)]
     for chunk in range(whole.num_chunks):
         table = pa.concat_tables([*chunks[:chunk], *chunks[chunk + 1 :]]).combine_chunks()
-        for found in outcomes(table, cascade=True):
+        for found in reduce_restarts(table, cascade=True):
             if found.num_restarts < 2 and found.attack == "y":
                 continue  # of its first start alone, as it says
             for example, correct in zip(found.example_ids, found.correct, strict=True):
@@ -158,12 +158,12 @@ def test_a_cascade_that_lacks_a_chunk_says_nothing_false(tmp_path: Path) -> None
 def test_a_cascade_that_lacks_a_whole_attack_ends_before_it(lost: list[str], tmp_path: Path) -> None:
     """Who was broken by it has left, and no other record says so."""
     whole, plan = _cascade(tmp_path, seed=4)
-    names = {stage.number: stage.name for stage in stages(plan)}
+    names = {stage.number: stage.name for stage in attack_rounds(plan)}
     per_stage = whole.num_chunks // len(names)
     for chunk in range(whole.num_chunks):
         if names[chunk // per_stage] in lost:
             whole.chunk_path(chunk).unlink()
-    told = [score.attack for score in scores(Ledger.read(tmp_path).table(), cascade=True)]
+    told = [score.attack for score in count_scores(Ledger.read(tmp_path).table(), cascade=True)]
     assert told == {"clean": [], "x": ["clean"], "y": ["clean", "x"]}[lost[0]]
 
 
@@ -187,7 +187,7 @@ def test_resume_does_again_what_was_laid_out_for_other_examples(
     assert len(changed) > 2
     assert f"chunk-{max(changed):05d}.parquet is done again" in said, "what is discarded is said"
     assert all(chunk % 8 < 2 for chunk in changed), "blocks that lost nothing are left alone"
-    assert {score.num_examples for score in scores(again.table(), cascade=True)} == {COUNT}
+    assert {score.num_examples for score in count_scores(again.table(), cascade=True)} == {COUNT}
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from s3ta.attacks import PGDConfig, draw_targets
 from s3ta.evaluate import Evaluation, NamedAttack, Suite, evaluate, runner
-from s3ta.records import RUN, SETTLED, Ledger, nested_scores, scores
+from s3ta.records import RUN, SETTLED, Ledger, count_scores, scores_by_restarts
 from tests.evaluate.small import chunk_bytes, ignore, killed_after, rows
 from tests.evaluate.toys import (
     SETTINGS,
@@ -100,7 +100,7 @@ def test_restarts_of_any_outcome_give_the_verdicts_of_the_exhaustive_run(answers
     assert verdicts(early) == verdicts(whole)
     for count in (1, 2, 3):
         assert verdicts(early, num_restarts=count) == verdicts(whole, num_restarts=count)
-    told = lambda ledger: [s[:7] for s in nested_scores(ledger.table(), (1, 2))]  # noqa: E731 - all but distance and costs
+    told = lambda ledger: [s[:7] for s in scores_by_restarts(ledger.table(), (1, 2))]  # noqa: E731 - all but distance and costs
     assert told(early) == told(whole)
     found = {(o[0], o[1]): o for o in verdicts(early)}
     for a, name in enumerate("ut"):
@@ -207,7 +207,7 @@ def test_records_of_skipped_attacks_say_so_and_hold_nothing() -> None:
         assert (row["num_gradients"], row["num_forwards"], row["restart"]) == (0, 0, 1)
     known = {row["example_id"]: (row["label"], row["target"]) for row in rows(ledger) if row["attack"] == "a"}
     assert list(known.values()) == list(zip(labels, targets_of(labels), strict=True))
-    (score,) = [s for s in scores(ledger.table()) if (s.attack, s.num_attack_steps) == ("a", 3)]
+    (score,) = [s for s in count_scores(ledger.table()) if (s.attack, s.num_attack_steps) == ("a", 3)]
     assert (score.num_examples, score.num_correct, score.num_hits, score.num_restarts) == (5, 0, 5, 2)
     assert score.mean_gradients == 3, "what the one restart cost, not two"
 
@@ -320,7 +320,7 @@ def test_an_evaluation_killed_at_any_point_resumes_to_the_same_bytes(
         assert len(present) == after
         assert present.items() <= whole.items()
         if present:
-            scores(Ledger.read(folder).table(), cascade=kind == "cascade")  # readable while unfinished
+            count_scores(Ledger.read(folder).table(), cascade=kind == "cascade")  # readable while unfinished
         assert chunk_bytes(real(folder, kind).folder) == whole
 
 

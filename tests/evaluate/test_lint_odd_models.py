@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
-from s3ta.data import Batch, fetch
+from s3ta.data import Batch, fetch_batch
 from s3ta.evaluate.lint import Task, lint
 from s3ta.evaluate.lint.preprocessing_and_labels import Rival, Score, _best_first
 from s3ta.records import Finding
@@ -134,7 +134,7 @@ FAULTY: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
 
 def alarms_of(model: nn.Module) -> dict[str, Finding]:
     """On images of `blobs`; of the first two classes where the model knows only two."""
-    images, labels = fetch(blobs(2 * COUNT), range(2 * COUNT))[1:3]
+    images, labels = fetch_batch(blobs(2 * COUNT), range(2 * COUNT))[1:3]
     num_classes = 4
     with torch.no_grad():
         if torch.is_tensor(answer := model(images[:2])) and answer.shape[1] == 2:
@@ -187,7 +187,7 @@ class Picky(nn.Module):
 
 def found_of(model: nn.Module, micro_batch: int | None = None) -> dict[str, Finding]:
     names = [f"blob {number}" for number in range(4)]
-    found = lint(model, fetch(blobs(2 * COUNT), range(COUNT)), Task(4, names, micro_batch))
+    found = lint(model, fetch_batch(blobs(2 * COUNT), range(COUNT)), Task(4, names, micro_batch))
     return {one.kind: one for one in found}
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from s3ta.errors import UserError
-from s3ta.evaluate.manifest import _structure, output_fingerprint, refuse_other_answers
+from s3ta.evaluate.manifest import _structure, output_fingerprint, refuse_changed_model_code
 from s3ta.files import write_json
 from s3ta.models import Classifier
 from tests.evaluate.planted import Around
@@ -50,14 +50,14 @@ def test_a_model_that_never_answers_the_same_is_known_by_no_answer(own: Callable
     found = output_fingerprint(model(lambda z: torch.full_like(z, float(own()))))
     assert found == []
     write_json(tmp_path / "manifest.json", {"informative": {"answers": [1.0] * 6}})
-    refuse_other_answers(tmp_path, {"informative": {"answers": found}})
+    refuse_changed_model_code(tmp_path, {"informative": {"answers": found}})
 
 
 def test_a_model_with_other_code_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "manifest.json", {"informative": {"answers": output_fingerprint(model(torch.zeros_like))}})
-    refuse_other_answers(tmp_path, {"informative": {"answers": output_fingerprint(model(torch.zeros_like))}})
+    refuse_changed_model_code(tmp_path, {"informative": {"answers": output_fingerprint(model(torch.zeros_like))}})
     with pytest.raises(UserError, match="answers otherwise: its code, or something that it reads"):
-        refuse_other_answers(tmp_path, {"informative": {"answers": output_fingerprint(model(torch.ones_like))}})
+        refuse_changed_model_code(tmp_path, {"informative": {"answers": output_fingerprint(model(torch.ones_like))}})
 
 
 class Printed(nn.Linear):

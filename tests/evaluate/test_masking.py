@@ -10,7 +10,7 @@ import torch
 from s3ta.attacks import SPSA, AutoAttackConfig, PGDConfig
 from s3ta.evaluate import Evaluation, NamedAttack, Suite, evaluate
 from s3ta.models import from_pretrained, save_pretrained
-from s3ta.records import Ledger, check_records, scores
+from s3ta.records import Ledger, check_records, count_scores
 from tests.evaluate.small import ignore
 from tests.evaluate.toys import RADIUS, SETTINGS, Templates, blobs, quantised, rippled
 
@@ -48,7 +48,7 @@ def attacked(model, folder: Path, *names: str, cascade: bool = False) -> Ledger:
 
 
 def tops(ledger: Ledger) -> dict[str, int]:
-    return {score.attack: score.num_correct for score in scores(ledger.table())}
+    return {score.attack: score.num_correct for score in count_scores(ledger.table())}
 
 
 def alarms(ledger: Ledger) -> list[str]:

@@ -8,25 +8,25 @@ import numpy as np
 import pytest
 import torch
 
-from s3ta.data import fetch
+from s3ta.data import fetch_batch
 from s3ta.errors import UserError
 from s3ta.evaluate import (
     KEPT_FILE,
     Evaluation,
     Settings,
-    changed_suite,
+    attack_rounds,
     choose_examples,
     evaluate,
     get_suite,
+    override_suite,
     runner,
-    stages,
     tiny_suite,
     total,
 )
 from s3ta.files import read_json
 from s3ta.models import create_model
+from s3ta.random_streams import stream
 from s3ta.records import Ledger
-from s3ta.streams import stream
 from tests.evaluate.small import (
     SETTINGS,
     all_pieces,
@@ -49,7 +49,7 @@ def reference(
     model: torch.nn.Module, data, index: int, attack, name: str, restart: int, seed: int
 ) -> dict[int, torch.Tensor]:
     """PGD written out for one example, noise and target drawn by hand from their streams."""
-    ids, clean, labels, _ = fetch(data, [index])
+    ids, clean, labels, _ = fetch_batch(data, [index])
     label = int(labels)
     target = (label + int(stream(seed, "target", ids[0]).integers(1, 10))) % 10
     generator = stream(seed, "start", ids[0], name, restart)
@@ -248,7 +248,7 @@ def test_evaluations_are_counted_before_they_are_spent() -> None:
     found = total(small_suite(2), 11)
     assert (found.num_gradients, found.num_forwards) == (11 * 2 * (3 + 2), 11 * (2 * (3 + 3 + 2 + 1) + 1))
     assert found.num_evaluations == sum(piece.num_evaluations for piece in all_pieces(small_suite(2), range(11), 4))
-    assert [(stage.name, stage.restart) for stage in stages(small_suite(2))] == [
+    assert [(stage.name, stage.restart) for stage in attack_rounds(small_suite(2))] == [
         ("clean", 0),
         ("untargeted-3", 0),
         ("untargeted-3", 1),
@@ -267,20 +267,20 @@ def test_a_model_that_answers_nan_is_not_called_robust(tmp_path: Path) -> None:
 
 
 def test_settings_change_every_attack_of_a_suite_and_its_name() -> None:
-    changed = changed_suite(small_suite(), ["attack.num_restarts=3", "attack.radius=16/255"])
+    changed = override_suite(small_suite(), ["attack.num_restarts=3", "attack.radius=16/255"])
     assert changed.name == "small+num_restarts=3+radius=16_255"
     assert {(a.attack.num_restarts, a.attack.radius) for a in changed.attacks} == {(3, 16 / 255)}
     assert [a.attack.num_attack_steps for a in changed.attacks] == [3, 2]
-    assert changed_suite(small_suite(), []) == small_suite()
-    longer = changed_suite(small_suite(), ["attack.num_attack_steps=7"])
+    assert override_suite(small_suite(), []) == small_suite()
+    longer = override_suite(small_suite(), ["attack.num_attack_steps=7"])
     assert [a.name for a in longer.attacks] == ["untargeted-7", "targeted-7"]
     assert longer.gallery_attack == "targeted-7"
     assert [a.name for a in tiny_suite(get_suite("table1")).attacks] == ["targeted-10", "targeted-1000"], "kept apart"
     assert tiny_suite(get_suite("digits")).gallery_attack == "untargeted-2"
     with pytest.raises(UserError, match=r"Did you mean attack\.num_restarts"):
-        changed_suite(small_suite(), ["attack.num_restart=3"])
+        override_suite(small_suite(), ["attack.num_restart=3"])
     with pytest.raises(UserError, match="read_outs"):
-        changed_suite(small_suite(), ["attack.num_attack_steps=1"])
+        override_suite(small_suite(), ["attack.num_attack_steps=1"])
 
 
 def test_recurrent_parts_run_backward_in_eval_mode_on_any_device() -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from s3ta.errors import UserError
-from s3ta.evaluate import Evaluation, NamedAttack, Settings, Shard, Suite, evaluate, pieces, stages
-from s3ta.evaluate.plan import micro_batches_per_block, own_chunks
+from s3ta.evaluate import Evaluation, NamedAttack, Settings, Shard, Suite, attack_rounds, chunks_of_round, evaluate
+from s3ta.evaluate.plan import chunks_of_shard, micro_batches_per_block
 from s3ta.files import part_use, sole_use
 from s3ta.records import Ledger
 from s3ta.records import ledger as ledger_module
@@ -79,8 +79,8 @@ def test_a_chunk_of_another_evaluation_is_refused_and_kept(tmp_path):
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_every_chunk_belongs_to_exactly_one_shard(count):
     for suite in (small_suite(2), small_suite(1), cascade()):
-        owned = [own_chunks(suite, 40, SETTINGS, Shard(i, count)) for i in range(1, count + 1)]
-        assert sorted(chunk for own in owned for chunk in own) == list(range(len(stages(suite)) * 14))
+        owned = [chunks_of_shard(suite, 40, SETTINGS, Shard(i, count)) for i in range(1, count + 1)]
+        assert sorted(chunk for own in owned for chunk in own) == list(range(len(attack_rounds(suite)) * 14))
         assert micro_batches_per_block(suite, SETTINGS) == (
             1 if suite.name == "small" and suite.attacks[0].attack.num_restarts == 1 else 2
         )
@@ -88,9 +88,9 @@ def test_every_chunk_belongs_to_exactly_one_shard(count):
 
 def test_blocks_never_share_an_example():
     positions = list(range(20))
-    stage = stages(cascade())[1]
+    stage = attack_rounds(cascade())[1]
     gone = {place: "settled" for place in (0, 1, 2, 3, 9, 13)}
-    cut = pieces(stage, positions, 3, gone, block=2)
+    cut = chunks_of_round(stage, positions, 3, gone, block=2)
     for piece in cut:
         places = [*piece.positions, *(place for place, _ in piece.left_out)]
         assert {place // 6 for place in places} <= {piece.block}

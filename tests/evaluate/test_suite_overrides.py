@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from s3ta.errors import UserError
-from s3ta.evaluate import SUITES_AT, Suite, get_suite
-from s3ta.evaluate.catalogue import ATTACKS
+from s3ta.evaluate import SUITES_AT_ANY_RADIUS, Suite, get_suite
+from s3ta.evaluate.attack_catalogue import ATTACKS
 from s3ta.workflow import SuiteChoice, choose_suite
 from s3ta.workflow.model import OpenedModel
 from tests.evaluate.toys import random_s3ta
@@ -60,7 +60,7 @@ def test_steps_of_other_attacks_stay_where_their_number_changes() -> None:
     }
 
 
-@pytest.mark.parametrize("name", [*SUITES_AT, *(name for name in ATTACKS if name != "more-glimpses-100")])
+@pytest.mark.parametrize("name", [*SUITES_AT_ANY_RADIUS, *(name for name in ATTACKS if name != "more-glimpses-100")])
 @pytest.mark.parametrize("radius", ["4/255", "0.1"])
 def test_attacks_use_the_radius_that_was_set(name: str, radius: str) -> None:
     """`attack.radius=R` and `--radius R` ask for one thing: step sizes, parts of a budget and description follow."""

@@ -8,59 +8,59 @@ from typing import Any
 import numpy as np
 import pytest
 
-from s3ta.attacks import evaluation_step_size, evaluations
+from s3ta.attacks import attack_cost, evaluation_step_size
 from s3ta.errors import UserError
 from s3ta.evaluate import (
     ATTACKS,
     SUITES,
-    SUITES_AT,
+    SUITES_AT_ANY_RADIUS,
+    AttackContext,
     NamedAttack,
-    Situation,
     Suite,
-    changed_suite,
+    attack_rounds,
     describe_suites,
     get_attack,
     get_suite,
     leaderboard_radius,
-    stages,
-    suite_of,
+    override_suite,
+    suite_of_attacks,
     tiny_suite,
     total,
     transfer_suite,
 )
 from s3ta.records import is_trial
 
-S3TA = Situation(16 / 255, 4)
+S3TA = AttackContext(16 / 255, 4)
 
 
 def test_a_setting_goes_to_the_attacks_that_have_it() -> None:
-    changed = changed_suite(get_suite("unmask", S3TA), ["attack.keep=best"])
+    changed = override_suite(get_suite("unmask", S3TA), ["attack.keep=best"])
     kept = {a.name: getattr(a.attack, "keep", "none") for a in changed.attacks}
     assert kept == {"pgd-100": "best", "margin-100": "best", "spsa-20": "best", "square": "none"}
-    same = changed_suite(get_suite("unmask", S3TA), ["attack.loss=margin", "attack.num_targets=3"])
+    same = override_suite(get_suite("unmask", S3TA), ["attack.loss=margin", "attack.num_targets=3"])
     assert [getattr(a.attack, "loss", None) for a in same.attacks] == ["margin", "margin", "margin", None]
     assert same.attacks[3].attack.num_targets == 3
-    probes = changed_suite(get_suite("unmask", S3TA), ["attack.gradient.num_directions=7"])
+    probes = override_suite(get_suite("unmask", S3TA), ["attack.gradient.num_directions=7"])
     assert probes.attacks[2].attack.gradient.num_directions == 7
-    unchanged = suite_of(["pgd-100", "square"], S3TA)
-    assert changed_suite(unchanged, ["attack.keep=last"]).attacks == unchanged.attacks, "a value that it had already"
+    unchanged = suite_of_attacks(["pgd-100", "square"], S3TA)
+    assert override_suite(unchanged, ["attack.keep=last"]).attacks == unchanged.attacks, "a value that it had already"
 
 
 def test_a_value_that_one_attack_cannot_take_is_refused_and_never_skipped() -> None:
     """Else the suite's name would promise what one of its attacks does not do."""
     with pytest.raises(UserError, match="read_outs"):
-        changed_suite(suite_of(["pgd-100", "targeted-1000"], S3TA), ["attack.num_attack_steps=50"])
+        override_suite(suite_of_attacks(["pgd-100", "targeted-1000"], S3TA), ["attack.num_attack_steps=50"])
     with pytest.raises(UserError, match="has a loss of its own"):
-        changed_suite(suite_of(["pgd-100", "multitargeted-100"], S3TA), ["attack.loss=margin"])
+        override_suite(suite_of_attacks(["pgd-100", "multitargeted-100"], S3TA), ["attack.loss=margin"])
     with pytest.raises(UserError, match="Unknown setting"):
-        changed_suite(suite_of(["pgd-100", "square"], S3TA), ["attack.keeps=best"])
+        override_suite(suite_of_attacks(["pgd-100", "square"], S3TA), ["attack.keeps=best"])
     with pytest.raises(UserError, match="not an override"):
-        changed_suite(get_suite("unmask", S3TA), ["attack.keep"])
+        override_suite(get_suite("unmask", S3TA), ["attack.keep"])
 
 
-@pytest.mark.parametrize("name", SUITES_AT)
-@pytest.mark.parametrize("at", [S3TA, Situation(0.1)], ids=["sequential", "plain"])
-def test_suites_fit_any_model_and_radius_and_shrink(name: str, at: Situation) -> None:
+@pytest.mark.parametrize("name", SUITES_AT_ANY_RADIUS)
+@pytest.mark.parametrize("at", [S3TA, AttackContext(0.1)], ids=["sequential", "plain"])
+def test_suites_fit_any_model_and_radius_and_shrink(name: str, at: AttackContext) -> None:
     suite = get_suite(name, at)
     assert bool(suite.left_out) == (name in ("sequential", "strongest") and at.num_glimpses is None)
     radii = {a.attack.radius for a in suite.attacks}
@@ -75,7 +75,7 @@ def test_suites_fit_any_model_and_radius_and_shrink(name: str, at: Situation) ->
 def test_local_budgets_are_one_euclidean_length() -> None:
     """A corner of each ball: side share x radius is the same."""
     lengths = []
-    for named in get_suite("local", Situation(4 / 255)).attacks:
+    for named in get_suite("local", AttackContext(4 / 255)).attacks:
         mask = named.attack.mask
         share = 1.0 if mask is None else mask.height * mask.width
         lengths.append(np.sqrt(share) * named.attack.radius)
@@ -85,9 +85,9 @@ def test_local_budgets_are_one_euclidean_length() -> None:
 def test_every_attack_of_the_catalogue_can_be_named_and_costs_something() -> None:
     for name in ATTACKS:
         config = get_attack(name, S3TA)
-        suite = suite_of([name], S3TA)
+        suite = suite_of_attacks([name], S3TA)
         assert suite.gallery_attack == name
-        assert len(stages(suite)) == 1 + config.num_restarts
+        assert len(attack_rounds(suite)) == 1 + config.num_restarts
         assert total(suite, 1).num_forwards > 3
         steps = name.rsplit("-", 1)[-1]
         assert not steps.isdigit() or config.num_attack_steps == int(steps), name
@@ -179,7 +179,7 @@ def test_a_table_of_the_paper_costs_what_it_implies(name: str) -> None:
     searched = 2 * 4096 * 100 if name == "table3" else num_gradients
     assert searched < num_forwards <= searched + 3 * judged
     assert total(suite, 7).num_gradients == 7 * num_gradients
-    assert name != "table3" or evaluations(suite.attacks[0].attack) == (0, 819_200)
+    assert name != "table3" or attack_cost(suite.attacks[0].attack) == (0, 819_200)
 
 
 def test_attacks_of_one_name_are_one_attack() -> None:
@@ -189,7 +189,7 @@ def test_attacks_of_one_name_are_one_attack() -> None:
         for named in get_suite(name).attacks:
             told = named.attack.model_dump(exclude={"read_outs", "num_restarts"})
             assert known.setdefault(named.name, told) == told
-    at = Situation(16 / 255)
+    at = AttackContext(16 / 255)
     for name in ("targeted-1000", "spsa-100", "adam-250"):
         assert get_attack(name, at).model_dump(exclude={"read_outs", "num_restarts"}) == known[name]
 
@@ -202,37 +202,37 @@ def test_step_sizes_follow_the_rule_of_feature_denoising() -> None:
 
 
 def test_a_table_at_another_radius_has_steps_that_fit() -> None:
-    changed = changed_suite(get_suite("table1"), ["attack.radius=8/255"])
+    changed = override_suite(get_suite("table1"), ["attack.radius=8/255"])
     assert changed.name == "table1+radius=8_255"
     assert "changed: radius=8/255" in changed.description
     steps = {a.name: 255 * a.attack.step_size for a in changed.attacks}
     assert steps == pytest.approx({"targeted-10": 1.0, "targeted-1000": 1.0}, rel=1e-12)
     assert {a.attack.radius for a in changed.attacks} == {8 / 255}
-    far = changed_suite(get_suite("table1"), ["attack.radius=0.3"])
+    far = override_suite(get_suite("table1"), ["attack.radius=0.3"])
     assert [a.attack.step_size for a in far.attacks] == pytest.approx([0.03, 1 / 255], rel=1e-12)
-    by_hand = changed_suite(get_suite("table1"), ["attack.radius=8/255", "attack.step_size=2/255"])
+    by_hand = override_suite(get_suite("table1"), ["attack.radius=8/255", "attack.step_size=2/255"])
     assert {a.attack.step_size for a in by_hand.attacks} == {2 / 255}
-    euclidean = changed_suite(get_suite("table1"), ["attack.norm=l2", "attack.radius=0.5"])
+    euclidean = override_suite(get_suite("table1"), ["attack.norm=l2", "attack.radius=0.5"])
     assert [a.attack.step_size for a in euclidean.attacks] == [a.attack.step_size for a in get_suite("table1").attacks]
-    kept = changed_suite(get_suite("table1"), ["attack.keep=best"])
+    kept = override_suite(get_suite("table1"), ["attack.keep=best"])
     assert [a.attack.step_size for a in kept.attacks] == [a.attack.step_size for a in get_suite("table1").attacks]
-    other = changed_suite(get_suite("quick"), ["attack.radius=4/255"])
+    other = override_suite(get_suite("quick"), ["attack.radius=4/255"])
     assert {a.attack.step_size for a in other.attacks} == {2 / 255}, "a suite that does not follow the paper's rule"
-    shorter = changed_suite(get_suite("table6"), ["attack.num_attack_steps=201", "attack.radius=8/255"])
+    shorter = override_suite(get_suite("table6"), ["attack.num_attack_steps=201", "attack.radius=8/255"])
     assert [a.name for a in shorter.attacks] == ["adam-201"]
     assert shorter.attacks[0].attack.learning_rates == ((0, 0.1), (100, 0.01), (200, 0.001))
 
 
 def test_table_2_at_one_radius_runs_each_attack_once() -> None:
     """And says which it left out; attacks that differ in more than the radius stay, even where a setting makes them equal."""
-    changed = changed_suite(get_suite("table2"), ["attack.radius=8/255"])
+    changed = override_suite(get_suite("table2"), ["attack.radius=8/255"])
     assert [(a.name, a.attack.loss) for a in changed.attacks] == [
         ("untargeted-200", "cross_entropy"),
         ("margin-200", "margin"),
     ]
     assert changed.left_out == ("small-untargeted-200", "small-margin-200")
     assert changed.gallery_attack == "untargeted-200"
-    both = changed_suite(get_suite("table2"), ["attack.loss=dlr"])
+    both = override_suite(get_suite("table2"), ["attack.loss=dlr"])
     assert [a.name for a in both.attacks] == [
         "untargeted-200", "margin-200+dlr", "small-untargeted-200", "small-margin-200+dlr",
     ]  # fmt: skip
@@ -244,15 +244,15 @@ def test_table_2_warns_in_words() -> None:
 
 def test_a_suite_without_attacks_takes_no_settings_of_attacks() -> None:
     suite = get_suite("figure7")
-    assert [stage.name for stage in stages(suite)] == ["clean"]
+    assert [stage.name for stage in attack_rounds(suite)] == ["clean"]
     assert total(suite, 3) == (0, 3)
     small = tiny_suite(suite)
     assert (small.name, small.attacks, small.num_examples, small.gallery_attack) == ("figure7-tiny", (), 8, None)
-    assert changed_suite(suite, []) == suite
+    assert override_suite(suite, []) == suite
     with pytest.raises(UserError, match=r"'figure7' attacks nothing, so 'attack\.radius=8/255' cannot be set"):
-        changed_suite(suite, ["attack.radius=8/255"])
+        override_suite(suite, ["attack.radius=8/255"])
     with pytest.raises(UserError, match="at least one"):
-        suite_of([], S3TA)
+        suite_of_attacks([], S3TA)
     told = {"model": {"name": "m", "sha256": "aa"}, "suite": {"name": "figure7", "attacks": []}}
     with pytest.raises(UserError, match="attacked nothing"):
         transfer_suite(told)
@@ -270,8 +270,8 @@ def test_every_stated_suite_shrinks(name: str) -> None:
 
 def test_a_changed_trial_suite_is_still_named_a_trial() -> None:
     suite, changes = get_suite("quick"), ["attack.num_restarts=2", "attack.radius=4/255"]
-    assert is_trial(changed_suite(tiny_suite(suite), changes).name)
-    assert not is_trial(changed_suite(suite, changes).name)
+    assert is_trial(override_suite(tiny_suite(suite), changes).name)
+    assert not is_trial(override_suite(suite, changes).name)
     assert not is_trial("my-tinyset")
 
 
@@ -283,8 +283,8 @@ def test_the_leaderboard_has_its_radius_by_the_number_of_classes(num_classes: in
 
 
 def test_robustbench_is_autoattack_on_everything() -> None:
-    suite = get_suite("robustbench", Situation(8 / 255, None, 10))
-    plain = get_suite("autoattack", Situation(8 / 255, None, 10))
+    suite = get_suite("robustbench", AttackContext(8 / 255, None, 10))
+    plain = get_suite("autoattack", AttackContext(8 / 255, None, 10))
     assert (suite.attacks, suite.cascade, suite.num_examples) == (plain.attacks, True, None)
     parts = [(a.name, a.attack.part, a.attack.num_attack_steps, a.attack.norm) for a in suite.attacks]
     assert parts == [
@@ -295,18 +295,18 @@ def test_robustbench_is_autoattack_on_everything() -> None:
     ]
     assert "8/255 for CIFAR, 4/255 for ImageNet" in suite.description
     told = {
-        (radius, classes): get_suite("robustbench", Situation(radius / 255, None, classes)).description
+        (radius, classes): get_suite("robustbench", AttackContext(radius / 255, None, classes)).description
         for radius in (4, 8)
         for classes in (10, 100, 1000, None)
     }
     assert [key for key, text in told.items() if "not the leaderboard's" in text] == [(4, 10), (4, 100), (8, 1000)]
     assert "for 1,000 classes is 4/255" in told[8, 1000]
-    assert get_suite("robustbench", Situation(8 / 255, None, 3)).left_out == ("apgd-t",)
+    assert get_suite("robustbench", AttackContext(8 / 255, None, 3)).left_out == ("apgd-t",)
 
 
 def test_every_suite_is_described_in_a_sentence() -> None:
     told = describe_suites()
-    assert list(told) == [*SUITES, *SUITES_AT]
+    assert list(told) == [*SUITES, *SUITES_AT_ANY_RADIUS]
     for name, text in told.items():
         assert re.fullmatch(r"[A-Z][^\n]{20,250}\.", text), name
         assert ".." not in text

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from s3ta.attacks import PGDConfig
-from s3ta.data import fetch
+from s3ta.data import fetch_batch
 from s3ta.errors import UserError
 from s3ta.evaluate import Evaluation, KeptImages, NamedAttack, Suite, evaluate, transfer_suite
 from s3ta.files import read_arrays
-from s3ta.records import Ledger, scores
-from s3ta.workflow import transferred
+from s3ta.records import Ledger, count_scores
+from s3ta.workflow import transfer_request
 from s3ta.workflow.evaluation import _refuse_other_data
 from tests.evaluate.small import chunk_bytes, ignore, killed_after, rows
 from tests.evaluate.toys import SETTINGS, Pictures, answered_as_by, random_resnet
@@ -52,7 +52,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
 
 
 def score_on(model: torch.nn.Module, source: Ledger, folder: Path, settings=WHOLE) -> Ledger:
-    images, suite, settings = transferred(source.folder, settings)
+    images, suite, settings = transfer_request(source.folder, settings)
     assert images.ids == data().ids[:COUNT]
     return evaluate(Evaluation(model, data(), suite, range(COUNT), settings, images), folder, ignore)
 
@@ -79,7 +79,7 @@ def test_another_model_is_asked_about_the_same_images(source: Ledger, tmp_path: 
     other = random_resnet(seed=7)
     ledger = score_on(other, source, tmp_path)
     found = {(r["attack"], r["restart"], r["example_id"]): r for r in rows(ledger)}
-    clean = dict(zip(data().ids, fetch(data(), range(COUNT)).images, strict=True))
+    clean = dict(zip(data().ids, fetch_batch(data(), range(COUNT)).images, strict=True))
     checked = 0
     for path in sorted(source.folder.glob("images-*.npz")):
         arrays = read_arrays(path)
@@ -96,7 +96,7 @@ def test_another_model_is_asked_about_the_same_images(source: Ledger, tmp_path: 
     assert checked == COUNT * 4
     assert ledger.manifest["suite"]["images_from"]["model"] == "random-0"
     assert ledger.manifest["seed"] == source.manifest["seed"]
-    table = {score.attack: score for score in scores(ledger.table())}
+    table = {score.attack: score for score in count_scores(ledger.table())}
     assert table["transfer:u"].num_restarts == 2
 
 

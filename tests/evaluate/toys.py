@@ -12,7 +12,7 @@ from s3ta.attacks import Attacked
 from s3ta.data import Dataset
 from s3ta.evaluate import Settings
 from s3ta.models import S3TA, PooledClassifier, ResNetConfig, S3TAConfig, VisionConfig, build_model
-from s3ta.records import Ledger, outcomes
+from s3ta.records import Ledger, reduce_restarts
 
 SETTINGS = Settings(seed=3, micro_batch=3, num_threads=1)
 
@@ -129,7 +129,7 @@ def verdicts(ledger: Ledger, **options) -> list[tuple]:
             found.correct.tolist(),
             found.hit.tolist(),
         )
-        for found in outcomes(ledger.table(), **options)
+        for found in reduce_restarts(ledger.table(), **options)
     ]
 
 

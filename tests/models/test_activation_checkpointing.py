@@ -9,7 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from s3ta.attacks import autograd_gradient, frozen, untargeted
 from s3ta.models import ResNetConfig, VisionConfig, build_model
-from s3ta.models.batch_norm import statistics_kept
+from s3ta.models.batch_norm_statistics import statistics_kept
 from s3ta.models.vision import VisionNet
 
 from .helpers import pictures, shaken_model

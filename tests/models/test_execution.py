@@ -8,7 +8,7 @@ import torch
 
 from s3ta.attacks import autograd_gradient, untargeted
 from s3ta.errors import UserError
-from s3ta.models import ExecutionMode, InManner, ResNetConfig, VisionConfig, build_model
+from s3ta.models import ExecutedModel, ExecutionMode, ResNetConfig, VisionConfig, build_model
 from tests.reference.bfloat16 import check_input_gradients
 
 from .helpers import mini_config, pictures, shaken_model
@@ -60,7 +60,7 @@ def _resnet():
 def test_x40_answers_agree_to_a_thousandth(build, training, manner):
     model = build().train(training)
     expected = copy.deepcopy(model)(_images()).detach()
-    found = InManner(copy.deepcopy(model), manner)(_images()).detach()
+    found = ExecutedModel(copy.deepcopy(model), manner)(_images()).detach()
     assert found.dtype == torch.float32
     assert (found - expected).abs().max() < 1e-3 * expected.abs().max()
     assert (found.argmax(1) == expected.argmax(1)).float().mean() > 0.995
@@ -81,7 +81,7 @@ def test_x10_input_gradients_point_the_same_way(kind, manner):
     of the signs were the same for S3TA, 97.8% to 97.9% for the ResNet, and 0 to 8 of 9,216 gradients became zero."""
     model = copy.deepcopy(_learned(kind)).eval()
     expected = autograd_gradient(model, untargeted(LABELS), _corners()).gradient
-    found = autograd_gradient(InManner(copy.deepcopy(model), manner), untargeted(LABELS), _corners()).gradient
+    found = autograd_gradient(ExecutedModel(copy.deepcopy(model), manner), untargeted(LABELS), _corners()).gradient
     check_input_gradients(found, expected)
     if manner.precision == "bfloat16":
         assert not torch.equal(found, expected)  # otherwise it is not in use
@@ -92,7 +92,7 @@ def test_x10_input_gradients_point_the_same_way(kind, manner):
 def test_gradients_of_weights_point_the_same_way(kind, manner):
     model = copy.deepcopy(_learned(kind)).train()
     other = copy.deepcopy(model)
-    for each, run in ((model, model), (other, InManner(other, manner))):
+    for each, run in ((model, model), (other, ExecutedModel(other, manner))):
         torch.nn.functional.cross_entropy(run(_corners()), LABELS).backward()
         assert {p.grad.dtype for p in each.parameters()} == {torch.float32}
     one, two = (torch.cat([p.grad.flatten() for p in each.parameters()]).double() for each in (model, other))
@@ -104,7 +104,7 @@ def test_gradients_of_weights_point_the_same_way(kind, manner):
 def test_bfloat16_is_used_inside_and_float32_comes_out():
     model, seen = shaken_model(), []
     model.vision.net.stages[0].blocks[0].conv1.register_forward_hook(lambda _, __, out: seen.append(out.dtype))
-    inside = InManner(model, ExecutionMode(precision="bfloat16"))
+    inside = ExecutedModel(model, ExecutionMode(precision="bfloat16"))
     trace = inside.unroll(_images(3), 2)
     assert seen == [torch.bfloat16]
     assert trace.logits.dtype == trace.attention.dtype == torch.float32
@@ -114,7 +114,7 @@ def test_bfloat16_is_used_inside_and_float32_comes_out():
 
 def test_gradients_of_weights_are_float32_and_their_own():
     model = shaken_model().train()
-    inside = InManner(model, ExecutionMode(precision="bfloat16", channels_last=True))
+    inside = ExecutedModel(model, ExecutionMode(precision="bfloat16", channels_last=True))
     inside(_images(4)).square().sum().backward()
     assert {p.grad.dtype for p in model.parameters() if p.grad is not None} == {torch.float32}
     assert {id(p) for p in inside.parameters()} == {id(p) for p in model.parameters()}
@@ -123,7 +123,7 @@ def test_gradients_of_weights_are_float32_and_their_own():
 def test_memory_order_changes_no_name_shape_or_number():
     model = shaken_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    inside = InManner(model, ExecutionMode(channels_last=True))
+    inside = ExecutedModel(model, ExecutionMode(channels_last=True))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     kernel = model.vision.net.stages[0].blocks[0].conv1.weight
     assert kernel.is_contiguous(memory_format=torch.channels_last)
@@ -136,14 +136,17 @@ def test_memory_order_changes_no_name_shape_or_number():
 @pytest.mark.parametrize("glimpses", [1, 2, 5])
 def test_a_trace_is_the_models_own(glimpses):
     model = shaken_model()
-    expected, found = model.unroll(_images(3), glimpses), InManner(model, ExecutionMode()).unroll(_images(3), glimpses)
+    expected, found = (
+        model.unroll(_images(3), glimpses),
+        ExecutedModel(model, ExecutionMode()).unroll(_images(3), glimpses),
+    )
     assert torch.equal(found.logits, expected.logits)
     assert torch.equal(found.attention, expected.attention)
 
 
 def test_mode_and_weights_are_shared():
     model = build_model(mini_config())
-    inside = InManner(model, ExecutionMode(channels_last=True))
+    inside = ExecutedModel(model, ExecutionMode(channels_last=True))
     inside.eval()
     assert not model.training
     with torch.no_grad():
@@ -153,4 +156,4 @@ def test_mode_and_weights_are_shared():
 
 def test_glimpses_of_a_model_without_any_are_refused_in_one_sentence():
     with pytest.raises(UserError, match="the model is not a sequential one"):
-        InManner(_resnet(), ExecutionMode()).unroll(_images(2))
+        ExecutedModel(_resnet(), ExecutionMode()).unroll(_images(2))

@@ -19,14 +19,14 @@ from s3ta.errors import UserError
 from s3ta.models import (
     S3TA,
     Classifier,
+    EvaluationTransform,
     LoadOptions,
-    View,
     is_foreign,
     model_info,
     open_model,
     save_pretrained,
+    select_outputs,
     weights_hash,
-    with_outputs,
 )
 from s3ta.models.info import _check_numbers
 
@@ -130,7 +130,7 @@ def test_timm_prepares_image_files_as_it_says(name, size):
     config = timm.data.resolve_model_data_config(net)
     config["input_size"] = (3, size or config["input_size"][1], size or config["input_size"][1])
     resize, crop = timm.data.create_transform(**config).transforms[:2]
-    assert model_info(model).view == View(resize.size, resize.interpolation.value)
+    assert model_info(model).view == EvaluationTransform(resize.size, resize.interpolation.value)
     assert model_info(model).image_size == (crop.size if isinstance(crop.size, int) else crop.size[0])
 
 
@@ -288,7 +288,7 @@ def test_torchvision_with_another_number_of_classes_and_size():
     card = model_info(
         open_model("torchvision:squeezenet1_1", LoadOptions(weights="random", num_classes=4, image_size=112))
     )
-    assert (card.num_classes, card.image_size, card.view) == (4, 112, View(128, "bilinear"))
+    assert (card.num_classes, card.image_size, card.view) == (4, 112, EvaluationTransform(128, "bilinear"))
 
 
 def test_torchvision_builds_its_transformers_for_the_size():
@@ -666,7 +666,7 @@ def test_chosen_outputs_can_be_chosen_from_again():
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 6))
     model = Classifier(net, name="n", num_classes=6, image_size=2, mean=(0.5,), channel_order="bgr", classes="abcdef")
     images = pictures(2, 3, 2, 2)
-    some = with_outputs(with_outputs(model, [5, 3, 1, 0]), [2, 0])
+    some = select_outputs(select_outputs(model, [5, 3, 1, 0]), [2, 0])
     assert model_info(some).config["outputs"] == [1, 5]
     assert model_info(some).classes == ("b", "f")
     assert some.net is net
@@ -675,7 +675,7 @@ def test_chosen_outputs_can_be_chosen_from_again():
         torch.testing.assert_close(one(images), net(images[:, [2, 1, 0]] - 0.5)[:, [1, 5]])
     for wrong in ([], [6], [-1], [1, 1]):
         with pytest.raises(UserError, match=r"numbered from 0 to 5|each named once"):
-            with_outputs(model, wrong)
+            select_outputs(model, wrong)
 
 
 @pytest.mark.parametrize(

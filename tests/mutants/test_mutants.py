@@ -128,7 +128,7 @@ MUTANTS = {
         CLOSED,
     ),
     "batch norm in training mode under attack": Mutant(
-        "attacks/frozen.py:frozen", "mode=False", "mode=True", "tests/attacks/test_side_effects.py"
+        "attacks/freeze_model.py:frozen", "mode=False", "mode=True", "tests/attacks/test_side_effects.py"
     ),
     "target may equal the label": Mutant(
         "attacks/draws.py:random_target", ".integers(1, num_classes)", ".integers(0, num_classes)", DRAWS
@@ -234,7 +234,7 @@ MUTANTS = {
         "tests/train/test_awp_and_ema.py -k validated",
     ),
     "recomputation moves BN a second time": Mutant(
-        "models/batch_norm.py:statistics_kept",
+        "models/batch_norm_statistics.py:statistics_kept",
         "norm.momentum, norm.num_batches_tracked = 0.0, None",
         "pass",
         "tests/models/test_activation_checkpointing.py",
@@ -246,7 +246,7 @@ MUTANTS = {
         "tests/train/test_milestones.py -k killed",
     ),
     "a BN group cut at the border of a process": Mutant(
-        "train/batch_norm_groups.py:grouping",
+        "train/batch_norm_groups.py:batch_norm_groups",
         "needed = 1 if group is None else -(-group // share)",
         "needed = 1",
         "tests/train/test_grouping.py",
@@ -318,8 +318,8 @@ MUTANTS = {
     ),
     "a budget that the verdict is not counted in": Mutant(
         "evaluate/plan.py:AttackRound.cost",
-        "return Evaluations(spent.num_gradients, spent.num_forwards + len(self.read_outs))",
-        "return Evaluations(spent.num_gradients, spent.num_forwards)",
+        "return AttackCost(spent.num_gradients, spent.num_forwards + len(self.read_outs))",
+        "return AttackCost(spent.num_gradients, spent.num_forwards)",
         f"{BUDGETS} -k nobody",
     ),
     "what a budget cut off is no upper bound": Mutant(
@@ -335,7 +335,7 @@ MUTANTS = {
         "tests/evaluate/test_attack_precision.py -k float32_eager",
     ),
     "autocast that casts nothing": Mutant(
-        "models/execution.py:InManner.computes_lower",
+        "models/execution.py:ExecutedModel.computes_lower",
         'self._manner.precision == "bfloat16"',
         'self._manner.precision == "bf16"',
         "tests/evaluate/test_attack_precision.py -k same_way",
@@ -369,15 +369,15 @@ MUTANTS = {
         f"{SHARDS} -k exactly_one_shard",
     ),
     "places are filled across blocks": Mutant(
-        "evaluate/plan.py:pieces",
+        "evaluate/plan.py:chunks_of_round",
         "size, all_chunks = block * micro_batch,",
         "size, all_chunks = len(positions),",
         f"{SHARDS} -k never_share",
     ),
     "the last micro-batch is not filled up": Mutant(
         "evaluate/runner.py:run_piece",
-        "pad_batch(batch or fetch(dataset, piece.positions), settings.micro_batch)",
-        "pad_batch(batch or fetch(dataset, piece.positions), len(piece.positions))",
+        "pad_batch(batch or fetch_batch(dataset, piece.positions), settings.micro_batch)",
+        "pad_batch(batch or fetch_batch(dataset, piece.positions), len(piece.positions))",
         f"{SHARDS} -k in_flight_really",
     ),
     "who is in flight alone loses its row": Mutant(
@@ -456,13 +456,13 @@ MUTANTS = {
         "workflow/checks_before.py:run_lint", "(strict and alarm.kind != UNREADABLE)", "False", f"{BAD} -k strict_stops"
     ),
     "the last image in place of the worst": Mutant(
-        "workflow/export.py:_worst",
+        "workflow/export_results.py:_worst",
         'row["status"] != RUN or name in wrong or',
         'row["status"] != RUN or',
         "tests/cli/test_export.py -k worst",
     ),
     "class folders of numbers in the order of text": Mutant(
-        "data/class_matching.py:count_as_numbers",
+        "data/class_matching.py:order_classes_as_numbers",
         "order = sorted(dataset.classes, key=int)",
         "order = sorted(dataset.classes)",
         "tests/data/test_class_matching.py -k counted_as_numbers",
@@ -474,13 +474,13 @@ MUTANTS = {
         "tests/data/test_folder_listing.py -k left_out_and_counted",
     ),
     "numbers in a list of targets are places first": Mutant(
-        "data/targets.py:_number",
+        "data/target_classes.py:_number",
         "if number is not None:",
         "if number is not None and not text.isdecimal():",
-        "tests/data/test_targets.py -k names_first",
+        "tests/data/test_target_classes.py -k names_first",
     ),
     "a repaired file passes": Mutant(
-        "workflow/source_files.py:refuse_other_files",
+        "workflow/image_file_hashes.py:refuse_other_files",
         "if before.get(name, seen.sha256) != seen.sha256]",
         "if name not in before]",
         "tests/cli/test_odd_files.py -k repaired_file",

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from s3ta.config import config_hash, from_json, override, to_json
-from s3ta.data import DataConfig, check_fit, open_dataset
+from s3ta.data import DataConfig, check_model_fits_data, open_dataset
 from s3ta.errors import UserError
 from s3ta.models import from_pretrained, model_config
 from s3ta.recipes import RECIPES, get_recipe, tiny
@@ -195,7 +195,7 @@ def test_shrunk_recipe_trains(name, tmp_path, root, pictures):
     assert model.config == recipe.model
     assert not train_run(recipe, tmp_path / "run", RuntimeOptions(root, "cpu"))
     data = open_dataset(recipe.data, "test", root)
-    check_fit(
+    check_model_fits_data(
         data,
         channels=model.config.vision.in_channels,
         num_classes=model.config.num_classes,
@@ -281,7 +281,7 @@ def test_cifar_recipe_fits_the_official_files(data_folder):
     recipe = get_recipe("cifar10/s3ta_4_mini")
     assert recipe.data == DataConfig(source="torchvision:CIFAR10", augment="crop_flip")
     data = open_dataset(recipe.data, "train", data_folder)
-    check_fit(data, channels=3, num_classes=10, image_size=32)
+    check_model_fits_data(data, channels=3, num_classes=10, image_size=32)
     assert len(data.ids) == 49_000
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3ta.records import calibration, calibration_of, clean_answers, reliability, risk_coverage, to_table, wilson
+from s3ta.records import calibration, calibration_of, clean_confidences, reliability, risk_coverage, to_table, wilson
 
 from .hand_made import join, rows
 
@@ -144,7 +144,7 @@ def test_an_evaluation_is_judged_by_its_clean_records_in_the_order_of_their_ids(
     attacked = rows("pgd", np.ones(130, int), np.zeros(130, int))
     table = to_table(join(columns, attacked))
     order = sorted(range(130), key=lambda i: f"ex-{i}")
-    confidence, correct = clean_answers(table)
+    confidence, correct = clean_confidences(table)
     assert confidence.tolist() == columns["confidence"][order].tolist()
     assert correct.tolist() == (columns["prediction"][order] == 0).tolist()
     assert calibration_of(table) == calibration(confidence, correct)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from s3ta.records import Finding, check_records, mcnemar, nested_scores, scores, to_table, wilson
+from s3ta.records import Finding, check_records, count_scores, mcnemar, scores_by_restarts, to_table, wilson
 from s3ta.records.intervals import finite_share
 
 from .hand_made import join, manifest, not_run, rows
@@ -253,7 +253,7 @@ def test_read_outs_close_together_do_not_say_whether_an_attack_has_converged():
 def test_restarts_that_matter_are_told_with_the_fall_that_the_scores_show():
     first, second = (read_out(right, 100, restart=r) for r, right in enumerate([range(100), range(10, 110)]))
     table = to_table(join(CLEAN, first, second))
-    one, two = (score.num_correct for score in nested_scores(table, (1,)) if score.attack == "pgd")
+    one, two = (score.num_correct for score in scores_by_restarts(table, (1,)) if score.attack == "pgd")
     (told,) = of_kind("restarts", [CLEAN, first, second], [STEPS])
     assert told.severity == "note"
     assert told.evidence["fall"] == (one - two) / 200 == 0.05
@@ -278,7 +278,7 @@ def test_restarts_in_a_cascade_are_compared_on_those_that_the_attack_met():
     ]
     (told,) = of_kind("restarts", parts, [STEPS, later], cascade=True)
     assert (told.evidence["attack"], told.evidence["fall"]) == ("later", 0.05)
-    final = scores(to_table(join(*parts)), cascade=True)[-1]
+    final = count_scores(to_table(join(*parts)), cascade=True)[-1]
     assert final.num_correct == 70, "80 after its first start"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from s3ta.attack_plausibility import mask_share
-from s3ta.records import Finding, check_records, implausible_settings, outcomes, to_table
+from s3ta.records import Finding, check_attack_settings, check_records, reduce_restarts, to_table
 from s3ta.records.checks_radius import ball_used, weaker_than_checks
 
 from .hand_made import join, manifest, rows
@@ -29,7 +29,7 @@ L2 = {"norm": "l2", "step_size": 0.05, "radius": 0.5}
 
 def told(shape: list[int] | None = None, base: dict[str, Any] = PGD, **changes: Any) -> list[tuple[str, str]]:
     facts = {"suite": {"attacks": [base | changes]}, "data": {"shape": shape or [3, 32, 32]}}
-    return [(one.kind, one.severity) for one in implausible_settings(facts)]
+    return [(one.kind, one.severity) for one in check_attack_settings(facts)]
 
 
 SLIVER = {"kind": "grid", "rows": ["." * 200 + "#"]}
@@ -107,7 +107,7 @@ def test_rates_of_adam_and_settings_of_a_transfer_are_looked_at_too():
     assert told(base=ADAM, epsilon=1e-3) == told(base=PGD, epsilon=1000.0) == []
     assert told(base=ADAM, radius=0.5, num_attack_steps=3) == [SHORT, LARGE]
     assert told(base={"name": "t", "kind": "transfer", "attack": PGD | {"num_attack_steps": 5}}) == [SHORT]
-    assert implausible_settings({"suite": {"attacks": [{"name": "old"}, PGD]}}) == []
+    assert check_attack_settings({"suite": {"attacks": [{"name": "old"}, PGD]}}) == []
 
 
 def test_settings_are_told_with_the_records_too():
@@ -131,7 +131,7 @@ def test_images_that_use_little_of_an_l2_ball_are_told(share, alarms):
 
 def test_advice_names_settings_that_the_attack_has():
     def of(attack: dict[str, Any]) -> Finding:
-        return implausible_settings({"suite": {"attacks": [attack | {"num_attack_steps": 1}]}})[0]
+        return check_attack_settings({"suite": {"attacks": [attack | {"num_attack_steps": 1}]}})[0]
 
     assert "attack.learning_rates" in of(ADAM | {"learning_rates": [[0, 1e-3]]}).advice
     assert "attack.step_size" in of(PGD).advice
@@ -184,7 +184,7 @@ def compared(suite_breaks: int, checks_break: int, tried: int = 32, **changes: A
     predictions = (np.arange(40) < suite_breaks).astype(int)
     table = to_table(join(rows("clean", [0] * 40, [0] * 40), rows("pgd", predictions, [0] * 40, num_steps=100)))
     facts = manifest(suite__attacks=[PGD | changes])
-    found = weaker_than_checks(outcomes(table), facts, probes)
+    found = weaker_than_checks(reduce_restarts(table), facts, probes)
     assert [one for one in check_records(table, facts, probes) if one.kind == "weaker than checks"] == found
     return found
 
@@ -218,7 +218,7 @@ def test_a_divergence_suite_is_warned_and_its_advice_names_another_attack():
     probes = [Finding("x", "passed", ".", {"tried": IDS, "broken": IDS, "radius": 8 / 255})]
     table = to_table(join(rows("clean", [0] * 40, [0] * 40), rows("pgd-100", [0] * 40, [0] * 40, num_steps=100)))
     facts = manifest(suite__attacks=[PGD | {"name": "pgd-100"}])
-    (found,) = weaker_than_checks(outcomes(table), facts, probes)
+    (found,) = weaker_than_checks(reduce_restarts(table), facts, probes)
     assert "pgd-100" in found.sentence
     assert "--attack annealed-100" in found.advice
 

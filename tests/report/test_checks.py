@@ -9,7 +9,7 @@ import pytest
 
 from s3ta.errors import UserError
 from s3ta.records import Ledger, check_records
-from s3ta.report import findings_of, read_run, trust_of, write_findings
+from s3ta.report import all_findings_of, findings_of, read_run, write_findings
 from s3ta.report.checks import counts_text, evidence_text
 
 from .synthetic import make_run
@@ -80,7 +80,7 @@ def test_the_page_answers_each_question_once(tmp_path):
     assert NOTE["sentence"] in html
     alarm = calm | {"severity": "warning", "sentence": "A small attack leaves."}
     assert "A small attack leaves." in build(tmp_path, run_with(tmp_path / "b", lint=[], probes=[alarm]))[0]
-    stored = trust_of(tmp_path / "a" / "evaluations" / "quick")
+    stored = all_findings_of(tmp_path / "a" / "evaluations" / "quick")
     assert [finding["kind"] for finding in stored["lint"]] == ["clean accuracy", "input range"], (
         "as JSON all answers stay"
     )
@@ -151,7 +151,7 @@ def test_the_terminal_gets_the_worst_first_and_nothing_that_passed(tmp_path):
 def test_the_json_holds_all_findings(tmp_path):
     run = run_with(tmp_path / "a", "m", lint=[WARNING, PASSED])
     folder = run / "evaluations" / "quick"
-    found = trust_of(folder)
+    found = all_findings_of(folder)
     assert found["lint"] == [WARNING, PASSED | {"advice": ""}]
     assert found["probes"] is None
     assert found["records"] == [

@@ -11,7 +11,7 @@ from s3ta.records import Ledger, calibration_of
 from s3ta.report import build_report, calibration_table, read_run, read_runs
 from s3ta.report.calibration import calibration_section
 from s3ta.report.headline import verdict
-from s3ta.report.reproducibility import measured_twice
+from s3ta.report.repeat_agreement import measured_twice
 
 from .synthetic import ATTACKS, make_run
 from .test_report import Reader, build

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from s3ta.errors import UserError
-from s3ta.evaluate import Suite, changed_suite, get_suite, suite_identity, tiny_suite
+from s3ta.evaluate import Suite, get_suite, override_suite, suite_identity, tiny_suite
 from s3ta.records import FORMAT, SCHEMA, Ledger
 from s3ta.report import Run, full_table, read_run, summary_table
 from s3ta.report.paper_tables import PAPER, base_name, paper_notes, paper_section, paper_table, write_paper_table
@@ -202,7 +202,7 @@ def test_what_was_not_measured_is_a_dash_and_said(tmp_path: Path) -> None:
 
 
 def test_another_radius_and_a_trial_are_said(tmp_path: Path) -> None:
-    suite = changed_suite(get_suite("table1"), ["attack.radius=8/255", "attack.keep=best"])
+    suite = override_suite(get_suite("table1"), ["attack.radius=8/255", "attack.keep=best"])
     run = measured(tmp_path / "small", suite, table1_chunks())
     assert paper_table([run], suite.name).rows[0][3:5] == ["8/255", told(7)]
     notes = paper_notes([run], suite.name)
@@ -237,7 +237,7 @@ def test_table_2_keeps_radii_and_losses_apart(tmp_path: Path) -> None:
     clean = rows("clean", answers("+++++++-"), LABELS)
     chunks = [clean, *(rows(name, answers(kind), LABELS, num_steps=200) for name, kind in kinds.items())]
     run = measured(tmp_path / "mine", get_suite("table2"), chunks)
-    changed = changed_suite(get_suite("table2"), ["attack.radius=8/255"])
+    changed = override_suite(get_suite("table2"), ["attack.radius=8/255"])
     other = measured(tmp_path / "other", changed, chunks[:3])
     table = paper_table([run], "table2")
     assert table.headers[4:] == [
@@ -257,7 +257,7 @@ def test_table_2_keeps_radii_and_losses_apart(tmp_path: Path) -> None:
 def test_table_5_counts_the_first_starts_of_one_run(tmp_path: Path) -> None:
     """Twelve starts: the worst of the first and of the first ten; example 0 falls in the first, 1 in the fifth, 2 in the
     twelfth. Those that are settled are not run again."""
-    suite = changed_suite(get_suite("table5"), ["attack.num_restarts=12"])
+    suite = override_suite(get_suite("table5"), ["attack.num_restarts=12"])
     chunks = [rows("clean", answers("++++++++"), LABELS)]
     for restart in range(12):
         first, others = [], []

@@ -11,7 +11,7 @@ from s3ta.attacks import PGDConfig
 from s3ta.data import Dataset
 from s3ta.distributed import Ranks
 from s3ta.models import ResNetConfig, S3TAConfig, VisionConfig
-from s3ta.streams import stream
+from s3ta.random_streams import stream
 from s3ta.train import OptimizerConfig, ScheduleConfig, TrainConfig, seeded_model, train
 from s3ta.train.prefetch import prepared
 from s3ta.train.step import Trainer

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from s3ta.errors import UserError
-from s3ta.models import InManner
-from s3ta.models.batch_norm import statistics_kept
+from s3ta.models import ExecutedModel
+from s3ta.models.batch_norm_statistics import statistics_kept
 from s3ta.train import ComputeConfig, loop, precision_check
 from s3ta.train.precision_check import Agreement, compared, is_plain
 
@@ -147,7 +147,7 @@ def broken(monkeypatch):
     ways["turned in bfloat16"] = ways["turned"]
 
     def spoil(kind):
-        real = InManner.__init__
+        real = ExecutedModel.__init__
 
         def init(self, *args):
             real(self, *args)
@@ -156,7 +156,7 @@ def broken(monkeypatch):
                 lambda _, __, logits: ways[kind](logits) if self.is_lower or not only_lower else logits
             )
 
-        monkeypatch.setattr(InManner, "__init__", init)
+        monkeypatch.setattr(ExecutedModel, "__init__", init)
 
     return spoil
 

@@ -5,7 +5,7 @@ import pytest
 from s3ta.config import override
 from s3ta.errors import UserError
 from s3ta.recipes import get_recipe
-from s3ta.train import grouping
+from s3ta.train import batch_norm_groups
 from s3ta.train.validation import evenly_spaced
 
 from .helpers import recipe
@@ -26,12 +26,12 @@ from .helpers import recipe
 )
 def test_groups_are_the_same_images_for_any_number_of_processes(batch, group, sync, processes, images, span):
     config = recipe(batch_size=batch, batch_norm={"group": group, "sync": sync})
-    assert grouping(config, processes) == (images, span)
+    assert batch_norm_groups(config, processes) == (images, span)
 
 
 def test_the_papers_recipe_fits_one_process_and_128():
     for processes in (1, 2, 4, 8, 16, 32, 64, 128):
-        told = grouping(get_recipe("imagenet/s3ta_16-10"), processes)
+        told = batch_norm_groups(get_recipe("imagenet/s3ta_16-10"), processes)
         assert told.images * told.span == 32
 
 
@@ -49,10 +49,10 @@ def test_the_papers_recipe_fits_one_process_and_128():
 def test_a_batch_that_does_not_divide_among_processes_is_one_sentence(batch, norm, processes, words):
     config = recipe(batch_size=batch, batch_norm=norm)
     if words is None:
-        assert grouping(config, processes).images == batch // processes
+        assert batch_norm_groups(config, processes).images == batch // processes
         return
     with pytest.raises(UserError, match=words) as caught:
-        grouping(config, processes)
+        batch_norm_groups(config, processes)
     assert "\n" not in str(caught.value)
 
 

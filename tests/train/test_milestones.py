@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from s3ta.config import to_json
 from s3ta.models import from_pretrained
 from s3ta.train import run_folder
-from s3ta.train.run_folder import claim, milestones, read_recipe
+from s3ta.train.run_folder import claim_run_folder, milestones, read_recipe
 
 from .helpers import Crash, Pictures, crash_at, curve, recipe, run, same_run, snapshot, weights
 
@@ -33,7 +33,7 @@ def test_a_milestone_is_the_first_step_with_so_much_done(total, expected):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("milestones")
-    claim(folder, CONFIG)
+    claim_run_folder(folder, CONFIG)
     run(CONFIG, folder)
     return folder
 

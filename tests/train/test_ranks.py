@@ -19,14 +19,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from s3ta.config import config_hash, override, to_json
-from s3ta.data import DataConfig, open_dataset, position
+from s3ta.data import DataConfig, examples_of_step, open_dataset
 from s3ta.distributed import Ranks
 from s3ta.files import read_lines, sole_use
 from s3ta.recipes import get_recipe, tiny
 from s3ta.train import is_finished
 from s3ta.train.checkpoint import buffers_of
 from s3ta.train.loop import seeded_model
-from s3ta.train.run_folder import claim
+from s3ta.train.run_folder import claim_run_folder
 from s3ta.train.step import Trainer
 from tests.processes import PATIENCE, free_port, together
 
@@ -54,7 +54,7 @@ def _pictures_in_a_folder(root: Path) -> Any:
     )
     config = plain.model_copy(update={"data": data, "model": model})
     examples = open_dataset(data, "train", root)
-    damaged = root / "set" / str(examples.ids[position(examples, 4, 0, 1).indices[3]])
+    damaged = root / "set" / str(examples.ids[examples_of_step(examples, 4, 0, 1).indices[3]])
     damaged.write_bytes(b"no image")
     (root / "recipe.json").write_text(to_json(config))
     return damaged
@@ -100,8 +100,8 @@ def told(folder: Path, damaged: Path) -> list[dict[str, Any]]:
     """What each of two processes says of all parts in `process.py`."""
     config = override(tiny(get_recipe(DIGITS)), CHANGES)
     here = folder / "programs"
-    claim(here / "another recipe", config)
-    claim(here / "damaged checkpoint", config)
+    claim_run_folder(here / "another recipe", config)
+    claim_run_folder(here / "damaged checkpoint", config)
     (here / "damaged checkpoint/checkpoint.safetensors").write_bytes(b"torn")
     (folder / "0").mkdir()
     (folder / "0/set").symlink_to(folder / "set")  # the second process has no data in "no data"

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from s3ta.models import count
+from s3ta.models import count_cost
 from s3ta.train import throughput
 from s3ta.train.throughput import Clock, measured_peak
 
@@ -41,7 +41,7 @@ def test_seconds_images_and_utilization_are_what_the_clock_says(monkeypatch):
     told = clock.read("float32")
     assert {name: told[name] for name in throughput.PHASES} == {"data": 1.5, "attack": 5.0, "update": 3.5}
     assert told["images_per_second"] == 1.6  # 16 images of all processes in 10 s
-    operations = 2 * count(config.model).multiply_accumulates * (2 * 5 + 3) * 8  # of this process
+    operations = 2 * count_cost(config.model).multiply_accumulates * (2 * 5 + 3) * 8  # of this process
     assert told["utilization"] == pytest.approx(operations / 10 / 1e10, abs=1e-4)
     assert operations / 10 / 1e10 > 0.001
     time.spend(clock, data=1)
@@ -73,7 +73,7 @@ def test_clean_steps_and_glimpses_count_with_their_own_cost(monkeypatch):
     for step, (glimpses, passes) in enumerate(expected):
         time.spend(clock, update=1)
         clock.count(step, 4, 4)
-        forward = 2 * count(config.model.model_copy(update={"num_glimpses": glimpses})).multiply_accumulates
+        forward = 2 * count_cost(config.model.model_copy(update={"num_glimpses": glimpses})).multiply_accumulates
         assert clock.read("float32")["utilization"] == pytest.approx(forward * passes * 4 / 1e9, abs=6e-5)
 
 

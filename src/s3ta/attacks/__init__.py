@@ -11,105 +11,111 @@ if TYPE_CHECKING:
         AttackConfig,
         AutoAttackConfig,
         BoxRegion,
-        Exact,
+        ExactGradient,
         GridRegion,
         LoopConfig,
         PGDConfig,
         Steering,
         evaluation_step_size,
     )
-    from s3ta.attacks.attack import draw_start, run_attack, threat_of
+    from s3ta.attacks.attack import draw_start, run_attack, threat_model_of
     from s3ta.attacks.autoattack import auto_attack
-    from s3ta.attacks.cost import Evaluations, evaluations
+    from s3ta.attacks.cost import AttackCost, attack_cost
     from s3ta.attacks.draws import RandomKey, draw_targets, random_target, start_noise
-    from s3ta.attacks.frozen import frozen
-    from s3ta.attacks.glimpse_objectives import all_glimpses, mixed, one_glimpse, steer_away, steer_onto
+    from s3ta.attacks.freeze_model import frozen
+    from s3ta.attacks.glimpse_objectives import (
+        all_glimpses_objective,
+        single_glimpse_objective,
+        steer_away,
+        steer_onto,
+        weighted_sum,
+    )
     from s3ta.attacks.gradients import (
         GradientEstimate,
         GradientSource,
         autograd_gradient,
-        expectation,
-        jitter,
+        gradient_over_transformations,
+        random_shift_and_noise,
         spsa,
         straight_through,
     )
-    from s3ta.attacks.local_linearity import Linearity, Tangent, local_linearity, tangent
+    from s3ta.attacks.input_validation import NotFiniteError
+    from s3ta.attacks.local_linearity import LocalLinearity, TangentPlane, local_linearity, tangent_plane
     from s3ta.attacks.loop import Attacked, perturb
     from s3ta.attacks.objectives import (
+        ModelOutputs,
         Objective,
-        Outputs,
         OutputsFn,
-        difference,
         final_logits,
+        logit_margin,
+        target_margin,
         targeted,
         untargeted,
-        wrong_margin,
     )
-    from s3ta.attacks.step_rules import StepRule, adam_step, annealed, l2_step, sign_step, with_momentum
+    from s3ta.attacks.step_rules import StepRule, adam_step, annealed_step_size, l2_step, sign_step, with_momentum
     from s3ta.attacks.threat import L2, Linf, Threat
-    from s3ta.attacks.validation import NotFiniteError
-    from s3ta.process_state import random_state
+    from s3ta.process_state import seeded_global_generators
 
 __all__ = [
     "L2",
     "SPSA",
     "AdamConfig",
     "AttackConfig",
+    "AttackCost",
     "Attacked",
     "AutoAttackConfig",
     "BoxRegion",
-    "Evaluations",
-    "Exact",
+    "ExactGradient",
     "GradientEstimate",
     "GradientSource",
     "GridRegion",
-    "Linearity",
     "Linf",
+    "LocalLinearity",
     "LoopConfig",
+    "ModelOutputs",
     "NotFiniteError",
     "Objective",
-    "Outputs",
     "OutputsFn",
     "PGDConfig",
     "RandomKey",
     "Steering",
     "StepRule",
-    "Tangent",
+    "TangentPlane",
     "Threat",
     "adam_step",
-    "all_glimpses",
-    "annealed",
+    "all_glimpses_objective",
+    "annealed_step_size",
+    "attack_cost",
     "auto_attack",
     "autograd_gradient",
-    "difference",
     "draw_start",
     "draw_targets",
     "evaluation_step_size",
-    "evaluations",
-    "expectation",
     "final_logits",
     "frozen",
-    "jitter",
+    "gradient_over_transformations",
     "l2_step",
     "local_linearity",
-    "mixed",
-    "one_glimpse",
+    "logit_margin",
     "perturb",
-    "random_state",
+    "random_shift_and_noise",
     "random_target",
     "run_attack",
+    "seeded_global_generators",
     "sign_step",
+    "single_glimpse_objective",
     "spsa",
     "start_noise",
     "steer_away",
     "steer_onto",
     "straight_through",
-    "tangent",
+    "tangent_plane",
+    "target_margin",
     "targeted",
-    "threat_of",
+    "threat_model_of",
     "untargeted",
+    "weighted_sum",
     "with_momentum",
-    "wrong_margin",
 ]
 
 load_names_on_first_use(__name__)

@@ -10,32 +10,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s3ta.attack_config import AdamConfig, AutoAttackConfig, Exact, LoopConfig, PGDConfig
+from s3ta.attack_config import AdamConfig, AutoAttackConfig, ExactGradient, LoopConfig, PGDConfig
 from s3ta.attack_plausibility import ImplausibleSettingsWarning, implausible
 from s3ta.attacks import glimpse_objectives
 from s3ta.attacks.autoattack import auto_attack
 from s3ta.attacks.draws import RandomKey, needed, start_noise
-from s3ta.attacks.frozen import frozen, unwrapped
+from s3ta.attacks.freeze_model import frozen, unwrapped
 from s3ta.attacks.gradients import gradient_source, straight_through
+from s3ta.attacks.input_validation import LOW_PRECISION, check_examples, check_quantized, watched
 from s3ta.attacks.loop import Attacked, perturb
 from s3ta.attacks.masks import region_mask
 from s3ta.attacks.objectives import (
+    ModelOutputs,
     Objective,
-    Outputs,
     OutputsFn,
-    difference,
     divergence,
     final_logits,
     ranked_target,
+    target_margin,
     targeted,
     untargeted,
 )
 from s3ta.attacks.step_rules import step_rule
 from s3ta.attacks.threat import L2, Linf, Threat, quantize_8bit
-from s3ta.attacks.validation import LOW_PRECISION, check_examples, check_quantized, watched
 from s3ta.errors import UserError
-from s3ta.process_state import random_state
-from s3ta.streams import stream
+from s3ta.process_state import seeded_global_generators
+from s3ta.random_streams import stream
 from s3ta.types import Images, Labels, Trace
 
 LoopAttack: TypeAlias = PGDConfig | AdamConfig
@@ -94,11 +94,11 @@ def run_attack(
         )
     outputs_fn = unwrapped(outputs_fn)
     seed = None if draw is None else int(stream(draw.seed, "model", *draw.names).integers(2**63))
-    with frozen(outputs_fn), random_state(seed):
+    with frozen(outputs_fn), seeded_global_generators(seed):
         checked = watched(_given_in(dtype, outputs_fn), labels, targets if config.objective == "targeted" else None)
         if dtype in LOW_PRECISION:
             checked = _answering_in_float32(checked)
-        threat = threat_of(config, clean, draw)
+        threat = threat_model_of(config, clean, draw)
         if isinstance(config, AutoAttackConfig):
             attacked_fn = _rounded(checked, None, clean) if config.eight_bit else checked
             attacked = auto_attack(attacked_fn, clean, labels, config=config, seed=_seed(needed(draw)))
@@ -117,7 +117,7 @@ def _given_in(dtype: torch.dtype, outputs_fn: OutputsFn) -> OutputsFn:
 
 
 def _answering_in_float32(outputs_fn: OutputsFn) -> OutputsFn:
-    def answered(images: Tensor) -> Outputs:
+    def answered(images: Tensor) -> ModelOutputs:
         outputs = outputs_fn(images)
         if isinstance(outputs, Trace):
             return Trace(outputs.logits.float(), outputs.attention.float())
@@ -134,7 +134,7 @@ def _run_loop(
         key = needed(examples.draw)
         start = draw_start(config, key.seed, key.ids, clean, *key.names)
     if config.eight_bit:
-        moved_about = isinstance(config.gradient, Exact) and config.gradient.moves_images
+        moved_about = isinstance(config.gradient, ExactGradient) and config.gradient.moves_images
         outputs_fn = _rounded(outputs_fn, None if moved_about else threat, clean)
     objective = _objective(outputs_fn, examples, config)
     goal = (
@@ -162,11 +162,11 @@ def draw_start(config: LoopAttack, seed: int, ids: Sequence[str], clean: Images,
     shape, normal = tuple(clean.shape[1:]), config.norm == "l2"
     prob = config.random_start_prob
     noise = [start_noise(seed, i, shape, *draw, random_start_prob=prob, normal=normal) for i in ids]
-    threat = threat_of(config, clean, RandomKey(seed, tuple(ids), draw))
+    threat = threat_model_of(config, clean, RandomKey(seed, tuple(ids), draw))
     return threat.start(clean, torch.from_numpy(np.stack(noise)).to(clean))
 
 
-def threat_of(config: LoopAttack | AutoAttackConfig, clean: Images, draw: RandomKey | None) -> Threat:
+def threat_model_of(config: LoopAttack | AutoAttackConfig, clean: Images, draw: RandomKey | None) -> Threat:
     """The ball and box of a configured attack, with its mask; a mask's random place belongs to the example alone."""
     region = config.mask if isinstance(config, LoopConfig) else None
     mask = None if region is None else region_mask(region, clean, draw)
@@ -189,16 +189,16 @@ def _objective(outputs_fn: OutputsFn, examples: _Examples, config: LoopAttack) -
         objective = targeted(targets, config.loss, labels)
     elif config.objective == "multitargeted":
         assert outputs is not None
-        objective = difference(ranked_target(final_logits(outputs), labels, restart), labels)
+        objective = target_margin(ranked_target(final_logits(outputs), labels, restart), labels)
     elif config.objective == "divergence":
         assert outputs is not None
         objective = divergence(final_logits(outputs))
     else:
         objective = untargeted(labels, config.loss)
     if config.glimpses == "all":
-        objective = glimpse_objectives.all_glimpses(objective)
+        objective = glimpse_objectives.all_glimpses_objective(objective)
     elif config.glimpses == "each":
-        objective = glimpse_objectives.one_glimpse(objective, restart)
+        objective = glimpse_objectives.single_glimpse_objective(objective, restart)
     if config.steering is not None:
         if config.steering.towards == "away":
             assert outputs is not None
@@ -206,7 +206,7 @@ def _objective(outputs_fn: OutputsFn, examples: _Examples, config: LoopAttack) -
         else:
             assert config.steering.region is not None
             steering = glimpse_objectives.steer_onto(region_mask(config.steering.region, clean, draw))
-        objective = glimpse_objectives.mixed(objective, steering, config.steering.weight)
+        objective = glimpse_objectives.weighted_sum(objective, steering, config.steering.weight)
     return objective
 
 

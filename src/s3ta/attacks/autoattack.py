@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from s3ta.attack_config import AutoAttackConfig
-from s3ta.attacks.frozen import frozen
+from s3ta.attacks.freeze_model import frozen
+from s3ta.attacks.input_validation import NotFiniteError, check_images, refuse_inference_mode
 from s3ta.attacks.loop import Attacked
 from s3ta.attacks.objectives import OutputsFn, final_logits
 from s3ta.attacks.threat import L2, Linf
-from s3ta.attacks.validation import NotFiniteError, check_images, refuse_inference_mode
 from s3ta.errors import UserError
-from s3ta.foreign_code import guarded
-from s3ta.process_state import random_state
+from s3ta.external_code_errors import guarded
+from s3ta.process_state import seeded_global_generators
 from s3ta.types import Images, Labels, Logits
 
 _LOGGER = logging.getLogger("s3ta.autoattack")  # hears of zero gradients (apgd-t); silent unless someone listens
@@ -53,7 +53,7 @@ def auto_attack(
     firsts = [i for i, key in enumerate(keys) if keys.index(key) == i]
     rows = [firsts.index(keys.index(key)) for key in keys]
     x, y = clean.detach()[firsts].float().contiguous(), labels[firsts]  # the package takes views
-    with frozen(outputs_fn), random_state(), torch.no_grad():
+    with frozen(outputs_fn), seeded_global_generators(), torch.no_grad():
         model = _Model(outputs_fn, x, y, drops=config.part == "square")
         moved = _part(config, model, x, seed)(x.clone(), y)
     moved = torch.where((threat.violation(moved, x) > 1e-6).view(-1, 1, 1, 1), threat.project(moved, x), moved)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from s3ta.attack_config import SPSA, AdamConfig, AutoAttackConfig, PGDConfig
 
 
-class Evaluations(NamedTuple):
+class AttackCost(NamedTuple):
     """Model evaluations for one example."""
 
     num_gradients: int
@@ -20,7 +20,7 @@ class Evaluations(NamedTuple):
         return self.num_gradients + self.num_forwards
 
 
-def evaluations(config: PGDConfig | AdamConfig | AutoAttackConfig) -> Evaluations:
+def attack_cost(config: PGDConfig | AdamConfig | AutoAttackConfig) -> AttackCost:
     """The cost of one restart on one example: exact for the attacks of the one loop, an upper bound for AutoAttack's parts.
 
     An attack on classes one after the other (AutoAttack's targeted parts) stops when it succeeds."""
@@ -32,12 +32,12 @@ def evaluations(config: PGDConfig | AdamConfig | AutoAttackConfig) -> Evaluation
             "fab-t": (config.num_targets * steps, config.num_targets * (2 * steps + 3) + 2),
             "square": (0, steps + 4),
         }[config.part]
-        return Evaluations(gradients, forwards)
+        return AttackCost(gradients, forwards)
     source = config.gradient
     if isinstance(source, SPSA):
-        per_step, gives_outputs = Evaluations(0, 2 * source.num_directions), False
+        per_step, gives_outputs = AttackCost(0, 2 * source.num_directions), False
     else:
-        per_step = Evaluations(source.num_samples, source.num_samples)
+        per_step = AttackCost(source.num_samples, source.num_samples)
         gives_outputs = source.is_plain
     judged = 0 if config.keep == "last" else 1 if gives_outputs else steps + 1
-    return Evaluations(steps * per_step.num_gradients, steps * per_step.num_forwards + judged + config.looks_first)
+    return AttackCost(steps * per_step.num_gradients, steps * per_step.num_forwards + judged + config.looks_first)

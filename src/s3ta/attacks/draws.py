@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 
 from s3ta.errors import UserError
-from s3ta.streams import stream
+from s3ta.random_streams import stream
 from s3ta.types import Labels
 
 

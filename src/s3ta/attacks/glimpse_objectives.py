@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from s3ta.attacks.objectives import Objective, Outputs
+from s3ta.attacks.objectives import ModelOutputs, Objective
 from s3ta.errors import UserError
 from s3ta.types import Trace
 
@@ -19,19 +19,19 @@ _FLOOR = 1e-37
 """The least attention mass that a logarithm sees: about the smallest normal number of float32."""
 
 
-def all_glimpses(objective: Objective) -> Objective:
+def all_glimpses_objective(objective: Objective) -> Objective:
     """The objective summed over the read-outs of all glimpses."""
 
-    def summed(outputs: Outputs) -> Tensor:
+    def summed(outputs: ModelOutputs) -> Tensor:
         return torch.stack([objective(logits) for logits in trace_of(outputs).logits]).sum(dim=0)
 
     return summed
 
 
-def one_glimpse(objective: Objective, glimpse: int) -> Objective:
+def single_glimpse_objective(objective: Objective, glimpse: int) -> Objective:
     """The objective at the read-out of one glimpse, from 0; round again after the last."""
 
-    def chosen(outputs: Outputs) -> Tensor:
+    def chosen(outputs: ModelOutputs) -> Tensor:
         logits = trace_of(outputs).logits
         return objective(logits[glimpse % len(logits)])
 
@@ -47,7 +47,7 @@ def steer_away(reference: Float[Tensor, "T B N h w"]) -> Objective:
     Args:
       reference: the maps of the clean images, each summing to 1; as many glimpses as the attacked model takes."""
 
-    def moved(outputs: Outputs) -> Tensor:
+    def moved(outputs: ModelOutputs) -> Tensor:
         attention = trace_of(outputs).attention
         return -(reference * attention.clamp(min=_FLOOR).log()).sum(dim=(-2, -1)).mean(dim=(0, 2))
 
@@ -60,7 +60,7 @@ def steer_onto(region: Float[Tensor, "#B 1 H W"]) -> Objective:
     Args:
       region: 1 for the pixels that belong to it, 0 for the others, at any size; averaged to that of the attention map."""
 
-    def gathered(outputs: Outputs) -> Tensor:
+    def gathered(outputs: ModelOutputs) -> Tensor:
         attention = trace_of(outputs).attention
         share = adaptive_avg_pool2d(region, (attention.shape[-2], attention.shape[-1]))
         mass = (attention * share).sum(dim=(-2, -1))
@@ -69,12 +69,12 @@ def steer_onto(region: Float[Tensor, "#B 1 H W"]) -> Objective:
     return gathered
 
 
-def mixed(classification: Objective, steering: Objective, weight: float) -> Objective:
+def weighted_sum(classification: Objective, steering: Objective, weight: float) -> Objective:
     """(1 - weight) x classification + weight x steering; both in nats."""
     return lambda outputs: (1 - weight) * classification(outputs) + weight * steering(outputs)
 
 
-def trace_of(outputs: Outputs) -> Trace:
+def trace_of(outputs: ModelOutputs) -> Trace:
     """The outputs, where they are a Trace; else UserError."""
     if not isinstance(outputs, Trace):
         raise UserError(

@@ -12,13 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from s3ta.attack_config import SPSA, Exact
+from s3ta.attack_config import SPSA, ExactGradient
 from s3ta.attacks.draws import RandomKey, needed
-from s3ta.attacks.objectives import Objective, Outputs, OutputsFn
-from s3ta.attacks.validation import refuse_inference_mode
-from s3ta.foreign_code import guarded
-from s3ta.process_state import random_state
-from s3ta.streams import stream
+from s3ta.attacks.input_validation import refuse_inference_mode
+from s3ta.attacks.objectives import ModelOutputs, Objective, OutputsFn
+from s3ta.external_code_errors import guarded
+from s3ta.process_state import seeded_global_generators
+from s3ta.random_streams import stream
 from s3ta.types import Images, Trace
 
 
@@ -26,7 +26,7 @@ class GradientEstimate(NamedTuple):
     """The way up at one iterate."""
 
     gradient: Float[Tensor, "B C H W"]
-    outputs: Outputs | None
+    outputs: ModelOutputs | None
     """The model's answer at exactly the iterate, where it was computed on the way; no gradient attached."""
     num_gradients: int
     """Gradient evaluations spent on each example."""
@@ -40,7 +40,7 @@ Transform: TypeAlias = Callable[[Images, int, int], Images]
 """(images, number of steps done, sample) -> differentiably transformed images."""
 
 
-def gradient_source(config: Exact | SPSA, draw: RandomKey | None, mask: Tensor | None) -> GradientSource:
+def gradient_source(config: ExactGradient | SPSA, draw: RandomKey | None, mask: Tensor | None) -> GradientSource:
     """The gradient source of an attack's settings; `mask` as of its threat model.
 
     Raises UserError where it needs random numbers and `draw` is None."""
@@ -49,12 +49,12 @@ def gradient_source(config: Exact | SPSA, draw: RandomKey | None, mask: Tensor |
     if config.is_plain:
         return autograd_gradient
     key = needed(draw)
-    return expectation(autograd_gradient, config.num_samples, key, _transforms(config, key))
+    return gradient_over_transformations(autograd_gradient, config.num_samples, key, _transforms(config, key))
 
 
-def _transforms(config: Exact, draw: RandomKey) -> list[Transform]:
+def _transforms(config: ExactGradient, draw: RandomKey) -> list[Transform]:
     """What happens to the images of each sample, one after the other."""
-    return [jitter(draw, config.max_shift, config.noise)] if config.max_shift or config.noise else []
+    return [random_shift_and_noise(draw, config.max_shift, config.noise)] if config.max_shift or config.noise else []
 
 
 def autograd_gradient(outputs_fn: OutputsFn, objective: Objective, images: Images, step: int = 0) -> GradientEstimate:
@@ -71,7 +71,7 @@ def autograd_gradient(outputs_fn: OutputsFn, objective: Objective, images: Image
     return GradientEstimate(gradient, _detached(outputs), 1, 1)
 
 
-def expectation(
+def gradient_over_transformations(
     source: GradientSource, num_samples: int, draw: RandomKey, transforms: Sequence[Transform] = ()
 ) -> GradientSource:
     """The mean gradient over random transformations of the image, or over a model's own randomness (EOT, Athalye 2018).
@@ -88,7 +88,7 @@ def expectation(
         for sample in range(num_samples):
             seed = int(stream(draw.seed, "model", *draw.names, step, sample).integers(2**63))
             changed = _after(transforms, outputs_fn, step, sample) if transforms else outputs_fn
-            with random_state(seed):
+            with seeded_global_generators(seed):
                 ascent = source(changed, objective, images, step)
             total += ascent.gradient
             gradients, forwards = gradients + ascent.num_gradients, forwards + ascent.num_forwards
@@ -97,7 +97,7 @@ def expectation(
     return averaged
 
 
-def jitter(draw: RandomKey, max_shift: int = 0, noise: float = 0.0) -> Transform:
+def random_shift_and_noise(draw: RandomKey, max_shift: int = 0, noise: float = 0.0) -> Transform:
     """Random shifts (wrapping round) by up to max_shift pixels and normal noise of that deviation, per example."""
 
     def transform(images: Images, step: int, sample: int) -> Images:
@@ -212,13 +212,13 @@ def _values(outputs_fn: OutputsFn, objective: Objective, probed: Tensor, count: 
     return torch.cat([objective(_rows(outputs, first, first + count)) for first in range(0, len(probed), count)])
 
 
-def _rows(outputs: Outputs, first: int, end: int) -> Outputs:
+def _rows(outputs: ModelOutputs, first: int, end: int) -> ModelOutputs:
     if isinstance(outputs, Trace):
         return Trace(outputs.logits[:, first:end], outputs.attention[:, first:end])
     return outputs[first:end]
 
 
-def _detached(outputs: Outputs) -> Outputs:
+def _detached(outputs: ModelOutputs) -> ModelOutputs:
     if isinstance(outputs, Trace):
         return Trace(outputs.logits.detach(), outputs.attention.detach())
     return outputs.detach()

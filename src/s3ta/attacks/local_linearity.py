@@ -13,16 +13,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from s3ta.attacks.draws import RandomKey, start_noise
-from s3ta.attacks.frozen import frozen
+from s3ta.attacks.freeze_model import frozen
 from s3ta.attacks.gradients import GradientEstimate, autograd_gradient
 from s3ta.attacks.loop import perturb
-from s3ta.attacks.objectives import Objective, Outputs, OutputsFn
+from s3ta.attacks.objectives import ModelOutputs, Objective, OutputsFn
 from s3ta.attacks.step_rules import sign_step
 from s3ta.attacks.threat import Linf
 from s3ta.types import Images
 
 
-class Tangent(NamedTuple):
+class TangentPlane(NamedTuple):
     """A loss and its gradient at some images: what the loss nearby is predicted from."""
 
     images: Images
@@ -34,7 +34,7 @@ class Tangent(NamedTuple):
         return ((images - self.images) * self.gradient).flatten(1).sum(dim=1)
 
 
-class Linearity(NamedTuple):
+class LocalLinearity(NamedTuple):
     """The largest deviation from the tangent plane that was found in the ball, and where."""
 
     gamma: Float[Tensor, " B"]
@@ -43,23 +43,23 @@ class Linearity(NamedTuple):
     """x + d."""
 
 
-def tangent(outputs_fn: OutputsFn, images: Images, objective: Objective) -> Tangent:
+def tangent_plane(outputs_fn: OutputsFn, images: Images, objective: Objective) -> TangentPlane:
     """The objective and its gradient at the images; a module is frozen and put in eval mode for the duration."""
     with frozen(outputs_fn):
         ascent = autograd_gradient(outputs_fn, objective, images)
     assert ascent.outputs is not None
-    return Tangent(images.detach(), objective(ascent.outputs), ascent.gradient)
+    return TangentPlane(images.detach(), objective(ascent.outputs), ascent.gradient)
 
 
 def local_linearity(
     outputs_fn: OutputsFn,
-    plane: Tangent,
+    plane: TangentPlane,
     objective: Objective,
     *,
     radius: float,
     draw: RandomKey,
     num_attack_steps: int = 10,
-) -> Linearity:
+) -> LocalLinearity:
     """Search the L-infinity ball for the largest deviation from the tangent plane, by sign steps of a quarter of the radius.
 
     The search begins at random signs (stream `start`) and keeps the best point that it saw; each step costs one gradient, and
@@ -67,7 +67,7 @@ def local_linearity(
 
     Args:
       outputs_fn: images in [0, 1] -> logits or Trace.
-      plane: the tangent plane of the objective at the clean images, of `tangent`.
+      plane: the tangent plane of the objective at the clean images, of `tangent_plane`.
       objective: the loss, one number per example; the one that the tangent was made with.
       radius: of the ball, cut at the box of valid pixels.
       draw: names the random signs.
@@ -75,7 +75,7 @@ def local_linearity(
     threat = Linf(radius)
     gamma, furthest = torch.full_like(plane.loss, -1.0), plane.images
 
-    def look(images: Images, outputs: Outputs) -> Tensor:
+    def look(images: Images, outputs: ModelOutputs) -> Tensor:
         """The signed deviation at the images; the best is remembered."""
         nonlocal gamma, furthest
         deviation = objective(outputs) - plane.loss - plane.predicted(images)
@@ -105,4 +105,4 @@ def local_linearity(
         )
         with torch.no_grad():
             look(attacked.final, outputs_fn(attacked.final))
-    return Linearity(gamma, furthest)
+    return LocalLinearity(gamma, furthest)

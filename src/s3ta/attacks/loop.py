@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from s3ta.attacks.frozen import frozen
+from s3ta.attacks.freeze_model import frozen
 from s3ta.attacks.gradients import GradientSource, autograd_gradient
+from s3ta.attacks.input_validation import NotFiniteError, check_images
 from s3ta.attacks.objectives import Objective, OutputsFn
 from s3ta.attacks.step_rules import StepRule
 from s3ta.attacks.threat import Threat
-from s3ta.attacks.validation import NotFiniteError, check_images
 from s3ta.types import Images
 
 

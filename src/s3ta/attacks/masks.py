@@ -10,7 +10,7 @@ from s3ta.attack_config import BoxRegion, GridRegion
 from s3ta.attack_plausibility import box_length, cell_of_pixel, vanished_cells, vanished_sentence
 from s3ta.attacks.draws import RandomKey
 from s3ta.errors import UserError
-from s3ta.streams import stream
+from s3ta.random_streams import stream
 
 
 def region_mask(region: BoxRegion | GridRegion, like: Tensor, draw: RandomKey | None) -> Float[Tensor, "#B 1 H W"]:

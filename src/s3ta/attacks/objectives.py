@@ -14,13 +14,13 @@ from s3ta.attack_config import Loss
 from s3ta.errors import UserError
 from s3ta.types import Images, Labels, Logits, Trace
 
-Outputs: TypeAlias = Tensor | Trace
+ModelOutputs: TypeAlias = Tensor | Trace
 """What the attacked callable returns: logits (B, Y), or a Trace, of which only objectives look inside."""
-OutputsFn: TypeAlias = Callable[[Images], Outputs]
-Objective: TypeAlias = Callable[[Outputs], Float[Tensor, " B"]]
+OutputsFn: TypeAlias = Callable[[Images], ModelOutputs]
+Objective: TypeAlias = Callable[[ModelOutputs], Float[Tensor, " B"]]
 
 
-def final_logits(outputs: Outputs) -> Logits:
+def final_logits(outputs: ModelOutputs) -> Logits:
     """The answer: the logits themselves, or a Trace's last read-out."""
     return outputs.logits[-1] if isinstance(outputs, Trace) else outputs
 
@@ -33,7 +33,7 @@ def untargeted(labels: Labels, loss: Loss = "cross_entropy") -> Objective:
     the largest and the third largest logit, so that it does not change when all logits are multiplied (Croce and Hein
     2020); needs three classes."""
     if loss == "margin":
-        return lambda outputs: wrong_margin(final_logits(outputs), labels)
+        return lambda outputs: logit_margin(final_logits(outputs), labels)
     if loss == "dlr":
         return lambda outputs: _dlr(final_logits(outputs), labels)
     return lambda outputs: cross_entropy(final_logits(outputs), labels, reduction="none")
@@ -46,14 +46,14 @@ def targeted(targets: Labels, loss: Loss = "cross_entropy", labels: Labels | Non
     exactly where the target is the answer. dlr: the target's logit minus the true one, over the difference of the largest
     logit and the mean of the third and fourth (Croce and Hein 2020); needs `labels` and four classes."""
     if loss == "margin":
-        return lambda outputs: -wrong_margin(final_logits(outputs), targets)
+        return lambda outputs: -logit_margin(final_logits(outputs), targets)
     if loss == "dlr":
         assert labels is not None, "the targeted DLR loss needs the true labels"
         return lambda outputs: _targeted_dlr(final_logits(outputs), labels, targets)
     return lambda outputs: -cross_entropy(final_logits(outputs), targets, reduction="none")
 
 
-def difference(targets: Labels, labels: Labels) -> Objective:
+def target_margin(targets: Labels, labels: Labels) -> Objective:
     """The target's logit minus the true one: the loss of MultiTargeted (Gowal et al. 2019)."""
     return lambda outputs: _pick(final_logits(outputs), targets) - _pick(final_logits(outputs), labels)
 
@@ -66,7 +66,7 @@ def divergence(clean_logits: Logits) -> Objective:
     return lambda outputs: (clean.exp() * (clean - final_logits(outputs).log_softmax(dim=-1))).sum(dim=-1)
 
 
-def wrong_margin(logits: Logits, classes: Labels) -> Float[Tensor, " B"]:
+def logit_margin(logits: Logits, classes: Labels) -> Float[Tensor, " B"]:
     """The largest logit of any other class minus that of the given one."""
     others = logits.scatter(1, classes[:, None], -torch.inf)
     return others.amax(dim=1) - _pick(logits, classes)
@@ -80,7 +80,7 @@ def ranked_target(logits: Logits, labels: Labels, rank: int) -> Labels:
 
 def _dlr(logits: Logits, labels: Labels) -> Tensor:
     largest = _largest(logits, 3)
-    return wrong_margin(logits, labels) / (largest[:, 0] - largest[:, 2] + 1e-12)
+    return logit_margin(logits, labels) / (largest[:, 0] - largest[:, 2] + 1e-12)
 
 
 def _targeted_dlr(logits: Logits, labels: Labels, targets: Labels) -> Tensor:

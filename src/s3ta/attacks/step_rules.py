@@ -21,7 +21,7 @@ def step_rule(config: PGDConfig | AdamConfig) -> StepRule:
     """The step rule of an attack's settings."""
     if isinstance(config, AdamConfig):
         return adam_step(config.learning_rates, config.beta1, config.beta2, config.epsilon)
-    size = annealed(config.step_size, config.num_attack_steps, config.annealing)
+    size = annealed_step_size(config.step_size, config.num_attack_steps, config.annealing)
     rule = l2_step(size) if config.norm == "l2" else sign_step(size)
     return with_momentum(rule, config.momentum) if config.momentum else rule
 
@@ -29,7 +29,7 @@ def step_rule(config: PGDConfig | AdamConfig) -> StepRule:
 def sign_step(step_size: float | Callable[[int], float]) -> StepRule:
     """Every pixel moves by step_size along the sign of its gradient, and stays where that is zero (T16).
 
-    `step_size` may depend on the number of steps done (`annealed`)."""
+    `step_size` may depend on the number of steps done (`annealed_step_size`)."""
     return _step(step_size, torch.sign)
 
 
@@ -38,7 +38,7 @@ def l2_step(step_size: float | Callable[[int], float]) -> StepRule:
     return _step(step_size, unit)
 
 
-def annealed(step_size: float, num_attack_steps: int, annealing: Annealing) -> Callable[[int], float]:
+def annealed_step_size(step_size: float, num_attack_steps: int, annealing: Annealing) -> Callable[[int], float]:
     """The size of each step: constant, or falling to (nearly) nothing along a line or half a cosine."""
     shares: dict[str, Callable[[float], float]] = {
         "constant": lambda done: 1.0,

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from s3ta.cli.early_validation import refuse_mistakes
 from s3ta.cli.evaluation_options import DataOptions, OutputOptions, RunOptions, SuiteOptions
-from s3ta.cli.mistakes import refuse_mistakes
 from s3ta.cli.model_options import ModelOptions
 from s3ta.cli.option_groups import grouped
 from s3ta.cli.shared import (
@@ -59,17 +59,17 @@ def evaluate(
     before_the_first_pass(return_memory=how.return_memory)
     from s3ta.progress import waiting
     from s3ta.report import findings_of
-    from s3ta.workflow import EvaluationRequest, choose_suite, evaluate_model, open_subject, transferred
+    from s3ta.workflow import EvaluationRequest, choose_suite, evaluate_model, open_for_evaluation, transfer_request
 
     settings, runtime, output = how.settings(with_what), how.runtime(on_what), kept.output()
     images, suite = None, None
     if with_what.transfer is not None:
         with_what.refuse_beside_transfer(overrides or [], on_what)
-        images, suite, settings = transferred(with_what.transfer, settings)
+        images, suite, settings = transfer_request(with_what.transfer, settings)
     examples = on_what.examples(images)
     opening = opened.opening()._replace(micro_batch=settings.micro_batch)
     with waiting(f"opening {model}"):
-        subject = open_subject(model, opening, on_what.config(), on_what.split, runtime)
+        subject = open_for_evaluation(model, opening, on_what.config(), on_what.split, runtime)
     if suite is None:
         suite = choose_suite(subject, with_what.choice(overrides or []))
     how.say_what_changed()

@@ -17,7 +17,7 @@ from s3ta.errors import UserError
 if TYPE_CHECKING:
     from s3ta.data import DataConfig
     from s3ta.evaluate import KeptImages, Settings
-    from s3ta.workflow import Examples, Output, RuntimeOptions, SuiteChoice
+    from s3ta.workflow import EvaluationOutput, ExampleSelection, RuntimeOptions, SuiteChoice
 
 _attack_option = partial(typer.Option, rich_help_panel="What is measured")
 _data_option = partial(typer.Option, rich_help_panel="Examples")
@@ -127,11 +127,11 @@ class DataOptions:
     def _skips_unreadable(self) -> bool:
         return one_of("--on-unreadable", self.on_unreadable, ("stop", "skip")) == "skip"
 
-    def examples(self, images: KeptImages | None = None) -> Examples:
+    def examples(self, images: KeptImages | None = None) -> ExampleSelection:
         """The examples that are meant; those of kept images where there are any."""
-        from s3ta.workflow import Examples
+        from s3ta.workflow import ExampleSelection
 
-        return Examples(
+        return ExampleSelection(
             data=self.config(),
             split=self.split,
             num_examples=self.num_examples,
@@ -270,13 +270,15 @@ class OutputOptions:
             raise UserError("--full-checks asks for what --no-checks leaves out: choose one of them.")
         _part(self.shard)
 
-    def output(self) -> Output:
+    def output(self) -> EvaluationOutput:
         """Folder, part and checks."""
         from s3ta.evaluate import Shard
-        from s3ta.workflow import Output
+        from s3ta.workflow import EvaluationOutput
 
         checks = "full" if self.full_checks else "some" if self.checks else "none"
-        return Output(self.out, checks, self.strict, None if self.shard is None else Shard(*_part(self.shard)))
+        return EvaluationOutput(
+            self.out, checks, self.strict, None if self.shard is None else Shard(*_part(self.shard))
+        )
 
 
 def one_word(option: str, value: Any, former: str, old: Any) -> Any:

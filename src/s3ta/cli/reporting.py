@@ -50,7 +50,7 @@ def report(
     ] = None,
 ) -> None:
     """Write one self-contained HTML page from the records of one or more runs. Runs no model."""
-    from s3ta.report import build_report, unfinished, write_findings, write_paper_table, write_table
+    from s3ta.report import build_report, unfinished_lines, write_findings, write_paper_table, write_table
 
     chosen = suite or _common_suite(runs)
     with waiting("drawing the page"):
@@ -58,7 +58,7 @@ def report(
     for path, write in ((table, write_table), (paper, write_paper_table), (findings, write_findings)):
         if path is not None:
             write(runs, chosen, path)
-    for line in unfinished(runs, chosen):
+    for line in unfinished_lines(runs, chosen):
         err_console.print(f"warning: {line}", markup=False, soft_wrap=True)
     say_report(page)
 
@@ -93,7 +93,7 @@ def predict(
 
     runtime = workflow.RuntimeOptions(device=device)
     with waiting(f"asking {model}"):
-        subject = workflow.open_subject(model, opened.opening())
+        subject = workflow.open_for_evaluation(model, opened.opening())
         answers = workflow.predict(subject, images, top, runtime, treatment)
     for answer in answers:
         out_console.print(f"{answer.image}", markup=False)
@@ -137,12 +137,12 @@ def _attacks() -> list[str]:
 
 
 def _common_suite(runs: list[Path]) -> str:
-    from s3ta.report import evaluations_of
+    from s3ta.report import ledgers_of_run
 
     for run in runs:
         if not run.is_dir():
             raise UserError(f"{run} does not exist: give the folder of a run that `s3ta evaluate` has measured.")
-    suites = [set(evaluations_of(run)) for run in runs]
+    suites = [set(ledgers_of_run(run)) for run in runs]
     common = sorted(set.intersection(*suites))
     if len(common) == 1:
         return common[0]

@@ -16,9 +16,9 @@ from typing import Annotated, Any
 import typer
 
 from s3ta import __version__
-from s3ta.allocator import keep_memory
 from s3ta.console import drawn_table, plain_console
 from s3ta.errors import UserError, unknown_name
+from s3ta.malloc_tuning import keep_memory
 from s3ta.progress import waiting
 
 app = typer.Typer(
@@ -202,12 +202,12 @@ def print_evaluation(folder: Path, *, natural: bool) -> None:
 def _say_preparation(folder: Path) -> None:
     """How images and pixels are prepared, and who says so: the line above the table."""
     from s3ta.files import read_json
-    from s3ta.workflow import preparation_line
+    from s3ta.workflow import preprocessing_sentence
 
     manifest = read_json(folder / "manifest.json")
     how, origins = manifest["data"].get("preprocessing"), manifest.get("informative", {}).get("origins") or {}
     if how is not None:
-        out_console.print(preparation_line(how, manifest["model"]["config"], origins), markup=False)
+        out_console.print(preprocessing_sentence(how, manifest["model"]["config"], origins), markup=False)
 
 
 def say_report(page: Path) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from s3ta.train import TrainConfig
-from s3ta.train.cost import Budget, Hardware, Precision, budget
+from s3ta.train.cost import Hardware, Precision, TrainingCost, training_cost
 
 UNITS = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"))
 
 
 def cost_lines(
-    config: TrainConfig, estimate: Budget, hardware: Hardware, num_gpus: int, utilization: float
+    config: TrainConfig, estimate: TrainingCost, hardware: Hardware, num_gpus: int, utilization: float
 ) -> list[str]:
     """The budget as a table of text, with what it assumes."""
     forward = 2 * estimate.cost.multiply_accumulates
@@ -17,7 +17,7 @@ def cost_lines(
     share = config.batch_size // num_gpus
     most, slower = estimate.bytes_per_process, ""
     if "bfloat16" in (config.compute.attack_precision, config.compute.update_precision):
-        first = budget(_in_float32(config), hardware, num_gpus, utilization)
+        first = training_cost(_in_float32(config), hardware, num_gpus, utilization)
         most = max(most, first.bytes_per_process)
         slower = f"; {_duration(first.gpu_hours)} of it if bfloat16 never begins"
     attacked = f"{config.compute.attack_precision}; {estimate.attack_images:,} of a process's {share:,} at once"

@@ -83,7 +83,7 @@ def train(
     config = _resolved(recipe, overrides or [], tiny, batch_size)
     refuse_unknown_data(config.data.source, "train")
     before_the_first_pass(return_memory=return_memory)
-    from s3ta.data import locate
+    from s3ta.data import resolve_source
     from s3ta.workflow import RuntimeOptions, train_run
 
     folder = out or Path("runs") / config.name.replace("/", "-")
@@ -93,7 +93,11 @@ def train(
     if trained is None:  # the first process of torchrun says the rest
         return
     out_console.print(f"{'Trained' if trained else 'Already trained'}: {folder}", markup=False)
-    where = ["--data-root", str(locate(config.data.source, data_root).root)] if config.data.source != "digits" else []
+    where = (
+        ["--data-root", str(resolve_source(config.data.source, data_root).root)]
+        if config.data.source != "digits"
+        else []
+    )
     out_console.print(f"Next: {shlex.join(['s3ta', 'evaluate', str(folder), *where])}", markup=False, soft_wrap=True)
 
 
@@ -117,12 +121,12 @@ def show(
     from s3ta.cli.show_costs import cost_lines
     from s3ta.config import describe, to_json
     from s3ta.recipes import RECIPES
-    from s3ta.train.cost import budget, get_hardware
+    from s3ta.train.cost import get_hardware, training_cost
 
     config = _resolved(recipe, overrides or [], tiny=False, batch_size=batch_size)
     note = RECIPES[recipe].__doc__ if recipe in RECIPES else None
     gpu = get_hardware(hardware)
-    estimate = budget(config, gpu, gpus, utilization)
+    estimate = training_cost(config, gpu, gpus, utilization)
     cost = estimate.cost
     err_console.print("\n".join(line.strip() for line in (note or config.source).splitlines()), markup=False)
     err_console.print(

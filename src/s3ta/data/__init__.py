@@ -6,12 +6,12 @@ from s3ta.lazy import load_names_on_first_use
 
 if TYPE_CHECKING:
     from s3ta.data.class_matching import (
-        Match,
-        Relabelled,
-        count_as_numbers,
+        ClassMatch,
+        RelabelledDataset,
+        class_order_note,
         match_classes,
         numbers_as_names,
-        text_order_note,
+        order_classes_as_numbers,
     )
     from s3ta.data.cluttered_digits import ClutteredDigits
     from s3ta.data.config import (
@@ -20,69 +20,69 @@ if TYPE_CHECKING:
         DataConfig,
         Preprocessing,
         get_preprocessing,
-        preprocessing_of_view,
+        preprocessing_of_transform,
         refuse_unknown_data,
-        with_view,
+        with_evaluation_transform,
     )
-    from s3ta.data.dataset import Batch, Dataset, check_fit, fetch
-    from s3ta.data.device_cache import Resident, resident
-    from s3ta.data.epoch_order import batches, position, steps_per_epoch
-    from s3ta.data.example_ids import read_ids, select_ids, unreadable, unreadable_error, write_ids
-    from s3ta.data.folder_dataset import facts_of, listing_line
-    from s3ta.data.folder_listing import FileFacts, printable
+    from s3ta.data.dataset import Batch, Dataset, check_model_fits_data, fetch_batch
+    from s3ta.data.device_cache import DeviceDataset, load_on_device
+    from s3ta.data.epoch_order import batches, examples_of_step, steps_per_epoch
+    from s3ta.data.example_ids import find_unreadable, read_ids, select_ids, unreadable_error, write_ids
+    from s3ta.data.folder_dataset import file_facts, listing_line
+    from s3ta.data.folder_listing import FileFacts, printable_name
     from s3ta.data.image_files import has_transparency, load_image, transparency_note
     from s3ta.data.imagenet_classes import IMAGENET_A, imagenet_a_wnids, imagenet_wnids
-    from s3ta.data.memory import array_dataset, class_numbers, read_examples
-    from s3ta.data.sources import ResolvedSource, locate, open_dataset, readable
-    from s3ta.data.targets import read_targets, write_targets
+    from s3ta.data.in_memory_dataset import array_dataset, class_numbers, read_examples
+    from s3ta.data.sources import ResolvedSource, open_dataset, resolve_source, without_unreadable
+    from s3ta.data.target_classes import read_targets, write_targets
 
 __all__ = [
     "IMAGENET_A",
     "PREPROCESSINGS",
     "TORCHVISION",
     "Batch",
+    "ClassMatch",
     "ClutteredDigits",
     "DataConfig",
     "Dataset",
+    "DeviceDataset",
     "FileFacts",
-    "Match",
     "Preprocessing",
-    "Relabelled",
-    "Resident",
+    "RelabelledDataset",
     "ResolvedSource",
     "array_dataset",
     "batches",
-    "check_fit",
+    "check_model_fits_data",
     "class_numbers",
-    "count_as_numbers",
-    "facts_of",
-    "fetch",
+    "class_order_note",
+    "examples_of_step",
+    "fetch_batch",
+    "file_facts",
+    "find_unreadable",
     "get_preprocessing",
     "has_transparency",
     "imagenet_a_wnids",
     "imagenet_wnids",
     "listing_line",
     "load_image",
-    "locate",
+    "load_on_device",
     "match_classes",
     "numbers_as_names",
     "open_dataset",
-    "position",
-    "preprocessing_of_view",
-    "printable",
+    "order_classes_as_numbers",
+    "preprocessing_of_transform",
+    "printable_name",
     "read_examples",
     "read_ids",
     "read_targets",
-    "readable",
     "refuse_unknown_data",
-    "resident",
+    "resolve_source",
     "select_ids",
     "steps_per_epoch",
-    "text_order_note",
     "transparency_note",
-    "unreadable",
     "unreadable_error",
-    "with_view",
+    "with_evaluation_transform",
+    "without_unreadable",
     "write_ids",
     "write_targets",
 ]

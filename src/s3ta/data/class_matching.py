@@ -15,7 +15,7 @@ from s3ta.errors import UserError
 from s3ta.files import sha256
 
 
-def count_as_numbers(dataset: Dataset, num_classes: int, names: Sequence[str] | None) -> tuple[Dataset, str]:
+def order_classes_as_numbers(dataset: Dataset, num_classes: int, names: Sequence[str] | None) -> tuple[Dataset, str]:
     """Number class folders as the model does where their names are all numbers, which as text lie in another order.
 
     Where the model has the same names, their order there counts. Where it names none, 0..n-1, or 1..n, are the outputs of a
@@ -42,7 +42,7 @@ def count_as_numbers(dataset: Dataset, num_classes: int, names: Sequence[str] | 
     if order == list(dataset.classes):
         return dataset, ""
     labels = {name: label for label, name in enumerate(order)}
-    counted = Relabelled(dataset, order, [labels[name] for name in dataset.classes])
+    counted = RelabelledDataset(dataset, order, [labels[name] for name in dataset.classes])
     return counted, f"The class folders of {dataset.source} are numbers and are counted {why}."
 
 
@@ -50,7 +50,7 @@ def _are_numbers(names: Sequence[str]) -> bool:
     return len(names) > 0 and all(re.fullmatch(r"[0-9]{1,9}", name) for name in names)
 
 
-def text_order_note(dataset: Dataset, names: Sequence[str] | None) -> str:
+def class_order_note(dataset: Dataset, names: Sequence[str] | None) -> str:
     """What to say where a model names no classes and folders that hold numbers are counted as text: class0, class1, class10,
     class2; empty where both orders are one, or nothing has to be decided."""
     if names is not None or not dataset.source.startswith("folder:"):
@@ -86,7 +86,7 @@ def numbers_as_names(dataset: Dataset, num_classes: int) -> tuple[str, ...] | No
     return tuple(spelled.get(number, str(number)) for number in range(num_classes))
 
 
-class Match(NamedTuple):
+class ClassMatch(NamedTuple):
     """What makes a model's answers and the data's labels count alike."""
 
     outputs: tuple[int, ...] | None
@@ -95,7 +95,7 @@ class Match(NamedTuple):
     """The data; its labels count as those outputs do."""
 
 
-class Relabelled(View):
+class RelabelledDataset(View):
     """The same examples with labels that count in a model's classes."""
 
     def __init__(self, whole: Dataset, classes: Sequence[str], numbers: Sequence[int]) -> None:
@@ -110,7 +110,7 @@ class Relabelled(View):
         self.content = whole.content
 
 
-def match_classes(model_classes: Sequence[str], dataset: Dataset, answers: Literal["data", "model"]) -> Match:
+def match_classes(model_classes: Sequence[str], dataset: Dataset, answers: Literal["data", "model"]) -> ClassMatch:
     """Match the classes of the data to a model's outputs by name.
 
     Args:
@@ -120,7 +120,7 @@ def match_classes(model_classes: Sequence[str], dataset: Dataset, answers: Liter
     Raises:
       UserError: classes of the data that the model has not, or has twice."""
     if list(model_classes) == list(dataset.classes):
-        return Match(None, dataset)
+        return ClassMatch(None, dataset)
     outputs: dict[str, list[int]] = {}
     for number, name in enumerate(model_classes):
         outputs.setdefault(name, []).append(number)
@@ -138,5 +138,5 @@ def match_classes(model_classes: Sequence[str], dataset: Dataset, answers: Liter
         )
     numbers = tuple(outputs[name][0] for name in dataset.classes)
     if answers == "data":
-        return Match(numbers, dataset)
-    return Match(None, Relabelled(dataset, model_classes, numbers))
+        return ClassMatch(numbers, dataset)
+    return ClassMatch(None, RelabelledDataset(dataset, model_classes, numbers))

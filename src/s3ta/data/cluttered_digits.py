@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from s3ta.data.dataset import Dataset
 from s3ta.errors import UserError
 from s3ta.files import sha256
-from s3ta.streams import stream
+from s3ta.random_streams import stream
 
 CANVAS, DIGIT, SCRAP, NUM_SCRAPS = 60, 28, 9, 6
 SPLITS = {"train": 3800, "validation": 200, "test": 1000}

@@ -61,8 +61,10 @@ def get_preprocessing(name: str) -> Preprocessing:
     return PREPROCESSINGS[name]
 
 
-def preprocessing_of_view(resize: int, interpolation: Literal["bicubic", "bilinear"], image_size: int) -> Preprocessing:
-    """What a model's authors do, in the numbers of `models.View`, by the rules of torchvision and timm.
+def preprocessing_of_transform(
+    resize: int, interpolation: Literal["bicubic", "bilinear"], image_size: int
+) -> Preprocessing:
+    """What a model's authors do, in the numbers of `models.EvaluationTransform`, by the rules of torchvision and timm.
 
     Raises UserError where the cut does not fit."""
     if resize < image_size:
@@ -109,15 +111,15 @@ class DataConfig(Config):
         return super(DataConfig, plain).identity(with_defaults=with_defaults)
 
 
-def with_view(
+def with_evaluation_transform(
     config: DataConfig, image_size: int, resize: int, interpolation: Literal["bicubic", "bilinear"]
 ) -> DataConfig:
-    """The config for a model whose authors prepare image files so (the numbers of `models.View`).
+    """The config for a model whose authors prepare image files so (the numbers of `models.EvaluationTransform`).
 
     What a person chose stays, and arrays stay as they are stored. Raises UserError where the cut does not fit."""
     chosen = config.preprocessing
     if chosen is None and config.source.startswith("folder:"):
-        chosen = preprocessing_of_view(resize, interpolation, image_size)
+        chosen = preprocessing_of_transform(resize, interpolation, image_size)
     return config.model_copy(update={"image_size": image_size, "preprocessing": chosen})
 
 

@@ -16,7 +16,7 @@ from s3ta.data.config import Augment
 from s3ta.data.folder_layout import unlike_folders
 from s3ta.data.folder_listing import LeftOut
 from s3ta.errors import UserError
-from s3ta.streams import stream
+from s3ta.random_streams import stream
 from s3ta.types import Images, Labels
 
 
@@ -120,7 +120,7 @@ class UnreadableError(UserError):
 MOST_SUBSTITUTES = 100
 
 
-def fetch(dataset: Dataset, indices: Sequence[int], draw: tuple[int, int] | None = None) -> Batch:
+def fetch_batch(dataset: Dataset, indices: Sequence[int], draw: tuple[int, int] | None = None) -> Batch:
     """The examples at these positions as float32 images in [0, 1]; `draw` as in `Dataset.image`.
 
     Where the config asks for it, a training example that cannot be read is replaced by another, with its id and label.
@@ -173,7 +173,7 @@ def _readable(
     )
 
 
-def check_fit(
+def check_model_fits_data(
     dataset: Dataset,
     *,
     channels: int,

@@ -15,7 +15,7 @@ from s3ta.data.dataset import Batch, Dataset, as_images
 MOST_BYTES = 2 << 30
 
 
-class Resident:
+class DeviceDataset:
     """A data set of arrays, its pixels and labels on one device."""
 
     def __init__(self, dataset: Dataset, pixels: UInt8[Tensor, "n C H W"], augment: Augment) -> None:
@@ -37,9 +37,9 @@ class Resident:
         return Batch(ids, as_images(pixels), self._labels.index_select(0, positions))
 
 
-def resident(dataset: Dataset, device: torch.device, most_bytes: int = MOST_BYTES) -> Resident | None:
+def load_on_device(dataset: Dataset, device: torch.device, most_bytes: int = MOST_BYTES) -> DeviceDataset | None:
     """The data set on the device; None for image files, data that is drawn (digits), and more than `most_bytes` of pixels."""
     if len(dataset.ids) * int(np.prod(dataset.shape)) > most_bytes:
         return None
     stored = dataset.stored()
-    return None if stored is None else Resident(dataset, stored.pixels.to(device), stored.augment)
+    return None if stored is None else DeviceDataset(dataset, stored.pixels.to(device), stored.augment)

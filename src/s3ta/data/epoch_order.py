@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from s3ta.data.dataset import Batch, Dataset, fetch
-from s3ta.data.device_cache import resident
+from s3ta.data.dataset import Batch, Dataset, fetch_batch
+from s3ta.data.device_cache import load_on_device
 from s3ta.errors import UserError
-from s3ta.streams import stream
+from s3ta.random_streams import stream
 
 
 class Position(NamedTuple):
@@ -27,7 +27,7 @@ class Position(NamedTuple):
     indices: np.ndarray
 
 
-def position(dataset: Dataset, batch_size: int, seed: int, step: int) -> Position:
+def examples_of_step(dataset: Dataset, batch_size: int, seed: int, step: int) -> Position:
     """The examples of a training step: a fresh permutation each epoch, incomplete last batches left out (T4).
 
     Raises UserError where the data set is smaller than one batch."""
@@ -57,7 +57,7 @@ class _Steps(TorchDataset[Batch | UserError]):
 
     def position(self, step: int) -> Position:
         """This process's share of a step."""
-        whole, (rank, count) = position(self.dataset, self.batch_size, self.seed, step), self.part
+        whole, (rank, count) = examples_of_step(self.dataset, self.batch_size, self.seed, step), self.part
         num = len(whole.indices)
         return whole._replace(indices=whole.indices[rank * num // count : (rank + 1) * num // count])
 
@@ -65,7 +65,7 @@ class _Steps(TorchDataset[Batch | UserError]):
         """The batch of a step. An error is handed over as a value: a worker process would wrap it in its traceback."""
         epoch, indices = self.position(step)
         try:
-            return fetch(self.dataset, indices.tolist(), (self.seed, epoch))
+            return fetch_batch(self.dataset, indices.tolist(), (self.seed, epoch))
         except UserError as error:
             return error
 
@@ -98,12 +98,12 @@ def batches(
 
     Args:
       batch_size: of all processes together.
-      device: where to keep a data set of arrays (`resident`) and give its batches; those of others are on the CPU.
+      device: where to keep a data set of arrays (`load_on_device`) and give its batches; those of others are on the CPU.
       part: (rank, number of processes): the share of every batch that this process gets, cut in rank's order; None: all.
 
     Closing the iterator, from any thread that it does not run in, ends the worker processes."""
     steps = _Steps(dataset, batch_size, seed, part or (0, 1))
-    kept = None if device is None else resident(dataset, device)
+    kept = None if device is None else load_on_device(dataset, device)
     if kept is not None:
         for step in range(first_step, last_step):
             epoch, indices = steps.position(step)

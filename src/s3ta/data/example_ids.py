@@ -10,7 +10,7 @@ from pathlib import Path
 
 from s3ta.data.dataset import Dataset
 from s3ta.data.folder_layout import TEST_FOLDERS
-from s3ta.data.folder_listing import is_image, printable, quoted
+from s3ta.data.folder_listing import is_image, printable_name, quoted
 from s3ta.errors import UserError
 from s3ta.files import write_atomic
 from s3ta.progress import Reporter
@@ -37,7 +37,7 @@ class Finder:
         position = self._full.get(name)
         spellings = [name, name.replace("\\", "/")]
         if not name.isascii():
-            spellings += [printable(spelling) for spelling in spellings]
+            spellings += [printable_name(spelling) for spelling in spellings]
         for spelling in spellings:
             first, slash, rest = spelling.removeprefix("./").partition("/")
             for ending in (first + slash + rest, rest if first in TEST_FOLDERS else ""):
@@ -174,7 +174,7 @@ def read_text(path: Path) -> str:
     return text
 
 
-def unreadable(dataset: Dataset, positions: Sequence[int], report: Reporter) -> list[tuple[int, str]]:
+def find_unreadable(dataset: Dataset, positions: Sequence[int], report: Reporter) -> list[tuple[int, str]]:
     """Decode every chosen image file once, one after the other, keeping none.
 
     Returns (position, why) of each that fails; the sentence begins with its id. Arrays have none."""
@@ -190,7 +190,7 @@ def unreadable(dataset: Dataset, positions: Sequence[int], report: Reporter) -> 
 
 
 def unreadable_error(failures: Sequence[tuple[int, str]], num_examples: int) -> UserError:
-    """The sentence for a run that stops at what `unreadable` gave: the count, and the first."""
+    """The sentence for a run that stops at what `find_unreadable` gave: the count, and the first."""
     return UserError(
         f"{len(failures)} of {num_examples} images cannot be used, the first: {failures[0][1].removesuffix('.')}. "
         "Repair or leave out these files, or go on without them: --on-unreadable skip."

@@ -14,7 +14,7 @@ from s3ta.data.augment import WHOLE, Augment, augmented_picture, augmented_pixel
 from s3ta.data.config import DataConfig
 from s3ta.data.dataset import Dataset, UnreadableError
 from s3ta.data.folder_layout import Part, part_of, refuse_no_folder
-from s3ta.data.folder_listing import FileFacts, ids_of, listing_hashed, on_one_line, printable
+from s3ta.data.folder_listing import FileFacts, ids_of, listing_hashed, on_one_line, printable_name
 from s3ta.data.image_files import decoded, load_image, looked_over, why_unreadable
 from s3ta.data.preprocessing import DEFAULT, Preprocessing, described
 from s3ta.errors import UserError
@@ -30,7 +30,7 @@ class FolderDataset(Dataset):
         """Ids are paths from `base`, such as val/CLASS/FILE, so that an id names one picture over all splits."""
         self._how = config.preprocessing or DEFAULT
         size = size_of_files(config, self._how)
-        self.source, self.split, self.classes = printable(config.source), split, part.classes
+        self.source, self.split, self.classes = printable_name(config.source), split, part.classes
         self.left_out, self.note = part.left_out, part.note
         self.facts: dict[int, FileFacts] = {}
         """What `problem` saw of the files that can be read, by position."""
@@ -99,7 +99,7 @@ def open_folder(config: DataConfig, split: str, base: Path) -> Dataset:
     return FolderDataset(config, split, base, part_of(base, split))
 
 
-def facts_of(dataset: Dataset, positions: Sequence[int]) -> dict[str, FileFacts]:
+def file_facts(dataset: Dataset, positions: Sequence[int]) -> dict[str, FileFacts]:
     """What was seen of these examples' files when they were looked over (`example_ids.unreadable`), by id."""
     folder, numbers = dataset.innermost()
     facts = folder.facts if isinstance(folder, FolderDataset) else {}

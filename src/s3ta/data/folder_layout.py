@@ -24,7 +24,7 @@ from s3ta.data.folder_listing import (
     leads_up,
     leave_out,
     on_one_line,
-    printable,
+    printable_name,
     quoted,
     used_twice,
     walk,
@@ -160,12 +160,12 @@ def _class_folders(base: Path, inside: str, left_out: LeftOut) -> ClassFolders:
             continue
         kind, _ = kind_of(entry)
         if kind == "folder" and not leads_up(base, path):
-            if printable(entry.name) in folders:
+            if printable_name(entry.name) in folders:
                 raise UserError(
                     f"{on_one_line(base / inside)} has two folders of the name '{on_one_line(entry.name)}', whose accents are "
                     "only composed otherwise (Unicode's NFC and NFD): make them one."
                 )
-            folders[printable(entry.name)] = entry.name
+            folders[printable_name(entry.name)] = entry.name
         elif kind == "file":
             num_loose += is_image(entry.name)
             left_out.add("beside" if is_image(entry.name) else "suffix", path)

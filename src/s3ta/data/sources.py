@@ -22,7 +22,7 @@ from s3ta.data.folder_dataset import open_folder
 from s3ta.data.preprocessing import DEFAULT, described, fit
 from s3ta.errors import UserError
 from s3ta.files import sha256
-from s3ta.streams import stream
+from s3ta.random_streams import stream
 
 NUM_VALIDATION = 1000
 MOST_CLASSES = 1_000_000
@@ -35,7 +35,7 @@ class ResolvedSource(NamedTuple):
     root: Path
 
 
-def locate(text: str, root: Path) -> ResolvedSource:
+def resolve_source(text: str, root: Path) -> ResolvedSource:
     """Split what a person typed: `folder:/data/flowers` -> (`folder:flowers`, /data). Other sources keep the root."""
     kind, _, path = text.partition(":")
     if kind in ("folder", "npz") and path:
@@ -48,7 +48,7 @@ def open_dataset(config: DataConfig, split: str, root: Path, download: bool = Fa
     """One split of a source.
 
     Args:
-      config: which source, and how its images are treated; `source` as `locate` gives it.
+      config: which source, and how its images are treated; `source` as `resolve_source` gives it.
       split: train, validation or test.
       root: the folder that holds `torchvision:`, `folder:` and `npz:` data.
       download: let torchvision fetch what is missing.
@@ -115,7 +115,7 @@ class Subset(View):
         self.content = sha256(whole.content.encode(), names)
 
 
-def readable(dataset: Dataset, positions: Sequence[int]) -> Dataset:
+def without_unreadable(dataset: Dataset, positions: Sequence[int]) -> Dataset:
     """These examples, without those that cannot be read."""
     return Subset(dataset, dataset.split, [index for index in positions if dataset.problem(index) is None])
 

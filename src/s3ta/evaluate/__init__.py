@@ -5,26 +5,33 @@ from typing import TYPE_CHECKING
 from s3ta.lazy import load_names_on_first_use
 
 if TYPE_CHECKING:
-    from s3ta.evaluate.attack_timing import chunk_seconds
-    from s3ta.evaluate.catalogue import ATTACKS, Situation, get_attack
+    from s3ta.evaluate.attack_catalogue import ATTACKS, AttackContext, get_attack
+    from s3ta.evaluate.attack_timing import measure_chunk_seconds
     from s3ta.evaluate.evaluation import Evaluation
     from s3ta.evaluate.image_store import KEPT_FILE, ImageStore, KeptImages
-    from s3ta.evaluate.manifest import as_today, manifest, refuse_other_answers, suite_as_today, suite_identity
+    from s3ta.evaluate.manifest import (
+        manifest,
+        manifest_with_defaults,
+        refuse_changed_model_code,
+        suite_identity,
+        suite_with_defaults,
+    )
+    from s3ta.evaluate.pass_timing import PassTimes, measure_pass_times
     from s3ta.evaluate.plan import (
         Settings,
         Shard,
+        attack_rounds,
         choose_examples,
-        own_chunks,
-        pieces,
-        stages,
+        chunks_of_round,
+        chunks_of_shard,
         targets_of,
         total,
     )
     from s3ta.evaluate.runner import evaluate, evaluate_into
-    from s3ta.evaluate.suite_overrides import asked_norm, asked_suite, changed_suite, tiny_suite
+    from s3ta.evaluate.suite_overrides import build_suite, norm_of_overrides, override_suite, tiny_suite
     from s3ta.evaluate.suites import (
         SUITES,
-        SUITES_AT,
+        SUITES_AT_ANY_RADIUS,
         NamedAttack,
         Suite,
         TransferConfig,
@@ -32,32 +39,30 @@ if TYPE_CHECKING:
         get_suite,
         incompatibility,
         leaderboard_radius,
-        suite_of,
+        suite_of_attacks,
         transfer_suite,
     )
-    from s3ta.evaluate.timing import Pace, pace
 
 __all__ = [
     "ATTACKS",
     "KEPT_FILE",
     "SUITES",
-    "SUITES_AT",
+    "SUITES_AT_ANY_RADIUS",
+    "AttackContext",
     "Evaluation",
     "ImageStore",
     "KeptImages",
     "NamedAttack",
-    "Pace",
+    "PassTimes",
     "Settings",
     "Shard",
-    "Situation",
     "Suite",
     "TransferConfig",
-    "as_today",
-    "asked_norm",
-    "asked_suite",
-    "changed_suite",
+    "attack_rounds",
+    "build_suite",
     "choose_examples",
-    "chunk_seconds",
+    "chunks_of_round",
+    "chunks_of_shard",
     "describe_suites",
     "evaluate",
     "evaluate_into",
@@ -66,14 +71,15 @@ __all__ = [
     "incompatibility",
     "leaderboard_radius",
     "manifest",
-    "own_chunks",
-    "pace",
-    "pieces",
-    "refuse_other_answers",
-    "stages",
-    "suite_as_today",
+    "manifest_with_defaults",
+    "measure_chunk_seconds",
+    "measure_pass_times",
+    "norm_of_overrides",
+    "override_suite",
+    "refuse_changed_model_code",
     "suite_identity",
-    "suite_of",
+    "suite_of_attacks",
+    "suite_with_defaults",
     "targets_of",
     "tiny_suite",
     "total",

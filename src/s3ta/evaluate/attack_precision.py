@@ -11,8 +11,8 @@ from torch import nn
 
 from s3ta.attack_config import AdamConfig
 from s3ta.attacks import AutoAttackConfig, OutputsFn, PGDConfig
-from s3ta.foreign_code import guarded
-from s3ta.models import ExecutionMode, InManner
+from s3ta.external_code_errors import guarded
+from s3ta.models import ExecutedModel, ExecutionMode
 from s3ta.models.execution import not_sequential
 
 
@@ -23,7 +23,7 @@ def attack_copy(model: nn.Module, manner: ExecutionMode) -> nn.Module:
     Raises UserError where the copy cannot be made."""
     if manner == ExecutionMode():
         return model
-    return InManner(_copied(model) if manner.channels_last else model, manner)
+    return ExecutedModel(_copied(model) if manner.channels_last else model, manner)
 
 
 def _copied(model: nn.Module) -> nn.Module:

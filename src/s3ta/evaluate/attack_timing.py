@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 import torch
 
 from s3ta.attacks import SPSA, AutoAttackConfig, LoopConfig
-from s3ta.data import Batch, fetch
+from s3ta.data import Batch, fetch_batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.evaluate.batching import pad_batch
 from s3ta.evaluate.evaluation import Evaluation
 from s3ta.evaluate.lint import as_found
+from s3ta.evaluate.pass_timing import PassTimes
 from s3ta.evaluate.plan import AttackRound, Piece
 from s3ta.evaluate.runner import run_piece
 from s3ta.evaluate.suites import TransferConfig
-from s3ta.evaluate.timing import Pace
 
 _LIGHT = 0.1
 """Seconds of a step's passes beyond which little else counts."""
@@ -39,7 +39,7 @@ class Trial(NamedTuple):
     per_step: float
 
 
-def chunk_seconds(evaluation: Evaluation, rounds: Iterable[AttackRound], pace: Pace) -> dict[int, float]:
+def measure_chunk_seconds(evaluation: Evaluation, rounds: Iterable[AttackRound], pace: PassTimes) -> dict[int, float]:
     """Seconds for one micro-batch of these stages by their number; without those whose passes are slow, or for which no time is
     left: the passes alone tell of them."""
     if max(pace.gradient, pace.forward) > _LIGHT:
@@ -61,7 +61,7 @@ def chunk_seconds(evaluation: Evaluation, rounds: Iterable[AttackRound], pace: P
             try:
                 with exact_arithmetic(settings.num_threads), as_found(evaluation.model), warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # the run itself warns
-                    batch = batch or _as_answered(evaluation, fetch(evaluation.dataset, first))
+                    batch = batch or _as_answered(evaluation, fetch_batch(evaluation.dataset, first))
                     trials[key] = _trial(evaluation, stage, pace, batch)
             except Exception:  # noqa: BLE001 - the run itself says what is wrong
                 trials[key] = None
@@ -79,7 +79,7 @@ def _as_answered(evaluation: Evaluation, batch: Batch) -> Batch:
     return batch._replace(labels=logits.argmax(dim=1)[: len(batch.ids)].to(batch.labels))
 
 
-def _trial(evaluation: Evaluation, stage: AttackRound, pace: Pace, batch: Batch) -> Trial | None:
+def _trial(evaluation: Evaluation, stage: AttackRound, pace: PassTimes, batch: Batch) -> Trial | None:
     assert stage.attack is not None
     config = stage.attack.attack
     changes: dict[str, Any] = {"radius": 1e-6} if isinstance(config, AutoAttackConfig) else {"read_outs": ()}

@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 
 import torch
 
-from s3ta.data import Batch, Dataset, fetch
+from s3ta.data import Batch, Dataset, fetch_batch
 from s3ta.data.prefetch import prefetch
 from s3ta.evaluate.plan import Settings
 
@@ -19,7 +19,7 @@ def load_batches(
 
     def load() -> Generator[Batch | None, None, None]:
         for group in groups:
-            yield fetch(dataset, group) if group else None
+            yield fetch_batch(dataset, group) if group else None
 
     num_ahead = (settings.batch_size or 0) // settings.micro_batch - 1
     return prefetch(load, max(1, num_ahead - 1)) if num_ahead > 0 else load()

@@ -14,22 +14,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from s3ta.allocator import allocator
 from s3ta.attack_config import NamedAttack
-from s3ta.attacks import frozen, random_state
+from s3ta.attacks import frozen, seeded_global_generators
 from s3ta.config import from_json
 from s3ta.errors import UserError
 from s3ta.evaluate.evaluation import Evaluation
 from s3ta.evaluate.lint import as_found
 from s3ta.evaluate.plan import Settings, micro_batches_per_block, num_chunks
 from s3ta.evaluate.suite import Suite
+from s3ta.external_code_errors import guarded
 from s3ta.files import read_json, sha256
-from s3ta.foreign_code import guarded
+from s3ta.malloc_tuning import allocator
 from s3ta.models import ExecutionMode, ResNetConfig, S3TAConfig, device_of, model_info, num_parameters, weights_hash
 from s3ta.process_state import process_state_kept
+from s3ta.random_streams import stream
 from s3ta.records import FORMAT
 from s3ta.records.ledger import INFORMATIVE
-from s3ta.streams import stream
 
 _OTHER = 0.01
 """Of the largest logit: devices and versions stay far below it."""
@@ -91,13 +91,13 @@ def output_fingerprint(model: nn.Module) -> list[float]:
     does not answer, or answers otherwise when it is asked again, for then there is nothing to know it by.
 
     Weights and modules do not tell everything that `forward` does. Machines differ in last bits, so this is compared with a
-    tolerance (`refuse_other_answers`), and is no part of the identity."""
+    tolerance (`refuse_changed_model_code`), and is no part of the identity."""
     info = model_info(model)
     shape = (2, info.in_channels, info.image_size, info.image_size)
     images = torch.from_numpy(stream(0, "answers").random(shape, np.float32)).to(device_of(model))
     answers = []
     for _ in range(2):
-        with process_state_kept(), as_found(model), frozen(model), random_state(0), torch.no_grad():
+        with process_state_kept(), as_found(model), frozen(model), seeded_global_generators(0), torch.no_grad():
             try:
                 answers.append(model(images.clone()).float().cpu())
             except Exception:  # noqa: BLE001 - whatever is wrong with a foreign model is the lint's to tell
@@ -113,7 +113,7 @@ def _are_others(before: Sequence[float], now: Sequence[float]) -> bool:
         return bool(np.abs(np.asarray(before) - np.asarray(now)).max() > _OTHER * largest)
 
 
-def refuse_other_answers(folder: Path, manifest: dict[str, Any]) -> None:
+def refuse_changed_model_code(folder: Path, manifest: dict[str, Any]) -> None:
     """UserError where the ledger was begun with a model that has the same weights and other code."""
     if not (folder / "manifest.json").is_file():
         return
@@ -177,21 +177,21 @@ def suite_identity(suite: Suite) -> dict[str, Any]:
     }
 
 
-def as_today(manifest: dict[str, Any]) -> dict[str, Any]:
+def manifest_with_defaults(manifest: dict[str, Any]) -> dict[str, Any]:
     """A manifest read through today's configs, to be compared: settings that came later have their declared default, and what
     is unknown stays as it is."""
     parts: dict[str, Any] = {}
     if isinstance(model := manifest.get("model"), dict):
         parts["model"] = model | {"config": _config_as_today(model.get("config"))}
     if isinstance(suite := manifest.get("suite"), dict):
-        parts["suite"] = suite_as_today(suite)
+        parts["suite"] = suite_with_defaults(suite)
     if isinstance(search := manifest.get("search"), dict):
         parts["search"] = ExecutionMode()._asdict() | search
     return manifest | parts
 
 
-def suite_as_today(suite: dict[str, Any]) -> dict[str, Any]:
-    """As `as_today`, of the suite in a manifest."""
+def suite_with_defaults(suite: dict[str, Any]) -> dict[str, Any]:
+    """As `manifest_with_defaults`, of the suite in a manifest."""
     try:
         attacks = [NamedAttack.from_entry(entry).model_dump(mode="json") for entry in suite["attacks"]]
         return suite_identity(from_json(Suite, json.dumps({**suite, "attacks": attacks}), "the manifest"))

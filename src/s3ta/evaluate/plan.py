@@ -9,13 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from s3ta.attacks import Evaluations, draw_targets, evaluations
+from s3ta.attacks import AttackCost, attack_cost, draw_targets
 from s3ta.data import Dataset
 from s3ta.errors import UserError
 from s3ta.evaluate.suites import NamedAttack, Suite, TransferConfig
 from s3ta.models import ExecutionMode
+from s3ta.random_streams import stream
 from s3ta.records import CLEAN, DRAWN, Choice
-from s3ta.streams import stream
 
 
 class Settings(NamedTuple):
@@ -90,12 +90,12 @@ class AttackRound(NamedTuple):
         return tuple(sorted({*config.read_outs, config.num_attack_steps}))
 
     @property
-    def cost(self) -> Evaluations:
+    def cost(self) -> AttackCost:
         """Evaluations of one example, the verdict's forward pass at each read-out included."""
         if self.attack is None or isinstance(self.attack.attack, TransferConfig):
-            return Evaluations(0, 1)
-        spent = evaluations(self.attack.attack)
-        return Evaluations(spent.num_gradients, spent.num_forwards + len(self.read_outs))
+            return AttackCost(0, 1)
+        spent = attack_cost(self.attack.attack)
+        return AttackCost(spent.num_gradients, spent.num_forwards + len(self.read_outs))
 
 
 class Piece(NamedTuple):
@@ -131,7 +131,7 @@ def choose_examples(dataset: Dataset, num_examples: int | None, seed: int) -> li
     return stream(seed, "examples", dataset.content).permutation(total)[:num_examples].tolist()
 
 
-def stages(suite: Suite) -> list[AttackRound]:
+def attack_rounds(suite: Suite) -> list[AttackRound]:
     """Clean images first, then each attack, restart after restart."""
     runs = [(None, 0)] + [(named, restart) for named in suite.attacks for restart in range(named.attack.num_restarts)]
     return [AttackRound(named, restart, number) for number, (named, restart) in enumerate(runs)]
@@ -148,7 +148,7 @@ def micro_batches_per_block(suite: Suite, settings: Settings) -> int:
     return settings.block if may_leave(suite, settings) else 1
 
 
-def pieces(
+def chunks_of_round(
     stage: AttackRound,
     positions: Sequence[int],
     micro_batch: int,
@@ -189,11 +189,11 @@ def _filled(
     return filled + [([], [])] * (-(-len(positions) // micro_batch) - len(filled))
 
 
-def own_chunks(suite: Suite, num_examples: int, settings: Settings, shard: Shard) -> list[int]:
+def chunks_of_shard(suite: Suite, num_examples: int, settings: Settings, shard: Shard) -> list[int]:
     """The numbers of the chunks that a shard fills, ascending."""
     all_chunks, block = -(-num_examples // settings.micro_batch), micro_batches_per_block(suite, settings)
     columns = [chunk for chunk in range(all_chunks) if shard.owns(chunk // block)]
-    return [stage.number * all_chunks + chunk for stage in stages(suite) for chunk in columns]
+    return [stage.number * all_chunks + chunk for stage in attack_rounds(suite) for chunk in columns]
 
 
 def targets_of(settings: Settings, ids: Sequence[str], labels: Tensor, num_classes: int) -> Tensor:
@@ -210,7 +210,7 @@ def targets_of(settings: Settings, ids: Sequence[str], labels: Tensor, num_class
 
 def num_chunks(suite: Suite, num_examples: int, micro_batch: int) -> int:
     """How many chunks the finished ledger has, whoever is left out."""
-    return len(stages(suite)) * -(-num_examples // micro_batch)
+    return len(attack_rounds(suite)) * -(-num_examples // micro_batch)
 
 
 class Total(NamedTuple):
@@ -227,7 +227,7 @@ class Total(NamedTuple):
 
 def total(suite: Suite, num_examples: int) -> Total:
     """All evaluations of all examples, if nobody leaves early; padding not counted."""
-    costs = [stage.cost for stage in stages(suite)]
+    costs = [stage.cost for stage in attack_rounds(suite)]
     return Total(
         num_examples * sum(cost.num_gradients for cost in costs),
         num_examples * sum(cost.num_forwards for cost in costs),

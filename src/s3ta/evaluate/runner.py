@@ -21,11 +21,11 @@ from s3ta.attacks import (
     AutoAttackConfig,
     RandomKey,
     frozen,
-    random_state,
     run_attack,
-    threat_of,
+    seeded_global_generators,
+    threat_model_of,
 )
-from s3ta.data import Batch, check_fit, fetch
+from s3ta.data import Batch, check_model_fits_data, fetch_batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.evaluate.attack_precision import attacked_fn
 from s3ta.evaluate.batching import isolate_rows, load_batches, pad_batch
@@ -33,14 +33,22 @@ from s3ta.evaluate.chunk_layout import layout
 from s3ta.evaluate.early_stopping import Standing
 from s3ta.evaluate.evaluation import Evaluation
 from s3ta.evaluate.image_store import ImageKeeper, images_path
-from s3ta.evaluate.manifest import as_today, manifest
-from s3ta.evaluate.plan import AttackRound, Piece, Shard, micro_batches_per_block, own_chunks, pieces, stages
+from s3ta.evaluate.manifest import manifest, manifest_with_defaults
+from s3ta.evaluate.plan import (
+    AttackRound,
+    Piece,
+    Shard,
+    attack_rounds,
+    chunks_of_round,
+    chunks_of_shard,
+    micro_batches_per_block,
+)
 from s3ta.evaluate.scoring import Outcome, left_out_records, no_records, records, unattacked
 from s3ta.evaluate.suites import TransferConfig
 from s3ta.process_state import process_state_kept
 from s3ta.progress import Reporter, console
+from s3ta.random_streams import stream
 from s3ta.records import RUN, Ledger
-from s3ta.streams import stream
 
 Columns = dict[str, Any]
 
@@ -56,8 +64,8 @@ def evaluate(evaluation: Evaluation, folder: Path, report: Reporter, shard: Shar
     Raises:
       UserError: model and data do not fit, or the folder holds another measurement (differences named)."""
     info = evaluation.info
-    check_fit(evaluation.dataset, channels=info.in_channels, num_classes=info.num_classes)
-    ledger = Ledger.open(folder, manifest(evaluation), as_today)
+    check_model_fits_data(evaluation.dataset, channels=info.in_channels, num_classes=info.num_classes)
+    ledger = Ledger.open(folder, manifest(evaluation), manifest_with_defaults)
     evaluate_into(evaluation, ledger, report, shard)
     return ledger
 
@@ -66,12 +74,12 @@ def evaluate_into(evaluation: Evaluation, ledger: Ledger, report: Reporter, shar
     """As `evaluate`, into a ledger that is open."""
     model, dataset, suite, settings = evaluation.model, evaluation.dataset, evaluation.suite, evaluation.settings
     shard, attack_model = shard or Shard(), evaluation.attack_model
-    missing = set(ledger.missing(own_chunks(suite, len(evaluation.positions), settings, shard)))
+    missing = set(ledger.missing(chunks_of_shard(suite, len(evaluation.positions), settings, shard)))
     standing, keeper = Standing(evaluation), ImageKeeper(ledger, suite, settings)
     done, began = 0, False
     warned: set[str] = set()
     with exact_arithmetic(settings.num_threads), frozen(model), frozen(attack_model):
-        for stage in stages(suite):
+        for stage in attack_rounds(suite):
             planned = [piece for piece in _planned(evaluation, stage, standing) if shard.owns(piece.block)]
             finished = {
                 p.chunk: _columns(ledger, p.chunk) for p in planned if p.chunk not in missing and standing.matters
@@ -110,7 +118,7 @@ def _planned(evaluation: Evaluation, stage: AttackRound, standing: Standing) -> 
     """The pieces of one stage, as they are before any of them was done."""
     suite, settings = evaluation.suite, evaluation.settings
     block, left_out = micro_batches_per_block(suite, settings), standing.left_out(stage)
-    return pieces(stage, evaluation.positions, settings.micro_batch, left_out, block)
+    return chunks_of_round(stage, evaluation.positions, settings.micro_batch, left_out, block)
 
 
 def run_piece(evaluation: Evaluation, piece: Piece, batch: Batch | None = None) -> tuple[Columns, Tensor]:
@@ -123,7 +131,7 @@ def run_piece(evaluation: Evaluation, piece: Piece, batch: Batch | None = None) 
     groups: list[list[Columns]] = []
     finals = [torch.empty(0, *dataset.shape)]
     if piece.positions:
-        whole = pad_batch(batch or fetch(dataset, piece.positions), settings.micro_batch)
+        whole = pad_batch(batch or fetch_batch(dataset, piece.positions), settings.micro_batch)
         count, size = len(piece.positions), settings.batch_size or settings.micro_batch
         if piece.stage.attack and isinstance(piece.stage.attack.attack, AutoAttackConfig):
             size = settings.micro_batch
@@ -152,15 +160,15 @@ def _run_group(evaluation: Evaluation, stage: AttackRound, whole: Batch, rows: s
         images = evaluation.images
         assert images is not None, "a suite of transfers needs the images"
         attacked = unattacked(images.load(config.attack_name, stage.restart, ids).to(device), config.num_attack_steps)
-        threat = threat_of(config.attack, clean, draw)
+        threat = threat_model_of(config.attack, clean, draw)
     else:
         outputs_fn = attacked_fn(evaluation.attack_model, config)
         attacked = run_attack(outputs_fn, clean, labels, config=config, targets=targets, draw=draw)
-        threat = threat_of(config, clean, draw)
+        threat = threat_model_of(config, clean, draw)
     outcome = Outcome(stage, attacked, clean, labels, targets, threat, ids[rows], rows.start)
     # A model that is itself random answers the same whenever it is asked for the same verdict, with any number in flight.
     chance = int(stream(seed, "verdict", stage.name, stage.restart, whole.ids[0]).integers(2**63))
-    with random_state(chance):
+    with seeded_global_generators(chance):
         parts = [records(model, outcome, read_out) for read_out in range(len(attacked.read_outs))]
     return parts, attacked.final[rows].cpu()
 

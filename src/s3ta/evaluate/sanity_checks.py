@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from s3ta.attacks import (
     SPSA,
-    Evaluations,
+    AttackCost,
     Linf,
     PGDConfig,
-    evaluations,
+    attack_cost,
     frozen,
     run_attack,
     start_noise,
@@ -41,12 +41,12 @@ from s3ta.evaluate.sanity_criteria import (
     tried_on,
     zero_gradients,
 )
+from s3ta.external_code_errors import reason
 from s3ta.finding import Check, Finding, ask_all
-from s3ta.foreign_code import reason
 from s3ta.models.info import device_of
-from s3ta.process_state import random_state
+from s3ta.process_state import seeded_global_generators
 from s3ta.progress import Reporter
-from s3ta.streams import stream
+from s3ta.random_streams import stream
 
 FEWEST = 8
 """Fewer images than that, classified right, show nothing."""
@@ -80,7 +80,7 @@ def probe(model: nn.Module, batch: Batch, radius: float, seed: int, report: Repo
     images, labels = batch.images[order].to(device), batch.labels[order].to(device)
     tell = report or _nobody
     tell(0)
-    with exact_arithmetic(), frozen(model), random_state(_model_seed(seed)):
+    with exact_arithmetic(), frozen(model), seeded_global_generators(_model_seed(seed)):
         try:
             clean = tried_on(model, images, labels)
         except Exception as error:  # noqa: BLE001 - whatever a foreign model raises
@@ -100,13 +100,13 @@ def probe(model: nn.Module, batch: Batch, radius: float, seed: int, report: Repo
     return findings
 
 
-def cost(count: int) -> Evaluations:
+def cost(count: int) -> AttackCost:
     """Model evaluations of a probe of so many images; fewer where some are not right."""
-    attacks = [evaluations(config) for config in _attacks(0.1).values()]
-    looks = sum(_passes(config) - evaluations(config).total for config in _attacks(0.1).values())
+    attacks = [attack_cost(config) for config in _attacks(0.1).values()]
+    looks = sum(_passes(config) - attack_cost(config).total for config in _attacks(0.1).values())
     gradients = 3 + NUM_LINEARITY_STEPS  # at the clean images by either loss, and at the end of the attack
     others = 1 + looks + NUM_NOISES + 1 + 2  # clean, linearity's last look, saving
-    return Evaluations(
+    return AttackCost(
         count * (gradients + sum(attack.num_gradients for attack in attacks)),
         count * (gradients + sum(attack.num_forwards for attack in attacks) + others),
     )
@@ -147,7 +147,7 @@ def _attacks(radius: float) -> dict[str, PGDConfig]:
 
 def _passes(config: PGDConfig) -> int:
     """Of an attack on one image, and of a look at each of its read-outs."""
-    return evaluations(config).total + len({*config.read_outs, config.num_attack_steps})
+    return attack_cost(config).total + len({*config.read_outs, config.num_attack_steps})
 
 
 class _Experiments:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from s3ta.attacks import RandomKey, local_linearity, tangent, untargeted, wrong_margin
+from s3ta.attacks import RandomKey, local_linearity, logit_margin, tangent_plane, untargeted
 from s3ta.attacks.threat import quantize_8bit
 from s3ta.config import format_radius
 from s3ta.errors import UserError
@@ -69,7 +69,7 @@ def tried_on(model: nn.Module, images: Tensor, labels: Tensor) -> Tried:
     if not_finite := int((~torch.isfinite(logits)).any(dim=1).sum()):
         raise UnansweredError(f"the model's logits of {not_finite} of {len(images)} images are not finite")
     loss = cross_entropy(logits, labels, reduction="none")
-    return Tried(images, wrong_margin(logits, labels), loss, logits.argmax(dim=1) == labels, logits)
+    return Tried(images, logit_margin(logits, labels), loss, logits.argmax(dim=1) == labels, logits)
 
 
 def larger_radius(subject: Subject, large: Tried) -> Finding:
@@ -112,7 +112,7 @@ def zero_gradients(subject: Subject, end: Tried) -> Finding:
     """The share of images whose gradient is exactly zero at every pixel (X37)."""
     objective = untargeted(subject.labels)
     zero = [
-        int(vanishes(tangent(subject.model, images, objective).gradient).sum())
+        int(vanishes(tangent_plane(subject.model, images, objective).gradient).sum())
         for images in (subject.clean.images, end.images)
     ]
     total = len(subject.ids)
@@ -183,7 +183,7 @@ def linearity(subject: Subject, inside: list[Tried]) -> Finding:
     Of the margin, not of the cross-entropy, whose gradient is tiny wherever an honest model is sure."""
     check = Check("local linearity")
     objective = untargeted(subject.labels, "margin")
-    plane = tangent(subject.model, subject.clean.images, objective)
+    plane = tangent_plane(subject.model, subject.clean.images, objective)
     deviation = local_linearity(
         subject.model,
         plane,

@@ -10,9 +10,9 @@ from s3ta.attack_config import NamedAttack, TransferConfig
 from s3ta.attacks import SPSA, AutoAttackConfig, PGDConfig, evaluation_step_size
 from s3ta.config import from_json, override, to_json
 from s3ta.errors import UserError
-from s3ta.evaluate.catalogue import Situation
+from s3ta.evaluate.attack_catalogue import AttackContext
 from s3ta.evaluate.suite import Suite
-from s3ta.evaluate.suites import SUITES, get_suite, suite_of
+from s3ta.evaluate.suites import SUITES, get_suite, suite_of_attacks
 from s3ta.files import sha256
 
 _THREAT = ("attack.radius", "attack.norm", "attack.mask", "attack.eight_bit")
@@ -35,8 +35,8 @@ _ONE_RUN = {"radius", "step_size", "num_attack_steps", "read_outs", "objective"}
 _LONGEST = 24
 
 
-def asked_suite(
-    name: str | None, attacks: list[str], situation: Situation, is_tiny: bool, overrides: list[str]
+def build_suite(
+    name: str | None, attacks: list[str], situation: AttackContext, is_tiny: bool, overrides: list[str]
 ) -> Suite:
     """The suite of a name, or of single attacks, at a radius, shrunk and changed as asked.
 
@@ -46,12 +46,12 @@ def asked_suite(
     if name in SUITES and situation.is_stated:
         raise UserError(f"Suite '{name}' states its own radius: change it with attack.radius=... instead of --radius.")
 
-    def built(situation: Situation) -> Suite:
-        suite = suite_of(attacks, situation) if attacks else get_suite(str(name), situation)
+    def built(situation: AttackContext) -> Suite:
+        suite = suite_of_attacks(attacks, situation) if attacks else get_suite(str(name), situation)
         return tiny_suite(suite) if is_tiny else suite
 
     at_radius = None if name in SUITES else lambda radius: built(situation._replace(radius=radius, is_stated=True))
-    return changed_suite(built(situation), overrides, at_radius)
+    return override_suite(built(situation), overrides, at_radius)
 
 
 def tiny_suite(suite: Suite) -> Suite:
@@ -76,7 +76,7 @@ def _tiny_attack(attack: Any) -> Any:
     return attack.model_copy(update=changes)
 
 
-def changed_suite(suite: Suite, assignments: list[str], at_radius: Callable[[float], Suite] | None = None) -> Suite:
+def override_suite(suite: Suite, assignments: list[str], at_radius: Callable[[float], Suite] | None = None) -> Suite:
     """The suite with `attack.a=b` settings applied to each of its attacks that has them, under a name that says so.
 
     A changed radius goes to all that hangs on it. A suite that fits any radius is built anew there (`at_radius`), so that its
@@ -128,7 +128,7 @@ def _rebuilt(suite: Suite, assignments: list[str], at_radius: Callable[[float], 
     return at_radius(tried.radius)
 
 
-def asked_norm(assignments: list[str]) -> Literal["linf", "l2"]:
+def norm_of_overrides(assignments: list[str]) -> Literal["linf", "l2"]:
     """The norm that settings ask of every attack: the last one given; L-infinity where none or another word is."""
     norms = [text.partition("=")[2] for text in assignments if text.partition("=")[0] == "attack.norm"]
     return "l2" if norms[-1:] == ["l2"] else "linf"

@@ -11,7 +11,7 @@ from s3ta.attack_config import NamedAttack, TransferConfig
 from s3ta.attacks import AutoAttackConfig, LoopConfig, PGDConfig
 from s3ta.config import format_radius
 from s3ta.errors import UserError, unknown_name
-from s3ta.evaluate.catalogue import PAPER_STEPS, Situation, get_attack
+from s3ta.evaluate.attack_catalogue import PAPER_STEPS, AttackContext, get_attack
 from s3ta.evaluate.paper_suites import figure7, table1, table2, table3, table4, table5, table6
 from s3ta.evaluate.suite import BOTH, ImagesFrom, Objective, Suite
 from s3ta.files import sha256
@@ -19,7 +19,7 @@ from s3ta.records.ledger import INFORMATIVE
 
 __all__ = [
     "SUITES",
-    "SUITES_AT",
+    "SUITES_AT_ANY_RADIUS",
     "ImagesFrom",
     "NamedAttack",
     "Suite",
@@ -28,7 +28,7 @@ __all__ = [
     "get_suite",
     "incompatibility",
     "leaderboard_radius",
-    "suite_of",
+    "suite_of_attacks",
     "transfer_suite",
 ]
 
@@ -57,7 +57,7 @@ def quick() -> Suite:
     )
 
 
-def autoattack(situation: Situation) -> Suite:
+def autoattack(situation: AttackContext) -> Suite:
     """AutoAttack's standard version: its four parts, each on what the ones before it left correct."""
     return _named("autoattack", "AutoAttack, standard version", situation, _AUTOATTACK, cascade=True)
 
@@ -67,7 +67,7 @@ def leaderboard_radius(num_classes: int | None) -> float:
     return (4 if num_classes is not None and num_classes >= 1000 else 8) / 255
 
 
-def robustbench(situation: Situation) -> Suite:
+def robustbench(situation: AttackContext) -> Suite:
     """AutoAttack on all images, as RobustBench lists it: radius 8/255 for CIFAR-10 and CIFAR-100, 4/255 for ImageNet.
 
     (Croce et al. 2021, https://arxiv.org/abs/2010.09670.) CIFAR means the 10,000 test images, ImageNet 5,000 of the validation
@@ -84,13 +84,13 @@ def robustbench(situation: Situation) -> Suite:
     return suite.model_copy(update={"num_examples": None, "description": suite.description + remark})
 
 
-def sequential(situation: Situation) -> Suite:
+def sequential(situation: AttackContext) -> Suite:
     """Every attack made for sequential attention, beside the same attack without it; all on all examples."""
     names = ("pgd-100", "annealed-100", *_SEQUENTIAL)
     return _named("sequential", "attacks made for a model that looks in sequence, each on its own", situation, names)
 
 
-def local(situation: Situation) -> Suite:
+def local(situation: AttackContext) -> Suite:
     """The same Euclidean budget spent everywhere, on a quarter and on a sixteenth of the image."""
     names = ("annealed-100", "local-box-100", "small-box-100")
     described = "one Euclidean budget, spent everywhere, in a quarter, in a sixteenth of the image"
@@ -101,13 +101,13 @@ def local(situation: Situation) -> Suite:
     return _named("local", described, situation, names)
 
 
-def unmask(situation: Situation) -> Suite:
+def unmask(situation: AttackContext) -> Suite:
     """Sign PGD beside what sees through masked gradients: the margin, SPSA, Square."""
     names = ("pgd-100", "margin-100", "spsa-20", "square")
     return _named("unmask", "PGD beside attacks that see through masked gradients", situation, names)
 
 
-def strongest(situation: Situation) -> Suite:
+def strongest(situation: AttackContext) -> Suite:
     """Worst case over PGD with restarts, the attacks made for sequential attention, and AutoAttack; cheap ones first."""
     suite = _named(
         "strongest",
@@ -148,7 +148,7 @@ SUITES = {
     "figure7": figure7,
 }
 """Suites that state their radius."""
-SUITES_AT = {
+SUITES_AT_ANY_RADIUS = {
     "autoattack": autoattack,
     "sequential": sequential,
     "local": local,
@@ -162,20 +162,20 @@ SUITES_AT = {
 def describe_suites() -> dict[str, str]:
     """One sentence on every suite, by name: those that state their radius, then those for any."""
     stated = {name: function().description for name, function in SUITES.items()}
-    anywhere = {name: (function.__doc__ or "").splitlines()[0] for name, function in SUITES_AT.items()}
+    anywhere = {name: (function.__doc__ or "").splitlines()[0] for name, function in SUITES_AT_ANY_RADIUS.items()}
     return {name: f"{text[:1].upper()}{text[1:].rstrip('.')}." for name, text in (stated | anywhere).items()}
 
 
-def get_suite(name: str, situation: Situation | None = None) -> Suite:
+def get_suite(name: str, situation: AttackContext | None = None) -> Suite:
     """The suite of that name; `at` is for suites that state no radius. Raises UserError, nearest names offered."""
-    if name in SUITES_AT:
-        return SUITES_AT[name](situation or Situation())
+    if name in SUITES_AT_ANY_RADIUS:
+        return SUITES_AT_ANY_RADIUS[name](situation or AttackContext())
     if name not in SUITES:
-        raise unknown_name("suite", name, [*SUITES, *SUITES_AT], "s3ta list suites")
+        raise unknown_name("suite", name, [*SUITES, *SUITES_AT_ANY_RADIUS], "s3ta list suites")
     return SUITES[name]()
 
 
-def suite_of(names: Sequence[str], situation: Situation) -> Suite:
+def suite_of_attacks(names: Sequence[str], situation: AttackContext) -> Suite:
     """A suite of single attacks from the catalogue. Raises UserError for names that are not there or come twice."""
     if not names:
         raise UserError("A suite of single attacks needs at least one: see `s3ta list attacks`.")
@@ -221,7 +221,9 @@ def transfer_suite(manifest: dict[str, Any]) -> Suite:
     )
 
 
-def _named(name: str, description: str, situation: Situation, names: Sequence[str], *, cascade: bool = False) -> Suite:
+def _named(
+    name: str, description: str, situation: AttackContext, names: Sequence[str], *, cascade: bool = False
+) -> Suite:
     attacks = tuple(NamedAttack(name=attack, attack=get_attack(attack, situation)) for attack in names)
     shown = None if cascade else attacks[0].name
     suite = Suite(
@@ -235,7 +237,7 @@ def _named(name: str, description: str, situation: Situation, names: Sequence[st
     return _fitting(suite, situation)
 
 
-def _fitting(suite: Suite, situation: Situation) -> Suite:
+def _fitting(suite: Suite, situation: AttackContext) -> Suite:
     """Without the attacks that do not fit the model. Raises UserError where nothing is left."""
     unfit = [named.name for named in suite.attacks if incompatibility(named.attack, situation) is not None]
     attacks = tuple(named for named in suite.attacks if named.name not in unfit)
@@ -244,7 +246,7 @@ def _fitting(suite: Suite, situation: Situation) -> Suite:
     return suite.model_copy(update={"attacks": attacks, "left_out": tuple(unfit)})
 
 
-def incompatibility(attack: Any, situation: Situation) -> str | None:
+def incompatibility(attack: Any, situation: AttackContext) -> str | None:
     """Why an attack cannot be run on such a model; None where it can."""
     if isinstance(attack, LoopConfig):
         if attack.needs_trace and situation.num_glimpses is None:

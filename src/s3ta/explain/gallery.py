@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from s3ta.attacks import frozen, random_state
-from s3ta.data import Dataset, fetch
+from s3ta.attacks import frozen, seeded_global_generators
+from s3ta.data import Dataset, fetch_batch
 from s3ta.errors import UserError
 from s3ta.models import device_of
 from s3ta.process_state import process_state_kept
@@ -32,7 +32,7 @@ def gallery(model: nn.Module, dataset: Dataset, kept: dict[str, np.ndarray], mic
         raise UserError(
             f"The kept images are of examples that are not in the {dataset.split} split of {dataset.source}."
         )
-    _, clean, labels, _ = fetch(dataset, [places[example_id] for example_id in ids])
+    _, clean, labels, _ = fetch_batch(dataset, [places[example_id] for example_id in ids])
     arrays = kept | {"labels": labels.numpy(), "clean": clean.numpy()}
     for name, images in (("clean", clean), ("adversarial", torch.from_numpy(kept["adversarial"]))):
         arrays |= {f"{key}_{name}": value for key, value in look(model, images, micro_batch).items()}
@@ -46,7 +46,7 @@ def look(model: nn.Module, images: torch.Tensor, micro_batch: int = 0) -> dict[s
     count = len(images)
     images = torch.cat([images, images[-1:].expand(max(0, micro_batch - count), -1, -1, -1)])
     images = images.to(device_of(model))
-    with process_state_kept(), frozen(model), random_state(0), torch.no_grad():
+    with process_state_kept(), frozen(model), seeded_global_generators(0), torch.no_grad():
         unroll = getattr(model, "unroll", None)
         if unroll is None:
             return {"probabilities": _array(model(images)[:count].float().softmax(dim=-1))}

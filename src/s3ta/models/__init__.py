@@ -17,12 +17,21 @@ if TYPE_CHECKING:
         list_models,
         model_config,
     )
-    from s3ta.models.cost_table import Cost, count
-    from s3ta.models.execution import ExecutionMode, InManner
+    from s3ta.models.execution import ExecutedModel, ExecutionMode
     from s3ta.models.external import LoadOptions, open_model
     from s3ta.models.factory import build_model, create_model, num_parameters
-    from s3ta.models.info import UNKNOWN, Classifier, ModelInfo, Origins, View, device_of, model_info, with_outputs
-    from s3ta.models.naming import is_foreign, refuse_unknown_source
+    from s3ta.models.info import (
+        UNKNOWN,
+        Classifier,
+        EvaluationTransform,
+        ModelInfo,
+        PreparationSources,
+        device_of,
+        model_info,
+        select_outputs,
+    )
+    from s3ta.models.model_names import is_foreign, refuse_unknown_source
+    from s3ta.models.precomputed_costs import Cost, count_cost
     from s3ta.models.pretrained import (
         find_weights,
         from_pretrained,
@@ -30,7 +39,7 @@ if TYPE_CHECKING:
         read_config,
         read_tensors,
         save_pretrained,
-        tensor_bytes,
+        tensor_as_bytes,
         weights_hash,
     )
     from s3ta.models.s3ta import S3TA
@@ -41,20 +50,20 @@ __all__ = [
     "UNKNOWN",
     "Classifier",
     "Cost",
+    "EvaluationTransform",
+    "ExecutedModel",
     "ExecutionMode",
-    "InManner",
     "LoadOptions",
     "ModelConfig",
     "ModelInfo",
-    "Origins",
     "PooledClassifier",
+    "PreparationSources",
     "ResNetConfig",
     "S3TAConfig",
-    "View",
     "VisionClassifier",
     "VisionConfig",
     "build_model",
-    "count",
+    "count_cost",
     "create_model",
     "default_stem",
     "device_of",
@@ -71,9 +80,9 @@ __all__ = [
     "read_tensors",
     "refuse_unknown_source",
     "save_pretrained",
-    "tensor_bytes",
+    "select_outputs",
+    "tensor_as_bytes",
     "weights_hash",
-    "with_outputs",
 ]
 
 load_names_on_first_use(__name__)

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from s3ta.models.batch_norm import statistics_kept
+from s3ta.models.batch_norm_statistics import statistics_kept
 
 
 def checkpoint_groups(units: Sequence[nn.Module], units_per_checkpoint: int) -> Iterator[nn.Sequential]:

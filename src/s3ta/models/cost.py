@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from s3ta.models.activation_checkpointing import checkpoint_groups
 from s3ta.models.config import ModelConfig
-from s3ta.models.cost_table import Cost
 from s3ta.models.factory import build_model, num_parameters
+from s3ta.models.precomputed_costs import Cost
 from s3ta.models.vision import VisionClassifier
 
 _READ: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from s3ta.foreign_code import guarded
+from s3ta.external_code_errors import guarded
 
 
 class _Slot(NamedTuple):

@@ -11,7 +11,7 @@ import torch._dynamo
 from torch import Tensor, nn
 
 from s3ta.errors import UserError
-from s3ta.foreign_code import guarded
+from s3ta.external_code_errors import guarded
 from s3ta.types import Images, Logits, Trace
 
 
@@ -34,7 +34,7 @@ def many_compilations() -> Iterator[None]:
         yield
 
 
-class InManner(nn.Module):
+class ExecutedModel(nn.Module):
     """A model, run as `ExecutionMode` says; shares its weights, and answers like it, in float32.
 
     `is_lower` may be set to False for a while: then precision is float32 whatever the manner says."""

@@ -15,19 +15,19 @@ from typing import Any, Literal, NamedTuple
 from torch import nn
 
 from s3ta.errors import UserError, unknown_name
-from s3ta.foreign_code import ForeignError, attribute, guarded, set_mode
+from s3ta.external_code_errors import ForeignError, attribute, guarded, set_mode
 from s3ta.models import external_weights as state
 from s3ta.models.dtype_casting import cast_to_float32, leave_inference_mode
+from s3ta.models.external_normalisation import chosen, origins, refuse_half, same_numbers
 from s3ta.models.hub_config import Beside, for_unit_pixels, normalisation_beside, preparation_unused
-from s3ta.models.info import Classifier, ModelInfo, device_of, model_info, with_outputs
-from s3ta.models.naming import is_foreign, refuse_unknown_source
-from s3ta.models.normalisation import chosen, origins, refuse_half, same_numbers
+from s3ta.models.info import Classifier, ModelInfo, device_of, model_info, select_outputs
+from s3ta.models.model_names import is_foreign, refuse_unknown_source
 from s3ta.models.output_detection import num_outputs
 from s3ta.models.pretrained import from_pretrained
 from s3ta.models.timm_torchvision import Known, from_timm, from_torchvision
 from s3ta.models.vision import VisionClassifier
 from s3ta.models.weight_files import split_key
-from s3ta.process_state import process_state_kept, random_state
+from s3ta.process_state import process_state_kept, seeded_global_generators
 
 
 class LoadOptions(NamedTuple):
@@ -119,7 +119,7 @@ def _factory(source: str) -> Any:
     if shadowing is not None and module_name.partition(".")[0] in sys.stdlib_module_names:
         raise shadowing
     try:
-        with guarded(f"Importing {module_name}"), random_state(0), process_state_kept(module_name):
+        with guarded(f"Importing {module_name}"), seeded_global_generators(0), process_state_kept(module_name):
             target = importlib.import_module(module_name)
     except ForeignError as error:
         missing = error.__cause__
@@ -164,7 +164,7 @@ def _call(source: str, factory: Any) -> nn.Module:
         return factory
     if not callable(factory):
         raise UserError(f"{source} is a {type(factory).__name__}, not a function that makes a network.")
-    with guarded(f"{source}()"), random_state(0), process_state_kept(source.partition(":")[0]):
+    with guarded(f"{source}()"), seeded_global_generators(0), process_state_kept(source.partition(":")[0]):
         made = factory()
     if not isinstance(made, nn.Module):
         raise UserError(
@@ -264,7 +264,7 @@ def _wrapped(known: Known, source: str, opening: LoadOptions) -> Classifier:
     given = opening.mean is not None and opening.std is not None
     origin = origins(known, given, stored.mean is not None, beside.unused, unused)
     classifier.card = classifier.card._replace(origins=origin)
-    return (classifier if opening.outputs is None else with_outputs(classifier, opening.outputs)).eval()
+    return (classifier if opening.outputs is None else select_outputs(classifier, opening.outputs)).eval()
 
 
 def _stem(weights: str) -> str:
@@ -323,4 +323,4 @@ def _said(model: Any, source: str, opening: LoadOptions) -> VisionClassifier | C
         elif len(opening.class_names) != card.num_classes:
             raise UserError(f"There are {len(opening.class_names)} class names for {card.num_classes} classes.")
         model.card = model.card._replace(classes=opening.class_names)
-    return (model if opening.outputs is None else with_outputs(model, opening.outputs)).eval()
+    return (model if opening.outputs is None else select_outputs(model, opening.outputs)).eval()

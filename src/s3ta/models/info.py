@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from s3ta.errors import UserError
-from s3ta.foreign_code import attribute, guarded, set_mode
+from s3ta.external_code_errors import attribute, guarded, set_mode
 from s3ta.models.vision import Normalize, VisionClassifier
 from s3ta.types import Images, Logits, Trace
 
 
-class View(NamedTuple):
+class EvaluationTransform(NamedTuple):
     """How the authors of a model make its input from an image file: the shorter side is resized, the centre cut out."""
 
     resize: int
@@ -28,7 +28,7 @@ class View(NamedTuple):
 UNKNOWN = "the default, for nothing says otherwise"
 
 
-class Origins(NamedTuple):
+class PreparationSources(NamedTuple):
     """Where normalisation and preparation come from, in words, and what a person should know of it. It informs only."""
 
     normalisation: str = "the model's own"
@@ -53,8 +53,8 @@ class ModelInfo(NamedTuple):
     """None: it takes none."""
     classes: tuple[str, ...] | None = None
     """Names of the outputs, in order, where they are known."""
-    view: View | None = None
-    origins: Origins = Origins()
+    view: EvaluationTransform | None = None
+    origins: PreparationSources = PreparationSources()
 
 
 class Classifier(nn.Module):
@@ -78,7 +78,7 @@ class Classifier(nn.Module):
         channel_order: Literal["rgb", "bgr"] = "rgb",
         outputs: Sequence[int] | None = None,
         classes: Sequence[str] | None = None,
-        view: View | None = None,
+        view: EvaluationTransform | None = None,
         config: dict[str, Any] | None = None,
     ) -> None:
         """
@@ -201,7 +201,7 @@ def _check_numbers(
         raise UserError(f"Images of {in_channels} channels cannot be turned from RGB to BGR.")
 
 
-def with_outputs(model: nn.Module, outputs: Sequence[int]) -> Classifier:
+def select_outputs(model: nn.Module, outputs: Sequence[int]) -> Classifier:
     """The same network, answering with these of its classes only, in this order; weights are shared, nothing is copied.
 
     Raises:

@@ -10,9 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from s3ta.errors import UserError
-from s3ta.foreign_code import attribute, is_out_of_memory, is_request_to_stop, message_of, original, reason, where
+from s3ta.external_code_errors import (
+    attribute,
+    is_out_of_memory,
+    is_request_to_stop,
+    message_of,
+    original,
+    reason,
+    where,
+)
 from s3ta.models.info import device_of
-from s3ta.process_state import process_state_kept, random_state
+from s3ta.process_state import process_state_kept, seeded_global_generators
 
 _SHAPES = r"(?i)\b(size|shape|dimension|channel|kernel|resolution|multipl)"
 _ADVICE = {
@@ -37,7 +45,7 @@ def num_outputs(net: nn.Module, in_channels: int, image_size: int, source: str, 
     first: BaseException | None = None
     for images in _questions((in_channels, image_size, image_size), micro_batch, device_of(net)):
         try:
-            with torch.no_grad(), random_state(0), process_state_kept(source.partition(":")[0]):
+            with torch.no_grad(), seeded_global_generators(0), process_state_kept(source.partition(":")[0]):
                 answer = net(images)
         except BaseException as caught:
             if is_request_to_stop(caught):

@@ -15,11 +15,11 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from s3ta.errors import UserError
+from s3ta.external_code_errors import guarded
 from s3ta.files import read_json, readable_errors, sha256, write_atomic, write_json
-from s3ta.foreign_code import guarded
 from s3ta.models.config import ModelConfig
 from s3ta.models.factory import build_model
-from s3ta.models.naming import is_hub_id
+from s3ta.models.model_names import is_hub_id
 from s3ta.models.vision import VisionClassifier
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -128,18 +128,20 @@ def weights_hash(model: nn.Module) -> str:
     Raises ForeignError where the model does not give them."""
     with guarded(f"state_dict() of {type(getattr(model, 'net', model)).__name__}"):
         state = model.state_dict()
-        return sha256(*(part for key, value in sorted(state.items()) for part in (key.encode(), tensor_bytes(value))))
+        return sha256(
+            *(part for key, value in sorted(state.items()) for part in (key.encode(), tensor_as_bytes(value)))
+        )
 
 
-def tensor_bytes(value: object) -> bytes:
+def tensor_as_bytes(value: object) -> bytes:
     """What a tensor, or anything else that a state dict may hold, is made of, as bytes."""
     if isinstance(value, Tensor):
         parts = _parts(value.detach())
-        return _memory(value) if parts is None else b"".join(tensor_bytes(part) for part in parts)
+        return _memory(value) if parts is None else b"".join(tensor_as_bytes(part) for part in parts)
     if isinstance(value, Mapping):
-        return b"".join(tensor_bytes(part) for key in sorted(value, key=str) for part in (str(key), value[key]))
+        return b"".join(tensor_as_bytes(part) for key in sorted(value, key=str) for part in (str(key), value[key]))
     if isinstance(value, (list, tuple)):
-        return b"".join(tensor_bytes(part) for part in value)
+        return b"".join(tensor_as_bytes(part) for part in value)
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value)).encode()
 
 

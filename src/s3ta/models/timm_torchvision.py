@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, cast
 from torch import nn
 
 from s3ta.errors import UserError, unknown_name
-from s3ta.foreign_code import reason
+from s3ta.external_code_errors import reason
 from s3ta.models.hub_config import settings_beside
-from s3ta.models.info import View
-from s3ta.process_state import random_state
+from s3ta.models.info import EvaluationTransform
+from s3ta.process_state import seeded_global_generators
 
 _IMAGE_SIZE = {"vit": "image_size", "maxvit": "input_size"}
 """torchvision's families that are built for one image size, and the name of that setting."""
@@ -35,7 +35,7 @@ class Known(NamedTuple):
     image_size: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    view: View | None = None
+    view: EvaluationTransform | None = None
     unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
@@ -75,7 +75,7 @@ def from_timm(
         settings["num_classes"] = num_classes
     tag, settings["pretrained_cfg"], remarks = _timm_preparation(name, file)
     settings = {key: value for key, value in settings.items() if value is not None}
-    with _fetching(source), random_state(0):
+    with _fetching(source), seeded_global_generators(0):
         net = timm.create_model(f"{name}.{tag}" if tag else name, pretrained=pretrained, **settings)
     data = resolve_model_data_config(net)
     size = data["input_size"][1]
@@ -163,12 +163,12 @@ def _check_timm_use(
         )
 
 
-def _timm_view(data: dict[str, Any], image_size: int) -> tuple[View | None, tuple[str, ...]]:
-    """What timm does with an image file, and a note where a `View` cannot say it."""
+def _timm_view(data: dict[str, Any], image_size: int) -> tuple[EvaluationTransform | None, tuple[str, ...]]:
+    """What timm does with an image file, and a note where a `EvaluationTransform` cannot say it."""
     if data["crop_mode"] != "center" or data["interpolation"] not in ("bicubic", "bilinear"):
         way = f"{data['crop_mode']}, {data['interpolation']}"
         return None, (f"timm prepares image files for it in a way that is not done here ({way}).",)
-    return View(math.floor(image_size / data["crop_pct"]), data["interpolation"]), ()
+    return EvaluationTransform(math.floor(image_size / data["crop_pct"]), data["interpolation"]), ()
 
 
 def from_torchvision(
@@ -217,7 +217,7 @@ def from_torchvision(
         if base in _AIDED:
             # torchvision's own weights of these expect that pixels are normalised once more, inside
             settings |= {"init_weights": True, "transform_input": bool(tag)}
-    with _fetching(source), random_state(0):
+    with _fetching(source), seeded_global_generators(0):
         net = models.get_model(base, weights=entry if pretrained else None, **settings)
     notes = ("It transforms its input as torchvision's weights want it.",) if settings.get("transform_input") else ()
     return Known(
@@ -228,7 +228,7 @@ def from_torchvision(
         size,
         tuple(prepared.mean),
         tuple(prepared.std),
-        View(resize * image_size // size, prepared.interpolation.value),
+        EvaluationTransform(resize * image_size // size, prepared.interpolation.value),
         _AIDS if base in _AIDED else (),
         notes,
         remarks,

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from s3ta.errors import UserError
+from s3ta.external_code_errors import is_out_of_memory
 from s3ta.files import read_json
-from s3ta.foreign_code import is_out_of_memory
 from s3ta.models.pretrained import read_tensors
 from s3ta.models.safe_pickle import ForbiddenError, Step, Stored, walk
 from s3ta.models.torch_file import (

@@ -2,7 +2,7 @@
 
 `schema` (what a record is), `ledger` (chunks in a folder), `manifest` (what was measured, with types), `metrics` (counts),
 `cascade` (worst cases over attacks), `intervals` (how sure, and who differs), `calibration` (what confidence is worth),
-`flips` (one model measured twice), `checks` (what the records tell of themselves).
+`find_flips` (one model measured twice), `checks` (what the records tell of themselves).
 
     ledger = Ledger.read(folder)
     for score in scores(ledger.table()):
@@ -11,32 +11,32 @@
 
 from s3ta.finding import SEVERITIES, TRUST_FILE, Finding
 from s3ta.records.calibration import (
-    Bin,
     Calibration,
+    ConfidenceBin,
     RiskCoverage,
     calibration,
     calibration_of,
-    clean_answers,
+    clean_confidences,
     reliability,
     risk_coverage,
 )
 from s3ta.records.cascade import Stage, stages
 from s3ta.records.checks import check_records
-from s3ta.records.checks_radius import implausible_settings
-from s3ta.records.flips import Flip, flips
+from s3ta.records.checks_radius import check_attack_settings
 from s3ta.records.intervals import (
     Comparison,
     Interval,
     PairedCounts,
     breaks_more,
+    compare_paired,
     mcnemar,
-    pair,
     paired_difference,
-    refuse_other_settings,
+    refuse_unlike_settings,
     wilson,
 )
 from s3ta.records.ledger import DRAWN, FORMAT, LISTED, Choice, Ledger, is_cascade, is_trial, manifest_differences
-from s3ta.records.metrics import Outcome, Score, nested_scores, outcomes, scores
+from s3ta.records.metrics import Outcome, Score, count_scores, reduce_restarts, scores_by_restarts
+from s3ta.records.prediction_flips import Flip, find_flips
 from s3ta.records.schema import BUDGET, CLEAN, NO_TARGET, RUN, SCHEMA, SETTLED, content_hash, to_table
 
 __all__ = [
@@ -51,10 +51,10 @@ __all__ = [
     "SETTLED",
     "SEVERITIES",
     "TRUST_FILE",
-    "Bin",
     "Calibration",
     "Choice",
     "Comparison",
+    "ConfidenceBin",
     "Finding",
     "Flip",
     "Interval",
@@ -67,23 +67,23 @@ __all__ = [
     "breaks_more",
     "calibration",
     "calibration_of",
+    "check_attack_settings",
     "check_records",
-    "clean_answers",
+    "clean_confidences",
+    "compare_paired",
     "content_hash",
-    "flips",
-    "implausible_settings",
+    "count_scores",
+    "find_flips",
     "is_cascade",
     "is_trial",
     "manifest_differences",
     "mcnemar",
-    "nested_scores",
-    "outcomes",
-    "pair",
     "paired_difference",
-    "refuse_other_settings",
+    "reduce_restarts",
+    "refuse_unlike_settings",
     "reliability",
     "risk_coverage",
-    "scores",
+    "scores_by_restarts",
     "stages",
     "to_table",
     "wilson",

@@ -52,7 +52,7 @@ class RiskCoverage(NamedTuple):
     """Share of them."""
 
 
-class Bin(NamedTuple):
+class ConfidenceBin(NamedTuple):
     """The answers whose confidence lies in one interval, `low` excluded (0 belongs to the first) and `high` included."""
 
     low: float
@@ -107,14 +107,14 @@ def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> RiskCoverage:
     return RiskCoverage(answered / len(sure), num_wrong, num_wrong / answered)
 
 
-def reliability(confidence: ArrayLike, correct: ArrayLike, num_bins: int = 15) -> list[Bin]:
+def reliability(confidence: ArrayLike, correct: ArrayLike, num_bins: int = 15) -> list[ConfidenceBin]:
     """The bins of a reliability diagram, all of one width, ascending; empty ones are left out. Errors as in
     `calibration`."""
     sure, right = _checked(confidence, correct)
     edges = np.linspace(0, 1, num_bins + 1)
     bin_index = np.searchsorted(edges[1:-1], sure, side="left")
     return [
-        Bin(
+        ConfidenceBin(
             low=float(edges[index]),
             high=float(edges[index + 1]),
             num_examples=int((bin_index == index).sum()),
@@ -125,7 +125,7 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, num_bins: int = 15) -
     ]
 
 
-def clean_answers(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+def clean_confidences(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """Confidence (n,), float64, and correctness (n,) on the clean images, in the order of their ids: what ties go by is
     then neither the seed nor the shards of the evaluation."""
     clean = table.filter(pc.field("attack") == CLEAN)
@@ -136,7 +136,7 @@ def clean_answers(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
 
 def calibration_of(table: pa.Table) -> Calibration | None:
     """The numbers of an evaluation, from its clean records; None where it has none yet."""
-    confidence, correct = clean_answers(table)
+    confidence, correct = clean_confidences(table)
     return calibration(confidence, correct) if len(confidence) else None
 
 

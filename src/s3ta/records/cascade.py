@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from s3ta.records.metrics import Score, outcomes, scores
+from s3ta.records.metrics import Score, count_scores, reduce_restarts
 from s3ta.records.schema import CLEAN, RUN
 
 
@@ -32,13 +32,13 @@ class Stage(NamedTuple):
 
 
 def stages(table: pa.Table) -> list[Stage]:
-    """Clean, then each attack in order. Errors as of `s3ta.records.outcomes`."""
+    """Clean, then each attack in order. Errors as of `s3ta.records.reduce_restarts`."""
     result: list[Stage] = []
-    reduced = outcomes(table, cascade=True)
+    reduced = reduce_restarts(table, cascade=True)
     names, statuses = (np.array(table[column].to_pylist(), dtype=object) for column in ("attack", "status"))
     num_examples = len(table["example_id"].unique())
     ran = set(names[statuses == RUN])
-    for index, (outcome, score) in enumerate(zip(reduced, scores(table, cascade=True), strict=True)):
+    for index, (outcome, score) in enumerate(zip(reduced, count_scores(table, cascade=True), strict=True)):
         num_left = score.num_examples
         if index:
             before = reduced[index - 1]

@@ -13,7 +13,7 @@ from s3ta.finding import Check, Finding, ask_all, worst_first
 from s3ta.records import checks_radius, checks_strength, checks_validity
 from s3ta.records.intervals import breaks_more, mcnemar
 from s3ta.records.ledger import is_cascade, is_trial
-from s3ta.records.metrics import Outcome, outcomes
+from s3ta.records.metrics import Outcome, reduce_restarts
 from s3ta.records.schema import BUDGET, CLEAN
 
 _LEVEL = 0.05
@@ -28,9 +28,10 @@ _SQUARE_SHARE = 0.002
 def check_records(table: pa.Table, manifest: dict[str, Any], probes: Sequence[Finding] = ()) -> list[Finding]:
     """Everything that the records show, worst first; also what was checked and found in order, and what could not be.
 
-    `probes`: what small experiments on the model found, whose images the suite is compared on. Errors as of `outcomes`."""
+    `probes`: what small experiments on the model found, whose images the suite is compared on.
+    Errors as of `reduce_restarts`."""
     cascade = is_cascade(manifest)
-    reduced, settings = outcomes(table, cascade=cascade), checks_strength.settings_of(manifest)
+    reduced, settings = reduce_restarts(table, cascade=cascade), checks_strength.settings_of(manifest)
     last = {outcome.attack: outcome for outcome in reduced}
     num_examples = len(last[CLEAN].correct) if CLEAN in last else len(table["example_id"].unique())
     attacks = {attack["name"]: attack for attack in manifest["suite"]["attacks"]}
@@ -40,7 +41,7 @@ def check_records(table: pa.Table, manifest: dict[str, Any], probes: Sequence[Fi
         "ball": lambda: checks_validity.ball_respected(table, settings),
         "clean accuracy": lambda: checks_validity.above_chance(reduced, manifest),
         "gradient masking": lambda: (_masked_in_cascade if cascade else _masked)(last, attacks),
-        "settings": lambda: checks_radius.implausible_settings(manifest),
+        "settings": lambda: checks_radius.check_attack_settings(manifest),
         "short steps": lambda: checks_radius.ball_used(table, manifest),
         "weaker than checks": lambda: checks_radius.weaker_than_checks(reduced, manifest, probes),
         "converged": lambda: checks_strength.converged(reduced),

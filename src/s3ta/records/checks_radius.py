@@ -28,7 +28,7 @@ _LEVEL = 0.05
 _CONSIDERABLE = 0.05
 
 
-def implausible_settings(manifest: dict[str, Any]) -> list[Finding]:
+def check_attack_settings(manifest: dict[str, Any]) -> list[Finding]:
     """What settings of attacks show before they run (`s3ta.attack_plausibility`). `manifest`: `suite`, `data.shape`."""
     shape = manifest.get("data", {}).get("shape")
     suite = settings_of(manifest)

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from s3ta.finding import Check, Finding
 from s3ta.records.intervals import PairedCounts
-from s3ta.records.metrics import Outcome, outcomes
+from s3ta.records.metrics import Outcome, reduce_restarts
 from s3ta.records.schema import CLEAN, RUN, filled
 
 ENOUGH_STEPS = 20
@@ -164,7 +164,7 @@ def restarts_matter(table: pa.Table, settings: Settings, num_examples: int) -> l
         rows = rows.filter(pc.field("example_id").isin(started))
         if not rows.num_rows:
             continue
-        first, every = outcomes(rows, num_restarts=1)[-1], outcomes(rows)[-1]
+        first, every = reduce_restarts(rows, num_restarts=1)[-1], reduce_restarts(rows)[-1]
         if every.num_restarts < 2:
             continue
         fall = int(first.correct.sum() - every.correct.sum()) / num_examples

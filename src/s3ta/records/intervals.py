@@ -1,7 +1,7 @@
 """Intervals and tests for proportions: how sure a percentage is, and whether two models really differ.
 
-`wilson` for one model; `pair` for two models on the same examples, which yields, per attack and read-out, the counts of
-which model was right where, with `PairedCounts.interval` (95 %) and `PairedCounts.p_value`.
+`wilson` for one model; `compare_paired` for two models on the same examples, which yields, per attack and
+read-out, the counts of which model was right where, with `PairedCounts.interval` (95 %) and `PairedCounts.p_value`.
 
 Sources: Wilson 1927 (JASA 22:209); Newcombe 1998 (Statistics in Medicine 17:2635), method 10, for the paired
 difference: closed form, stays within [-1, 1], near-nominal coverage also at small counts; McNemar 1947, exact
@@ -21,7 +21,7 @@ import pyarrow as pa
 from s3ta.attack_config import entry_as_today
 from s3ta.errors import UserError
 from s3ta.records.ledger import is_cascade, manifest_differences
-from s3ta.records.metrics import Outcome, outcomes
+from s3ta.records.metrics import Outcome, reduce_restarts
 
 SIGNIFICANT = 0.05
 """Exact p-values below it are called so."""
@@ -169,22 +169,22 @@ def breaks_more(only_a: int, only_b: int, least: float, level: float) -> bool:
     return only_a - only_b > least and mcnemar(only_a, only_b) < level
 
 
-def pair(
+def compare_paired(
     table_a: pa.Table, manifest_a: dict[str, Any], table_b: pa.Table, manifest_b: dict[str, Any]
 ) -> list[Comparison]:
     """Compare two models example by example, after the restarts are reduced (correct in all, hit in any; protocol E9).
 
     Returns:
-      One comparison per attack and read-out, clean first, in the order of `metrics.outcomes`.
+      One comparison per attack and read-out, clean first, in the order of `metrics.reduce_restarts`.
 
     Raises:
       UserError: the two were not measured alike (protocol X35): data fingerprint, seed, attack settings, attacks,
         examples, labels, targets or number of restarts differ. The first difference is named."""
-    refuse_other_settings(manifest_a, manifest_b)
+    refuse_unlike_settings(manifest_a, manifest_b)
     by_key_a, by_key_b = (
         {
             (outcome.attack, outcome.num_attack_steps): outcome
-            for outcome in outcomes(table, cascade=is_cascade(manifest))
+            for outcome in reduce_restarts(table, cascade=is_cascade(manifest))
         }
         for table, manifest in ((table_a, manifest_a), (table_b, manifest_b))
     )
@@ -197,8 +197,8 @@ def pair(
     return [_compare(outcome, by_key_b[key]) for key, outcome in by_key_a.items()]
 
 
-def refuse_other_settings(manifest_a: dict[str, Any], manifest_b: dict[str, Any]) -> None:
-    """Raise the UserError of `pair` where the manifests alone already show that two evaluations are not alike."""
+def refuse_unlike_settings(manifest_a: dict[str, Any], manifest_b: dict[str, Any]) -> None:
+    """Raise the UserError of `compare_paired` where the manifests alone already show that two evaluations are not alike."""
 
     def identity(manifest: dict[str, Any]) -> dict[str, Any]:
         data, suite = manifest.get("data", {}), manifest.get("suite", {})

@@ -8,7 +8,7 @@ A restart that was not run, because nothing could change the verdict any more, t
 In a *cascade* (worst case over attacks) each attack meets only the examples that all before it left correct. Its outcome
 is then that of all attacks up to it together: correct means correct on the clean image and after each of them.
 
-`outcomes` reduces the restarts and keeps the examples (what `intervals.pair` compares); `scores` counts them.
+`reduce_restarts` reduces the restarts and keeps the examples (what `intervals.pair` compares); `count_scores` counts them.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Outcome:
         return bool((self.targets >= 0).all())
 
 
-def outcomes(table: pa.Table, *, num_restarts: int | None = None, cascade: bool = False) -> list[Outcome]:
+def reduce_restarts(table: pa.Table, *, num_restarts: int | None = None, cascade: bool = False) -> list[Outcome]:
     """Reduce the restarts of each attack and read-out; clean first, then in order of appearance, fewest steps first.
 
     An attack that a budget kept from some examples altogether has no outcome and is left out.
@@ -137,14 +137,14 @@ def outcomes(table: pa.Table, *, num_restarts: int | None = None, cascade: bool 
     return _together(reduced) if cascade else [outcome for outcome in reduced if outcome.measured.all()]
 
 
-def scores(table: pa.Table, *, num_restarts: int | None = None, cascade: bool = False) -> list[Score]:
-    """Count `outcomes`: one score per attack and read-out. Arguments and errors as there."""
-    reduced = outcomes(table, num_restarts=num_restarts, cascade=cascade)
+def count_scores(table: pa.Table, *, num_restarts: int | None = None, cascade: bool = False) -> list[Score]:
+    """Count `reduce_restarts`: one score per attack and read-out. Arguments and errors as there."""
+    reduced = reduce_restarts(table, num_restarts=num_restarts, cascade=cascade)
     clean = next((outcome for outcome in reduced if outcome.attack == CLEAN), None)
     return [_count(outcome, clean) for outcome in reduced]
 
 
-def nested_scores(table: pa.Table, counts: Sequence[int] = (1, 10, 100)) -> list[Score]:
+def scores_by_restarts(table: pa.Table, counts: Sequence[int] = (1, 10, 100)) -> list[Score]:
     """Scores over the first 1, 10, 100 restarts of the same run (the paper's table 5), as far as there are so many.
 
     The counts are nested: more restarts can only lower top-1 and raise success. The number run is always included, of each
@@ -154,7 +154,7 @@ def nested_scores(table: pa.Table, counts: Sequence[int] = (1, 10, 100)) -> list
     nested = {
         (score.attack != CLEAN, score.attack, score.num_attack_steps, score.num_restarts): score
         for count in wanted
-        for score in scores(table, num_restarts=count)
+        for score in count_scores(table, num_restarts=count)
     }
     return [nested[key] for key in sorted(nested)]
 

@@ -6,29 +6,36 @@ worth), `checks` (what was checked), `reproducibility` (one model measured twice
 """
 
 from s3ta.report.calibration import calibration_table
-from s3ta.report.load_runs import Run, evaluations_of, read_run, read_runs, unfinished
+from s3ta.report.load_runs import Run, ledgers_of_run, read_run, read_runs, unfinished_lines
 from s3ta.report.page import build_report
 from s3ta.report.paper_tables import paper_section, write_paper_table
-from s3ta.report.summary import evaluation_table, findings_of, summary, trust_of, write_findings, write_table
 from s3ta.report.tables import Table, comparison_table, full_table, summary_table
+from s3ta.report.terminal_summary import (
+    all_findings_of,
+    evaluation_table,
+    findings_of,
+    summary,
+    write_findings,
+    write_table,
+)
 
 __all__ = [
     "Run",
     "Table",
+    "all_findings_of",
     "build_report",
     "calibration_table",
     "comparison_table",
     "evaluation_table",
-    "evaluations_of",
     "findings_of",
     "full_table",
+    "ledgers_of_run",
     "paper_section",
     "read_run",
     "read_runs",
     "summary",
     "summary_table",
-    "trust_of",
-    "unfinished",
+    "unfinished_lines",
     "write_findings",
     "write_paper_table",
     "write_table",

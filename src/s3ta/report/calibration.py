@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axis import Axis
 
-from s3ta.records import Calibration, clean_answers, reliability, risk_coverage, wilson
+from s3ta.records import Calibration, clean_confidences, reliability, risk_coverage, wilson
 from s3ta.records.calibration import BIN_SIZE
 from s3ta.report.load_runs import Run
 from s3ta.report.svg import DASHES, FAINT, FigureSvg, as_svg, colour, legend, new_axes, new_panels, percent_axis, style
@@ -111,7 +111,7 @@ def _reliability(runs: Sequence[tuple[int, Run]]) -> FigureSvg:
     axes.plot([0, 100], [0, 100], color=FAINT, linewidth=1, linestyle=(0, (2, 3)))
     described, edges, tallest = [], np.linspace(0, 100, 16), 0.0
     for index, run in runs:
-        confidence, correct = clean_answers(run.table)
+        confidence, correct = clean_confidences(run.table)
         bins = reliability(confidence, correct)
         x, y = (100 * np.array(values) for values in ([b.confidence for b in bins], [b.accuracy for b in bins]))
         bounds = 100 * np.array([b.interval for b in bins]).T
@@ -141,7 +141,7 @@ def _risk(runs: Sequence[tuple[int, Run]]) -> FigureSvg:
     figure, axes = new_axes(height=3.6)
     described, top = [], 5.0
     for index, run in runs:
-        curve = risk_coverage(*clean_answers(run.table))
+        curve = risk_coverage(*clean_confidences(run.table))
         n = len(curve.risk)
         answered = np.unique(np.linspace(max(1, _FEWEST_DRAWN * n), n, _NUM_POINTS).round().astype(int))
         x, y = 100 * answered / n, 100 * curve.risk[answered - 1]

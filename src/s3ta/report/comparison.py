@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from s3ta.errors import UserError
-from s3ta.records import CLEAN, Comparison, pair, refuse_other_settings
+from s3ta.records import CLEAN, Comparison, compare_paired, refuse_unlike_settings
 from s3ta.report.load_runs import Run, cascading
 
 
@@ -29,7 +29,7 @@ class PairOfRuns(NamedTuple):
 def refuse_unlike(runs: Sequence[Run]) -> None:
     """Raise a UserError that names the first two runs that may not stand side by side, and why."""
     for a, b in combinations(runs, 2):
-        refuse_other_settings(*(_with_attacks(run.manifest.raw, _fitting_both(a, b, run)) for run in (a, b)))
+        refuse_unlike_settings(*(_with_attacks(run.manifest.raw, _fitting_both(a, b, run)) for run in (a, b)))
         _refuse_other_files(a, b)
 
 
@@ -51,7 +51,7 @@ def compare(runs: Sequence[Run]) -> list[PairOfRuns]:
     for a, b in combinations(runs, 2):
         shared = shared_attacks(a, b)
         a_side, b_side = ((_with_records(run.table, shared), _with_attacks(run.manifest.raw, shared)) for run in (a, b))
-        couples.append(PairOfRuns(a, b, pair(*a_side, *b_side)))
+        couples.append(PairOfRuns(a, b, compare_paired(*a_side, *b_side)))
     return couples
 
 

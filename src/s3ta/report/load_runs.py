@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from s3ta.errors import UserError, unknown_name
 from s3ta.files import read_arrays, read_json, read_lines
-from s3ta.records import BUDGET, CLEAN, Calibration, Finding, Ledger, Score, Stage, calibration_of, scores, stages
+from s3ta.records import BUDGET, CLEAN, Calibration, Finding, Ledger, Score, Stage, calibration_of, count_scores, stages
 from s3ta.records.manifest import AttackEntry, Manifest, RecipeEntry
 from s3ta.report.checks import Trust, read_trust
 
@@ -148,18 +148,18 @@ def read_runs(folders: Sequence[Path], suite: str) -> list[Run]:
     return [replace(run, label=f"{run.label} (run {number})") for number, run in enumerate(runs, 1)]
 
 
-def evaluations_of(folder: Path) -> dict[str, Path]:
+def ledgers_of_run(folder: Path) -> dict[str, Path]:
     """The ledgers of a run folder by suite; of a folder that is a ledger itself (`s3ta evaluate --out`), that one."""
     if (folder / "manifest.json").is_file():
         return {Manifest.read(read_json(folder / "manifest.json"), folder).suite.name: folder}
     return {path.name: path for path in sorted((folder / "evaluations").glob("*/"))}
 
 
-def unfinished(folders: Sequence[Path], suite: str) -> list[str]:
+def unfinished_lines(folders: Sequence[Path], suite: str) -> list[str]:
     """A line for each of the runs whose evaluation lacks chunks."""
     lines = []
     for folder in folders:
-        ledger = Ledger.read(evaluations_of(folder)[suite])
+        ledger = Ledger.read(ledgers_of_run(folder)[suite])
         done = sum(ledger.chunk_path(index).exists() for index in range(ledger.num_chunks))
         if done < ledger.num_chunks:
             lines.append(
@@ -173,7 +173,7 @@ def read_run(folder: Path, suite: str) -> Run:
     """Read one run folder. Raises UserError where something needed is missing or something there is damaged."""
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist: give the folder of a run.")
-    evaluations = evaluations_of(folder)
+    evaluations = ledgers_of_run(folder)
     if not evaluations:
         raise UserError(f"{folder} holds no evaluation: run `s3ta evaluate {folder} --suite {suite}` first.")
     if suite not in evaluations:
@@ -190,7 +190,7 @@ def read_run(folder: Path, suite: str) -> Run:
         folder_name=folder.resolve().name,
         manifest=Manifest.read(without_paths(ledger.manifest), evaluation),
         table=table,
-        scores=scores(table, cascade=manifest.suite.cascade),
+        scores=count_scores(table, cascade=manifest.suite.cascade),
         num_chunks_done=sum(ledger.chunk_path(index).exists() for index in range(ledger.num_chunks)),
         recipe=RecipeEntry.model_validate(without_paths(recipe)),
         curve=read_lines(folder / "train.jsonl"),

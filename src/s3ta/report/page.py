@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from s3ta.errors import UserError
 from s3ta.files import write_atomic
-from s3ta.records import CLEAN, Interval, Score, Stage, nested_scores
+from s3ta.records import CLEAN, Interval, Score, Stage, scores_by_restarts
 from s3ta.report import figures, gallery, provenance, tables
 from s3ta.report.calibration import calibration_section, is_natural
 from s3ta.report.checks import Checks, Trust, checks
@@ -26,7 +26,7 @@ from s3ta.report.comparison import PairOfRuns, compare, refuse_unlike, unshared
 from s3ta.report.headline import Verdict, verdict
 from s3ta.report.load_runs import Run, attack_order, cascading, read_runs
 from s3ta.report.paper_tables import paper_section
-from s3ta.report.reproducibility import measured_twice
+from s3ta.report.repeat_agreement import measured_twice
 from s3ta.report.svg import NUM_COLOURS, FigureSvg
 
 
@@ -321,7 +321,7 @@ def _restarts(runs: Sequence[Run]) -> tables.Table | None:
     for run in runs:
         repeated = {score.attack for score in run.scores if score.num_restarts > 1}
         last = {score.attack: score.num_attack_steps for score in run.final_scores}
-        for score in nested_scores(run.table):
+        for score in scores_by_restarts(run.table):
             if score.attack in repeated and score.num_attack_steps == last[score.attack]:
                 rates = [tables.top1_text(score), tables.success_text(score)]
                 rows.append([run.label, score.attack, str(score.num_restarts), *rates])

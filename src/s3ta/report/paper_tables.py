@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from s3ta.errors import UserError
 from s3ta.files import write_atomic
-from s3ta.records import CLEAN, Score, is_trial, nested_scores
+from s3ta.records import CLEAN, Score, is_trial, scores_by_restarts
 from s3ta.records.manifest import AttackEntry
 from s3ta.report.attack_text import threat_text
 from s3ta.report.comparison import refuse_unlike
@@ -322,7 +322,7 @@ def _columns(base: str, runs: Sequence[Run]) -> list[Column]:
 
 
 def _our_row(run: Run, base: str, columns: Sequence[Column]) -> list[str]:
-    scores = nested_scores(run.table) if base == "table5" else run.scores
+    scores = scores_by_restarts(run.table) if base == "table5" else run.scores
     clean = run.clean_score
     size = clean.num_examples if clean else run.manifest.data.num_examples
     cells = [_cell(_find(run, scores, column), size) for column in columns]

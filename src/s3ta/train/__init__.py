@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from s3ta.lazy import load_names_on_first_use
 
 if TYPE_CHECKING:
-    from s3ta.train.batch_norm_groups import grouping
+    from s3ta.train.batch_norm_groups import batch_norm_groups
     from s3ta.train.config import (
         AdversarialLoss,
         AveragingConfig,
@@ -17,39 +17,39 @@ if TYPE_CHECKING:
         TrainConfig,
         WeightPerturbationConfig,
     )
-    from s3ta.train.cost import HARDWARE, Budget, budget, get_hardware, operations
+    from s3ta.train.cost import HARDWARE, TrainingCost, count_operations, get_hardware, training_cost
     from s3ta.train.loop import train
-    from s3ta.train.run_folder import claim, is_claimed, is_finished, read_recipe, run_of
+    from s3ta.train.run_folder import claim_run_folder, is_claimed, is_finished, read_recipe, run_folder_of
     from s3ta.train.step import seeded_model
-    from s3ta.train.tensorboard import SILENT, Board, TensorBoard, check_tensorboard
+    from s3ta.train.tensorboard import NO_CURVE_WRITER, CurveWriter, TensorBoard, check_tensorboard
 
 __all__ = [
     "HARDWARE",
-    "SILENT",
+    "NO_CURVE_WRITER",
     "AdversarialLoss",
     "AveragingConfig",
     "BatchNormConfig",
-    "Board",
-    "Budget",
     "ComputeConfig",
+    "CurveWriter",
     "OptimizerConfig",
     "ScheduleConfig",
     "TensorBoard",
     "TradesLoss",
     "TrainConfig",
+    "TrainingCost",
     "WeightPerturbationConfig",
-    "budget",
+    "batch_norm_groups",
     "check_tensorboard",
-    "claim",
+    "claim_run_folder",
+    "count_operations",
     "get_hardware",
-    "grouping",
     "is_claimed",
     "is_finished",
-    "operations",
     "read_recipe",
-    "run_of",
+    "run_folder_of",
     "seeded_model",
     "train",
+    "training_cost",
 ]
 
 load_names_on_first_use(__name__)

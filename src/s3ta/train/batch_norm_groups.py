@@ -17,7 +17,7 @@ class BatchNormGroups(NamedTuple):
     """Processes that share a group; 1: it lies in one."""
 
 
-def grouping(config: TrainConfig, num_processes: int) -> BatchNormGroups:
+def batch_norm_groups(config: TrainConfig, num_processes: int) -> BatchNormGroups:
     """How BN groups lie in so many processes: in one each where a process has enough images, else over neighbours, so that
     they are the same groups of the same images; with `batch_norm.sync` over all.
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from s3ta.attacks import evaluations
+from s3ta.attacks import attack_cost
 from s3ta.errors import UserError, unknown_name
 from s3ta.models import ModelConfig
-from s3ta.models.cost_table import Cost, count, kept_bytes
-from s3ta.train.batch_norm_groups import grouping
+from s3ta.models.precomputed_costs import Cost, count_cost, kept_bytes
+from s3ta.train.batch_norm_groups import batch_norm_groups
 from s3ta.train.config import ComputeConfig, TrainConfig
 from s3ta.train.schedule import attack_scale, glimpses_at
 
@@ -70,7 +70,7 @@ class Stretch(NamedTuple):
     """By adversarial weight perturbation."""
 
 
-class Budget(NamedTuple):
+class TrainingCost(NamedTuple):
     """What a recipe costs on given hardware."""
 
     cost: Cost
@@ -108,7 +108,7 @@ def get_hardware(name: str) -> Hardware:
     return HARDWARE[name]
 
 
-def budget(config: TrainConfig, hardware: Hardware, num_gpus: int = 1, utilization: float = 0.4) -> Budget:
+def training_cost(config: TrainConfig, hardware: Hardware, num_gpus: int = 1, utilization: float = 0.4) -> TrainingCost:
     """What the recipe costs on so many of these, one process each, at this share of their dense peak.
 
     Only convolutions and matrix products of training are counted, not validation, data, or waiting for other processes.
@@ -116,17 +116,17 @@ def budget(config: TrainConfig, hardware: Hardware, num_gpus: int = 1, utilizati
     Raises UserError where the batch does not divide among the GPUs, or the share is not one."""
     if num_gpus < 1:
         raise UserError(f"--gpus {num_gpus} is too few: at least one is needed.")
-    group, compute = grouping(config, num_gpus).images, config.compute
-    cost = count(config.model)
+    group, compute = batch_norm_groups(config, num_gpus).images, config.compute
+    cost = count_cost(config.model)
     dearest = passes(config, is_attacked=True, is_perturbed=config.weight_perturbation.gamma > 0)
     share, glimpses = config.batch_size // num_gpus, config.attack.num_glimpses
     attacked = config.model if glimpses is None else _looking(config.model, glimpses)
     twice = 2 if config.loss.kind == "trades" else 1
-    return Budget(
+    return TrainingCost(
         cost=cost,
         passes=dearest,
         operations_per_image=2 * cost.multiply_accumulates * dearest.total,
-        operations=operations(config).total,
+        operations=count_operations(config).total,
         attack_bytes=kept_bytes(attacked, compute.attack_precision, compute.units_per_checkpoint),
         update_bytes=twice * kept_bytes(config.model, compute.update_precision, compute.units_per_checkpoint),
         attack_images=min(compute.attack_batch or share, share),
@@ -144,7 +144,7 @@ def gpu_hours(config: TrainConfig, hardware: Hardware, utilization: float = 0.4)
         raise UserError(
             f"--utilization {utilization:g} is not a share: give a number above 0 and at most 1, such as 0.4."
         )
-    attack, update = operations(config)
+    attack, update = count_operations(config)
     compute = config.compute
     seconds = attack / hardware.peak(compute.attack_precision) + update / hardware.peak(compute.update_precision)
     return seconds / utilization / 3600
@@ -157,7 +157,7 @@ def passes(config: TrainConfig, *, is_attacked: bool, is_perturbed: bool) -> Pas
     again = 1 if config.compute.units_per_checkpoint else 0
     attack = 0
     if is_attacked:
-        cost = evaluations(config.attack)
+        cost = attack_cost(config.attack)
         attack = cost.total + again * cost.num_gradients
     gradients = (2 if config.loss.kind == "trades" and is_attacked else 1) * (2 if is_perturbed else 1)
     return Passes(float(attack), float((3 + again) * gradients))
@@ -179,7 +179,7 @@ def stretches(config: TrainConfig) -> list[Stretch]:
     ]
 
 
-def operations(config: TrainConfig) -> Passes:
+def count_operations(config: TrainConfig) -> Passes:
     """FLOP of the whole recipe in attack and update: two per multiply-accumulate, over all images of all steps."""
     parts = [(stretch.num_train_steps * config.batch_size, each) for stretch, each in operations_per_image(config)]
     return Passes(sum((n * each.attack for n, each in parts), 0.0), sum((n * each.update for n, each in parts), 0.0))
@@ -188,7 +188,7 @@ def operations(config: TrainConfig) -> Passes:
 def operations_per_image(config: TrainConfig) -> list[tuple[Stretch, Passes]]:
     """FLOP of one image in attack and update, for every stretch of the schedule."""
     cut = stretches(config)
-    forward = {glimpses: 2 * count(model).multiply_accumulates for glimpses, model in _looks(config).items()}
+    forward = {glimpses: 2 * count_cost(model).multiply_accumulates for glimpses, model in _looks(config).items()}
     costs = []
     for stretch in cut:
         each = passes(config, is_attacked=stretch.is_attacked, is_perturbed=stretch.is_perturbed)

@@ -32,7 +32,7 @@ from s3ta.train.precision_check import Trial, is_plain, lower_is_due, try_out
 from s3ta.train.prefetch import Prepared, prepared
 from s3ta.train.schedule import glimpses_at, learning_rate
 from s3ta.train.step import DivergedError, Trainer, seeded_model
-from s3ta.train.tensorboard import SILENT, Board
+from s3ta.train.tensorboard import NO_CURVE_WRITER, CurveWriter
 from s3ta.train.throughput import Clock
 from s3ta.train.validation import validate
 
@@ -47,7 +47,7 @@ def train(
     device: torch.device,
     report: Reporter,
     ranks: Ranks = ALONE,
-    board: Board = SILENT,
+    board: CurveWriter = NO_CURVE_WRITER,
 ) -> VisionClassifier:
     """Train from wherever the run folder stands to the end, and save the model in it.
 
@@ -80,7 +80,7 @@ class _Run:
         device: torch.device,
         report: Reporter,
         ranks: Ranks,
-        board: Board,
+        board: CurveWriter,
     ) -> None:
         self.config, self.folder, self.data, self.validation = config, folder, data, validation
         self.device, self.report, self.ranks, self.board = device, report, ranks, board

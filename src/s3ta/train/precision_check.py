@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from s3ta.attacks import OutputsFn, autograd_gradient, final_logits, frozen, untargeted
 from s3ta.errors import UserError
 from s3ta.models import VisionClassifier
-from s3ta.models.batch_norm import statistics_kept, temporary_statistics
+from s3ta.models.batch_norm_statistics import statistics_kept, temporary_statistics
 from s3ta.train.config import ComputeConfig
 from s3ta.train.losses import Learner, make_outputs_fn
 from s3ta.train.schedule import glimpses_at

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from s3ta.attacks import draw_start, draw_targets
-from s3ta.data import Batch, Dataset, batches, position
+from s3ta.data import Batch, Dataset, batches, examples_of_step
 from s3ta.distributed import Ranks
 from s3ta.train.config import TrainAttack, TrainConfig
 from s3ta.train.schedule import attack_at
@@ -53,7 +53,7 @@ def prepared(
     with closing(coming), ThreadPoolExecutor(_HANDS if device.type == "cuda" else 1) as hands:
         for step, batch in enumerate(coming, first_step):
             yield _prepare(
-                config, batch, step, position(data, config.batch_size, config.seed, step).epoch, device, hands
+                config, batch, step, examples_of_step(data, config.batch_size, config.seed, step).epoch, device, hands
             )
 
 

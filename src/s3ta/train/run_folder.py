@@ -25,7 +25,7 @@ _LINK = f".{NAME}.link"
 _LENGTH = "schedule.num_train_steps"
 
 
-def claim(folder: Path, config: TrainConfig, *, on_gpu: bool = False, extend: bool = False) -> None:
+def claim_run_folder(folder: Path, config: TrainConfig, *, on_gpu: bool = False, extend: bool = False) -> None:
     """Make the folder this recipe's own, or find that it already is; where it is to be extended, make its recipe this longer
     one. Arguments and errors as `is_claimed`."""
     if not is_claimed(folder, config, on_gpu=on_gpu, extend=extend):
@@ -124,7 +124,7 @@ def read_recipe(folder: Path) -> TrainConfig:
     return from_json(TrainConfig, (folder / RECIPE).read_bytes(), str(folder / RECIPE))
 
 
-def run_of(folder: Path) -> Path | None:
+def run_folder_of(folder: Path) -> Path | None:
     """The run folder that this is, or that it is a milestone of; None where it is neither."""
     for run in (folder, *([folder.parent.parent] if folder.parent.name == MILESTONES else [])):
         if (run / RECIPE).is_file():

@@ -13,11 +13,11 @@ from torch.nn.parallel import DistributedDataParallel
 from s3ta.attacks import NotFiniteError, RandomKey, run_attack
 from s3ta.distributed import Ranks
 from s3ta.errors import UserError
-from s3ta.models import ExecutionMode, InManner, VisionClassifier, build_model
-from s3ta.models.batch_norm import statistics_kept, synchronize
-from s3ta.process_state import random_state
+from s3ta.models import ExecutedModel, ExecutionMode, VisionClassifier, build_model
+from s3ta.models.batch_norm_statistics import statistics_kept, synchronize
+from s3ta.process_state import seeded_global_generators
 from s3ta.train.awp_and_ema import MovingAverage, perturbed
-from s3ta.train.batch_norm_groups import grouping
+from s3ta.train.batch_norm_groups import batch_norm_groups
 from s3ta.train.checkpoint import Differences, Progress, load_checkpoint
 from s3ta.train.config import TrainConfig
 from s3ta.train.losses import Learner, make_outputs_fn
@@ -41,7 +41,7 @@ class DivergedError(Exception):
 
 def seeded_model(config: TrainConfig) -> VisionClassifier:
     """The recipe's model with the first weights that belong to its seed."""
-    with random_state(config.seed):
+    with seeded_global_generators(config.seed):
         return build_model(config.model)
 
 
@@ -51,7 +51,7 @@ class Trainer:
     def __init__(self, config: TrainConfig, model: VisionClassifier, device: torch.device, ranks: Ranks) -> None:
         """Raises UserError where the batch cannot be divided among the processes."""
         self.config, self.model, self.ranks = config, model, ranks
-        self.group, self.span = grouping(config, ranks.count)
+        self.group, self.span = batch_norm_groups(config, ranks.count)
         if self.span > 1:
             synchronize(model, self.span)
         compute = config.compute
@@ -60,8 +60,8 @@ class Trainer:
             ExecutionMode(precision, compute.compiled, compute.channels_last)
             for precision in (compute.attack_precision, compute.update_precision)
         )
-        self.attacked = model if attacked == ExecutionMode() else InManner(model, attacked)
-        running = self.attacked if attacked == updated else InManner(model, updated)
+        self.attacked = model if attacked == ExecutionMode() else ExecutedModel(model, attacked)
+        running = self.attacked if attacked == updated else ExecutedModel(model, updated)
         self.own_learner = Learner(running, config.loss, config.label_smoothing)
         self.learner: nn.Module = self.own_learner
         if ranks.count > 1:
@@ -111,20 +111,20 @@ class Trainer:
     def use_lower(self, is_lower: bool) -> None:
         """From now on compute in the recipe's lower precision, or in float32 whatever it says."""
         for module in (self.attacked, self.own_learner.model):
-            if isinstance(module, InManner):
+            if isinstance(module, ExecutedModel):
                 module.is_lower = is_lower
 
     @property
     def precision(self) -> str:
         """bfloat16 where any part of a step is computed in it now."""
         parts = (self.attacked, self.own_learner.model)
-        is_lower = any(isinstance(module, InManner) and module.computes_lower for module in parts)
+        is_lower = any(isinstance(module, ExecutedModel) and module.computes_lower for module in parts)
         return "bfloat16" if is_lower else "float32"
 
     @property
     def attacks_lower(self) -> bool:
         """Whether attacks are computed in bfloat16 now."""
-        return isinstance(self.attacked, InManner) and self.attacked.computes_lower
+        return isinstance(self.attacked, ExecutedModel) and self.attacked.computes_lower
 
     @property
     def result(self) -> VisionClassifier:

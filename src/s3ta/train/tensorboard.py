@@ -12,7 +12,7 @@ FOLDER = "tensorboard"
 
 
 @runtime_checkable
-class Board(Protocol):
+class CurveWriter(Protocol):
     """Is told every line of the learning curve."""
 
     def add(self, line: Mapping[str, Any]) -> None: ...
@@ -23,7 +23,7 @@ class _Silent:
         """Nobody watches."""
 
 
-SILENT: Board = _Silent()
+NO_CURVE_WRITER: CurveWriter = _Silent()
 
 
 def check_tensorboard() -> None:

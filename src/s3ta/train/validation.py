@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from s3ta.attacks import OutputsFn, RandomKey, draw_start, draw_targets, final_logits, frozen, run_attack
-from s3ta.data import Dataset, fetch
+from s3ta.data import Dataset, fetch_batch
 from s3ta.models import VisionClassifier
 from s3ta.train.config import TrainAttack
 from s3ta.train.losses import make_outputs_fn
@@ -42,7 +42,7 @@ def validate(
     attack = attack.model_copy(update={"random_start_prob": 1.0})
     clean_correct = attacked_correct = 0
     for first in range(0, len(indices), batch_size):
-        ids, images, labels, _ = fetch(dataset, indices[first : first + batch_size])
+        ids, images, labels, _ = fetch_batch(dataset, indices[first : first + batch_size])
         images, labels = images.to(device), labels.to(device)
         targets = draw_targets(seed, ids, labels, model.config.num_classes) if attack.objective == "targeted" else None
         start = draw_start(attack, seed, ids, images, "validation")

@@ -1,30 +1,37 @@
 """The rooms put together: train a recipe, evaluate a model, answer for some images. The command line and scripts call these."""
 
-from s3ta.workflow.evaluation import default_ledger, evaluate_model, is_evaluated
-from s3ta.workflow.export import export
-from s3ta.workflow.model import OpenedModel, RuntimeOptions, open_subject, recipe_data
-from s3ta.workflow.prediction import Answer, predict
-from s3ta.workflow.preprocessing import preparation_line
-from s3ta.workflow.request import EvaluationRequest, Examples, Output, SuiteChoice, choose_suite, transferred
+from s3ta.workflow.evaluation import default_ledger, evaluate_model, is_evaluation_complete
+from s3ta.workflow.export_results import export
+from s3ta.workflow.model import OpenedModel, RuntimeOptions, open_for_evaluation, recipe_data
+from s3ta.workflow.prediction import Prediction, predict
+from s3ta.workflow.preprocessing import preprocessing_sentence
+from s3ta.workflow.request import (
+    EvaluationOutput,
+    EvaluationRequest,
+    ExampleSelection,
+    SuiteChoice,
+    choose_suite,
+    transfer_request,
+)
 from s3ta.workflow.training import train_run
 
 __all__ = [
-    "Answer",
+    "EvaluationOutput",
     "EvaluationRequest",
-    "Examples",
+    "ExampleSelection",
     "OpenedModel",
-    "Output",
+    "Prediction",
     "RuntimeOptions",
     "SuiteChoice",
     "choose_suite",
     "default_ledger",
     "evaluate_model",
     "export",
-    "is_evaluated",
-    "open_subject",
+    "is_evaluation_complete",
+    "open_for_evaluation",
     "predict",
-    "preparation_line",
+    "preprocessing_sentence",
     "recipe_data",
     "train_run",
-    "transferred",
+    "transfer_request",
 ]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from s3ta.attacks import frozen
 from s3ta.determinism import exact_arithmetic
-from s3ta.evaluate import Evaluation, pieces, stages
+from s3ta.evaluate import Evaluation, attack_rounds, chunks_of_round
 from s3ta.evaluate.plan import AttackRound
 from s3ta.evaluate.runner import run_piece
 from s3ta.progress import Reporter, progress
@@ -24,7 +24,7 @@ def attacked_images(evaluation: Evaluation) -> AttackedImages:
     Raises UserError as `s3ta.evaluate.evaluate`."""
     (named,) = evaluation.suite.attacks
     is_targeted = named.attack.objective == "targeted"
-    attack_model, all_stages = evaluation.attack_model, stages(evaluation.suite)
+    attack_model, all_stages = evaluation.attack_model, attack_rounds(evaluation.suite)
     total = len(evaluation.positions) * sum(stage.cost.total for stage in all_stages)
     with (
         exact_arithmetic(evaluation.settings.num_threads),
@@ -68,7 +68,7 @@ class _Done:
 def _run(evaluation: Evaluation, stage: AttackRound, done: _Done) -> dict[str, Tensor]:
     """The last read-out of one stage, by column, and its images; in the order of the examples."""
     parts = []
-    for piece in pieces(stage, evaluation.positions, evaluation.settings.micro_batch, block=1):
+    for piece in chunks_of_round(stage, evaluation.positions, evaluation.settings.micro_batch, block=1):
         columns, images = run_piece(evaluation, piece)
         last = {name: torch.from_numpy(np.asarray(columns[name])[-len(images) :]) for name in _READ}
         parts.append({**last, "images": images})

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
-from s3ta.attacks import Evaluations, LoopConfig
-from s3ta.data import Batch, Dataset, fetch
+from s3ta.attacks import AttackCost, LoopConfig
+from s3ta.data import Batch, Dataset, fetch_batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.evaluate import Evaluation, Suite, TransferConfig, total
 from s3ta.evaluate.sanity_checks import FEWEST, cost, num_evaluations, probe
+from s3ta.external_code_errors import reason
 from s3ta.files import UnwritableError
 from s3ta.finding import WORTH_TELLING, Check, Finding
-from s3ta.foreign_code import reason
 from s3ta.progress import console, progress
 from s3ta.records import CLEAN, Ledger, check_records, is_trial
 from s3ta.types import Images, Logits
@@ -42,7 +42,7 @@ class Probing(NamedTuple):
         return self.num_images >= min(FEWEST, self.num_wanted)
 
     @property
-    def cost(self) -> Evaluations:
+    def cost(self) -> AttackCost:
         return cost(self.num_images if self.is_enough else 0)
 
 
@@ -159,7 +159,7 @@ def _probed(dataset: Dataset, table: pa.Table, positions: Sequence[int], count: 
         if row["attack"] == CLEAN and row["correct"]
     }
     ordered = sorted(positions, key=lambda position: dataset.ids[position] not in right)  # stable
-    return fetch(dataset, ordered[:count])
+    return fetch_batch(dataset, ordered[:count])
 
 
 class _InParts(nn.Module):

@@ -10,8 +10,8 @@ from typing import TypeAlias
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from s3ta.attacks import frozen, random_state
-from s3ta.data import Dataset, fetch
+from s3ta.attacks import frozen, seeded_global_generators
+from s3ta.data import Dataset, fetch_batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.errors import UserError
 from s3ta.evaluate import Evaluation, Suite, choose_examples, total
@@ -97,7 +97,7 @@ def _lint_on(measured: Evaluation, positions: Sequence[int], for_order: Sequence
     """The lint by these examples. Raises UserError for an image that cannot be read."""
     model, dataset = measured.model, measured.dataset
     task = Task(model_info(model).num_classes, dataset.classes, measured.settings.micro_batch)
-    return lint(model, fetch(dataset, positions), task, fetch(dataset, for_order) if for_order else None)
+    return lint(model, fetch_batch(dataset, positions), task, fetch_batch(dataset, for_order) if for_order else None)
 
 
 def _of_others(finding: Finding, num_others: int) -> Finding:
@@ -147,8 +147,8 @@ def num_linted(measured: Evaluation) -> int:
     """Images for which the lint takes half a minute or so: 256 of a small model, 8 of the largest; counted in operations,
     not by the clock, so that the same model is always looked at alike."""
     model, dataset, positions = measured.model, measured.dataset, measured.positions
-    image = fetch(dataset, positions[:1]).images.to(device_of(model))
-    with process_state_kept(), as_found(model), frozen(model), random_state(0), torch.no_grad():
+    image = fetch_batch(dataset, positions[:1]).images.to(device_of(model))
+    with process_state_kept(), as_found(model), frozen(model), seeded_global_generators(0), torch.no_grad():
         try:
             with FlopCounterMode(display=False) as counter:
                 model(image)

@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from s3ta.attacks import Evaluations
-from s3ta.evaluate import Evaluation, Pace, Settings, Shard, chunk_seconds, own_chunks, pace, stages, total
-from s3ta.foreign_code import guarded
+from s3ta.attacks import AttackCost
+from s3ta.evaluate import (
+    Evaluation,
+    PassTimes,
+    Settings,
+    Shard,
+    attack_rounds,
+    chunks_of_shard,
+    measure_chunk_seconds,
+    measure_pass_times,
+    total,
+)
+from s3ta.external_code_errors import guarded
 from s3ta.progress import waiting
 from s3ta.workflow.checks_before import LINT_GRADIENTS, LINT_PASSES
 
@@ -25,7 +35,7 @@ class Upcoming(NamedTuple):
     """Chunks of this part."""
     num_linted: int
     """Images on which the model is looked over before; 0: it is not."""
-    probed: Evaluations
+    probed: AttackCost
     """Of the experiments afterwards."""
 
 
@@ -34,7 +44,7 @@ def announcement(evaluation: Evaluation, shard: Shard, upcoming: Upcoming) -> st
 
     Raises UserError where gradients are needed and the model has none."""
     suite, positions, settings = evaluation.suite, evaluation.positions, evaluation.settings
-    shard_chunks = own_chunks(suite, len(positions), settings, shard)
+    shard_chunks = chunks_of_shard(suite, len(positions), settings, shard)
     if not shard_chunks:
         return f"Part {shard.index} of {shard.count} is empty: there are fewer blocks of examples than parts."
     part = "" if shard.is_all else f", part {shard.index} of {shard.count}"
@@ -44,10 +54,12 @@ def announcement(evaluation: Evaluation, shard: Shard, upcoming: Upcoming) -> st
         return f"{who}; everything is there already."
     work = total(suite, num_examples)
     with waiting("measuring how long a pass takes here"), guarded(f"Timing {name}"):
-        measured_pace = pace(evaluation, gradients=work.num_gradients > 0)
+        measured_pace = measure_pass_times(evaluation, gradients=work.num_gradients > 0)
         all_chunks = -(-len(positions) // settings.micro_batch)
-        rounds = [stage for stage in stages(suite) if any(c // all_chunks == stage.number for c in upcoming.missing)]
-        trials = chunk_seconds(evaluation, rounds, measured_pace)
+        rounds = [
+            stage for stage in attack_rounds(suite) if any(c // all_chunks == stage.number for c in upcoming.missing)
+        ]
+        trials = measure_chunk_seconds(evaluation, rounds, measured_pace)
     times = seconds(evaluation, upcoming, measured_pace, trials)
     if not upcoming.missing:
         return f"{who}; everything is there already, and the checks take {about(sum(times))}."
@@ -60,7 +72,7 @@ def announcement(evaluation: Evaluation, shard: Shard, upcoming: Upcoming) -> st
         lines.append(
             f"Budget: {settings.budget:,} passes per example, so at most {len(positions) * settings.budget:,} in all."
         )
-        dear = [s.name for s in stages(suite) if s.restart == 0 and s.cost.total > settings.budget]
+        dear = [s.name for s in attack_rounds(suite) if s.restart == 0 and s.cost.total > settings.budget]
         lines += [f"Beyond the budget, whatever the others cost: {', '.join(dear)}."] if dear else []
     if suite.left_out:
         lines.append(f"Left out, for they do not fit the model or a changed setting: {', '.join(suite.left_out)}.")
@@ -76,13 +88,13 @@ class Seconds(NamedTuple):
 
 
 def seconds(
-    evaluation: Evaluation, upcoming: Upcoming, measured_pace: Pace, trials: Mapping[int, float] | None = None
+    evaluation: Evaluation, upcoming: Upcoming, measured_pace: PassTimes, trials: Mapping[int, float] | None = None
 ) -> Seconds:
     """What is still to be done, at this pace; `trials` are seconds for a whole chunk, by the number of its stage."""
     size = evaluation.settings.micro_batch
     all_chunks = -(-len(evaluation.positions) // size)
     attacks = 0.0
-    for stage in stages(evaluation.suite):
+    for stage in attack_rounds(evaluation.suite):
         chunks = len(upcoming.missing & set(range(stage.number * all_chunks, (stage.number + 1) * all_chunks)))
         others = stage.cost.num_forwards - stage.cost.num_gradients
         passes = measured_pace.gradient * stage.cost.num_gradients + measured_pace.forward * others
@@ -105,7 +117,7 @@ def _parts(times: Seconds) -> str:
     return ": " + ", ".join(f"{name} {minutes(time)}" for name, time in parts if time)
 
 
-def _about_the_search(settings: Settings, measured_pace: Pace) -> list[str]:
+def _about_the_search(settings: Settings, measured_pace: PassTimes) -> list[str]:
     """What must be known of how gradients are computed here."""
     lines = []
     if settings.search.compiled:

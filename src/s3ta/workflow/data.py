@@ -11,31 +11,31 @@ from torch import nn
 
 from s3ta.data import (
     Dataset,
-    check_fit,
-    count_as_numbers,
-    facts_of,
+    check_model_fits_data,
+    class_order_note,
+    file_facts,
+    find_unreadable,
     imagenet_wnids,
     listing_line,
-    locate,
     match_classes,
     numbers_as_names,
     open_dataset,
-    printable,
+    order_classes_as_numbers,
+    printable_name,
     read_ids,
     read_targets,
+    resolve_source,
     select_ids,
-    text_order_note,
     transparency_note,
-    unreadable,
     unreadable_error,
 )
 from s3ta.errors import UserError
 from s3ta.evaluate import Evaluation, Suite, choose_examples
-from s3ta.models import ModelInfo, model_info, with_outputs
+from s3ta.models import ModelInfo, model_info, select_outputs
 from s3ta.progress import console, progress
 from s3ta.workflow.model import OpenedModel, RuntimeOptions, recipe_data
 from s3ta.workflow.preprocessing import prepared
-from s3ta.workflow.request import EvaluationRequest, Examples
+from s3ta.workflow.request import EvaluationRequest, ExampleSelection
 
 
 def bring_together(subject: OpenedModel, request: EvaluationRequest, model: nn.Module) -> Evaluation:
@@ -49,7 +49,7 @@ def bring_together(subject: OpenedModel, request: EvaluationRequest, model: nn.M
     model, dataset = _matched(subject, model, dataset, examples.match_classes)
     positions = _chosen(dataset, suite, examples, settings.seed)
     positions, unreadable_ids = _readable(dataset, positions, skip=examples.skip_unreadable)
-    transparent = [name for name, facts in facts_of(dataset, positions).items() if facts.has_transparency]
+    transparent = [name for name, facts in file_facts(dataset, positions).items() if facts.has_transparency]
     say("warning", transparency_note(transparent, len(positions)))
     if examples.targets is not None:
         settings = settings._replace(targets=read_targets(examples.targets, dataset, lambda note: say("note", note)))
@@ -63,13 +63,13 @@ def say(severity: Literal["note", "warning"], sentence: str) -> None:
 
 
 def _opened(
-    subject: OpenedModel, examples: Examples, runtime: RuntimeOptions, info: ModelInfo
+    subject: OpenedModel, examples: ExampleSelection, runtime: RuntimeOptions, info: ModelInfo
 ) -> tuple[Dataset, dict[str, str]]:
     """The data as the model wants them, and where their preparation comes from."""
     if isinstance(examples.data, Dataset):
         return examples.data, {"images": "as they are given", "normalisation": info.origins.normalisation}
     config = examples.data or recipe_data(subject)
-    located = locate(config.source, runtime.data_root)
+    located = resolve_source(config.source, runtime.data_root)
     config, origins = prepared(subject, config.model_copy(update={"source": located.source}), info)
     return open_dataset(config, examples.split, located.root, runtime.download), origins
 
@@ -80,9 +80,9 @@ def _matched(
     """Model and data with the same classes in the same order."""
     classes, info = _class_names(subject, dataset), model_info(model)
     if answers is None:
-        dataset, note = count_as_numbers(dataset, info.num_classes, classes)
-        say("note", note or text_order_note(dataset, classes))
-        check_fit(dataset, channels=info.in_channels, num_classes=info.num_classes, classes=classes)
+        dataset, note = order_classes_as_numbers(dataset, info.num_classes, classes)
+        say("note", note or class_order_note(dataset, classes))
+        check_model_fits_data(dataset, channels=info.in_channels, num_classes=info.num_classes, classes=classes)
         return model, dataset
     if classes is None and (classes := numbers_as_names(dataset, info.num_classes)):
         say(
@@ -94,20 +94,20 @@ def _matched(
     outputs, dataset = match_classes(classes, dataset, answers)
     if outputs is None:
         return model, dataset
-    return with_outputs(model, outputs).eval(), dataset
+    return select_outputs(model, outputs).eval(), dataset
 
 
 def _class_names(subject: OpenedModel, dataset: Dataset) -> tuple[str, ...] | None:
     """Class names of the model; for a model of 1,000 classes and data whose classes are ImageNet's numbers: ImageNet's."""
     if subject.classes is not None:
-        return tuple(printable(name) for name in subject.classes)
+        return tuple(printable_name(name) for name in subject.classes)
     if subject.card.num_classes != 1000:
         return None
     wnids = imagenet_wnids()
     return tuple(wnids) if set(dataset.classes) <= set(wnids) else None
 
 
-def _chosen(dataset: Dataset, suite: Suite, examples: Examples, seed: int) -> list[int]:
+def _chosen(dataset: Dataset, suite: Suite, examples: ExampleSelection, seed: int) -> list[int]:
     if examples.ids is not None:
         names = read_ids(examples.ids) if isinstance(examples.ids, Path) else examples.ids
         positions = select_ids(dataset, names)
@@ -123,7 +123,7 @@ def _readable(dataset: Dataset, positions: Sequence[int], *, skip: bool) -> tupl
     if not dataset.reads_files:  # arrays
         return list(positions), []
     with progress("reading the images once", len(positions)) as report:
-        failures = unreadable(dataset, positions, report)
+        failures = find_unreadable(dataset, positions, report)
     if not failures:
         return list(positions), []
     error = unreadable_error(failures, len(positions))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from s3ta.attack_plausibility import ImplausibleSettingsWarning
-from s3ta.attacks import Evaluations
+from s3ta.attacks import AttackCost
 from s3ta.data import write_ids, write_targets
 from s3ta.determinism import exact_arithmetic
 from s3ta.distributed import Ranks, own_device, ranks
@@ -23,27 +23,27 @@ from s3ta.evaluate import (
     Evaluation,
     Shard,
     Suite,
-    as_today,
+    chunks_of_shard,
     evaluate_into,
     manifest,
-    own_chunks,
-    refuse_other_answers,
-    suite_as_today,
+    manifest_with_defaults,
+    refuse_changed_model_code,
     suite_identity,
+    suite_with_defaults,
     total,
 )
 from s3ta.explain import KEPT, gallery
+from s3ta.external_code_errors import guarded, reason
 from s3ta.files import UnwritableError, part_use, read_arrays, read_json, sha256, sole_use, write_arrays
-from s3ta.foreign_code import guarded, reason
 from s3ta.progress import Reporter, console, progress, waiting
-from s3ta.records import LISTED, Ledger, implausible_settings
+from s3ta.records import LISTED, Ledger, check_attack_settings
 from s3ta.workflow.checks_after import check_afterwards, planned_probing, radius_of
 from s3ta.workflow.checks_before import is_lint_due, num_linted, read_found, run_lint
 from s3ta.workflow.cost_estimate import Upcoming, announcement, num_own
 from s3ta.workflow.data import bring_together
+from s3ta.workflow.image_file_hashes import files_in_manifest, keep_files, refuse_other_files
 from s3ta.workflow.model import OpenedModel, device_at
-from s3ta.workflow.request import Checks, EvaluationRequest, Examples, Output, refuse_misfits
-from s3ta.workflow.source_files import files_in_manifest, keep_files, refuse_other_files
+from s3ta.workflow.request import Checks, EvaluationOutput, EvaluationRequest, ExampleSelection, refuse_misfits
 
 GALLERY_FILE, IDS_FILE, TARGETS_FILE = "gallery.npz", "examples.txt", "targets.csv"
 SAID_BY_THE_LINT = "The model (seems to answer with probabilities|answers in)"
@@ -96,7 +96,7 @@ def evaluate_model(
 def _is_there(evaluation: Evaluation, folder: Path) -> bool:
     """Whether the folder holds this evaluation, and it is finished."""
     identified = _identified(evaluation, folder)
-    return (folder / "manifest.json").is_file() and not Ledger.at(folder, identified, as_today).missing()
+    return (folder / "manifest.json").is_file() and not Ledger.at(folder, identified, manifest_with_defaults).missing()
 
 
 def _show_unchanged(folder: Path, rank: Ranks, show: Callable[[Path], None] | None) -> None:
@@ -110,13 +110,13 @@ def _held(folder: Path, shard: Shard) -> AbstractContextManager[None]:
     return sole_use(folder) if shard.is_all else part_use(folder, shard.name)
 
 
-def _run(evaluation: Evaluation, output: Output, folder: Path, shard: Shard, rank: Ranks) -> Ledger:
+def _run(evaluation: Evaluation, output: EvaluationOutput, folder: Path, shard: Shard, rank: Ranks) -> Ledger:
     """What is missing of the shard's part."""
     suite, checks, strict = evaluation.suite, output.checks, output.strict
     identified = _identified(evaluation, folder)
     _warn_of_settings(identified, strict=strict, aloud=rank.is_first)
-    shard_chunks = own_chunks(suite, len(evaluation.positions), evaluation.settings, shard)
-    missing = set(Ledger.at(folder, identified, as_today).missing(shard_chunks))
+    shard_chunks = chunks_of_shard(suite, len(evaluation.positions), evaluation.settings, shard)
+    missing = set(Ledger.at(folder, identified, manifest_with_defaults).missing(shard_chunks))
     problem = None
     if rank.is_first:
         is_last = shard.is_all or rank.count > 1
@@ -124,7 +124,7 @@ def _run(evaluation: Evaluation, output: Output, folder: Path, shard: Shard, ran
         problem = _problem(evaluation, folder, strict=strict) if checks != "none" else None
     if not rank.agree(problem is None):  # before anything is written, so that a mended model is no other evaluation
         raise problem or UserError("The first process says why the model was not measured.")
-    ledger = Ledger.open(folder, identified, as_today)
+    ledger = Ledger.open(folder, identified, manifest_with_defaults)
     reporter: AbstractContextManager[Reporter] = nullcontext(_silent)
     if rank.is_first:
         _write_questions(evaluation, folder)
@@ -142,7 +142,7 @@ def _run(evaluation: Evaluation, output: Output, folder: Path, shard: Shard, ran
 def _warn_of_settings(manifest: dict[str, Any], *, strict: bool, aloud: bool) -> None:
     """Attacks that cannot do what their radius says, before they are run. Raises UserError for them if strict, and always for
     those that would be refused when they run."""
-    remarks = [remark for remark in implausible_settings(manifest) if remark.severity in ("error", "warning", "note")]
+    remarks = [remark for remark in check_attack_settings(manifest) if remark.severity in ("error", "warning", "note")]
     refused = [remark for remark in remarks if remark.severity == "error" or (strict and remark.severity == "warning")]
     if refused:
         raise UserError(f"Not evaluated: {' '.join(remark.text for remark in refused)}")
@@ -156,8 +156,8 @@ def _identified(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
     refuse_misfits(evaluation.suite, evaluation.info)
     with waiting("identifying the model by its weights"):
         identified = manifest(evaluation)
-    Ledger.check(folder, identified, as_today)
-    refuse_other_answers(folder, identified)
+    Ledger.check(folder, identified, manifest_with_defaults)
+    refuse_changed_model_code(folder, identified)
     refuse_other_files(folder, evaluation)
     identified["informative"] |= {"files": files_in_manifest(evaluation)}
     return identified
@@ -166,13 +166,13 @@ def _identified(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
 def _upcoming(evaluation: Evaluation, folder: Path, missing: set[int], *, checks: Checks, is_last: bool) -> Upcoming:
     """What is still to be done; `is_last`: nothing is left to others, so that checks follow."""
     if checks == "none":
-        return Upcoming(missing, 0, Evaluations(0, 0))
+        return Upcoming(missing, 0, AttackCost(0, 0))
     probes = None
     if is_last:
         probes = planned_probing(evaluation, evaluation.suite, read_found(folder), full=checks == "full")
     with waiting("looking at how large the model is"):
         linted = num_linted(evaluation) if is_lint_due(folder) else 0
-    return Upcoming(missing, linted, Evaluations(0, 0) if probes is None else probes.cost)
+    return Upcoming(missing, linted, AttackCost(0, 0) if probes is None else probes.cost)
 
 
 def _announce(evaluation: Evaluation, shard: Shard, upcoming: Upcoming, checks: Checks) -> None:
@@ -259,18 +259,18 @@ def _refuse_other_data(evaluation: Evaluation) -> None:
         )
 
 
-def default_ledger(subject: OpenedModel, suite: Suite, examples: Examples) -> Path:
+def default_ledger(subject: OpenedModel, suite: Suite, examples: ExampleSelection) -> Path:
     """`evaluations/SUITE` in the folder of the model; where all its classes compete for other data, the name says so."""
     name = f"{suite.name}-all-classes" if examples.match_classes == "model" else suite.name
     return subject.folder / "evaluations" / name
 
 
-def is_evaluated(folder: Path, suite: Suite) -> bool:
+def is_evaluation_complete(folder: Path, suite: Suite) -> bool:
     """Whether this suite's ledger is complete there, with its gallery and its checks."""
     path = folder / "manifest.json"
     if not path.is_file() or next(folder.glob("chunk-*.parquet"), None) is None:
         return False
-    suites = (suite_as_today(read_json(path).get("suite") or {}), suite_as_today(suite_identity(suite)))
+    suites = (suite_with_defaults(read_json(path).get("suite") or {}), suite_with_defaults(suite_identity(suite)))
     there, now = ({**suite, "description": ""} for suite in suites)
     if there != now:  # in other words it is the same
         raise UserError(f"{folder} holds an evaluation with other attacks: choose another folder with --out.")

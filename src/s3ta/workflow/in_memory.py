@@ -11,11 +11,11 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor, nn
 
-from s3ta.attacks.frozen import module_of
+from s3ta.attacks.freeze_model import module_of
 from s3ta.data import array_dataset, read_examples
 from s3ta.data.sources import ArrayDataset
 from s3ta.errors import UserError
-from s3ta.models import Classifier, ModelInfo, Origins, model_info
+from s3ta.models import Classifier, ModelInfo, PreparationSources, model_info
 from s3ta.models.output_detection import num_outputs
 from s3ta.workflow.model import OpenedModel
 
@@ -62,7 +62,7 @@ class ModelFacts:
             classes=self.classes,
         ).train(model.training)
         normalisation = "beside the model's own" if mean is None else "given"
-        classifier.card = classifier.card._replace(origins=Origins(normalisation))
+        classifier.card = classifier.card._replace(origins=PreparationSources(normalisation))
         return classifier
 
 

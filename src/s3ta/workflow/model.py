@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from s3ta.data import DataConfig, locate, open_dataset
+from s3ta.data import DataConfig, open_dataset, resolve_source
 from s3ta.errors import UserError
 from s3ta.files import read_json
 from s3ta.models import (
@@ -23,7 +23,7 @@ from s3ta.models import (
     refuse_unknown_source,
 )
 from s3ta.progress import console
-from s3ta.train import TrainConfig, read_recipe, run_of
+from s3ta.train import TrainConfig, read_recipe, run_folder_of
 
 
 class RuntimeOptions(NamedTuple):
@@ -63,7 +63,7 @@ class OpenedModel(NamedTuple):
         return model_info(self.model)
 
 
-def open_subject(
+def open_for_evaluation(
     source: str,
     opening: LoadOptions | None = None,
     data: DataConfig | None = None,
@@ -95,7 +95,7 @@ def open_subject(
     if given:
         raise UserError(f"{source} is a model of ours, which knows its own --{given[0]}: leave that out.")
     classes = opening.class_names or saved
-    run = run_of(Path(source))
+    run = run_folder_of(Path(source))
     recipe = None if run is None else read_recipe(run)
     folder = Path(source) if Path(source).is_dir() else Path("runs") / source.replace("/", "--")
     return OpenedModel(source, open_model(source), None if classes is None else tuple(classes), recipe, folder)
@@ -120,7 +120,7 @@ def _sized(opening: LoadOptions, data: DataConfig, split: str, runtime: RuntimeO
     """With the size and channels of the images, where they have their own and nobody named others."""
     if opening.image_size is not None or data.source.startswith("folder:"):
         return opening
-    located = locate(data.source, runtime.data_root)
+    located = resolve_source(data.source, runtime.data_root)
     config = data.model_copy(update={"source": located.source})
     channels, height, width = open_dataset(config, split, located.root, runtime.download).shape
     if height != width:

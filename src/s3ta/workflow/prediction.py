@@ -19,10 +19,10 @@ from s3ta.progress import console
 from s3ta.types import Images
 from s3ta.workflow.data import say
 from s3ta.workflow.model import OpenedModel, RuntimeOptions, device_at
-from s3ta.workflow.preprocessing import preparation_line, prepared
+from s3ta.workflow.preprocessing import prepared, preprocessing_sentence
 
 
-class Answer(NamedTuple):
+class Prediction(NamedTuple):
     """A model's answer to one image, likeliest class first."""
 
     image: Path
@@ -36,7 +36,7 @@ def predict(
     top: int,
     runtime: RuntimeOptions,
     preprocessing: Preprocessing | None = None,
-) -> list[Answer]:
+) -> list[Prediction]:
     """The likeliest classes of image files, prepared as `evaluate_model` prepares them.
 
     Args:
@@ -54,7 +54,7 @@ def predict(
         with torch.no_grad(), exact_arithmetic(os.cpu_count() or 1):
             probabilities = model(image.to(device_of(model)))[0].softmax(dim=0)
         order = probabilities.argsort(descending=True)[:top].tolist()
-        answers.append(Answer(path, [names[i] for i in order], [probabilities[i].item() for i in order]))
+        answers.append(Prediction(path, [names[i] for i in order], [probabilities[i].item() for i in order]))
     return answers
 
 
@@ -71,5 +71,7 @@ def prepared_images(
     for number, path in enumerate(images):
         pixels = load_image(path, size, card.in_channels, how)
         if not number:
-            console.print(preparation_line(described(how, size), card.config, origins), markup=False, soft_wrap=True)
+            console.print(
+                preprocessing_sentence(described(how, size), card.config, origins), markup=False, soft_wrap=True
+            )
         yield as_images(torch.from_numpy(pixels)[None])

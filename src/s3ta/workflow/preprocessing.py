@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from s3ta.data import DataConfig, with_view
-from s3ta.models import UNKNOWN, ModelInfo, Origins
+from s3ta.data import DataConfig, with_evaluation_transform
+from s3ta.models import UNKNOWN, ModelInfo, PreparationSources
 from s3ta.workflow.model import OpenedModel
 
 
@@ -33,16 +33,18 @@ def prepared(subject: OpenedModel, config: DataConfig, card: ModelInfo) -> Prepa
             config, origin = config.model_copy(update={"preprocessing": recipe.preprocessing}), "the recipe's"
         else:
             origin = card.origins.preparation
-            if card.view is None and origin == Origins().preparation:
+            if card.view is None and origin == PreparationSources().preparation:
                 origin = UNKNOWN
     channels = 1 if card.in_channels == 1 else 3
     config = config.model_copy(update={"image_size": card.image_size, "channels": channels})
     if card.view is not None:
-        config = with_view(config, card.image_size, *card.view)
+        config = with_evaluation_transform(config, card.image_size, *card.view)
     return Preparation(config, {"images": origin, "normalisation": card.origins.normalisation})
 
 
-def preparation_line(preprocessing: Mapping[str, Any], model: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+def preprocessing_sentence(
+    preprocessing: Mapping[str, Any], model: Mapping[str, Any], origins: Mapping[str, str]
+) -> str:
     """The preparation of images, as a sentence.
 
     Args:

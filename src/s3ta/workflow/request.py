@@ -13,15 +13,15 @@ from s3ta.attacks import AutoAttackConfig
 from s3ta.data import DataConfig, Dataset
 from s3ta.errors import UserError
 from s3ta.evaluate import (
+    AttackContext,
     KeptImages,
     Settings,
     Shard,
-    Situation,
     Suite,
-    asked_norm,
-    asked_suite,
+    build_suite,
     incompatibility,
     leaderboard_radius,
+    norm_of_overrides,
     transfer_suite,
 )
 from s3ta.models import ModelInfo
@@ -48,7 +48,7 @@ class SuiteChoice:
     """Whether it is shrunk to seconds."""
 
 
-class Examples(NamedTuple):
+class ExampleSelection(NamedTuple):
     """Which examples a person asks for, and how they are prepared."""
 
     data: DataConfig | Dataset | None = None
@@ -68,7 +68,7 @@ class Examples(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Output:
+class EvaluationOutput:
     """What comes of an evaluation, and how far it is checked."""
 
     folder: Path | None = None
@@ -87,10 +87,10 @@ class EvaluationRequest:
     """One evaluation of any model."""
 
     suite: Suite
-    examples: Examples = field(default_factory=Examples)
+    examples: ExampleSelection = field(default_factory=ExampleSelection)
     settings: Settings = field(default_factory=Settings)
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
-    output: Output = field(default_factory=Output)
+    output: EvaluationOutput = field(default_factory=EvaluationOutput)
     images: KeptImages | None = None
     """For a suite of transfers, whose."""
 
@@ -102,19 +102,19 @@ def choose_suite(subject: OpenedModel, choice: SuiteChoice) -> Suite:
     card, name, radius = subject.card, choice.name, choice.radius
     attacks, overrides = list(choice.attacks), list(choice.overrides)
     usual = radius if radius is not None else _usual_radius(subject, name)
-    situation = Situation(
-        usual, card.num_glimpses, card.num_classes, is_stated=radius is not None, norm=asked_norm(overrides)
+    situation = AttackContext(
+        usual, card.num_glimpses, card.num_classes, is_stated=radius is not None, norm=norm_of_overrides(overrides)
     )
     if not attacks:
         name = name or (subject.recipe.suite if subject.recipe else "quick")
-    suite = asked_suite(name, attacks, situation, choice.is_tiny, overrides)
+    suite = build_suite(name, attacks, situation, choice.is_tiny, overrides)
     refuse_misfits(suite, card)
     return suite
 
 
 def refuse_misfits(suite: Suite, card: ModelInfo) -> None:
     """UserError for what would only be noticed when its turn comes, hours later."""
-    situation = Situation(num_glimpses=card.num_glimpses, num_classes=card.num_classes)
+    situation = AttackContext(num_glimpses=card.num_glimpses, num_classes=card.num_classes)
     for named in suite.attacks:
         if reason := incompatibility(named.attack, situation):
             raise UserError(f"{named.name} cannot be run: {reason}.")
@@ -127,11 +127,11 @@ def _usual_radius(subject: OpenedModel, name: str | None) -> float:
     if name == "robustbench":
         return leaderboard_radius(subject.card.num_classes)
     if subject.recipe is None or subject.recipe.attack.norm != "linf":
-        return Situation().radius
+        return AttackContext().radius
     return subject.recipe.attack.radius
 
 
-def transferred(folder: Path, settings: Settings) -> tuple[KeptImages, Suite, Settings]:
+def transfer_request(folder: Path, settings: Settings) -> tuple[KeptImages, Suite, Settings]:
     """The images of another model's evaluation, with the suite and settings to score them by."""
     images = KeptImages(folder)
     source = images.manifest

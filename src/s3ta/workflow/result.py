@@ -18,10 +18,10 @@ from torch import Tensor
 from s3ta.config import format_radius
 from s3ta.console import as_text, drawn_table
 from s3ta.errors import UserError
-from s3ta.records import SEVERITIES, Finding, Ledger, Score, is_cascade, scores
-from s3ta.report import evaluation_table, findings_of, trust_of
+from s3ta.records import SEVERITIES, Finding, Ledger, Score, count_scores, is_cascade
+from s3ta.report import all_findings_of, evaluation_table, findings_of
 from s3ta.report.tables import bounds, rate
-from s3ta.workflow.preprocessing import preparation_line
+from s3ta.workflow.preprocessing import preprocessing_sentence
 
 
 class ReadOut(NamedTuple):
@@ -96,7 +96,7 @@ class Result:
     @cached_property
     def scores(self) -> tuple[ReadOut, ...]:
         """The clean images, then every read-out of every attack; in a cascade the worst case over all attacks so far."""
-        return tuple(_read_out(score) for score in scores(self.records, cascade=is_cascade(self.manifest)))
+        return tuple(_read_out(score) for score in count_scores(self.records, cascade=is_cascade(self.manifest)))
 
     @property
     def clean(self) -> ReadOut:
@@ -106,7 +106,7 @@ class Result:
     @cached_property
     def checks(self) -> Findings:
         """Every check of the model before, by experiments after, and of the records, also those that passed."""
-        entries = [entry for listed in trust_of(self.folder).values() for entry in listed or ()]
+        entries = [entry for listed in all_findings_of(self.folder).values() for entry in listed or ()]
         return Findings(Finding(**entry) for entry in entries)
 
     @cached_property
@@ -130,7 +130,7 @@ class Result:
         table = evaluation_table(self.folder)
         return as_text(
             f"{model['name']}, suite {suite['name']}: {data['num_examples']:,} of {data['num_available']:,} images",
-            preparation_line(data["preprocessing"], model["config"], origins),
+            preprocessing_sentence(data["preprocessing"], model["config"], origins),
             drawn_table(table.headers, table.rows),
             *([repr(self.findings)] if self.findings else []),
             "Records: in memory" if self._is_temporary else f"Records: {self.folder}",

@@ -12,29 +12,29 @@ import torch
 
 from s3ta.data import (
     Dataset,
-    check_fit,
+    check_model_fits_data,
     listing_line,
-    locate,
     open_dataset,
-    readable,
+    resolve_source,
     steps_per_epoch,
+    without_unreadable,
 )
 from s3ta.distributed import Ranks, own_device, ranks
 from s3ta.errors import UserError
 from s3ta.files import check_space, sole_use, write_json
-from s3ta.models import count, num_parameters
+from s3ta.models import count_cost, num_parameters
 from s3ta.progress import console, progress, waiting
 from s3ta.train import (
-    SILENT,
-    Board,
+    NO_CURVE_WRITER,
+    CurveWriter,
     TensorBoard,
     TrainConfig,
+    batch_norm_groups,
     check_tensorboard,
-    claim,
-    grouping,
+    claim_run_folder,
+    count_operations,
     is_claimed,
     is_finished,
-    operations,
     seeded_model,
     train,
 )
@@ -118,7 +118,7 @@ def _train_run(request: _Request, rank: Ranks) -> bool:
         return False
     total = recipe.schedule.num_train_steps
     with ExitStack() as held:
-        board = _begin(held, ready, request, rank) if rank.is_first else SILENT
+        board = _begin(held, ready, request, rank) if rank.is_first else NO_CURVE_WRITER
         if not rank.agree(True):
             raise SystemExit(2)
         report = held.enter_context(progress(recipe.name, total)) if rank.is_first else _silent
@@ -126,7 +126,7 @@ def _train_run(request: _Request, rank: Ranks) -> bool:
     return True
 
 
-def _begin(held: ExitStack, ready: _Ready, request: _Request, rank: Ranks) -> Board:
+def _begin(held: ExitStack, ready: _Ready, request: _Request, rank: Ranks) -> CurveWriter:
     """The folder is claimed and held, and it is said how long the run will take."""
     recipe, out = ready.recipe, request.out
     try:
@@ -137,9 +137,9 @@ def _begin(held: ExitStack, ready: _Ready, request: _Request, rank: Ranks) -> Bo
         check_space(out, _bytes_needed(recipe, ready.num_parameters, out))
         held.enter_context(sole_use(out))
         clear_leftovers(out)
-        claim(out, recipe, on_gpu=ready.device.type == "cuda", extend=request.extend)
+        claim_run_folder(out, recipe, on_gpu=ready.device.type == "cuda", extend=request.extend)
         _tell_files(ready, out)
-        board = TensorBoard(out) if request.tensorboard else SILENT
+        board = TensorBoard(out) if request.tensorboard else NO_CURVE_WRITER
     except UserError:
         rank.agree(False)
         raise
@@ -169,10 +169,10 @@ def _silent(completed: int, note: str = "") -> None:
 def _ready(request: _Request, rank: Ranks) -> _Ready:
     """All that can be found wrong before anything is written. The same in all processes."""
     recipe, runtime = request.recipe, request.runtime
-    grouping(recipe, rank.count)
+    batch_norm_groups(recipe, rank.count)
     with torch.device("meta"):
         model = seeded_model(recipe)
-    located = locate(recipe.data.source, runtime.data_root)
+    located = resolve_source(recipe.data.source, runtime.data_root)
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": located.source})})
     device = own_device(device_at(runtime))
     claimed = is_claimed(request.out, recipe, on_gpu=device.type == "cuda", extend=request.extend)
@@ -180,9 +180,11 @@ def _ready(request: _Request, rank: Ranks) -> _Ready:
         open_dataset(recipe.data, split, located.root, runtime.download) for split in ("train", "validation")
     )
     if recipe.data.on_unreadable == "skip":
-        validation = readable(validation, evenly_spaced(len(validation.ids)))
+        validation = without_unreadable(validation, evenly_spaced(len(validation.ids)))
     vision = recipe.model.vision
-    check_fit(data, channels=vision.in_channels, num_classes=recipe.model.num_classes, image_size=vision.image_size)
+    check_model_fits_data(
+        data, channels=vision.in_channels, num_classes=recipe.model.num_classes, image_size=vision.image_size
+    )
     if recipe.model.num_classes < 2:
         raise UserError(
             f"{recipe.data.source} has one class, '{data.classes[0]}': there is nothing to tell apart. Training needs a folder "
@@ -215,4 +217,4 @@ def _training_seconds(recipe: TrainConfig, data: Dataset, device: torch.device) 
         began = time.perf_counter()
         model(images).sum().item()
         forward = (time.perf_counter() - began) / at_once
-    return forward * operations(recipe).total / (2 * count(recipe.model).multiply_accumulates)
+    return forward * count_operations(recipe).total / (2 * count_cost(recipe.model).multiply_accumulates)

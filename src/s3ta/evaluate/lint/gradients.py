@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from s3ta.attacks import random_state, wrong_margin
+from s3ta.attacks import logit_margin, seeded_global_generators
 from s3ta.evaluate.lint.harness import ModelError, ModelHarness, as_model_error, number
 from s3ta.finding import Check, Finding
 
@@ -42,7 +42,7 @@ def slopes(probe: ModelHarness) -> Slopes | str:
     labels, at_once = probe.labels.to(probe.images.device), min(_AT_ONCE, probe.at_once)
     for images, true_labels in zip(probe.images.split(at_once), labels.split(at_once), strict=True):
         margins, by_loss = _slope(probe, images, true_labels, _loss)
-        _, by_margin = _slope(probe, images, true_labels, wrong_margin)
+        _, by_margin = _slope(probe, images, true_labels, logit_margin)
         if isinstance(by_loss, str) or isinstance(by_margin, str):
             return by_loss if isinstance(by_loss, str) else str(by_margin)
         parts.append([by_loss, by_margin, margins])
@@ -51,10 +51,10 @@ def slopes(probe: ModelHarness) -> Slopes | str:
 
 def _slope(probe: ModelHarness, images: Tensor, labels: Tensor, quantity: Quantity) -> tuple[Tensor, Tensor | str]:
     """Margins (n,) and the gradient of a quantity (n, pixels), on the CPU; in place of it, why there is none."""
-    with torch.enable_grad(), random_state(0):  # a random model draws the same for both quantities
+    with torch.enable_grad(), seeded_global_generators(0):  # a random model draws the same for both quantities
         leaf = images.clone().requires_grad_(True)
         logits = probe.raw(leaf.clone())
-        margins = wrong_margin(logits.detach().float(), labels).cpu()
+        margins = logit_margin(logits.detach().float(), labels).cpu()
         if not logits.requires_grad:
             return margins, _quantised(probe.model) or _NO_GRAPH
         value = quantity(logits.float(), labels).sum()

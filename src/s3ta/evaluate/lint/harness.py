@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from s3ta.data import Batch
-from s3ta.foreign_code import is_request_to_stop, original, plain_generators, reason, where
-from s3ta.models import device_of, tensor_bytes
+from s3ta.external_code_errors import is_request_to_stop, original, plain_generators, reason, where
+from s3ta.models import device_of, tensor_as_bytes
 
 _AT_ONCE = 32
 LEAST_DIFFERENCE = 1e-3
@@ -181,5 +181,5 @@ def _same(first: Tensor, second: Tensor) -> bool:
     if first.shape != second.shape:
         return False
     if first.layout != torch.strided or first.is_quantized:
-        return tensor_bytes(first) == tensor_bytes(second)
+        return tensor_as_bytes(first) == tensor_as_bytes(second)
     return torch.equal(torch.nan_to_num(first.detach()), torch.nan_to_num(second))

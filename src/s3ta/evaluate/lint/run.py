@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from s3ta.attacks import frozen, random_state
+from s3ta.attacks import frozen, seeded_global_generators
 from s3ta.data import Batch
 from s3ta.errors import UserError
 from s3ta.evaluate.lint import behaviour, preprocessing_and_labels
@@ -59,7 +59,7 @@ def lint(model: nn.Module, batch: Batch, task: Task, for_order: Batch | None = N
             "give (images, channels, height, width) and one label per image."
         )
     by_kind: dict[str, Finding] = {}
-    with as_found(model) as held, random_state(0):
+    with as_found(model) as held, seeded_global_generators(0):
         probe = ModelHarness(model, batch, task, for_order)
         training = [name for name, module in model.named_modules() if module.training]
         handed = _first_asked(probe)[0] if training else None
@@ -123,7 +123,7 @@ def _of_finite(probe: ModelHarness, logits: Tensor) -> Iterator[Finding]:
 
 def _first_asked(probe: ModelHarness) -> tuple[Tensor | None, str]:
     """As `_asked`; a random model draws the same whatever was drawn before, so that only its mode makes a difference."""
-    with random_state(1):
+    with seeded_global_generators(1):
         return _asked(probe)
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Shaped
 
 from s3ta.data.dataset import Dataset
 from s3ta.data.example_ids import Finder, foreign_form, read_text
-from s3ta.data.folder_listing import printable, quoted
+from s3ta.data.folder_listing import printable_name, quoted
 from s3ta.errors import UserError
 from s3ta.files import write_atomic
 
@@ -135,7 +135,7 @@ def _check_row(
             f"{where}: the true class of {cells['example_id']} is {label} ('{dataset.classes[label]}') in {dataset.source}, "
             f"not {cells['label']}: the file counts the classes otherwise."
         )
-    if printable(cells.get("target_name", "")) not in ("", dataset.classes[target].strip()):
+    if printable_name(cells.get("target_name", "")) not in ("", dataset.classes[target].strip()):
         raise _OtherOrderError(
             f"{where}: class {target} is '{dataset.classes[target]}' in {dataset.source}, not '{cells['target_name']}': "
             "the file counts the classes otherwise."
@@ -146,7 +146,7 @@ def _check_row(
 
 def _number(text: str, names: dict[str, int], dataset: Dataset, where: str) -> int:
     """A class by its name, else by its number."""
-    number = names.get(text, names.get(printable(text)))
+    number = names.get(text, names.get(printable_name(text)))
     if number is not None:
         return number
     if not re.fullmatch(r"[+-]?[0-9]{1,9}", text):

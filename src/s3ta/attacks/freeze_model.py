@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from s3ta.attacks.objectives import OutputsFn
-from s3ta.foreign_code import modes_kept, set_mode
+from s3ta.external_code_errors import modes_kept, set_mode
 
 
 def module_of(function: object) -> nn.Module | None:

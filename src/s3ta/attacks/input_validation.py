@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from s3ta.attacks.objectives import Outputs, OutputsFn
+from s3ta.attacks.objectives import ModelOutputs, OutputsFn
 from s3ta.errors import UserError
 from s3ta.types import Images, Labels, Trace
 
@@ -86,7 +86,7 @@ def watched(outputs_fn: OutputsFn, labels: Labels, targets: Labels | None) -> Ou
       UserWarning: the answers look like probabilities (their logarithm is the remedy), or have 16 bits."""
     is_known = False
 
-    def looked_at(images: Images) -> Outputs:
+    def looked_at(images: Images) -> ModelOutputs:
         nonlocal is_known
         outputs = outputs_fn(images)
         logits = _logits_of(outputs)

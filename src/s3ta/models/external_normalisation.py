@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from s3ta.errors import UserError
 from s3ta.models.external_weights import Found
 from s3ta.models.hub_config import shown
-from s3ta.models.info import UNKNOWN, Origins
+from s3ta.models.info import UNKNOWN, PreparationSources
 from s3ta.models.timm_torchvision import Known
 
 
@@ -48,7 +48,9 @@ def same_numbers(mine: Sequence[float], other: Sequence[float]) -> bool:
     return min(len(mine), len(other)) in (1, length) and all(abs(a - b) < 1e-3 for a, b in pairs)
 
 
-def origins(known: Known, given: bool, stored: bool, unused_normalisation: str, unused_preparation: str) -> Origins:
+def origins(
+    known: Known, given: bool, stored: bool, unused_normalisation: str, unused_preparation: str
+) -> PreparationSources:
     """Where normalisation and preparation of a foreign network come from, with what files beside its weights say in vain."""
     library = next(iter(known.library), "")
     usual = f"{library}'s" if known.mean is not None else _default(unused_normalisation)
@@ -56,7 +58,7 @@ def origins(known: Known, given: bool, stored: bool, unused_normalisation: str, 
     preparation = _default(unused_preparation)
     if known.view is not None:
         preparation = f"{library}'s{f' ({unused_preparation})' if unused_preparation else ''}"
-    return Origins(normalisation, preparation, known.remarks)
+    return PreparationSources(normalisation, preparation, known.remarks)
 
 
 def _default(unused: str) -> str:

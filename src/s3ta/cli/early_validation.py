@@ -16,14 +16,14 @@ def refuse_mistakes(
     refuse_unknown_source(model)
     if suite is None and not attacks:
         return
-    from s3ta.evaluate import Situation, asked_norm, asked_suite
+    from s3ta.evaluate import AttackContext, build_suite, norm_of_overrides
 
-    situation = Situation(num_glimpses=1, is_stated=radius is not None, norm=asked_norm(overrides))
+    situation = AttackContext(num_glimpses=1, is_stated=radius is not None, norm=norm_of_overrides(overrides))
     situation = situation if radius is None else situation._replace(radius=radius)
     try:
-        asked_suite(suite, attacks, situation, False, overrides)
+        build_suite(suite, attacks, situation, False, overrides)
     except UserError as error:
         try:  # a model without glimpses leaves out the attacks on them, and what is wrong with these
-            asked_suite(suite, attacks, situation._replace(num_glimpses=None), False, overrides)
+            build_suite(suite, attacks, situation._replace(num_glimpses=None), False, overrides)
         except UserError:
             raise error from None

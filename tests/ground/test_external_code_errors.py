@@ -12,7 +12,16 @@ import torch
 from torch import nn
 
 from s3ta.errors import UserError
-from s3ta.foreign_code import ForeignError, attribute, guarded, original, plain_generators, reason, set_mode, where
+from s3ta.external_code_errors import (
+    ForeignError,
+    attribute,
+    guarded,
+    original,
+    plain_generators,
+    reason,
+    set_mode,
+    where,
+)
 
 
 @pytest.fixture

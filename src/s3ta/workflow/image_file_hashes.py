@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from s3ta.data import FileFacts, facts_of
+from s3ta.data import FileFacts, file_facts
 from s3ta.data.folder_listing import quoted
 from s3ta.errors import UserError
 from s3ta.evaluate import Evaluation
@@ -25,7 +25,7 @@ _COLUMNS = ("example_id", *FileFacts._fields)
 def files_in_manifest(evaluation: Evaluation) -> dict[str, Any]:
     """What the informative part of a manifest says of image files: what was left out, a hash of what the measured ones held,
     how many have transparent pixels. Empty for arrays."""
-    facts = facts_of(evaluation.dataset, evaluation.positions)
+    facts = file_facts(evaluation.dataset, evaluation.positions)
     if not facts:
         return {}
     return {
@@ -37,7 +37,7 @@ def files_in_manifest(evaluation: Evaluation) -> dict[str, Any]:
 
 def keep_files(folder: Path, evaluation: Evaluation) -> None:
     """Write `files.csv`, unless it is there, or records are there that may be of other files."""
-    facts = facts_of(evaluation.dataset, evaluation.positions)
+    facts = file_facts(evaluation.dataset, evaluation.positions)
     if not facts or (folder / FILES_FILE).exists() or next(folder.glob("chunk-*.parquet"), None) is not None:
         return
     text = io.StringIO()
@@ -52,7 +52,7 @@ def refuse_other_files(folder: Path, evaluation: Evaluation) -> None:
 
     Raises UserError where some hold something else now. Of an evaluation that did not keep what they held (it is older than
     `files.csv`), those that were changed after it was begun are told as a warning, for copying changes that time too."""
-    facts = facts_of(evaluation.dataset, evaluation.positions)
+    facts = file_facts(evaluation.dataset, evaluation.positions)
     if not facts or not (folder / "manifest.json").is_file():
         return
     if (folder / FILES_FILE).is_file():

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from s3ta.attacks import AutoAttackConfig
 from s3ta.config import format_radius
-from s3ta.data import DataConfig, Dataset, Preprocessing, fetch, locate, open_dataset
+from s3ta.data import DataConfig, Dataset, Preprocessing, fetch_batch, open_dataset, resolve_source
 from s3ta.errors import UserError
 from s3ta.evaluate import ImageStore
 from s3ta.files import write_atomic, write_json
-from s3ta.records import CLEAN, RUN, Ledger, is_cascade, is_trial, scores
+from s3ta.records import CLEAN, RUN, Ledger, count_scores, is_cascade, is_trial
 from s3ta.records.checks_strength import settings_of
 from s3ta.workflow.model import RuntimeOptions
 
@@ -60,7 +60,7 @@ def export(folder: Path, out: Path, runtime: RuntimeOptions, fields: Mapping[str
 
 def _dataset(manifest: dict[str, Any], runtime: RuntimeOptions) -> Dataset:
     data = manifest["data"]
-    located = locate(data["source"], runtime.data_root)
+    located = resolve_source(data["source"], runtime.data_root)
     how = {key: value for key, value in data["preprocessing"].items() if key in Preprocessing.model_fields}
     config = DataConfig(
         source=located.source,
@@ -91,7 +91,7 @@ def _worst(ledger: Ledger, table: pa.Table, dataset: Dataset) -> tuple[Tensor, i
     order = sorted(chosen, key=positions.__getitem__)
     attacked = [name for name in order if chosen[name][0] != CLEAN]
     images: dict[str, Tensor] = {
-        name: fetch(dataset, [positions[name]]).images[0] for name in order if name not in attacked
+        name: fetch_batch(dataset, [positions[name]]).images[0] for name in order if name not in attacked
     }
     if attacked:
         stored = ImageStore(ledger).load_all([(*chosen[name], name) for name in attacked])
@@ -101,7 +101,7 @@ def _worst(ledger: Ledger, table: pa.Table, dataset: Dataset) -> tuple[Tensor, i
 
 def _card(manifest: dict[str, Any], table: pa.Table, worst: float, fields: Mapping[str, str]) -> dict[str, Any]:
     """The leaderboard's fields; numbers are texts in percent, as it wants them."""
-    counted = scores(table, cascade=is_cascade(manifest))
+    counted = count_scores(table, cascade=is_cascade(manifest))
     clean = next(score for score in counted if score.attack == CLEAN)
     suite, model = manifest["suite"], manifest["model"]
     radii = {format_radius(settings["radius"]) for settings in settings_of(manifest).values() if "radius" in settings}

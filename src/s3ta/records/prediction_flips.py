@@ -50,7 +50,7 @@ class Flip(NamedTuple):
         return wilson(len(self.flipped), self.num_common) if self.num_common else None
 
 
-def flips(table_a: pa.Table, table_b: pa.Table) -> list[Flip]:
+def find_flips(table_a: pa.Table, table_b: pa.Table) -> list[Flip]:
     """Compare record by record, matched by example, attack, restart and read-out.
 
     Returns:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3ta.streams import stream
+from s3ta.random_streams import stream
 
 seeds = st.integers(-(2**70), 2**70)
 parts = st.lists(st.one_of(st.integers(-(2**66), 2**66), st.text(max_size=6)), max_size=3)

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 from s3ta.data.config import DataConfig
 from s3ta.data.sources import ArrayDataset, Arrays
 from s3ta.errors import UserError
-from s3ta.foreign_code import guarded
+from s3ta.external_code_errors import guarded
 
 _ROUNDING = 1e-6
 """Pixels may be beyond 0 or 1, and beside whole 255ths, by so much: what arithmetic in float32 leaves."""

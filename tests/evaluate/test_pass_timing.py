@@ -7,7 +7,7 @@ import torch
 
 from s3ta.attacks import SPSA, PGDConfig
 from s3ta.errors import UserError
-from s3ta.evaluate import Evaluation, NamedAttack, Suite, attack_timing, stages, timing
+from s3ta.evaluate import Evaluation, NamedAttack, Suite, attack_rounds, attack_timing, pass_timing
 from s3ta.models import ExecutionMode
 from tests.evaluate.small import SETTINGS, small_suite, some_digits
 
@@ -16,7 +16,7 @@ from tests.evaluate.small import SETTINGS, small_suite, some_digits
 def clock(monkeypatch):
     """Seconds that pass only when told to."""
     now = [0.0]
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(pass_timing.time, "perf_counter", lambda: now[0])
     return now
 
 
@@ -35,7 +35,7 @@ def test_a_slow_pass_is_timed_once_and_a_quick_pass_three_times(clock, takes, se
     def work() -> None:
         clock[0] += left.pop(0)
 
-    assert timing._seconds(work) == pytest.approx(seconds)
+    assert pass_timing._seconds(work) == pytest.approx(seconds)
     assert len(takes) - len(left) == calls
 
 
@@ -61,7 +61,7 @@ def _evaluation(model, suite, settings=SETTINGS):
 def _pace(clock, *, precision="float32", gradients=True):
     model = _Timed(clock)
     settings = SETTINGS._replace(search=ExecutionMode(precision))
-    return timing.pace(_evaluation(model, small_suite(), settings), gradients=gradients)
+    return pass_timing.measure_pass_times(_evaluation(model, small_suite(), settings), gradients=gradients)
 
 
 def test_gradients_are_timed_in_the_arithmetic_of_the_search_and_in_float32(clock):
@@ -84,14 +84,14 @@ def test_a_chunk_takes_what_short_runs_of_the_attack_itself_took(monkeypatch, cl
     runs = []
     monkeypatch.setattr(attack_timing, "run_piece", run_piece)
     suite = Suite(name="s", description="", attacks=(NamedAttack(name="a", attack=attack),), gallery_attack="a")
-    model, pace = _Timed([0.0]), timing.Pace(0.001, 0.001, 0.001)
-    times = attack_timing.chunk_seconds(_evaluation(model, suite), stages(suite), pace)
+    model, pace = _Timed([0.0]), pass_timing.PassTimes(0.001, 0.001, 0.001)
+    times = attack_timing.measure_chunk_seconds(_evaluation(model, suite), attack_rounds(suite), pace)
     per_step = 0.004 * (directions or 1)
     assert times == pytest.approx({1: 0.2 + 50 * per_step + 0.001}, rel=0.02)
     assert [(steps, outs) for steps, outs, _ in runs] == [(1, ()), (1, ()), (runs[2][0], ())]
     assert all(number in (directions, 10) for _, _, number in runs), "probes are few while the time is taken"
-    slow = timing.Pace(0.2, 0.1, 0.2)
-    assert attack_timing.chunk_seconds(_evaluation(model, suite), stages(suite), slow) == {}
+    slow = pass_timing.PassTimes(0.2, 0.1, 0.2)
+    assert attack_timing.measure_chunk_seconds(_evaluation(model, suite), attack_rounds(suite), slow) == {}
 
 
 def test_an_attack_that_raises_fails_in_the_run_not_in_its_estimate(monkeypatch):
@@ -99,8 +99,10 @@ def test_an_attack_that_raises_fails_in_the_run_not_in_its_estimate(monkeypatch)
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(attack_timing, "run_piece", run_piece)
-    model, pace = _Timed([0.0]), timing.Pace(0.001, 0.001, 0.001)
-    assert attack_timing.chunk_seconds(_evaluation(model, small_suite()), stages(small_suite()), pace) == {}
+    model, pace = _Timed([0.0]), pass_timing.PassTimes(0.001, 0.001, 0.001)
+    assert (
+        attack_timing.measure_chunk_seconds(_evaluation(model, small_suite()), attack_rounds(small_suite()), pace) == {}
+    )
 
 
 def test_a_model_without_gradients_is_refused_where_they_are_needed():
@@ -109,5 +111,5 @@ def test_a_model_without_gradients_is_refused_where_they_are_needed():
             return images.detach().flatten(1)[:, :10]
 
     with pytest.raises(UserError, match="no gradient to the image"):
-        timing.pace(_evaluation(Cut(), small_suite()), gradients=True)
-    assert timing.pace(_evaluation(Cut(), small_suite()), gradients=False).gradient == 0
+        pass_timing.measure_pass_times(_evaluation(Cut(), small_suite()), gradients=True)
+    assert pass_timing.measure_pass_times(_evaluation(Cut(), small_suite()), gradients=False).gradient == 0

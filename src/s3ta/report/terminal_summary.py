@@ -8,7 +8,7 @@ from typing import Any
 from s3ta.errors import UserError
 from s3ta.files import write_atomic, write_json
 from s3ta.finding import WORTH_TELLING, Finding
-from s3ta.records import CLEAN, Ledger, Score, Stage, scores, stages
+from s3ta.records import CLEAN, Ledger, Score, Stage, count_scores, stages
 from s3ta.records.manifest import Manifest
 from s3ta.report.attack_text import ball_text
 from s3ta.report.calibration import calibration_table
@@ -47,7 +47,7 @@ def summary(folder: Path) -> Table:
         "gradients",
         "other forwards",
     ]
-    return Table(headers, [_row(score.attack, balls, score, success_text(score)) for score in scores(table)])
+    return Table(headers, [_row(score.attack, balls, score, success_text(score)) for score in count_scores(table)])
 
 
 def evaluation_table(folder: Path) -> Table:
@@ -76,7 +76,7 @@ def findings_of(folder: Path) -> list[Finding]:
     return [finding for finding in _trust(folder).each_once().findings if finding.severity in WORTH_TELLING]
 
 
-def trust_of(folder: Path) -> dict[str, Any]:
+def all_findings_of(folder: Path) -> dict[str, Any]:
     """Every finding about an evaluation, also of checks that passed: a list under `lint`, `probes` and `records`; null: not
     checked. Errors as in `findings_of`."""
     return _trust(folder).as_json()

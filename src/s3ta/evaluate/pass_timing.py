@@ -10,20 +10,20 @@ import torch
 from torch import nn
 
 from s3ta.attacks import autograd_gradient, frozen, untargeted
-from s3ta.data import fetch
+from s3ta.data import fetch_batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.errors import UserError
 from s3ta.evaluate.attack_precision import attack_copy
 from s3ta.evaluate.batching import pad_batch
 from s3ta.evaluate.evaluation import Evaluation
 from s3ta.evaluate.lint import as_found
-from s3ta.foreign_code import ForeignError
+from s3ta.external_code_errors import ForeignError
 
 _ENOUGH = 1.5
 """Seconds of measuring after which one try more is not worth the wait."""
 
 
-class Pace(NamedTuple):
+class PassTimes(NamedTuple):
     """Seconds for one micro-batch."""
 
     gradient: float
@@ -33,11 +33,11 @@ class Pace(NamedTuple):
     """In float32, as all other gradients are taken; the same number where the search is in float32."""
 
 
-def pace(evaluation: Evaluation, *, gradients: bool) -> Pace:
+def measure_pass_times(evaluation: Evaluation, *, gradients: bool) -> PassTimes:
     """Seconds that a gradient (0 where none is used) and a forward pass of a whole micro-batch take here, for the estimate
     before the start; compiling is not counted. Raises UserError where a gradient is needed and the model has none."""
     model, settings, device = evaluation.model, evaluation.settings, evaluation.device
-    batch = pad_batch(fetch(evaluation.dataset, evaluation.positions[:1]), settings.micro_batch)
+    batch = pad_batch(fetch_batch(evaluation.dataset, evaluation.positions[:1]), settings.micro_batch)
     images, labels = batch.images.to(device), batch.labels.to(device)
 
     plain = settings.search._replace(compiled=False)  # compiling takes longer than it would show
@@ -53,7 +53,7 @@ def pace(evaluation: Evaluation, *, gradients: bool) -> Pace:
     with exact_arithmetic(settings.num_threads), as_found(model), frozen(model), frozen(attack_model):
         searching = _seconds(gradient(attack_model)) if gradients else 0.0
         lower = gradients and plain.precision != "float32"
-        return Pace(searching, _seconds(forward), _seconds(gradient(model)) if lower else searching)
+        return PassTimes(searching, _seconds(forward), _seconds(gradient(model)) if lower else searching)
 
 
 def _gradient(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:

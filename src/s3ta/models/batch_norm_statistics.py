@@ -12,7 +12,7 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from s3ta.foreign_code import modes_kept
+from s3ta.external_code_errors import modes_kept
 
 
 @contextmanager

@@ -5,12 +5,12 @@ import json
 import pytest
 from pydantic import TypeAdapter
 
-from s3ta.models import ModelConfig, cost, cost_table, model_config
+from s3ta.models import ModelConfig, cost, model_config, precomputed_costs
 from s3ta.recipes import RECIPES, get_recipe
-from s3ta.train.cost import HARDWARE, budget, models_of
+from s3ta.train.cost import HARDWARE, models_of, training_cost
 
 READ = TypeAdapter(ModelConfig)
-ROWS = json.loads(cost_table.TABLE_FILE.read_text(encoding="utf-8"))
+ROWS = json.loads(precomputed_costs.TABLE_FILE.read_text(encoding="utf-8"))
 RENEW = "run `python benchmarks/cost_table.py`"
 
 
@@ -31,11 +31,15 @@ def test_table_says_what_counting_says(row):
     config = READ.validate_json(json.dumps(row["model"]))
     counted = cost.count(config)
     assert (
-        cost_table.count(config) == counted == (row["parameters"], row["multiply_accumulates"], tuple(row["map_size"]))
+        precomputed_costs.count_cost(config)
+        == counted
+        == (row["parameters"], row["multiply_accumulates"], tuple(row["map_size"]))
     )
     for precision in ("float32", "bfloat16"):
         assert (
-            cost_table.kept_bytes(config, precision) == cost.kept_bytes(config, precision) == row[f"kept_{precision}"]
+            precomputed_costs.kept_bytes(config, precision)
+            == cost.kept_bytes(config, precision)
+            == row[f"kept_{precision}"]
         )
 
 
@@ -52,14 +56,14 @@ def counting_fails(monkeypatch):
 @pytest.mark.usefixtures("counting_fails")
 def test_table_holds_every_recipe(name):
     recipe = get_recipe(name)
-    missing = {cost_table.table_key(config) for config in models_of(recipe)} - set(cost_table._rows())
+    missing = {precomputed_costs.table_key(config) for config in models_of(recipe)} - set(precomputed_costs._rows())
     assert not missing, RENEW
-    budget(recipe, HARDWARE["h200"])
+    training_cost(recipe, HARDWARE["h200"])
 
 
 def test_table_holds_nothing_else():
-    needed = {cost_table.table_key(config) for name in RECIPES for config in models_of(get_recipe(name))}
-    assert set(cost_table._rows()) == needed, RENEW
+    needed = {precomputed_costs.table_key(config) for name in RECIPES for config in models_of(get_recipe(name))}
+    assert set(precomputed_costs._rows()) == needed, RENEW
     assert len(ROWS) == len(needed)
 
 
@@ -69,8 +73,8 @@ def test_table_holds_nothing_else():
 )
 def test_another_model_is_counted(change):
     known = get_recipe("digits/s3ta_4").model
-    assert cost_table.count(known).parameters > 0
-    for ask in (cost_table.count, cost_table.kept_bytes):
+    assert precomputed_costs.count_cost(known).parameters > 0
+    for ask in (precomputed_costs.count_cost, precomputed_costs.kept_bytes):
         with pytest.raises(AssertionError, match="counted"):
             ask(known.model_copy(update=change))
 
@@ -78,10 +82,14 @@ def test_another_model_is_counted(change):
 @pytest.mark.usefixtures("counting_fails")
 def test_activations_that_are_made_again_are_counted():
     with pytest.raises(AssertionError, match="counted"):
-        cost_table.kept_bytes(get_recipe("digits/s3ta_4").model, "float32", 1)
+        precomputed_costs.kept_bytes(get_recipe("digits/s3ta_4").model, "float32", 1)
 
 
 def test_name_costs_nothing():
     known = get_recipe("digits/s3ta_4").model
-    assert cost_table.count(known.model_copy(update={"name": "mine*"})) == cost_table.count(known)
-    assert cost_table.count(model_config("resnetv2_mini", 3, 32)) == cost.count(model_config("resnetv2_mini", 3, 32))
+    assert precomputed_costs.count_cost(known.model_copy(update={"name": "mine*"})) == precomputed_costs.count_cost(
+        known
+    )
+    assert precomputed_costs.count_cost(model_config("resnetv2_mini", 3, 32)) == cost.count(
+        model_config("resnetv2_mini", 3, 32)
+    )

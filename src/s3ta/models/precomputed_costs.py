@@ -23,7 +23,7 @@ class Cost(NamedTuple):
     """Height and width of the last feature map."""
 
 
-def count(config: ModelConfig) -> Cost:
+def count_cost(config: ModelConfig) -> Cost:
     """Parameters, multiply-accumulates (convolutions and matrix products) and map size of a config, without building it."""
     if (row := _rows().get(table_key(config))) is not None:
         return Cost(row["parameters"], row["multiply_accumulates"], (row["map_size"][0], row["map_size"][1]))

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from s3ta import allocator
-from s3ta.allocator import Allocator
+from s3ta import malloc_tuning
+from s3ta.malloc_tuning import Allocator
 
 
 class Mallopt:
@@ -28,7 +28,7 @@ class Mallopt:
 def test_the_largest_threshold_that_is_taken_is_set(largest, told):
     """glibc refuses more than 32 MiB before 2.35, by returning 0."""
     mallopt = Mallopt(largest)
-    kept = allocator._kept({}, mallopt)
+    kept = malloc_tuning._kept({}, mallopt)
     assert kept.is_kept
     assert told in kept.sentence
     assert mallopt.set == {-3: min(largest, 1 << 30), -1: -1, -2: 64 << 20}
@@ -36,11 +36,11 @@ def test_the_largest_threshold_that_is_taken_is_set(largest, told):
 
 @pytest.mark.parametrize("mallopt", [Mallopt(0), Mallopt(1 << 40, others=0)])
 def test_a_refusal_of_glibc_is_told(mallopt):
-    assert allocator._kept({}, mallopt) == Allocator(False, "glibc refused to keep memory")
+    assert malloc_tuning._kept({}, mallopt) == Allocator(False, "glibc refused to keep memory")
 
 
 def test_without_glibc_nothing_is_done():
-    assert not allocator._kept({}, None).is_kept
+    assert not malloc_tuning._kept({}, None).is_kept
 
 
 @pytest.mark.parametrize(
@@ -48,16 +48,16 @@ def test_without_glibc_nothing_is_done():
 )
 def test_settings_of_the_environment_stay_as_they_are(environment):
     mallopt = Mallopt(1 << 40)
-    kept = allocator._kept(environment, mallopt)
+    kept = malloc_tuning._kept(environment, mallopt)
     assert not kept.is_kept
     assert next(iter(environment)) in kept.sentence
     assert mallopt.set == {}
-    assert allocator._kept({"GLIBC_TUNABLES": "glibc.cpu.x86_ibt=on"}, mallopt).is_kept
+    assert malloc_tuning._kept({"GLIBC_TUNABLES": "glibc.cpu.x86_ibt=on"}, mallopt).is_kept
 
 
 def test_other_systems_and_libraries_have_no_mallopt(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert allocator._glibc() is None
+    assert malloc_tuning._glibc() is None
     monkeypatch.undo()
 
     def none(name: str | None) -> object:
@@ -65,18 +65,18 @@ def test_other_systems_and_libraries_have_no_mallopt(monkeypatch):
             return object()
         raise OSError("libc.so.6: cannot open shared object file")
 
-    monkeypatch.setattr(allocator.ctypes, "CDLL", none)
-    assert allocator._glibc() is None
+    monkeypatch.setattr(malloc_tuning.ctypes, "CDLL", none)
+    assert malloc_tuning._glibc() is None
 
 
 SCRIPT = """
 import resource, sys
 import numpy as np
 from s3ta import allocator
-assert allocator.allocator().sentence.startswith("as it was")
+assert malloc_tuning.allocator().sentence.startswith("as it was")
 if sys.argv[1] == "keep":
-    kept = allocator.keep_memory()
-    assert allocator.keep_memory() is kept and allocator.allocator() is kept
+    kept = malloc_tuning.keep_memory()
+    assert malloc_tuning.keep_memory() is kept and malloc_tuning.allocator() is kept
     if not kept.is_kept:
         print(-1)
         raise SystemExit

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
-from s3ta.records import CLEAN, Flip, flips, manifest_differences
+from s3ta.records import CLEAN, Flip, find_flips, manifest_differences
 from s3ta.records.ledger import INFORMATIVE
 from s3ta.report.comparison import shared_attacks
 from s3ta.report.load_runs import Run
@@ -39,7 +39,7 @@ def _identity(run: Run) -> tuple[str, Any] | None:
 
 def _twice(a: Run, b: Run) -> Twice:
     met = {CLEAN, *shared_attacks(a, b)}
-    differences = [flip for flip in flips(a.table, b.table) if flip.attack in met]
+    differences = [flip for flip in find_flips(a.table, b.table) if flip.attack in met]
     common = sum(flip.num_common for flip in differences)
     flipped = sum(len(flip.flipped) for flip in differences)
     num_predictions = sum(flip.num_predictions for flip in differences)

@@ -74,7 +74,7 @@ def test_every_kind_of_attack_is_known_to_this_test() -> None:
         "PGDConfig",
         "AdamConfig",
         "AutoAttackConfig",
-        "Exact",
+        "ExactGradient",
         "SPSA",
         "Steering",
         "BoxRegion",

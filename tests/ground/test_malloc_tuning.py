@@ -72,7 +72,7 @@ def test_other_systems_and_libraries_have_no_mallopt(monkeypatch):
 SCRIPT = """
 import resource, sys
 import numpy as np
-from s3ta import allocator
+from s3ta import malloc_tuning
 assert malloc_tuning.allocator().sentence.startswith("as it was")
 if sys.argv[1] == "keep":
     kept = malloc_tuning.keep_memory()

@@ -100,7 +100,7 @@ class PooledClassifier(VisionClassifier):
 
     def _get_name(self) -> str:
         """As torch prints it: manifests hold a hash of the printed modules, made when the class was called so."""
-        return "ResNet"
+        return "ResNet" if type(self) is PooledClassifier else super()._get_name()
 
     def forward(self, images: Images) -> Logits:
         return self.classifier(self.vision(images).mean(dim=(2, 3)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import timm
 from timm.layers.create_conv2d import create_conv2d
@@ -16,6 +16,7 @@ from s3ta.errors import unknown_name
 from s3ta.models.config import BACKBONES, VisionConfig
 
 
+@runtime_checkable
 class Backbone(Protocol):
     """A net built from a config, and its parts: `last(units(stem(images)))` is what `net.forward_features(images)` gives."""
 

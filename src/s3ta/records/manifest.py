@@ -6,18 +6,16 @@ print(manifest.model.name, [attack.radius for attack in manifest.suite.attacks])
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    ModelWrapValidatorHandler,
     PrivateAttr,
     ValidationError,
-    ValidationInfo,
-    ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
 )
@@ -39,14 +37,14 @@ class Entry(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _keep_raw(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _keep_raw(cls, value: Any, handler: Callable[[Any], Any]) -> Entry:
         entry = handler(value)
         entry._raw = value if isinstance(value, dict) else entry._raw
         return entry
 
     @field_validator("*", mode="wrap")
     @classmethod
-    def _default_if_unfit(cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    def _default_if_unfit(cls, value: Any, handler: Callable[[Any], Any], info: Any) -> Any:
         field = cls.model_fields[str(info.field_name)]
         try:
             return handler(value)

@@ -33,6 +33,9 @@ from s3ta.records.ledger import INFORMATIVE
 
 _OTHER = 0.01
 """Of the largest logit: devices and versions stay far below it."""
+_RANDOM = 1e-4
+"""Of the largest logit, between two answers of one model on one machine. It is far below `_OTHER`, so that a model with a
+random generator of its own, whose two answers are close by chance, is not taken for one that always answers alike."""
 
 
 def manifest(evaluation: Evaluation) -> dict[str, Any]:
@@ -103,14 +106,14 @@ def output_fingerprint(model: nn.Module) -> list[float]:
             except Exception:  # noqa: BLE001 - whatever is wrong with a foreign model is the lint's to tell
                 return []
     first, again = (logits[:, :8].flatten().tolist() for logits in answers)
-    return [] if _are_others(first, again) else [float(f"{value:.6g}") for value in first]
+    return [] if _are_others(first, again, _RANDOM) else [float(f"{value:.6g}") for value in first]
 
 
-def _are_others(before: Sequence[float], now: Sequence[float]) -> bool:
-    """Whether two answers to the same images differ by more than machines do."""
+def _are_others(before: Sequence[float], now: Sequence[float], tolerance: float = _OTHER) -> bool:
+    """Whether two answers to the same images differ by more than `tolerance` of the largest logit."""
     largest = max(1e-6, np.abs(np.asarray(now)).max())
     with np.errstate(invalid="ignore"):  # masked classes: infinity less infinity
-        return bool(np.abs(np.asarray(before) - np.asarray(now)).max() > _OTHER * largest)
+        return bool(np.abs(np.asarray(before) - np.asarray(now)).max() > tolerance * largest)
 
 
 def refuse_changed_model_code(folder: Path, manifest: dict[str, Any]) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from s3ta.errors import UserError
-from s3ta.models.external_weights import Found
+from s3ta.models.external_weights import FillResult
 from s3ta.models.hub_config import shown
 from s3ta.models.info import UNKNOWN, PreparationSources
 from s3ta.models.timm_torchvision import Known
 
 
-def refuse_half(mean: tuple[float, ...] | None, std: tuple[float, ...] | None, stored: Found) -> None:
+def refuse_half(mean: tuple[float, ...] | None, std: tuple[float, ...] | None, stored: FillResult) -> None:
     """UserError where a mean is given without a deviation, or the other way round, and the file has no other half."""
     if mean is not None and std is None and stored.std is None:
         raise UserError("--mean is given without --std: give both; --std 1 where nothing is divided.")

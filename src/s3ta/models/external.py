@@ -24,7 +24,7 @@ from s3ta.models.info import Classifier, ModelInfo, device_of, model_info, selec
 from s3ta.models.model_names import LoadOptions, is_foreign, refuse_unknown_source
 from s3ta.models.output_detection import num_outputs
 from s3ta.models.pretrained import from_pretrained
-from s3ta.models.timm_torchvision import Known, from_timm, from_torchvision
+from s3ta.models.timm_torchvision import BuiltNetwork, from_timm, from_torchvision
 from s3ta.models.vision import VisionClassifier
 from s3ta.models.weight_files import split_key
 from s3ta.process_state import process_state_kept, seeded_global_generators
@@ -156,7 +156,7 @@ def _refuse_meta(net: nn.Module, source: str) -> None:
         )
 
 
-def _from_factory(net: nn.Module, source: str, options: LoadOptions) -> Known:
+def _from_factory(net: nn.Module, source: str, options: LoadOptions) -> BuiltNetwork:
     if options.weights is not None:
         _check_file(options.weights, source)
     if options.image_size is None:
@@ -174,7 +174,7 @@ def _from_factory(net: nn.Module, source: str, options: LoadOptions) -> Known:
 
     leave_inference_mode(net)
     notes = cast_to_float32(net, answers)
-    return Known(net, source.rpartition(":")[2], "as the factory made them, seed 0", {}, notes=notes)
+    return BuiltNetwork(net, source.rpartition(":")[2], "as the factory made them, seed 0", {}, notes=notes)
 
 
 def _first_channels(net: nn.Module) -> int:
@@ -190,16 +190,16 @@ def _check_file(weights: str, source: str) -> None:
 # --- what is said about them ---------------------------------------------------------------------------------------
 
 
-def _wrapped(known: Known, source: str, options: LoadOptions) -> Classifier:
+def _wrapped(network: BuiltNetwork, source: str, options: LoadOptions) -> Classifier:
     """The network with everything that an evaluation must know of it."""
-    in_channels = options.in_channels or _first_channels(known.net)
-    image_size = options.image_size or known.image_size
+    in_channels = options.in_channels or _first_channels(network.net)
+    image_size = options.image_size or network.image_size
     assert image_size is not None, "sources that do not know it were refused"
-    config: dict[str, Any] = {"source": source, "weights": known.weights, "library": known.library}
-    name, notes, stored = known.name, list(known.notes), FillResult(None, None, {})
+    config: dict[str, Any] = {"source": source, "weights": network.weights, "library": network.library}
+    name, notes, stored = network.name, list(network.notes), FillResult(None, None, {})
     beside, unused = Beside(), ""
     if options.file is not None:
-        stored = fill(known.net, options.file, in_channels, known.unused, options.ignored)
+        stored = fill(network.net, options.file, in_channels, network.unused, options.ignored)
         config |= stored.config
         notes += stored.config["notes"]
         name = f"{name}@{_stem(options.file)}"
@@ -207,22 +207,22 @@ def _wrapped(known: Known, source: str, options: LoadOptions) -> Classifier:
             beside = normalisation_beside(split_key(options.file).path)
             stored = stored._replace(mean=beside.mean, std=beside.std)
             notes += beside.notes
-        unused = preparation_unused(split_key(options.file).path, timm="timm" in known.library)
+        unused = preparation_unused(split_key(options.file).path, timm="timm" in network.library)
     refuse_half(options.mean, options.std, stored)
     if options.mean is not None and options.std is not None:
         mean, std, scaled = for_unit_pixels(options.mean, options.std, "given")
         options, notes = options._replace(mean=mean, std=std), notes + scaled
-    mean = chosen("mean", options.mean, stored.mean, known.mean, in_channels, source)
-    std = chosen("std", options.std, stored.std, known.std, in_channels, source)
-    set_mode(known.net, mode=False)
-    answers = num_outputs(known.net, in_channels, image_size, source, options.micro_batch)
+    mean = chosen("mean", options.mean, stored.mean, network.mean, in_channels, source)
+    std = chosen("std", options.std, stored.std, network.std, in_channels, source)
+    set_mode(network.net, mode=False)
+    answers = num_outputs(network.net, in_channels, image_size, source, options.micro_batch)
     if options.num_classes not in (None, answers):
         raise UserError(
             f"{source} answers with {answers} numbers for an image, not {options.num_classes}: leave out "
             "--num-classes, or give weights of a network with so many."
         )
     classifier = Classifier(
-        known.net,
+        network.net,
         name=name,
         num_classes=answers,
         image_size=image_size,
@@ -231,11 +231,11 @@ def _wrapped(known: Known, source: str, options: LoadOptions) -> Classifier:
         std=std,
         channel_order=options.channel_order or "rgb",
         classes=options.class_names,
-        view=known.view,
+        view=network.view,
         config={**config, "notes": notes},
-    ).to(device_of(known.net))
+    ).to(device_of(network.net))
     given = options.mean is not None and options.std is not None
-    origin = origins(known, given, stored.mean is not None, beside.unused, unused)
+    origin = origins(network, given, stored.mean is not None, beside.unused, unused)
     classifier.card = classifier.card._replace(origins=origin)
     return (classifier if options.outputs is None else select_outputs(classifier, options.outputs)).eval()
 

@@ -25,7 +25,7 @@ _AIDED = ("googlenet", "inception_v3")
 _AIDS = ("AuxLogits.", "aux1.", "aux2.")
 
 
-class Known(NamedTuple):
+class BuiltNetwork(NamedTuple):
     """A network as its library or its factory gives it, and what is known of it."""
 
     net: nn.Module
@@ -43,7 +43,7 @@ class Known(NamedTuple):
     """What was derived of a file of weights, or not known: sentences that begin with `note:` or `warning:`."""
 
 
-def from_timm(name: str, options: LoadOptions, file: Path | None = None) -> Known:
+def from_timm(name: str, options: LoadOptions, file: Path | None) -> BuiltNetwork:
     """NAME[.TAG] of timm, or `hf-hub:owner/name`, built under seed 0 and perhaps fetched.
 
     `file` will fill it: its own name, or what lies beside it, may tell of which tag it is.
@@ -56,14 +56,13 @@ def from_timm(name: str, options: LoadOptions, file: Path | None = None) -> Know
     source = f"timm:{name}"
     if name.startswith("hf-hub:"):
         with _fetching(source):
-            known = load_model_config_from_hf(name.removeprefix("hf-hub:"))[0]
-        known = {**known, "hf_hub_id": name}
+            config = {**load_model_config_from_hf(name.removeprefix("hf-hub:"))[0], "hf_hub_id": name}
     else:
         _check_timm_name(name)
-        config = get_pretrained_cfg(name)
-        known = {} if config is None else config.to_dict()
-    _check_timm_use(name, known, options)
-    fixed = known.get("fixed_input_size", False)
+        stated = get_pretrained_cfg(name)
+        config = {} if stated is None else stated.to_dict()
+    _check_timm_use(name, config, options)
+    fixed = config.get("fixed_input_size", False)
     settings: dict[str, Any] = {"in_chans": options.in_channels, "img_size": options.image_size if fixed else None}
     if not options.is_pretrained:
         settings["num_classes"] = options.num_classes
@@ -79,7 +78,7 @@ def from_timm(name: str, options: LoadOptions, file: Path | None = None) -> Know
         notes += (
             f"timm adapted the first convolution from {data['input_size'][0]} to {options.in_channels} channels.",
         )
-    return Known(
+    return BuiltNetwork(
         net,
         name.rpartition("/")[2],
         f"pretrained: {tag or name}" if options.is_pretrained else "random, seed 0",
@@ -142,15 +141,15 @@ def _check_timm_name(name: str) -> None:
         raise unknown_name(f"weights of timm's {base}:", tag, tags)
 
 
-def _check_timm_use(name: str, known: dict[str, Any], options: LoadOptions) -> None:
+def _check_timm_use(name: str, config: dict[str, Any], options: LoadOptions) -> None:
     """Refuse, before anything is fetched, what cannot be measured."""
-    if options.is_pretrained and not any(known.get(key) for key in ("url", "file", "hf_hub_id")):
+    if options.is_pretrained and not any(config.get(key) for key in ("url", "file", "hf_hub_id")):
         raise UserError(f"timm has no pretrained weights of {name}: give --weights FILE, or --weights random.")
-    if known.get("num_classes") == 0 and (options.is_pretrained or options.num_classes is None):
+    if config.get("num_classes") == 0 and (options.is_pretrained or options.num_classes is None):
         raise UserError(
             f"timm:{name} answers with features: give --num-classes, and --weights FILE or --weights random."
         )
-    _, height, width = known.get("input_size", (3, 224, 224))
+    _, height, width = config.get("input_size", (3, 224, 224))
     if height != width and options.image_size is None:
         raise UserError(
             f"timm:{name} is for images of {height} x {width} pixels; images here are square: give --image-size."
@@ -165,7 +164,7 @@ def _timm_view(data: dict[str, Any], image_size: int) -> tuple[EvaluationTransfo
     return EvaluationTransform(math.floor(image_size / data["crop_pct"]), data["interpolation"]), ()
 
 
-def from_torchvision(name: str, options: LoadOptions, file: Path | None = None) -> Known:
+def from_torchvision(name: str, options: LoadOptions, file: Path | None) -> BuiltNetwork:
     """NAME[.TAG] of torchvision, built under seed 0 and perhaps fetched.
 
     `file` will fill it: its own name may tell of which tag it is.
@@ -207,7 +206,7 @@ def from_torchvision(name: str, options: LoadOptions, file: Path | None = None) 
     with _fetching(source), seeded_global_generators(0):
         net = models.get_model(base, weights=entry if options.is_pretrained else None, **settings)
     notes = ("It transforms its input as torchvision's weights want it.",) if settings.get("transform_input") else ()
-    return Known(
+    return BuiltNetwork(
         net,
         name,
         f"pretrained: {entry.name}" if options.is_pretrained else "random, seed 0",

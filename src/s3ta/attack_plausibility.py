@@ -1,7 +1,7 @@
 """Can an attack do what its radius says? Rules on its settings alone, as plain numbers: asked before a suite is run, of its
 records, and by `run_attack`.
 
-    >>> [one.kind for one in implausible("pgd", {"kind": "pgd", "radius": 0.2, "step_size": 0.01, "num_attack_steps": 9})]
+    >>> [finding.kind for finding in implausible("a", {"kind": "pgd", "radius": 0.2, "step_size": 0.01, "num_attack_steps": 9})]
     ['short steps']
 """
 

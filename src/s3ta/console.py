@@ -68,9 +68,9 @@ def drawn_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     return shown
 
 
-def as_text(*parts: Any, width: int = 128) -> str:
-    """What a console of this width prints, as one text; parts are texts and tables."""
-    screen = Console(file=io.StringIO(), width=width, markup=False, emoji=False, highlight=False, soft_wrap=True)
+def as_text(*parts: Any) -> str:
+    """What a console of 128 columns prints, as one text; parts are texts and tables."""
+    screen = Console(file=io.StringIO(), width=128, markup=False, emoji=False, highlight=False, soft_wrap=True)
     with screen.capture() as captured:
         for part in parts:
             screen.print(part)
@@ -101,19 +101,19 @@ def standard_streams_kept() -> Iterator[None]:
     """`sys.stdout` and `sys.stderr`, with their encodings, as they were afterwards. Where one was closed or detached
     meanwhile, what stands in its place stays; where nothing does, its text goes nowhere."""
     before = {name: getattr(sys, name) for name in ("stdout", "stderr")}
-    manners = {name: _manner(stream) for name, stream in before.items()}
+    encodings = {name: _encoding(stream) for name, stream in before.items()}
     try:
         yield
     finally:
         for name, stream in before.items():
-            _restore_stream(name, stream, manners[name])
+            _restore_stream(name, stream, encodings[name])
 
 
-def _manner(stream: Any) -> dict[str, Any]:
+def _encoding(stream: Any) -> dict[str, Any]:
     return {"encoding": stream.encoding, "errors": stream.errors} if isinstance(stream, io.TextIOWrapper) else {}
 
 
-def _restore_stream(name: str, stream: Any, manner: dict[str, Any]) -> None:
+def _restore_stream(name: str, stream: Any, encoding: dict[str, Any]) -> None:
     present = getattr(sys, name)
     if present is not stream and not any(present is stand_in for stand_in in _superseded):
         _superseded.append(present)
@@ -121,12 +121,12 @@ def _restore_stream(name: str, stream: Any, manner: dict[str, Any]) -> None:
             present.flush()
     if stream is None or _is_open(stream):
         setattr(sys, name, stream)
-        if isinstance(stream, io.TextIOWrapper) and _manner(stream) != manner:
-            stream.reconfigure(**manner)
+        if isinstance(stream, io.TextIOWrapper) and _encoding(stream) != encoding:
+            stream.reconfigure(**encoding)
     elif not _is_open(present):
         setattr(sys, name, _nowhere())
-    elif manner and isinstance(present, io.TextIOWrapper):
-        present.reconfigure(errors=manner["errors"])
+    elif encoding and isinstance(present, io.TextIOWrapper):
+        present.reconfigure(errors=encoding["errors"])
 
 
 def _is_open(stream: Any) -> bool:

@@ -53,7 +53,7 @@ class Passes(NamedTuple):
         """Of the evaluation with this manifest, if no example leaves early."""
         count, size = manifest["data"]["num_examples"], manifest["micro_batch"]
         sizes = [min(size, count - begin) for begin in range(0, count, size)]
-        chunks = [stage.cost.total * examples for stage in attack_rounds(suite) for examples in sizes]
+        chunks = [attack_round.cost.total * examples for attack_round in attack_rounds(suite) for examples in sizes]
         probed = None if is_trial(suite.name) else probing(sum(chunks), count, size, full=False)
         return cls(chunks, 0 if probed is None else probed.cost.total)
 
@@ -72,7 +72,7 @@ class Contender:
         self.suite = tiny_suite(suite) if is_tiny else suite
         self.ledger = self.folder / "evaluations" / self.suite.name
         self.child: subprocess.Popen[bytes] | None = None
-        self.stage = ""
+        self.command = ""
         self.done = False
 
     def look(self) -> None:
@@ -94,12 +94,12 @@ class Contender:
             self.child = None
             if code == 130:
                 raise KeyboardInterrupt
-            if code < 0 and not self._stage_is_done():
+            if code < 0 and not self._command_is_done():
                 raise UserError(
                     f"The process for {self.recipe} was killed by signal {-code} (is the memory full?). "
                     "Run the same command again to go on."
                 )
-            if code > 0 or not self._stage_is_done():
+            if code > 0 or not self._command_is_done():
                 raise UserError(f"{self.recipe} failed; the end of {self.log} says: {self._last_words()}")
         if in_use(self.folder) or in_use(self.ledger):
             return  # a child of an earlier demo, whose parent was killed, is still at it
@@ -110,12 +110,12 @@ class Contender:
             if not self.done:
                 self._start("evaluate", str(self.folder), "--suite", SUITE, "--threads", "1")
 
-    def _stage_is_done(self) -> bool:
+    def _command_is_done(self) -> bool:
         """Whether the last command's result is there, whole, however its process ended."""
-        return is_finished(self.folder) if self.stage == "train" else is_evaluation_complete(self.ledger, self.suite)
+        return is_finished(self.folder) if self.command == "train" else is_evaluation_complete(self.ledger, self.suite)
 
     def _start(self, *command: str) -> None:
-        self.stage = command[0]
+        self.command = command[0]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         with readable_errors(self.log), self.log.open("ab") as log:
             self.child = subprocess.Popen(
@@ -140,7 +140,7 @@ class Contender:
         except subprocess.TimeoutExpired:
             self.child.kill()
 
-    def standing(self) -> tuple[str, int, int | None, str]:
+    def status(self) -> tuple[str, int, int | None, str]:
         """What the process is doing: (activity, done, total or None if not known yet, note).
 
         Attacks and the checks that follow them are counted in passes, for chunks differ: one of clean images is a pass per
@@ -232,7 +232,7 @@ def _display(contenders: list[Contender]) -> Iterator[Callable[[], None]]:
 
         def show() -> None:
             for contender in contenders:
-                activity, done, total, note = contender.standing()
+                activity, done, total, note = contender.status()
                 name = f"{contender.folder.name}: {activity}"
                 if total is not None:
                     reporters.setdefault(name, LineReporter(name, total))(done, note)
@@ -246,7 +246,7 @@ def _watch(display: Progress, contenders: list[Contender]) -> Callable[[], None]
 
     def show() -> None:
         for i, (contender, task) in enumerate(zip(contenders, tasks, strict=True)):
-            activity, done, total, note = contender.standing()
+            activity, done, total, note = contender.status()
             if activity != before[i]:
                 display.reset(task, total=total)
                 before[i] = activity

@@ -79,8 +79,13 @@ def reason(error: BaseException) -> str:
         return message.rstrip(".")
     if "TorchScript" in message:
         message = message.strip().rpartition("\n")[2].removeprefix(f"{type(error).__name__}: ")
-    message = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(message.split()))
+    message = without_addresses(" ".join(message.split()))
     return f"{type(error).__name__}: {message[:_MOST_WORDS]}".rstrip(": .")
+
+
+def without_addresses(text: str) -> str:
+    """Without the places in memory that Python prints of objects, so that two runs print the same."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 
 
 def where(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""What a sequential model did, glimpse by glimpse, and the shape names that the whole package uses.
+"""What a sequential model did, glimpse by glimpse, and the names of shapes and types that the whole package uses.
 
 Letters: `B` batch, `C` image channels, `H W` image size, `h w` feature map, `K` key channels, `V` value channels,
 `S` basis channels, `N` heads, `T` glimpses, `Y` classes, `R` read-outs.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -24,3 +25,8 @@ class Trace(NamedTuple):
     """The read-out after each glimpse; the last one is the model's answer."""
     attention: Float[Tensor, "T B N h w"]
     """Where each head looked: non-negative, sums to one over h and w."""
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Such as `float32`."""
+    return str(dtype).removeprefix("torch.")

@@ -135,8 +135,8 @@ MUTANTS = {
     ),
     "steps under a mask by the whole gradient": Mutant(
         "attacks/loop.py:perturb",
-        "threat.allowed(ascent.gradient)",
-        "ascent.gradient",
+        "threat.allowed(estimate.gradient)",
+        "estimate.gradient",
         "tests/attacks/test_threats.py -k as_long",
     ),
     "SPSA's cut differences over the whole span": Mutant(
@@ -336,8 +336,8 @@ MUTANTS = {
     ),
     "autocast that casts nothing": Mutant(
         "models/execution.py:ExecutedModel.computes_lower",
-        'self._manner.precision == "bfloat16"',
-        'self._manner.precision == "bf16"',
+        'self._mode.precision == "bfloat16"',
+        'self._mode.precision == "bf16"',
         "tests/evaluate/test_attack_precision.py -k same_way",
     ),
     "transferred images of another restart": Mutant(
@@ -505,9 +505,9 @@ MUTANTS = {
         INTERVALS,
     ),
     "the lint leaves the model in eval mode": Mutant(
-        "evaluate/lint/harness.py:as_found",
-        "module.training = training",
-        "module.training = False",
+        "external_code_errors.py:modes_kept",
+        "part.training = training",
+        "part.training = False",
         "tests/evaluate/test_lint.py -k as_they_were",
     ),
     "probes at twice the radius": Mutant(
@@ -526,7 +526,10 @@ MUTANTS = {
         "workflow/checks_after.py:_SHARE", "_SHARE = 5", "_SHARE = 4", "tests/cli/test_announcements.py -k fifth"
     ),
     "chunks in place of passes": Mutant(
-        "demo.py:Passes.of", "stage.cost.total * examples", "1", "tests/cli/test_announcements.py -k what_is_slow"
+        "demo.py:Passes.of",
+        "attack_round.cost.total * examples",
+        "1",
+        "tests/cli/test_announcements.py -k what_is_slow",
     ),
 }
 

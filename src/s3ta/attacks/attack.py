@@ -21,11 +21,11 @@ from s3ta.attacks.input_validation import LOW_PRECISION, check_examples, check_q
 from s3ta.attacks.loop import Attacked, perturb
 from s3ta.attacks.masks import region_mask
 from s3ta.attacks.objectives import (
-    ModelOutputs,
     Objective,
     OutputsFn,
     divergence,
     final_logits,
+    map_outputs,
     ranked_target,
     target_margin,
     targeted,
@@ -36,7 +36,7 @@ from s3ta.attacks.threat import L2, Linf, Threat, quantize_8bit
 from s3ta.errors import UserError
 from s3ta.process_state import seeded_global_generators
 from s3ta.random_streams import stream
-from s3ta.types import Images, Labels, Trace
+from s3ta.types import Images, Labels
 
 LoopAttack: TypeAlias = PGDConfig | AdamConfig
 
@@ -117,13 +117,7 @@ def _given_in(dtype: torch.dtype, outputs_fn: OutputsFn) -> OutputsFn:
 
 
 def _answering_in_float32(outputs_fn: OutputsFn) -> OutputsFn:
-    def answered(images: Tensor) -> ModelOutputs:
-        outputs = outputs_fn(images)
-        if isinstance(outputs, Trace):
-            return Trace(outputs.logits.float(), outputs.attention.float())
-        return outputs.float()
-
-    return answered
+    return lambda images: map_outputs(Tensor.float, outputs_fn(images))
 
 
 def _run_loop(
@@ -157,12 +151,12 @@ def _run_loop(
     return attacked._replace(num_forwards=attacked.num_forwards + config.looks_first)
 
 
-def draw_start(config: LoopAttack, seed: int, ids: Sequence[str], clean: Images, *draw: int | str) -> Images:
+def draw_start(config: LoopAttack, seed: int, ids: Sequence[str], clean: Images, *names: int | str) -> Images:
     """One start per example from its own stream; see `start_noise`. Drawn on the CPU, moved to the images' device."""
     shape, normal = tuple(clean.shape[1:]), config.norm == "l2"
     prob = config.random_start_prob
-    noise = [start_noise(seed, i, shape, *draw, random_start_prob=prob, normal=normal) for i in ids]
-    threat = threat_model_of(config, clean, RandomKey(seed, tuple(ids), draw))
+    noise = [start_noise(seed, i, shape, *names, random_start_prob=prob, normal=normal) for i in ids]
+    threat = threat_model_of(config, clean, RandomKey(seed, tuple(ids), names))
     return threat.start(clean, torch.from_numpy(np.stack(noise)).to(clean))
 
 

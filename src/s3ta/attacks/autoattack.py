@@ -79,10 +79,8 @@ def _part(config: AutoAttackConfig, model: _Model, x: Images, seed: int) -> Call
     elif config.part == "fab-t":
         attack = FABAttack_PT(model, norm, 1, steps, eps, seed=seed, targeted=True, device=device)
     else:
-        (height, width), size = (
-            x.shape[-2:],
-            x.shape[-2] // 5,
-        )  # of first stripes; it crashes where they do not fit (issue 95)
+        # the size of first stripes; it crashes where they do not fit (issue 95)
+        (height, width), size = x.shape[-2:], x.shape[-2] // 5
         fits = size == 1 or (size > 1 and all(height % 5 // 2 + n // size * size <= n for n in (height, width)))
         if config.norm == "l2" and not fits:
             raise UserError(f"AutoAttack's square (l2) cannot tile images of {height} x {width} pixels.")

@@ -27,7 +27,7 @@ class RandomKey(NamedTuple):
     """Which restart this is; attacks that try one thing after another (targets, glimpses) go by it."""
 
 
-def random_target(seed: int, example_id: str, label: int, num_classes: int, *draw: int | str) -> int:
+def random_target(seed: int, example_id: str, label: int, num_classes: int, *names: int | str) -> int:
     """A class drawn evenly from the wrong ones: (label + U{1..Y-1}) mod Y (T15).
 
     In evaluation the draw belongs to (seed, example id) alone, so every model, attack, step count and restart has the
@@ -38,13 +38,13 @@ def random_target(seed: int, example_id: str, label: int, num_classes: int, *dra
         raise UserError("A targeted attack needs at least two classes.")
     if not 0 <= label < num_classes:
         raise UserError(f"Example {example_id} has label {label}, but the model has classes 0 to {num_classes - 1}.")
-    offset = int(stream(seed, "target", example_id, *draw).integers(1, num_classes))
+    offset = int(stream(seed, "target", example_id, *names).integers(1, num_classes))
     return (label + offset) % num_classes
 
 
-def draw_targets(seed: int, ids: Sequence[str], labels: Labels, num_classes: int, *draw: int | str) -> Labels:
+def draw_targets(seed: int, ids: Sequence[str], labels: Labels, num_classes: int, *names: int | str) -> Labels:
     """One target per example from its own stream; see `random_target`."""
-    drawn = [random_target(seed, i, int(y), num_classes, *draw) for i, y in zip(ids, labels, strict=True)]
+    drawn = [random_target(seed, i, int(y), num_classes, *names) for i, y in zip(ids, labels, strict=True)]
     return torch.tensor(drawn, dtype=labels.dtype, device=labels.device)
 
 
@@ -52,15 +52,15 @@ def start_noise(
     seed: int,
     example_id: str,
     shape: tuple[int, ...],
-    *draw: int | str,
+    *names: int | str,
     random_start_prob: float = 1.0,
     normal: bool = False,
 ) -> Float[np.ndarray, "C H W"]:
     """Noise for one example's start: uniform in [-1, 1], or all zero with probability 1 - random_start_prob (T17).
 
-    `draw` names the attack and the restart (evaluation) or the epoch (training). `normal` draws from the normal
+    `names` are the attack and the restart (evaluation) or the epoch (training). `normal` draws from the normal
     distribution instead, whose direction is uniform: what a start in the L2 ball needs."""
-    generator = stream(seed, "start", example_id, *draw)
+    generator = stream(seed, "start", example_id, *names)
     if generator.random() >= random_start_prob:
         return np.zeros(shape, np.float32)
     if normal:

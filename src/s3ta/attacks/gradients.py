@@ -15,7 +15,7 @@ from torch.nn.functional import embedding
 from s3ta.attack_config import SPSA, ExactGradient
 from s3ta.attacks.draws import RandomKey, needed
 from s3ta.attacks.input_validation import refuse_inference_mode
-from s3ta.attacks.objectives import ModelOutputs, Objective, OutputsFn
+from s3ta.attacks.objectives import ModelOutputs, Objective, OutputsFn, map_outputs
 from s3ta.external_code_errors import guarded
 from s3ta.process_state import seeded_global_generators
 from s3ta.random_streams import stream
@@ -68,7 +68,7 @@ def autograd_gradient(outputs_fn: OutputsFn, objective: Objective, images: Image
         value = objective(outputs).sum()
         with guarded("The model's backward pass", "attacks without gradients (square, spsa) need none"):
             gradient = torch.autograd.grad(value, images)[0]
-    return GradientEstimate(gradient, _detached(outputs), 1, 1)
+    return GradientEstimate(gradient, map_outputs(Tensor.detach, outputs), 1, 1)
 
 
 def gradient_over_transformations(
@@ -89,9 +89,9 @@ def gradient_over_transformations(
             seed = int(stream(draw.seed, "model", *draw.names, step, sample).integers(2**63))
             changed = _after(transforms, outputs_fn, step, sample) if transforms else outputs_fn
             with seeded_global_generators(seed):
-                ascent = source(changed, objective, images, step)
-            total += ascent.gradient
-            gradients, forwards = gradients + ascent.num_gradients, forwards + ascent.num_forwards
+                estimate = source(changed, objective, images, step)
+            total += estimate.gradient
+            gradients, forwards = gradients + estimate.num_gradients, forwards + estimate.num_forwards
         return GradientEstimate(total / num_samples, None, gradients, forwards)
 
     return averaged
@@ -216,12 +216,6 @@ def _rows(outputs: ModelOutputs, first: int, end: int) -> ModelOutputs:
     if isinstance(outputs, Trace):
         return Trace(outputs.logits[:, first:end], outputs.attention[:, first:end])
     return outputs[first:end]
-
-
-def _detached(outputs: ModelOutputs) -> ModelOutputs:
-    if isinstance(outputs, Trace):
-        return Trace(outputs.logits.detach(), outputs.attention.detach())
-    return outputs.detach()
 
 
 def _after(transforms: Sequence[Transform], outputs_fn: OutputsFn, step: int, sample: int) -> OutputsFn:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from s3ta.attacks.objectives import ModelOutputs, OutputsFn
 from s3ta.errors import UserError
-from s3ta.types import Images, Labels, Trace
+from s3ta.types import Images, Labels, Trace, dtype_name
 
 _NEAR_ONE = 1e-3
 _NEAR_WHOLE = 1e-3
@@ -27,14 +27,14 @@ def check_examples(clean: Tensor, labels: Tensor, targets: Tensor | None) -> Non
         not one int64 per image."""
     if clean.ndim != 4 or not clean.is_floating_point():
         raise UserError(
-            f"The images under attack have shape {tuple(clean.shape)} and type {_type(clean)}: "
+            f"The images under attack have shape {tuple(clean.shape)} and type {dtype_name(clean.dtype)}: "
             "give (images, channels, height, width) of floating point in [0, 1]."
         )
     check_images(clean)
     for name, classes in (("labels", labels), ("targets", targets)):
         if classes is not None and (classes.shape != clean.shape[:1] or classes.dtype != torch.int64):
             raise UserError(
-                f"The {name} have shape {tuple(classes.shape)} and type {_type(classes)}: "
+                f"The {name} have shape {tuple(classes.shape)} and type {dtype_name(classes.dtype)}: "
                 f"give one class per image, shape ({len(clean)},) and type int64."
             )
 
@@ -95,8 +95,8 @@ def watched(outputs_fn: OutputsFn, labels: Labels, targets: Labels | None) -> Ou
             check_answer(logits.detach(), len(images), labels, targets)
             if logits.dtype in LOW_PRECISION:
                 warnings.warn(
-                    f"The model answers in {_type(logits)}, which has too few digits for losses and gradients: it may look "
-                    "more robust than it is. Attack it in float32 (`model.float()`).",
+                    f"The model answers in {dtype_name(logits.dtype)}, which has too few digits for losses and gradients: it "
+                    "may look more robust than it is. Attack it in float32 (`model.float()`).",
                     UserWarning,
                     stacklevel=2,
                 )
@@ -147,7 +147,3 @@ def _logits_of(outputs: object) -> Tensor:
             "(wrap it: lambda images: model(images)[0])."
         )
     return answer
-
-
-def _type(values: Tensor) -> str:
-    return str(values.dtype).removeprefix("torch.")

@@ -46,9 +46,9 @@ class LocalLinearity(NamedTuple):
 def tangent_plane(outputs_fn: OutputsFn, images: Images, objective: Objective) -> TangentPlane:
     """The objective and its gradient at the images; a module is frozen and put in eval mode for the duration."""
     with frozen(outputs_fn):
-        ascent = autograd_gradient(outputs_fn, objective, images)
-    assert ascent.outputs is not None
-    return TangentPlane(images.detach(), objective(ascent.outputs), ascent.gradient)
+        estimate = autograd_gradient(outputs_fn, objective, images)
+    assert estimate.outputs is not None
+    return TangentPlane(images.detach(), objective(estimate.outputs), estimate.gradient)
 
 
 def local_linearity(
@@ -85,10 +85,10 @@ def local_linearity(
         return deviation
 
     def away_from_the_plane(outputs_fn: OutputsFn, objective: Objective, images: Images, step: int) -> GradientEstimate:
-        ascent = autograd_gradient(outputs_fn, objective, images, step)
-        assert ascent.outputs is not None
-        side = look(images, ascent.outputs).sign().view(-1, 1, 1, 1)
-        return ascent._replace(gradient=side * (ascent.gradient - plane.gradient))
+        estimate = autograd_gradient(outputs_fn, objective, images, step)
+        assert estimate.outputs is not None
+        side = look(images, estimate.outputs).sign().view(-1, 1, 1, 1)
+        return estimate._replace(gradient=side * (estimate.gradient - plane.gradient))
 
     shape = tuple(plane.images.shape[1:])
     signs = [torch.from_numpy(start_noise(draw.seed, i, shape, *draw.names)).sign() for i in draw.ids]

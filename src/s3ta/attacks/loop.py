@@ -17,7 +17,7 @@ from torch import Tensor
 from s3ta.attacks.freeze_model import frozen
 from s3ta.attacks.gradients import GradientSource, autograd_gradient
 from s3ta.attacks.input_validation import NotFiniteError, check_images
-from s3ta.attacks.objectives import Objective, OutputsFn
+from s3ta.attacks.objectives import ModelOutputs, Objective, OutputsFn
 from s3ta.attacks.step_rules import StepRule
 from s3ta.attacks.threat import Threat
 from s3ta.types import Images
@@ -82,20 +82,23 @@ def perturb(
         for done in range(num_attack_steps + 1):
             if done in counts:
                 costs.append((num_gradients, num_forwards + (keep_best is not None)))
-            ascent = None
+            estimate = None
             if done < num_attack_steps:
-                ascent = gradient(outputs_fn, objective, iterate, done)
-                num_gradients, num_forwards = num_gradients + ascent.num_gradients, num_forwards + ascent.num_forwards
-                if not _is_finite(ascent.gradient):
+                estimate = gradient(outputs_fn, objective, iterate, done)
+                num_gradients, num_forwards = (
+                    num_gradients + estimate.num_gradients,
+                    num_forwards + estimate.num_forwards,
+                )
+                if not _is_finite(estimate.gradient):
                     raise NotFiniteError(f"The model's gradient is not finite (NaN or infinite) at attack step {done}.")
             if keep_best is not None:
-                outputs = ascent.outputs if ascent else None
+                outputs = estimate.outputs if estimate else None
                 num_forwards += outputs is None
                 best.see(iterate, outputs, outputs_fn)
             if done in counts:
                 kept.append(iterate if keep_best is None else best.images)
-            if ascent is not None:
-                iterate = threat.project(step_rule(iterate, threat.allowed(ascent.gradient), done), clean)
+            if estimate is not None:
+                iterate = threat.project(step_rule(iterate, threat.allowed(estimate.gradient), done), clean)
     gradients, forwards = torch.tensor(costs).T[:, :, None].expand(2, len(costs), len(clean))
     return Attacked(tuple(sorted(counts)), torch.stack(kept), gradients, forwards)
 
@@ -114,9 +117,9 @@ class _Best:
         self.images = torch.empty(0)
 
     @torch.no_grad()
-    def see(self, iterate: Images, outputs: Tensor | tuple[Tensor, ...] | None, outputs_fn: OutputsFn) -> None:
+    def see(self, iterate: Images, outputs: ModelOutputs | None, outputs_fn: OutputsFn) -> None:
         assert self._quantity is not None
-        values = self._quantity(outputs_fn(iterate) if outputs is None else outputs)  # pyright: ignore[reportArgumentType]
+        values = self._quantity(outputs_fn(iterate) if outputs is None else outputs)
         if self._values is None:
             self._values, self.images = values, iterate
             return

@@ -25,6 +25,11 @@ def final_logits(outputs: ModelOutputs) -> Logits:
     return outputs.logits[-1] if isinstance(outputs, Trace) else outputs
 
 
+def map_outputs(function: Callable[[Tensor], Tensor], outputs: ModelOutputs) -> ModelOutputs:
+    """The outputs with the function applied to each tensor."""
+    return Trace(*map(function, outputs)) if isinstance(outputs, Trace) else function(outputs)
+
+
 def untargeted(labels: Labels, loss: Loss = "cross_entropy") -> Objective:
     """Away from the true label, by one of three losses (E7).
 

@@ -13,9 +13,8 @@ from s3ta.types import Images
 
 def quantize_8bit(images: Tensor) -> Tensor:
     """The nearest whole 255ths, exactly as a saved image is read again."""
-    return (images * 255).round() / images.new_tensor(
-        255
-    )  # by a plain number, a GPU would multiply with its reciprocal
+    # by a plain number, a GPU would multiply with its reciprocal
+    return (images * 255).round() / images.new_tensor(255)
 
 
 class Linf(NamedTuple):

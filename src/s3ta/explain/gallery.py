@@ -27,12 +27,12 @@ def gallery(model: nn.Module, dataset: Dataset, kept: dict[str, np.ndarray], mic
     Raises:
       UserError: the examples are not in the data set."""
     ids = [str(i) for i in kept["example_ids"]]
-    places = {example_id: i for i, example_id in enumerate(dataset.ids)}
-    if any(example_id not in places for example_id in ids):
+    positions = {example_id: i for i, example_id in enumerate(dataset.ids)}
+    if any(example_id not in positions for example_id in ids):
         raise UserError(
             f"The kept images are of examples that are not in the {dataset.split} split of {dataset.source}."
         )
-    _, clean, labels, _ = fetch_batch(dataset, [places[example_id] for example_id in ids])
+    _, clean, labels, _ = fetch_batch(dataset, [positions[example_id] for example_id in ids])
     arrays = kept | {"labels": labels.numpy(), "clean": clean.numpy()}
     for name, images in (("clean", clean), ("adversarial", torch.from_numpy(kept["adversarial"]))):
         arrays |= {f"{key}_{name}": value for key, value in look(model, images, micro_batch).items()}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         model_config,
     )
     from s3ta.models.execution import ExecutedModel, ExecutionMode
-    from s3ta.models.external import LoadOptions, open_model
+    from s3ta.models.external import open_model
     from s3ta.models.factory import build_model, create_model, num_parameters
     from s3ta.models.info import (
         UNKNOWN,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         model_info,
         select_outputs,
     )
-    from s3ta.models.model_names import is_foreign, refuse_unknown_source
+    from s3ta.models.model_names import LoadOptions, is_foreign, refuse_unknown_source
     from s3ta.models.precomputed_costs import Cost, count_cost
     from s3ta.models.pretrained import (
         find_weights,

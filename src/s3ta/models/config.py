@@ -35,8 +35,7 @@ def default_stem(image_size: int) -> Stem:
 class VisionConfig(Config):
     """A pre-activation ResNet, narrow or wide (timm's `ResNetV2`), run once per image."""
 
-    backbone: str = "resnetv2_152"
-    """One of resnetv2_mini, _18, _34, _50, _101, _152, or wrn_28_10."""
+    backbone: str = Field(default="resnetv2_152", description=f"One of {', '.join(BACKBONES)}.")
     dense: bool = True
     """Stride 1 in every stage except the second (paper section 3, M1-M3); never dilation. False: timm's own strides."""
     stem: Stem = "conv7_pool"

@@ -58,15 +58,14 @@ def _kept(config: ModelConfig, dtype: torch.dtype, units_per_checkpoint: int, nu
     with torch.device("meta"):
         model = build_model(config).to(dtype).train()
         images = _images(config, num_images, dtype)
-    largest = _largest_group(model, images, units_per_checkpoint) if units_per_checkpoint else 0
-    model.vision.units_per_checkpoint = units_per_checkpoint
     weights = {tensor.untyped_storage()._cdata for tensor in [*model.parameters(), *model.buffers()]}
+    largest = _largest_group(model, images, units_per_checkpoint, weights) if units_per_checkpoint else 0
+    model.vision.units_per_checkpoint = units_per_checkpoint
     return sum(_saved(partial(model, images), weights).values()) + largest
 
 
-def _largest_group(model: VisionClassifier, images: Tensor, units_per_checkpoint: int) -> int:
+def _largest_group(model: VisionClassifier, images: Tensor, units_per_checkpoint: int, weights: set[int]) -> int:
     """Bytes that the largest group of units keeps while it is made again, beside its input, which is there already."""
-    weights = {tensor.untyped_storage()._cdata for tensor in [*model.parameters(), *model.buffers()]}
     features, largest = model.vision.backbone.stem(model.vision.normalize(images)), 0
     for group in checkpoint_groups(model.vision.backbone.units, units_per_checkpoint):
         features = features.detach().requires_grad_()

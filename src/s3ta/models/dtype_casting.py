@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from s3ta.external_code_errors import guarded
+from s3ta.types import dtype_name
 
 
 class _Slot(NamedTuple):
-    """A parameter or buffer that is no float32, and the numbers it held."""
+    """Where a module keeps a parameter or buffer."""
 
     holder: dict[str, Any]
     key: str
     tensor: Tensor
-    numbers: Tensor
 
 
 def cast_to_float32(net: nn.Module, answers: Callable[[], bool]) -> tuple[str, ...]:
@@ -31,23 +31,18 @@ def cast_to_float32(net: nn.Module, answers: Callable[[], bool]) -> tuple[str, .
     Returns:
       What was done, for the record: nothing where it is float32 already.
     Raises ForeignError where it cannot be cast."""
-    slots = [
-        _Slot(holder, key, tensor, tensor.data)
-        for module in net.modules()
-        for holder in (module._parameters, module._buffers)
-        for key, tensor in holder.items()
-        if tensor is not None and tensor.is_floating_point() and tensor.dtype != torch.float32
-    ]
+    slots = [slot for slot in _slots(net) if slot.tensor.is_floating_point() and slot.tensor.dtype != torch.float32]
     if not slots:
         return ()
-    kinds = " and ".join(sorted({str(slot.numbers.dtype).removeprefix("torch.") for slot in slots}))
+    numbers = [slot.tensor.data for slot in slots]
+    kinds = " and ".join(sorted({dtype_name(data.dtype) for data in numbers}))
     with guarded(f"{type(net).__name__}.float()"):
         net.float()
     if answers():
         return (f"Weights were cast from {kinds} to float32.",)
-    for slot in slots:
+    for slot, data in zip(slots, numbers, strict=True):
         if isinstance(slot.tensor, nn.Parameter):
-            slot.tensor.data = slot.numbers
+            slot.tensor.data = data
         slot.holder[slot.key] = slot.tensor
     if answers():
         return (f"Weights stay {kinds}, for the network fails in float32; its answers are taken as float32.",)
@@ -59,11 +54,14 @@ def cast_to_float32(net: nn.Module, answers: Callable[[], bool]) -> tuple[str, .
 def leave_inference_mode(net: nn.Module) -> None:
     """Give a network that was made in inference mode ordinary tensors, through which gradients flow."""
     ordinary: dict[int, Tensor] = {}
+    for holder, key, tensor in _slots(net):
+        if not is_lazy(tensor) and tensor.is_inference():
+            copy = tensor.clone()
+            made = nn.Parameter(copy, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copy
+            holder[key] = ordinary.setdefault(id(tensor), made)
+
+
+def _slots(net: nn.Module) -> Iterator[_Slot]:
     for module in net.modules():
-        holders: list[dict[str, Any]] = [module._parameters, module._buffers]
-        for holder in holders:
-            for key, tensor in holder.items():
-                if tensor is not None and not is_lazy(tensor) and tensor.is_inference():
-                    copy = tensor.clone()
-                    made = nn.Parameter(copy, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copy
-                    holder[key] = ordinary.setdefault(id(tensor), made)
+        for holder in (module._parameters, module._buffers):
+            yield from (_Slot(holder, key, tensor) for key, tensor in holder.items() if tensor is not None)

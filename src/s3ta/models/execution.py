@@ -1,4 +1,4 @@
-"""A model run in another manner than plain float32: lower precision, compiled, another memory layout; the same weights."""
+"""A model run in another way than plain float32: lower precision, compiled, another memory layout; the same weights."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def many_compilations() -> Iterator[None]:
 class ExecutedModel(nn.Module):
     """A model, run as `ExecutionMode` says; shares its weights, and answers like it, in float32.
 
-    `is_lower` may be set to False for a while: then precision is float32 whatever the manner says."""
+    `is_lower` may be set to False for a while: then precision is float32 whatever the mode says."""
 
-    def __init__(self, model: nn.Module, manner: ExecutionMode) -> None:
+    def __init__(self, model: nn.Module, mode: ExecutionMode) -> None:
         super().__init__()
-        self._manner, self.is_lower = manner, True
+        self._mode, self.is_lower = mode, True
         self.model = model
-        if manner.channels_last:
+        if mode.channels_last:
             self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self._forward = torch.compile(self.model) if manner.compiled else self.model
+        self._forward = torch.compile(self.model) if mode.compiled else self.model
         inside = getattr(self.model, "unroll", None)
-        self._unroll = torch.compile(inside) if manner.compiled and inside else inside
+        self._unroll = torch.compile(inside) if mode.compiled and inside else inside
 
     def forward(self, images: Images) -> Logits:
         with self._guard(), self._autocast(images):
@@ -64,11 +64,11 @@ class ExecutedModel(nn.Module):
     @property
     def computes_lower(self) -> bool:
         """Whether it is run in bfloat16 now."""
-        return self.is_lower and self._manner.precision == "bfloat16"
+        return self.is_lower and self._mode.precision == "bfloat16"
 
     def _guard(self) -> AbstractContextManager[None]:
-        settings = [self._manner.precision] if self.computes_lower else []
-        settings += [name for name in ("compiled", "channels_last") if getattr(self._manner, name)]
+        settings = [self._mode.precision] if self.computes_lower else []
+        settings += [name for name in ("compiled", "channels_last") if getattr(self._mode, name)]
         if not settings:
             return nullcontext()
         return guarded(
@@ -79,7 +79,7 @@ class ExecutedModel(nn.Module):
         return torch.autocast(images.device.type, torch.bfloat16, enabled=self.computes_lower)
 
     def _laid_out(self, images: Tensor) -> Tensor:
-        return images.contiguous(memory_format=torch.channels_last) if self._manner.channels_last else images
+        return images.contiguous(memory_format=torch.channels_last) if self._mode.channels_last else images
 
 
 def not_sequential() -> UserError:

@@ -10,90 +10,63 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from torch import nn
 
 from s3ta.errors import UserError, unknown_name
 from s3ta.external_code_errors import ForeignError, attribute, guarded, set_mode
-from s3ta.models import external_weights as state
 from s3ta.models.dtype_casting import cast_to_float32, leave_inference_mode
 from s3ta.models.external_normalisation import chosen, origins, refuse_half, same_numbers
+from s3ta.models.external_weights import FillResult, fill
 from s3ta.models.hub_config import Beside, for_unit_pixels, normalisation_beside, preparation_unused
 from s3ta.models.info import Classifier, ModelInfo, device_of, model_info, select_outputs
-from s3ta.models.model_names import is_foreign, refuse_unknown_source
+from s3ta.models.model_names import LoadOptions, is_foreign, refuse_unknown_source
 from s3ta.models.output_detection import num_outputs
 from s3ta.models.pretrained import from_pretrained
-from s3ta.models.timm_torchvision import Known, from_timm, from_torchvision
+from s3ta.models.timm_torchvision import BuiltNetwork, from_timm, from_torchvision
 from s3ta.models.vision import VisionClassifier
 from s3ta.models.weight_files import split_key
 from s3ta.process_state import process_state_kept, seeded_global_generators
 
 
-class LoadOptions(NamedTuple):
-    """What a person may say about a network that does not say it itself; None: as the library or the factory has it."""
-
-    weights: str | None = None
-    """`pretrained`, `random` (seed 0), a file or folder, `FILE#KEY` where it holds several; None: pretrained, a factory's."""
-    num_classes: int | None = None
-    """How many numbers the network answers for one image."""
-    image_size: int | None = None
-    """Height and width in pixels."""
-    in_channels: int | None = None
-    mean: tuple[float, ...] | None = None
-    """Of the normalisation, for pixels in [0, 1]; one number, or one per channel."""
-    std: tuple[float, ...] | None = None
-    channel_order: Literal["rgb", "bgr"] | None = None
-    """The order that the network wants; None: rgb."""
-    class_names: tuple[str, ...] | None = None
-    """Of all the network's outputs, in order."""
-    outputs: tuple[int, ...] | None = None
-    """Which outputs are used, in this order."""
-    ignored: tuple[str, ...] = ()
-    """Patterns of what is left out of the file of weights, such as `criterion.*`."""
-    micro_batch: int | None = None
-    """How many images it will be asked about at once; None: not known. Nothing is said of the network by it."""
-
-
-def open_model(source: str | Path, opening: LoadOptions | None = None) -> VisionClassifier | Classifier:
+def open_model(source: str | Path, options: LoadOptions | None = None) -> VisionClassifier | Classifier:
     """A classifier in eval mode, on the CPU unless a factory put it elsewhere.
 
     Args:
       source: a run folder, a model folder, a Hub id (see `from_pretrained`), or a name as `is_foreign` knows them.
-      opening: what is said about it.
+      options: what is said about it.
     Raises:
       UserError: it cannot be found, fetched, imported or filled, or something said about it is missing or wrong."""
-    opening, text = opening or LoadOptions(), str(source)
+    options, text = options or LoadOptions(), str(source)
     for what in ("num_classes", "image_size", "in_channels"):
-        value = getattr(opening, what)
+        value = getattr(options, what)
         if value is not None and value < 1:
             raise UserError(f"{what} is {value}: it must be 1 or more.")
-    if opening.ignored and opening.weights in (None, "pretrained", "random"):
+    if options.ignored and options.file is None:
         raise UserError("--ignore-keys leaves something out of a file of weights: give one with --weights FILE.")
     refuse_unknown_source(text)
     if not is_foreign(text):
-        return _said(from_pretrained(text), text, opening)
+        return _agreeing(from_pretrained(text), text, options)
     library, _, name = text.partition(":")
     if library in ("timm", "torchvision"):
         build = from_timm if library == "timm" else from_torchvision
-        pretrained = opening.weights in (None, "pretrained")
-        file = None if opening.weights in (None, "pretrained", "random") else split_key(opening.weights).path
-        known = build(name, pretrained, opening.num_classes, opening.image_size, opening.in_channels, file)
-        return _wrapped(known, text, opening)
+        file = None if options.file is None else split_key(options.file).path
+        return _wrapped(build(name, options, file), text, options)
     with _here_importable():  # the forward pass that `_wrapped` makes may still import something
         made = _call(text, _factory(text))
         set_mode(made, mode=False)
         _refuse_meta(made, text)
         if isinstance(made, VisionClassifier) or isinstance(attribute(made, "card"), ModelInfo):
-            model = _filled(made, text, opening.weights, opening.ignored)
-            card = model_info(model)
-            answers = num_outputs(model, card.in_channels, card.image_size, text, opening.micro_batch)
-            if answers != card.num_classes:
+            model = _filled(made, text, options.weights, options.ignored)
+            info = model_info(model)
+            answers = num_outputs(model, info.in_channels, info.image_size, text, options.micro_batch)
+            if answers != info.num_classes:
                 raise UserError(
-                    f"{text} says that it has {card.num_classes} classes, and answers with {answers} numbers for an image."
+                    f"{text} says that it has {info.num_classes} classes, and answers with {answers} numbers for an image."
                 )
-            return _said(model, text, opening._replace(weights=None))
-        return _wrapped(_from_factory(made, text, opening), text, opening)
+            return _agreeing(model, text, options._replace(weights=None))
+        return _wrapped(_from_factory(made, text, options), text, options)
 
 
 # --- factories ----------------------------------------------------------------------------------------------------
@@ -183,25 +156,25 @@ def _refuse_meta(net: nn.Module, source: str) -> None:
         )
 
 
-def _from_factory(net: nn.Module, source: str, opening: LoadOptions) -> Known:
-    if opening.weights is not None:
-        _check_file(opening.weights, source)
-    if opening.image_size is None:
+def _from_factory(net: nn.Module, source: str, options: LoadOptions) -> BuiltNetwork:
+    if options.weights is not None:
+        _check_file(options.weights, source)
+    if options.image_size is None:
         raise UserError(
             f"{source} does not say how large its images are: give --image-size, or let it return a s3ta.Classifier."
         )
-    size, channels = opening.image_size, opening.in_channels or _first_channels(net)
+    size, channels = options.image_size, options.in_channels or _first_channels(net)
 
     def answers() -> bool:
         try:
-            num_outputs(net, channels, size, source, opening.micro_batch)
+            num_outputs(net, channels, size, source, options.micro_batch)
         except UserError:
             return False
         return True
 
     leave_inference_mode(net)
     notes = cast_to_float32(net, answers)
-    return Known(net, source.rpartition(":")[2], "as the factory made them, seed 0", {}, notes=notes)
+    return BuiltNetwork(net, source.rpartition(":")[2], "as the factory made them, seed 0", {}, notes=notes)
 
 
 def _first_channels(net: nn.Module) -> int:
@@ -217,54 +190,54 @@ def _check_file(weights: str, source: str) -> None:
 # --- what is said about them ---------------------------------------------------------------------------------------
 
 
-def _wrapped(known: Known, source: str, opening: LoadOptions) -> Classifier:
+def _wrapped(network: BuiltNetwork, source: str, options: LoadOptions) -> Classifier:
     """The network with everything that an evaluation must know of it."""
-    in_channels = opening.in_channels or _first_channels(known.net)
-    image_size = opening.image_size or known.image_size
+    in_channels = options.in_channels or _first_channels(network.net)
+    image_size = options.image_size or network.image_size
     assert image_size is not None, "sources that do not know it were refused"
-    config: dict[str, Any] = {"source": source, "weights": known.weights, "library": known.library}
-    name, notes, stored = known.name, list(known.notes), state.Found(None, None, {})
+    config: dict[str, Any] = {"source": source, "weights": network.weights, "library": network.library}
+    name, notes, stored = network.name, list(network.notes), FillResult(None, None, {})
     beside, unused = Beside(), ""
-    if opening.weights not in (None, "pretrained", "random"):
-        stored = state.fill(known.net, opening.weights, in_channels, known.unused, opening.ignored)
+    if options.file is not None:
+        stored = fill(network.net, options.file, in_channels, network.unused, options.ignored)
         config |= stored.config
         notes += stored.config["notes"]
-        name = f"{name}@{_stem(opening.weights)}"
-        if opening.mean is None and opening.std is None and stored.mean is None and stored.std is None:
-            beside = normalisation_beside(split_key(opening.weights).path)
+        name = f"{name}@{_stem(options.file)}"
+        if options.mean is None and options.std is None and stored.mean is None and stored.std is None:
+            beside = normalisation_beside(split_key(options.file).path)
             stored = stored._replace(mean=beside.mean, std=beside.std)
             notes += beside.notes
-        unused = preparation_unused(split_key(opening.weights).path, timm="timm" in known.library)
-    refuse_half(opening.mean, opening.std, stored)
-    if opening.mean is not None and opening.std is not None:
-        mean, std, scaled = for_unit_pixels(opening.mean, opening.std, "given")
-        opening, notes = opening._replace(mean=mean, std=std), notes + scaled
-    mean = chosen("mean", opening.mean, stored.mean, known.mean, in_channels, source)
-    std = chosen("std", opening.std, stored.std, known.std, in_channels, source)
-    set_mode(known.net, mode=False)
-    answers = num_outputs(known.net, in_channels, image_size, source, opening.micro_batch)
-    if opening.num_classes not in (None, answers):
+        unused = preparation_unused(split_key(options.file).path, timm="timm" in network.library)
+    refuse_half(options.mean, options.std, stored)
+    if options.mean is not None and options.std is not None:
+        mean, std, scaled = for_unit_pixels(options.mean, options.std, "given")
+        options, notes = options._replace(mean=mean, std=std), notes + scaled
+    mean = chosen("mean", options.mean, stored.mean, network.mean, in_channels, source)
+    std = chosen("std", options.std, stored.std, network.std, in_channels, source)
+    set_mode(network.net, mode=False)
+    answers = num_outputs(network.net, in_channels, image_size, source, options.micro_batch)
+    if options.num_classes not in (None, answers):
         raise UserError(
-            f"{source} answers with {answers} numbers for an image, not {opening.num_classes}: leave out "
+            f"{source} answers with {answers} numbers for an image, not {options.num_classes}: leave out "
             "--num-classes, or give weights of a network with so many."
         )
     classifier = Classifier(
-        known.net,
+        network.net,
         name=name,
         num_classes=answers,
         image_size=image_size,
         in_channels=in_channels,
         mean=mean,
         std=std,
-        channel_order=opening.channel_order or "rgb",
-        classes=opening.class_names,
-        view=known.view,
+        channel_order=options.channel_order or "rgb",
+        classes=options.class_names,
+        view=network.view,
         config={**config, "notes": notes},
-    ).to(device_of(known.net))
-    given = opening.mean is not None and opening.std is not None
-    origin = origins(known, given, stored.mean is not None, beside.unused, unused)
+    ).to(device_of(network.net))
+    given = options.mean is not None and options.std is not None
+    origin = origins(network, given, stored.mean is not None, beside.unused, unused)
     classifier.card = classifier.card._replace(origins=origin)
-    return (classifier if opening.outputs is None else select_outputs(classifier, opening.outputs)).eval()
+    return (classifier if options.outputs is None else select_outputs(classifier, options.outputs)).eval()
 
 
 def _stem(weights: str) -> str:
@@ -274,31 +247,31 @@ def _stem(weights: str) -> str:
 
 def _filled(model: nn.Module, source: str, weights: str | None, ignored: tuple[str, ...]) -> nn.Module:
     """A model that says itself what it is, with the weights of a file in place of a factory's."""
-    card = model_info(model)
+    info = model_info(model)
     if isinstance(model, Classifier):
-        model.card = card._replace(config={"source": source, **card.config})
+        model.card = info._replace(config={"source": source, **info.config})
     if weights is None:
         return model
     _check_file(weights, source)
     inner = model.net if isinstance(model, Classifier) else model
-    filled = state.fill(inner, weights, card.in_channels, ignored=ignored)
+    filled = fill(inner, weights, info.in_channels, ignored=ignored)
     if isinstance(model, Classifier):
         for what, stored in (("mean", filled.mean), ("std", filled.std)):
             chosen(what, tuple(model.card.config[what] or (float(what == "std"),)), stored, None, 0, source)
         config = {**model.card.config, **filled.config}
-        model.card = model.card._replace(name=f"{card.name}@{_stem(weights)}", config=config)
+        model.card = model.card._replace(name=f"{info.name}@{_stem(weights)}", config=config)
     elif filled.mean is not None or filled.std is not None:
         raise UserError(f"{weights} holds a normalisation, but {source} is a model with one of its own: take it out.")
     return model
 
 
-def _said(model: Any, source: str, opening: LoadOptions) -> VisionClassifier | Classifier:
+def _agreeing(model: Any, source: str, options: LoadOptions) -> VisionClassifier | Classifier:
     """A model that says itself what it is: nothing that is said beside may contradict it."""
-    card = model_info(model)
-    settings = {what: card.config.get(what) for what in ("mean", "std", "channel_order")}
-    settings |= {what: getattr(card, what) for what in ("num_classes", "image_size", "in_channels")}
+    info = model_info(model)
+    settings = {what: info.config.get(what) for what in ("mean", "std", "channel_order")}
+    settings |= {what: getattr(info, what) for what in ("num_classes", "image_size", "in_channels")}
     for what in ("weights", *settings):
-        given, setting = getattr(opening, what), settings.get(what)
+        given, setting = getattr(options, what), settings.get(what)
         same = (
             same_numbers(given, setting) if isinstance(given, tuple) and isinstance(setting, list) else given == setting
         )
@@ -307,20 +280,20 @@ def _said(model: Any, source: str, opening: LoadOptions) -> VisionClassifier | C
                 f"{source} says itself what it is{'' if setting is None else f' ({what}: {setting})'}: "
                 f"leave out --{what.replace('_', '-')}."
             )
-    if opening.class_names is not None:
-        if card.classes not in (None, opening.class_names):
+    if options.class_names is not None:
+        if info.classes not in (None, options.class_names):
             raise UserError(f"{source} says itself what its classes are called, and otherwise: leave the names out.")
         if not isinstance(model, Classifier):
             model = Classifier(
                 model,
-                name=card.name,
-                num_classes=card.num_classes,
-                image_size=card.image_size,
-                in_channels=card.in_channels,
-                classes=opening.class_names,
-                config=card.config,
+                name=info.name,
+                num_classes=info.num_classes,
+                image_size=info.image_size,
+                in_channels=info.in_channels,
+                classes=options.class_names,
+                config=info.config,
             ).to(device_of(model))
-        elif len(opening.class_names) != card.num_classes:
-            raise UserError(f"There are {len(opening.class_names)} class names for {card.num_classes} classes.")
-        model.card = model.card._replace(classes=opening.class_names)
-    return (model if opening.outputs is None else select_outputs(model, opening.outputs)).eval()
+        elif len(options.class_names) != info.num_classes:
+            raise UserError(f"There are {len(options.class_names)} class names for {info.num_classes} classes.")
+        model.card = model.card._replace(classes=options.class_names)
+    return (model if options.outputs is None else select_outputs(model, options.outputs)).eval()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from s3ta.errors import UserError
-from s3ta.models.external_weights import Found
+from s3ta.models.external_weights import FillResult
 from s3ta.models.hub_config import shown
 from s3ta.models.info import UNKNOWN, PreparationSources
-from s3ta.models.timm_torchvision import Known
+from s3ta.models.timm_torchvision import BuiltNetwork
 
 
-def refuse_half(mean: tuple[float, ...] | None, std: tuple[float, ...] | None, stored: Found) -> None:
+def refuse_half(mean: tuple[float, ...] | None, std: tuple[float, ...] | None, stored: FillResult) -> None:
     """UserError where a mean is given without a deviation, or the other way round, and the file has no other half."""
     if mean is not None and std is None and stored.std is None:
         raise UserError("--mean is given without --std: give both; --std 1 where nothing is divided.")
@@ -49,16 +49,16 @@ def same_numbers(mine: Sequence[float], other: Sequence[float]) -> bool:
 
 
 def origins(
-    known: Known, given: bool, stored: bool, unused_normalisation: str, unused_preparation: str
+    network: BuiltNetwork, given: bool, stored: bool, unused_normalisation: str, unused_preparation: str
 ) -> PreparationSources:
     """Where normalisation and preparation of a foreign network come from, with what files beside its weights say in vain."""
-    library = next(iter(known.library), "")
-    usual = f"{library}'s" if known.mean is not None else _default(unused_normalisation)
+    library = next(iter(network.library), "")
+    usual = f"{library}'s" if network.mean is not None else _default(unused_normalisation)
     normalisation = "given" if given else "stored with the weights" if stored else usual
     preparation = _default(unused_preparation)
-    if known.view is not None:
+    if network.view is not None:
         preparation = f"{library}'s{f' ({unused_preparation})' if unused_preparation else ''}"
-    return PreparationSources(normalisation, preparation, known.remarks)
+    return PreparationSources(normalisation, preparation, network.remarks)
 
 
 def _default(unused: str) -> str:

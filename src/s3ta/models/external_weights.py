@@ -1,7 +1,7 @@
 """Weights of other people's networks: safetensors, or a state dict in any of its usual wrappings, into a network.
 
-What is taken off is listed in literals (`containers`, `wrappers`, `surplus`) and recorded; what is not understood is
-refused. Nothing of a file is run (`reading`).
+What is taken off is listed in literals (`state_dict_selection`, `key_prefixes`, `extra_keys`) and recorded; what is not
+understood is refused. Nothing of a file is run (`safe_pickle`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from s3ta.models.state_dict_selection import AVERAGED, choose_state, objects_wit
 from s3ta.models.weight_files import objects_note, read_state, sound, split_key
 
 
-class Found(NamedTuple):
-    """What reading a file of weights told beside the weights themselves."""
+class FillResult(NamedTuple):
+    """What a file of weights says beside the weights themselves."""
 
     mean: tuple[float, ...] | None
     """Of the normalisation stored with them, for pixels in [0, 1]; None: none is stored."""
@@ -29,7 +29,7 @@ class Found(NamedTuple):
 
 def fill(
     net: nn.Module, weights: str, in_channels: int, unused: tuple[str, ...] = (), ignored: tuple[str, ...] = ()
-) -> Found:
+) -> FillResult:
     """Fill a network from a file, strictly: every weight must be there with its shape, and every other one explained.
 
     Args:
@@ -63,4 +63,4 @@ def fill(
     if ignored:
         config["ignored"] = list(ignored)
         notes.append(f"Left out of {file} on request: {', '.join(ignored)}.")
-    return Found(mean, std, config)
+    return FillResult(mean, std, config)

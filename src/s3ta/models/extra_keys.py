@@ -9,10 +9,11 @@ from s3ta.errors import UserError
 from s3ta.models.hub_config import for_unit_pixels
 from s3ta.models.key_prefixes import misfits, prefixes, strip_wrappers
 from s3ta.models.state_dict_selection import AVERAGED, State
+from s3ta.types import dtype_name
 
-_PLACES = ("", "normalize.", "normalizer.", "normalization.", "0.")
-MEANS = tuple(place + name for place in _PLACES for name in ("mean", "mu", "new_mean"))
-STDS = tuple(place + name for place in _PLACES for name in ("std", "sigma", "new_std"))
+_MODULES = ("", "normalize.", "normalizer.", "normalization.", "0.")
+MEANS = tuple(module + name for module in _MODULES for name in ("mean", "mu", "new_mean"))
+STDS = tuple(module + name for module in _MODULES for name in ("std", "sigma", "new_std"))
 """Names, behind any wrappers, of a normalisation that is stored with the weights (RobustBench, Madry)."""
 COUNTERS = ("n_averaged",)
 """Names of what other wrappers count (`torch.optim.swa_utils.AveragedModel`); they decide no answer."""
@@ -76,14 +77,15 @@ def check_numbers(taken: State, net: State, file: str) -> list[str]:
             raise UserError(f"{file} holds '{key}' as {_kind_of(stored)}: save ordinary weights, as float32.")
         if stored.is_complex() and not to.is_complex:
             raise UserError(
-                f"{file} holds '{key}' as complex numbers, the network as {_plain(to)}: of another network?"
+                f"{file} holds '{key}' as complex numbers, the network as {dtype_name(to)}: of another network?"
             )
         if stored.is_floating_point() != to.is_floating_point:
             raise UserError(
-                f"{file} holds '{key}' as {_plain(stored.dtype)}, the network as {_plain(to)} (quantised, or not saved whole?)."
+                f"{file} holds '{key}' as {dtype_name(stored.dtype)}, the network as {dtype_name(to)} (quantised, or not saved "
+                "whole?)."
             )
         if to.is_floating_point and stored.dtype != to:
-            casts.add(f"{_plain(stored.dtype)} to {_plain(to)}")
+            casts.add(f"{dtype_name(stored.dtype)} to {dtype_name(to)}")
         if to.is_floating_point and not stored.to(to).isfinite().all():
             raise UserError(f"{file} holds numbers that are not finite, first in '{key}': its training went wrong.")
     return [f"Weights were cast from {' and '.join(sorted(casts))}."] if casts else []
@@ -93,7 +95,3 @@ def _kind_of(stored: Tensor) -> str:
     if stored.is_meta:
         return "a tensor without numbers (on the meta device)"
     return "a quantised tensor" if stored.is_quantized else "a sparse tensor"
-
-
-def _plain(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -148,7 +148,7 @@ class Classifier(nn.Module):
     def _guard(self, images: Tensor) -> AbstractContextManager[None]:
         if torch.compiler.is_compiling():  # whoever compiles guards the call
             return nullcontext()
-        return _asked(f"{self.card.name}, asked about images of shape {tuple(images.shape)},")
+        return _guarded_forward(f"{self.card.name}, asked about images of shape {tuple(images.shape)},")
 
     def _prepared(self, images: Tensor) -> Tensor:
         return self.normalize(images.flip(1) if self.channel_order == "bgr" else images)
@@ -160,7 +160,7 @@ class Classifier(nn.Module):
 
 
 @contextmanager
-def _asked(call: str) -> Iterator[None]:
+def _guarded_forward(call: str) -> Iterator[None]:
     """Around a network's forward pass: it is guarded, and gradients are afterwards on or off as they were."""
     with guarded(call), torch.set_grad_enabled(torch.is_grad_enabled()):
         yield
@@ -206,33 +206,33 @@ def select_outputs(model: nn.Module, outputs: Sequence[int]) -> Classifier:
 
     Raises:
       UserError: a number that is not a class of the model, or one named twice."""
-    card = model_info(model)
-    if not outputs or not all(0 <= output < card.num_classes for output in outputs):
+    info = model_info(model)
+    if not outputs or not all(0 <= output < info.num_classes for output in outputs):
         raise UserError(
-            f"The outputs of {card.name} are numbered from 0 to {card.num_classes - 1}; name one or more of them."
+            f"The outputs of {info.name} are numbered from 0 to {info.num_classes - 1}; name one or more of them."
         )
-    settings = card.config if isinstance(model, Classifier) else {}
+    settings = info.config if isinstance(model, Classifier) else {}
     before = settings.get("outputs")
     chosen = Classifier(
         model.net if isinstance(model, Classifier) else model,
-        name=card.name,
+        name=info.name,
         num_classes=len(outputs),
-        image_size=card.image_size,
-        in_channels=card.in_channels,
+        image_size=info.image_size,
+        in_channels=info.in_channels,
         mean=settings.get("mean"),
         std=settings.get("std"),
         channel_order=settings.get("channel_order", "rgb"),
         outputs=[output if before is None else before[output] for output in outputs],
-        classes=None if card.classes is None else [card.classes[output] for output in outputs],
-        view=card.view,
-        config=card.config,
+        classes=None if info.classes is None else [info.classes[output] for output in outputs],
+        view=info.view,
+        config=info.config,
     )
-    chosen.card = chosen.card._replace(origins=card.origins)
+    chosen.card = chosen.card._replace(origins=info.origins)
     return chosen.to(device_of(model)).train(model.training)
 
 
 def model_info(model: nn.Module) -> ModelInfo:
-    """The card of a model. Raises UserError for a network without one."""
+    """What a model says of itself. Raises UserError for a network that says nothing."""
     if isinstance(model, VisionClassifier):
         config = model.config
         return ModelInfo(
@@ -243,13 +243,13 @@ def model_info(model: nn.Module) -> ModelInfo:
             config=config.model_dump(mode="json"),
             num_glimpses=getattr(config, "num_glimpses", None),
         )
-    card = getattr(model, "card", None)
-    if not isinstance(card, ModelInfo):
+    info = getattr(model, "card", None)
+    if not isinstance(info, ModelInfo):
         raise UserError(
             f"{type(model).__name__} does not say what it is: wrap it, as in s3ta.Classifier(model, name=..., "
             "num_classes=..., image_size=..., mean=..., std=...)."
         )
-    return card
+    return info
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -1,13 +1,51 @@
-"""How a person names a model, and what can be said against a name before anything is opened. Imports no torch."""
+"""How a person names a model and what they say of it, and what can be said against a name before anything is opened.
+
+Imports no torch."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from s3ta.errors import UserError
 
 _WORD = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
+
+
+class LoadOptions(NamedTuple):
+    """What a person may say about a network that does not say it itself; None: as the library or the factory has it."""
+
+    weights: str | None = None
+    """`pretrained`, `random` (seed 0), a file or folder, `FILE#KEY` where it holds several; None: pretrained, a factory's."""
+    num_classes: int | None = None
+    """How many numbers the network answers for one image."""
+    image_size: int | None = None
+    """Height and width in pixels."""
+    in_channels: int | None = None
+    mean: tuple[float, ...] | None = None
+    """Of the normalisation, for pixels in [0, 1]; one number, or one per channel."""
+    std: tuple[float, ...] | None = None
+    channel_order: Literal["rgb", "bgr"] | None = None
+    """The order that the network wants; None: rgb."""
+    class_names: tuple[str, ...] | None = None
+    """Of all the network's outputs, in order."""
+    outputs: tuple[int, ...] | None = None
+    """Which outputs are used, in this order."""
+    ignored: tuple[str, ...] = ()
+    """Patterns of what is left out of the file of weights, such as `criterion.*`."""
+    micro_batch: int | None = None
+    """How many images it will be asked about at once; None: not known. Nothing is said of the network by it."""
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether a library fetches the weights."""
+        return self.weights in (None, "pretrained")
+
+    @property
+    def file(self) -> str | None:
+        """The weights where they are a file or a folder, perhaps with `#KEY`."""
+        return None if self.is_pretrained or self.weights == "random" else self.weights
 
 
 def is_foreign(source: str) -> bool:

@@ -21,6 +21,7 @@ from s3ta.external_code_errors import (
 )
 from s3ta.models.info import device_of
 from s3ta.process_state import process_state_kept, seeded_global_generators
+from s3ta.types import dtype_name
 
 _SHAPES = r"(?i)\b(size|shape|dimension|channel|kernel|resolution|multipl)"
 _ADVICE = {
@@ -82,7 +83,7 @@ def _checked(answer: Any, images: Tensor, source: str) -> int:
         number = "two" if count == 2 else str(count)
         raise UserError(
             f"{source} answers {number} images of {' x '.join(map(str, shape))} with "
-            f"{str(answer.dtype).removeprefix('torch.')} of shape {tuple(answer.shape)}: it must give logits, one row per "
+            f"{dtype_name(answer.dtype)} of shape {tuple(answer.shape)}: it must give logits, one row per "
             "image."
         )
     return answer.shape[1]

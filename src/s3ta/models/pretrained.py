@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from s3ta.errors import UserError
-from s3ta.external_code_errors import guarded
+from s3ta.external_code_errors import guarded, without_addresses
 from s3ta.files import read_json, readable_errors, sha256, write_atomic, write_json
 from s3ta.models.config import ModelConfig
 from s3ta.models.factory import build_model
@@ -142,7 +141,7 @@ def tensor_as_bytes(value: object) -> bytes:
         return b"".join(tensor_as_bytes(part) for key in sorted(value, key=str) for part in (str(key), value[key]))
     if isinstance(value, (list, tuple)):
         return b"".join(tensor_as_bytes(part) for part in value)
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value)).encode()
+    return without_addresses(repr(value)).encode()
 
 
 def _parts(value: Tensor) -> tuple[Any, ...] | None:

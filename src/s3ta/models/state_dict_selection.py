@@ -27,8 +27,8 @@ _OPTIMIZERS = ("optim", "exp_avg", "momentum_buffer")
 State: TypeAlias = dict[str, Tensor]
 
 
-class Room:
-    """What is left of `MOST_FOR_NAMES`."""
+class NameAllowance:
+    """Bytes that are left of `MOST_FOR_NAMES`."""
 
     def __init__(self) -> None:
         self._left = MOST_FOR_NAMES
@@ -132,12 +132,12 @@ def _entry(part: Any, name: str) -> Any:
     return part[int(name)] if isinstance(part, (list, tuple)) and name.isdigit() and int(name) < len(part) else None
 
 
-def _state_of(value: Any, *, mixed: bool = False, room: Room | None = None) -> State | None:
+def _state_of(value: Any, *, mixed: bool = False, allowance: NameAllowance | None = None) -> State | None:
     """The tensors by name where it is a state dict or a whole network that was pickled; else None.
 
     `mixed`: single numbers and words may stand among them, such as an epoch."""
     if isinstance(value, Instance) and isinstance(value.state, dict) and "_modules" in value.state:
-        return _state_of_module(value, room or Room()) or None
+        return _state_of_module(value, allowance or NameAllowance()) or None
     if not isinstance(value, dict) or not value:
         return None
     parts = {str(key): tensor_of_array(part) for key, part in value.items()}
@@ -151,7 +151,7 @@ def _is_plain(value: Any) -> bool:
     return scalar or value is None or isinstance(value, (bool, int, float, str))
 
 
-def _state_of_module(whole: Instance, room: Room) -> State:
+def _state_of_module(whole: Instance, allowance: NameAllowance) -> State:
     """What `state_dict()` of a pickled network would hold, by its records alone; no code of it is there to be run.
 
     A part that stands under several names is there under each, as in `state_dict()`. Raises ValueError where these are too
@@ -160,7 +160,7 @@ def _state_of_module(whole: Instance, room: Room) -> State:
     waiting: list[tuple[str, int, Any]] = [("", 0, whole)]
     while waiting:
         start, depth, module = waiting.pop()
-        room.take(len(start))
+        allowance.take(len(start))
         if depth > MOST_DEPTH:
             raise ValueError("parts of a network lie in one another without end")
         settings = module.state if isinstance(module, Instance) and isinstance(module.state, dict) else {}
@@ -170,7 +170,7 @@ def _state_of_module(whole: Instance, room: Room) -> State:
         for kind in ("_parameters", "_buffers"):
             for name, value in _named_parts(settings, kind):
                 if isinstance(value, Tensor) and not (kind == "_buffers" and name in hidden):
-                    room.take(len(start) + len(name))
+                    allowance.take(len(start) + len(name))
                     state[f"{start}{name}"] = value
         parts = _named_parts(settings, "_modules")
         waiting += [(f"{start}{name}.", depth + 1, part) for name, part in reversed(parts)]
@@ -222,11 +222,11 @@ def _known_states(content: Any, *, mixed: bool = False) -> dict[str, State]:
 def _all_states(content: Any) -> dict[str, State]:
     """Every state dict by its path, but those of optimizers."""
     states: dict[str, State] = {}
-    room = Room()
+    allowance = NameAllowance()
     for path, value in walk(content):
-        if (state := _state_of(value, room=room)) is not None:
+        if (state := _state_of(value, allowance=allowance)) is not None:
             name = ".".join(path.names())
-            room.take(len(name))
+            allowance.take(len(name))
             if not any(word in name.lower() for word in _OPTIMIZERS):
                 states[name] = state
     return states

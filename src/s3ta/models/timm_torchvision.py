@@ -15,6 +15,7 @@ from s3ta.errors import UserError, unknown_name
 from s3ta.external_code_errors import reason
 from s3ta.models.hub_config import settings_beside
 from s3ta.models.info import EvaluationTransform
+from s3ta.models.model_names import LoadOptions
 from s3ta.process_state import seeded_global_generators
 
 _IMAGE_SIZE = {"vit": "image_size", "maxvit": "input_size"}
@@ -24,7 +25,7 @@ _AIDED = ("googlenet", "inception_v3")
 _AIDS = ("AuxLogits.", "aux1.", "aux2.")
 
 
-class Known(NamedTuple):
+class BuiltNetwork(NamedTuple):
     """A network as its library or its factory gives it, and what is known of it."""
 
     net: nn.Module
@@ -42,15 +43,8 @@ class Known(NamedTuple):
     """What was derived of a file of weights, or not known: sentences that begin with `note:` or `warning:`."""
 
 
-def from_timm(
-    name: str,
-    pretrained: bool,
-    num_classes: int | None,
-    image_size: int | None,
-    in_channels: int | None,
-    file: Path | None = None,
-) -> Known:
-    """NAME[.TAG] of timm, or `hf-hub:owner/name`, built under seed 0 and perhaps fetched; None: as the library has it.
+def from_timm(name: str, options: LoadOptions, file: Path | None) -> BuiltNetwork:
+    """NAME[.TAG] of timm, or `hf-hub:owner/name`, built under seed 0 and perhaps fetched.
 
     `file` will fill it: its own name, or what lies beside it, may tell of which tag it is.
 
@@ -62,31 +56,32 @@ def from_timm(
     source = f"timm:{name}"
     if name.startswith("hf-hub:"):
         with _fetching(source):
-            known = load_model_config_from_hf(name.removeprefix("hf-hub:"))[0]
-        known = {**known, "hf_hub_id": name}
+            config = {**load_model_config_from_hf(name.removeprefix("hf-hub:"))[0], "hf_hub_id": name}
     else:
         _check_timm_name(name)
-        config = get_pretrained_cfg(name)
-        known = {} if config is None else config.to_dict()
-    _check_timm_use(name, known, pretrained, num_classes, image_size)
-    fixed = known.get("fixed_input_size", False)
-    settings: dict[str, Any] = {"in_chans": in_channels, "img_size": image_size if fixed else None}
-    if not pretrained:
-        settings["num_classes"] = num_classes
+        stated = get_pretrained_cfg(name)
+        config = {} if stated is None else stated.to_dict()
+    _check_timm_use(name, config, options)
+    fixed = config.get("fixed_input_size", False)
+    settings: dict[str, Any] = {"in_chans": options.in_channels, "img_size": options.image_size if fixed else None}
+    if not options.is_pretrained:
+        settings["num_classes"] = options.num_classes
     tag, settings["pretrained_cfg"], remarks = _timm_preparation(name, file)
     settings = {key: value for key, value in settings.items() if value is not None}
     with _fetching(source), seeded_global_generators(0):
-        net = timm.create_model(f"{name}.{tag}" if tag else name, pretrained=pretrained, **settings)
+        net = timm.create_model(f"{name}.{tag}" if tag else name, pretrained=options.is_pretrained, **settings)
     data = resolve_model_data_config(net)
     size = data["input_size"][1]
     tag = getattr(net, "pretrained_cfg", {}).get("tag")
-    view, notes = _timm_view(data, image_size or size)
-    if pretrained and in_channels not in (None, data["input_size"][0]):
-        notes += (f"timm adapted the first convolution from {data['input_size'][0]} to {in_channels} channels.",)
-    return Known(
+    view, notes = _timm_view(data, options.image_size or size)
+    if options.is_pretrained and options.in_channels not in (None, data["input_size"][0]):
+        notes += (
+            f"timm adapted the first convolution from {data['input_size'][0]} to {options.in_channels} channels.",
+        )
+    return BuiltNetwork(
         net,
         name.rpartition("/")[2],
-        f"pretrained: {tag or name}" if pretrained else "random, seed 0",
+        f"pretrained: {tag or name}" if options.is_pretrained else "random, seed 0",
         {"timm": _version(timm)},
         size,
         tuple(data["mean"]),
@@ -146,40 +141,31 @@ def _check_timm_name(name: str) -> None:
         raise unknown_name(f"weights of timm's {base}:", tag, tags)
 
 
-def _check_timm_use(
-    name: str, known: dict[str, Any], pretrained: bool, num_classes: int | None, image_size: int | None
-) -> None:
+def _check_timm_use(name: str, config: dict[str, Any], options: LoadOptions) -> None:
     """Refuse, before anything is fetched, what cannot be measured."""
-    if pretrained and not any(known.get(key) for key in ("url", "file", "hf_hub_id")):
+    if options.is_pretrained and not any(config.get(key) for key in ("url", "file", "hf_hub_id")):
         raise UserError(f"timm has no pretrained weights of {name}: give --weights FILE, or --weights random.")
-    if known.get("num_classes") == 0 and (pretrained or num_classes is None):
+    if config.get("num_classes") == 0 and (options.is_pretrained or options.num_classes is None):
         raise UserError(
             f"timm:{name} answers with features: give --num-classes, and --weights FILE or --weights random."
         )
-    _, height, width = known.get("input_size", (3, 224, 224))
-    if height != width and image_size is None:
+    _, height, width = config.get("input_size", (3, 224, 224))
+    if height != width and options.image_size is None:
         raise UserError(
             f"timm:{name} is for images of {height} x {width} pixels; images here are square: give --image-size."
         )
 
 
 def _timm_view(data: dict[str, Any], image_size: int) -> tuple[EvaluationTransform | None, tuple[str, ...]]:
-    """What timm does with an image file, and a note where a `EvaluationTransform` cannot say it."""
+    """What timm does with an image file, and a note where an `EvaluationTransform` cannot say it."""
     if data["crop_mode"] != "center" or data["interpolation"] not in ("bicubic", "bilinear"):
         way = f"{data['crop_mode']}, {data['interpolation']}"
         return None, (f"timm prepares image files for it in a way that is not done here ({way}).",)
     return EvaluationTransform(math.floor(image_size / data["crop_pct"]), data["interpolation"]), ()
 
 
-def from_torchvision(
-    name: str,
-    pretrained: bool,
-    num_classes: int | None,
-    image_size: int | None,
-    in_channels: int | None,
-    file: Path | None = None,
-) -> Known:
-    """NAME[.TAG] of torchvision, built under seed 0 and perhaps fetched; None: as the library has it.
+def from_torchvision(name: str, options: LoadOptions, file: Path | None) -> BuiltNetwork:
+    """NAME[.TAG] of torchvision, built under seed 0 and perhaps fetched.
 
     `file` will fill it: its own name may tell of which tag it is.
 
@@ -201,16 +187,16 @@ def from_torchvision(
     if file is not None and not tag:
         tag, remarks = _torchvision_preparation(base, entries, file)
     entry = entries[tag or "DEFAULT"]
-    if in_channels not in (None, 3):
-        raise UserError(f"{source} takes images of 3 channels, not {in_channels}: torchvision builds no other.")
+    if options.in_channels not in (None, 3):
+        raise UserError(f"{source} takes images of 3 channels, not {options.in_channels}: torchvision builds no other.")
     prepared = entry.transforms()
     size, resize = prepared.crop_size[0], prepared.resize_size[0]
-    image_size = image_size or size
+    image_size = options.image_size or size
     settings: dict[str, Any] = {}
     if base in _AIDED:
         settings["aux_logits"] = False
-    if not pretrained:
-        settings |= {} if num_classes is None else {"num_classes": num_classes}
+    if not options.is_pretrained:
+        settings |= {} if options.num_classes is None else {"num_classes": options.num_classes}
         family = base.partition("_")[0]
         if family in _IMAGE_SIZE:
             settings[_IMAGE_SIZE[family]] = image_size if family == "vit" else (image_size, image_size)
@@ -218,12 +204,12 @@ def from_torchvision(
             # torchvision's own weights of these expect that pixels are normalised once more, inside
             settings |= {"init_weights": True, "transform_input": bool(tag)}
     with _fetching(source), seeded_global_generators(0):
-        net = models.get_model(base, weights=entry if pretrained else None, **settings)
+        net = models.get_model(base, weights=entry if options.is_pretrained else None, **settings)
     notes = ("It transforms its input as torchvision's weights want it.",) if settings.get("transform_input") else ()
-    return Known(
+    return BuiltNetwork(
         net,
         name,
-        f"pretrained: {entry.name}" if pretrained else "random, seed 0",
+        f"pretrained: {entry.name}" if options.is_pretrained else "random, seed 0",
         {"torchvision": _version(torchvision)},
         size,
         tuple(prepared.mean),

@@ -101,7 +101,7 @@ def tiny(recipe: TrainConfig) -> TrainConfig:
     vision, attack = recipe.model.vision, recipe.attack
     name = "s3ta_2_resnetv2_mini" if isinstance(recipe.model, S3TAConfig) else f"resnetv2_mini{'_dense' * vision.dense}"
     size = min(vision.image_size, 60)
-    pace = {"step_size": attack.radius / 2} if isinstance(attack, PGDConfig) else {}
+    step_size = {"step_size": attack.radius / 2} if isinstance(attack, PGDConfig) else {}
     return recipe.model_copy(
         update={
             "name": f"{recipe.name}-tiny",
@@ -113,7 +113,7 @@ def tiny(recipe: TrainConfig) -> TrainConfig:
                     "preprocessing": None,  # one that is made for another size would be refused
                 }
             ),
-            "attack": attack.model_copy(update={"num_attack_steps": 2, **pace}),
+            "attack": attack.model_copy(update={"num_attack_steps": 2, **step_size}),
             "schedule": recipe.schedule.model_copy(
                 update={
                     "num_train_steps": 4,

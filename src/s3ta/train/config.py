@@ -6,17 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from s3ta.attack_config import AdamConfig
-from s3ta.attacks import PGDConfig
+from s3ta.attack_config import AdamConfig, PGDConfig
 from s3ta.config import Config
 from s3ta.data import DataConfig
 from s3ta.models import ModelConfig
 
 Count = Annotated[int, Field(ge=0)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
 Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 TrainAttack = Annotated[PGDConfig | AdamConfig, Field(discriminator="kind")]
 
 
@@ -123,7 +120,7 @@ class OptimizerConfig(Config):
 class ScheduleConfig(Config):
     """What changes in the course of training, in training steps."""
 
-    num_train_steps: Annotated[int, Field(gt=0)] = 150_120
+    num_train_steps: Positive = 150_120
     warmup_steps: Count = 0
     """The learning rate rises linearly, per step, over so many steps (T10)."""
     warmup_from: NonNegative = 0.05
@@ -136,7 +133,7 @@ class ScheduleConfig(Config):
     """So many first steps on clean images (the paper: 0)."""
     radius_ramp_steps: Count = 0
     """After them the attack's radius and step size grow linearly to full size over so many steps (the paper: 0)."""
-    glimpses: tuple[tuple[Count, Annotated[int, Field(gt=0)]], ...] = ()
+    glimpses: tuple[tuple[Count, Positive], ...] = ()
     """Curriculum (T23): pairs (from this step, so many glimpses); before the first pair, and without any, the model's own."""
 
     @model_validator(mode="after")
@@ -180,10 +177,10 @@ class TrainConfig(Config):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """In the training loss only, never in the attack (T12, X30)."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    log_every: Annotated[int, Field(gt=0)] = 10
-    validate_every: Annotated[int, Field(gt=0)] = 200
-    checkpoint_every: Annotated[int, Field(gt=0)] = 50
-    num_threads: Annotated[int, Field(gt=0)] | None = None
+    log_every: Positive = 10
+    validate_every: Positive = 200
+    checkpoint_every: Positive = 50
+    num_threads: Positive | None = None
     """CPU threads; a fixed number makes runs on one machine identical. None: all cores."""
     num_workers: Count = 0
     """Processes that prepare batches; any number gives the same batches."""

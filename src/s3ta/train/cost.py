@@ -120,15 +120,15 @@ def training_cost(config: TrainConfig, hardware: Hardware, num_gpus: int = 1, ut
     cost = count_cost(config.model)
     dearest = passes(config, is_attacked=True, is_perturbed=config.weight_perturbation.gamma > 0)
     share, glimpses = config.batch_size // num_gpus, config.attack.num_glimpses
-    attacked = config.model if glimpses is None else _looking(config.model, glimpses)
-    twice = 2 if config.loss.kind == "trades" else 1
+    attacked = config.model if glimpses is None else _with_glimpses(config.model, glimpses)
+    num_batches = 2 if config.loss.kind == "trades" else 1
     return TrainingCost(
         cost=cost,
         passes=dearest,
         operations_per_image=2 * cost.multiply_accumulates * dearest.total,
         operations=count_operations(config).total,
         attack_bytes=kept_bytes(attacked, compute.attack_precision, compute.units_per_checkpoint),
-        update_bytes=twice * kept_bytes(config.model, compute.update_precision, compute.units_per_checkpoint),
+        update_bytes=num_batches * kept_bytes(config.model, compute.update_precision, compute.units_per_checkpoint),
         attack_images=min(compute.attack_batch or share, share),
         update_images=group,
         state_bytes=state_bytes(config, cost.parameters, num_gpus),
@@ -187,10 +187,11 @@ def count_operations(config: TrainConfig) -> Passes:
 
 def operations_per_image(config: TrainConfig) -> list[tuple[Stretch, Passes]]:
     """FLOP of one image in attack and update, for every stretch of the schedule."""
-    cut = stretches(config)
-    forward = {glimpses: 2 * count_cost(model).multiply_accumulates for glimpses, model in _looks(config).items()}
+    forward = {
+        glimpses: 2 * count_cost(model).multiply_accumulates for glimpses, model in _models_by_glimpses(config).items()
+    }
     costs = []
-    for stretch in cut:
+    for stretch in stretches(config):
         each = passes(config, is_attacked=stretch.is_attacked, is_perturbed=stretch.is_perturbed)
         attacked = forward[config.attack.num_glimpses or stretch.num_glimpses]
         costs.append((stretch, Passes(each.attack * attacked, each.update * forward[stretch.num_glimpses])))
@@ -213,16 +214,16 @@ def _is_lower(compute: ComputeConfig) -> bool:
 
 def models_of(config: TrainConfig) -> list[ModelConfig]:
     """The models whose costs a recipe's costs are made of: its own, and with each number of glimpses that it trains with."""
-    return list(_looks(config).values())
+    return list(_models_by_glimpses(config).values())
 
 
-def _looks(config: TrainConfig) -> dict[int | None, ModelConfig]:
+def _models_by_glimpses(config: TrainConfig) -> dict[int | None, ModelConfig]:
     """The model with each number of glimpses of the schedule and of the attack; None: with its own."""
     numbers = [None, config.attack.num_glimpses, *(stretch.num_glimpses for stretch in stretches(config))]
-    return {number: _looking(config.model, number) for number in numbers}
+    return {number: _with_glimpses(config.model, number) for number in numbers}
 
 
-def _looking(model: ModelConfig, num_glimpses: int | None) -> ModelConfig:
+def _with_glimpses(model: ModelConfig, num_glimpses: int | None) -> ModelConfig:
     """The model after so many glimpses."""
     if num_glimpses is None or model.kind != "s3ta":
         return model

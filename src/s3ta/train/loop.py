@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,27 +69,25 @@ def train(
         return _Run(config, folder, data, validation, device, report, ranks, board).to_the_end()
 
 
+@dataclass(eq=False)
 class _Run:
-    """One process's part in one call of `train`."""
+    """One process's part in one call of `train`, with its arguments."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        folder: Path,
-        data: Dataset,
-        validation: Dataset,
-        device: torch.device,
-        report: Reporter,
-        ranks: Ranks,
-        board: CurveWriter,
-    ) -> None:
-        self.config, self.folder, self.data, self.validation = config, folder, data, validation
-        self.device, self.report, self.ranks, self.board = device, report, ranks, board
-        self.last = config.schedule.num_train_steps
-        self.identity = f"{config_hash(config)}/{data.fingerprint}"
-        self.trainer = Trainer(config, seeded_model(config).to(device), device, ranks)
+    config: TrainConfig
+    folder: Path
+    data: Dataset
+    validation: Dataset
+    device: torch.device
+    report: Reporter
+    ranks: Ranks
+    board: CurveWriter
+
+    def __post_init__(self) -> None:
+        self.last = self.config.schedule.num_train_steps
+        self.identity = f"{config_hash(self.config)}/{self.data.fingerprint}"
+        self.trainer = Trainer(self.config, seeded_model(self.config).to(self.device), self.device, self.ranks)
         self.progress, self.milestones = Progress(), run_folder.milestones(self.last)
-        self.clock = Clock(config, device)
+        self.clock = Clock(self.config, self.device)
         self.first_step = 0  # with these options of `compute`
 
     def to_the_end(self) -> VisionClassifier:
@@ -113,7 +112,8 @@ class _Run:
         return self.trainer.result.eval()
 
     def _resume(self) -> None:
-        differences_from = partial(run_folder.differences, self.folder, self.config, on_gpu=self.device.type == "cuda")
+        on_gpu = self.device.type == "cuda"
+        differences_from = partial(run_folder.resume_differences, self.folder, self.config, on_gpu=on_gpu)
         self.progress = self.trainer.load(self.folder / NAME, self.identity, differences_from)
         computes_anew = False
         if self.ranks.is_first:

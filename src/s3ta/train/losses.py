@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div
 
 from s3ta.attacks import OutputsFn, final_logits
-from s3ta.models import S3TA, ExecutedModel, VisionClassifier
+from s3ta.models import S3TA, ExecutedModel
 from s3ta.train.config import LossConfig, TradesLoss
 from s3ta.types import Images, Labels
 
@@ -45,8 +45,3 @@ def make_outputs_fn(model: nn.Module, glimpses: int | None, *, trace: bool = Fal
     """The model, or its trace: after another number of glimpses than its own, or where an attack wants to see it."""
     bare = model.model if isinstance(model, ExecutedModel) else model
     return partial(model.unroll, num_glimpses=glimpses) if (glimpses or trace) and isinstance(bare, S3TA) else model  # pyright: ignore
-
-
-def own_model(model: VisionClassifier | ExecutedModel) -> VisionClassifier:
-    """The model itself, whatever manner it is run in."""
-    return model.model if isinstance(model, ExecutedModel) else model  # pyright: ignore[reportReturnType]

@@ -32,7 +32,7 @@ UPDATE = 0.95
 
 
 class Agreement(NamedTuple):
-    """How far a manner of computing is from plain float32, on the same images and weights."""
+    """How far a mode of execution is from plain float32, on the same images and weights."""
 
     logits: float
     """Largest difference of a logit, over the largest logit."""
@@ -108,15 +108,15 @@ class Trial(NamedTuple):
 
 
 def try_out(trainer: Trainer, images: Images, labels: Labels, step: int) -> Trial:
-    """Compare the trainer's manner, as it is set now, with plain float32. All processes must come here together."""
+    """Compare the trainer's execution mode, as it is set now, with plain float32. All processes must come here together."""
     agreement = compared(trainer, images, labels, glimpses_at(trainer.config.schedule, step))
     problems = agreement.problems(is_lower=trainer.attacks_lower)
     return Trial(step, trainer.precision, agreement, problems, agrees=not trainer.ranks.any(bool(problems)))
 
 
 def compared(trainer: Trainer, images: Images, labels: Labels, num_glimpses: int | None) -> Agreement:
-    """How far the trainer's manner, as it is set now, is from plain float32 on up to `LIMIT` images. Nothing is changed by
-    it; all processes must come here together, for they may share BN statistics."""
+    """How far the trainer's execution mode, as it is set now, is from plain float32 on up to `LIMIT` images. Nothing is
+    changed by it; all processes must come here together, for they may share BN statistics."""
     count = min(LIMIT, len(labels), trainer.group)
     with temporary_statistics(trainer.model, images[:count]):
         agreement = _compared(trainer, images[:count], labels[:count], num_glimpses)

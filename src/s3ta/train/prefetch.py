@@ -16,8 +16,8 @@ from s3ta.train.config import TrainAttack, TrainConfig
 from s3ta.train.schedule import attack_at
 from s3ta.types import Images, Labels
 
-_HANDS, _AT_ONCE = 4, 32
-"""Threads that draw starts for a GPU, which would wait for one alone; and images in one of their portions."""
+_NUM_THREADS, _IMAGES_PER_TASK = 4, 32
+"""Threads that draw starts for a GPU, which would wait for one alone; and images that one of them draws for at a time."""
 
 
 class Prepared(NamedTuple):
@@ -50,15 +50,15 @@ def prepared(
         device,
         (ranks.rank, ranks.count),
     )
-    with closing(coming), ThreadPoolExecutor(_HANDS if device.type == "cuda" else 1) as hands:
+    with closing(coming), ThreadPoolExecutor(_NUM_THREADS if device.type == "cuda" else 1) as threads:
         for step, batch in enumerate(coming, first_step):
             yield _prepare(
-                config, batch, step, examples_of_step(data, config.batch_size, config.seed, step).epoch, device, hands
+                config, batch, step, examples_of_step(data, config.batch_size, config.seed, step).epoch, device, threads
             )
 
 
 def _prepare(
-    config: TrainConfig, batch: Batch, step: int, epoch: int, device: torch.device, hands: Executor
+    config: TrainConfig, batch: Batch, step: int, epoch: int, device: torch.device, threads: Executor
 ) -> Prepared:
     """Fresh targets and starts every epoch, each from the example's own stream."""
     clean, labels = batch.images.to(device), batch.labels.to(device)
@@ -68,13 +68,13 @@ def _prepare(
         if attack.objective == "targeted":
             targets = draw_targets(config.seed, batch.ids, batch.labels.cpu(), config.model.num_classes, "train", epoch)
             targets = targets.to(device)
-        start = _starts(attack, config.seed, batch.ids, clean, epoch, hands)
+        start = _starts(attack, config.seed, batch.ids, clean, epoch, threads)
     return Prepared(step, epoch, batch.ids, clean, labels, attack, targets, start, batch.skipped)
 
 
-def _starts(attack: TrainAttack, seed: int, ids: list[str], clean: Images, epoch: int, hands: Executor) -> Images:
+def _starts(attack: TrainAttack, seed: int, ids: list[str], clean: Images, epoch: int, threads: Executor) -> Images:
     """`draw_start` of parts of the batch side by side: numpy draws outside Python's lock, and no part knows of another."""
-    parts = [slice(first, first + _AT_ONCE) for first in range(0, len(ids), _AT_ONCE)]
+    parts = [slice(first, first + _IMAGES_PER_TASK) for first in range(0, len(ids), _IMAGES_PER_TASK)]
     return torch.cat(
-        list(hands.map(lambda part: draw_start(attack, seed, ids[part], clean[part], "train", epoch), parts))
+        list(threads.map(lambda part: draw_start(attack, seed, ids[part], clean[part], "train", epoch), parts))
     )

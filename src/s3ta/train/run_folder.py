@@ -28,11 +28,11 @@ _LENGTH = "schedule.num_train_steps"
 def claim_run_folder(folder: Path, config: TrainConfig, *, on_gpu: bool = False, extend: bool = False) -> None:
     """Make the folder this recipe's own, or find that it already is; where it is to be extended, make its recipe this longer
     one. Arguments and errors as `is_claimed`."""
-    if not is_claimed(folder, config, on_gpu=on_gpu, extend=extend):
-        write_atomic(folder / RECIPE, to_json(config).encode())
-    elif is_longer(folder, config):
+    if is_claimed(folder, config, on_gpu=on_gpu, extend=extend):
+        if not is_longer(folder, config):
+            return
         _lengthen(folder, config)
-        write_atomic(folder / RECIPE, to_json(config).encode())
+    write_atomic(folder / RECIPE, to_json(config).encode())
 
 
 def is_claimed(folder: Path, config: TrainConfig, *, on_gpu: bool = False, extend: bool = False) -> bool:
@@ -45,7 +45,8 @@ def is_claimed(folder: Path, config: TrainConfig, *, on_gpu: bool = False, exten
       UserError: the folder belongs to another recipe (differences named) or holds something else."""
     if (folder / RECIPE).is_file():
         there = read_recipe(folder)
-        longer = with_length(there, config.schedule.num_train_steps) if is_longer(folder, config) else there
+        length = max(there.schedule.num_train_steps, config.schedule.num_train_steps)
+        longer = with_length(there, length)
         different = recipe_differences(longer if extend else there, config, on_gpu=on_gpu)
         if different:
             is_only_longer = not recipe_differences(longer, config, on_gpu=on_gpu)
@@ -80,7 +81,7 @@ def is_longer(folder: Path, config: TrainConfig) -> bool:
     return read_recipe(folder).schedule.num_train_steps < config.schedule.num_train_steps
 
 
-def differences(folder: Path, config: TrainConfig, there: TrainConfig, *, on_gpu: bool) -> list[str]:
+def resume_differences(folder: Path, config: TrainConfig, there: TrainConfig, *, on_gpu: bool) -> list[str]:
     """As `recipe_differences`, of a checkpoint's recipe in the run folder: it may be from before the run was extended."""
     earlier = {line["before"] for line in read_lines(folder / CURVE) if line.get("name") == _LENGTH}
     if there.schedule.num_train_steps in earlier:

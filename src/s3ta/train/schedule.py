@@ -31,10 +31,10 @@ def attack_at(schedule: ScheduleConfig, attack: TrainAttack, step: int) -> Train
     if scale == 0:
         return None
     if isinstance(attack, PGDConfig):
-        pace = {"step_size": attack.step_size * scale}
+        scaled = {"step_size": attack.step_size * scale}
     else:
-        pace = {"learning_rates": tuple((since, rate * scale) for since, rate in attack.learning_rates)}
-    return attack.model_copy(update={"radius": attack.radius * scale, **pace})
+        scaled = {"learning_rates": tuple((since, rate * scale) for since, rate in attack.learning_rates)}
+    return attack.model_copy(update={"radius": attack.radius * scale, **scaled})
 
 
 def glimpses_at(schedule: ScheduleConfig, step: int) -> int | None:

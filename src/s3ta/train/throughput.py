@@ -21,8 +21,8 @@ class Clock:
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self._device = device
         once = config.compute.model_copy(update={"units_per_checkpoint": 0})  # work done twice is no use
-        worth = operations_per_image(config.model_copy(update={"compute": once}))
-        self._worth = [(stretch.num_train_steps, each.total) for stretch, each in worth]
+        costs = operations_per_image(config.model_copy(update={"compute": once}))
+        self._costs = [(stretch.num_train_steps, operations.total) for stretch, operations in costs]
         self._seconds = dict.fromkeys(PHASES, 0.0)
         self._images, self._operations = 0, 0.0
 
@@ -39,7 +39,7 @@ class Clock:
 
     def count(self, step: int, own_images: int, all_images: int) -> None:
         """A finished training step: images of this process, and of all."""
-        for length, operations in self._worth:
+        for length, operations in self._costs:
             if step < length:
                 self._operations += operations * own_images
                 break

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from s3ta.data import Batch
-from s3ta.external_code_errors import is_request_to_stop, original, plain_generators, reason, where
+from s3ta.external_code_errors import is_request_to_stop, modes_kept, original, plain_generators, reason, where
 from s3ta.models import device_of, tensor_as_bytes
 
 _AT_ONCE = 32
@@ -151,7 +151,6 @@ def number(value: float) -> float | str:
 def as_found(model: nn.Module) -> Iterator[list[SavedTensor]]:
     """Gives what the model holds; afterwards it holds that again, in the modes that it had, and Python's and NumPy's
     generators stand where they stood. Parameter gradients and torch's generators are left to `attacks.frozen`."""
-    modes = [(module, module.training) for module in model.modules()]
     held = [
         SavedTensor(f"{prefix}.{key}".lstrip("."), holder, key, tensor, tensor.detach().clone())
         for prefix, module in model.named_modules()
@@ -159,13 +158,11 @@ def as_found(model: nn.Module) -> Iterator[list[SavedTensor]]:
         for key, tensor in holder.items()
         if tensor is not None and not is_lazy(tensor)
     ]
-    with plain_generators():
+    with modes_kept(model), plain_generators():
         try:
             yield held
         finally:
             restore(held)
-            for module, training in modes:
-                module.training = training
 
 
 def restore(held: list[SavedTensor]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from s3ta.finding import Check, Finding, ask_all, worst_first
-from s3ta.records import checks_radius, checks_strength, checks_validity
+from s3ta.records import checks_attack_reach, checks_strength, checks_validity
 from s3ta.records.intervals import breaks_more, mcnemar
 from s3ta.records.ledger import is_cascade, is_trial
 from s3ta.records.metrics import Outcome, reduce_restarts
@@ -41,9 +41,9 @@ def check_records(table: pa.Table, manifest: dict[str, Any], probes: Sequence[Fi
         "ball": lambda: checks_validity.ball_respected(table, settings),
         "clean accuracy": lambda: checks_validity.above_chance(reduced, manifest),
         "gradient masking": lambda: (_masked_in_cascade if cascade else _masked)(last, attacks),
-        "settings": lambda: checks_radius.check_attack_settings(manifest),
-        "short steps": lambda: checks_radius.ball_used(table, manifest),
-        "weaker than checks": lambda: checks_radius.weaker_than_checks(reduced, manifest, probes),
+        "settings": lambda: checks_attack_reach.check_attack_settings(manifest),
+        "short steps": lambda: checks_attack_reach.ball_used(table, manifest),
+        "weaker than checks": lambda: checks_attack_reach.weaker_than_checks(reduced, manifest, probes),
         "converged": lambda: checks_strength.converged(reduced),
         "more steps help": lambda: checks_strength.more_steps_help(reduced, settings),
         "restarts": lambda: checks_strength.restarts_matter(table, settings, num_examples),

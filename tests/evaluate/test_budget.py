@@ -70,7 +70,7 @@ def test_no_example_exceeds_its_budget_and_attacks_that_fit_are_run(tmp_path: Pa
         expected["ten", 0] == RUN,
         expected["two", 0] == RUN,
     ), "an attack without any record has no score"
-    told = [finding for finding in check_records(ledger.table(), ledger.manifest) if finding.kind == "incomplete"]
+    told = [finding for finding in check_records(ledger.table(), ledger.typed_manifest) if finding.kind == "incomplete"]
     assert bool(told) == (BUDGET in expected.values())
     if told:
         assert told[0].severity == "warning"
@@ -129,7 +129,7 @@ def test_a_cascade_under_a_budget_counts_the_cut_as_standing(tmp_path: Path) -> 
     assert table["two"].num_cut == 0
     assert table["ten"].num_correct == table["two"].num_correct == table["ten"].num_cut > 0
     assert table["one"].num_cut == table["one"].num_correct, "the number after it is an upper bound as well"
-    assert any(f.kind == "incomplete" for f in check_records(ledger.table(), ledger.manifest))
+    assert any(f.kind == "incomplete" for f in check_records(ledger.table(), ledger.typed_manifest))
 
 
 def test_other_budgets_are_other_measurements(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def tops(ledger: Ledger) -> dict[str, int]:
 
 def alarms(ledger: Ledger) -> list[str]:
     """The attacks that are said to see through masked gradients."""
-    found = [f for f in check_records(ledger.table(), ledger.manifest) if f.kind == "gradient masking"]
+    found = [f for f in check_records(ledger.table(), ledger.typed_manifest) if f.kind == "gradient masking"]
     assert all(finding.severity == "warning" for finding in found)
     return [name for name in ATTACKS for f in found if f.sentence.startswith(f"Gradients seem to be masked: '{name}'")]
 
@@ -105,7 +105,9 @@ def test_a_randomised_model_is_unmasked(tmp_path: Path) -> None:
 
 def test_square_at_the_end_of_a_cascade_gives_a_masked_model_away(tmp_path: Path) -> None:
     masked = attacked(Templates(defence=quantised), tmp_path / "masked", "pgd", "margin", "square", cascade=True)
-    (told,) = [one for one in check_records(masked.table(), masked.manifest) if one.kind == "gradient masking"]
+    (told,) = [one for one in check_records(masked.table(), masked.typed_manifest) if one.kind == "gradient masking"]
     assert "'square', which uses none, breaks" in told.sentence
     honest = attacked(Templates(), tmp_path / "honest", "pgd", "margin", "square", cascade=True)
-    assert not [one for one in check_records(honest.table(), honest.manifest) if one.severity in ("error", "warning")]
+    assert not [
+        one for one in check_records(honest.table(), honest.typed_manifest) if one.severity in ("error", "warning")
+    ]

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from s3ta.records.manifest import Manifest
+
 MANIFEST: dict[str, Any] = {
     "format": 3,
     "num_chunks": 3,
@@ -33,6 +35,11 @@ def manifest(**changes: Any) -> dict[str, Any]:
             node = node[int(name)] if isinstance(node, list) else node[name]
         node[last] = value
     return tree
+
+
+def typed(**changes: Any) -> Manifest:
+    """The same as the checks read it."""
+    return Manifest.model_validate(manifest(**changes))
 
 
 def rows(

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from s3ta.records import Finding, check_records, count_scores, mcnemar, scores_by_restarts, to_table, wilson
 from s3ta.records.intervals import finite_share
 
-from .hand_made import join, manifest, not_run, rows
+from .hand_made import join, not_run, rows, typed
 
 COUNT = 40
 PGD = {
@@ -36,7 +36,7 @@ def found(broken: dict[str, Any], attacks: dict[str, dict[str, Any]], cascade: b
     ]
     named = [settings | {"name": name} for name, settings in attacks.items()]
     suite = {"name": "s", "attacks": named, "cascade": cascade, "left_out": list(left_out)}
-    return alarms(check_records(to_table(join(*parts)), manifest(suite=suite)))
+    return alarms(check_records(to_table(join(*parts)), typed(suite=suite)))
 
 
 def alarms(told: list[Finding]) -> list[Finding]:
@@ -128,7 +128,7 @@ def test_an_unfinished_evaluation_is_judged_by_those_that_met_both():
             rows("square", (np.arange(met) < broken_by_margin).astype(int), [0] * met),
         ]
         suite = {"name": "s", "attacks": [PGD, SEES["square"] | {"name": "square"}], "cascade": cascade}
-        return alarms(check_records(to_table(join(*parts)), manifest(suite=suite)))
+        return alarms(check_records(to_table(join(*parts)), typed(suite=suite)))
 
     assert told(False, 0, 8) == []
     assert told(True, 0, 8) == [], "whom square has not met yet it has not broken"
@@ -146,11 +146,11 @@ def test_records_cut_by_the_budget_are_told_and_settled_ones_are_not():
     parts = [rows("clean", [0] * 3, [0] * 3), rows("pgd", [1] * 3, [0] * 3)]
     suite = {"name": "s", "attacks": [PGD]}
     settled = to_table(join(*parts, not_run("pgd", [0] * 3, restart=1)))
-    assert alarms(check_records(settled, manifest(suite=suite))) == []
+    assert alarms(check_records(settled, typed(suite=suite))) == []
     cut = to_table(
         join(*parts, not_run("pgd", [0] * 3, restart=1, status="budget"), not_run("x", [0, 0, 0], status="budget"))
     )
-    (told,) = alarms(check_records(cut, manifest(suite=suite)))
+    (told,) = alarms(check_records(cut, typed(suite=suite)))
     assert (told.kind, told.severity) == ("incomplete", "warning")
     assert told.evidence == {"num_left_out": {"pgd": 3, "x": 3}, "without_number": ["x"]}
     for words in ("3 records of 'pgd'", "3 records of 'x'", "upper bound", "'x' has no number at all"):
@@ -160,12 +160,12 @@ def test_records_cut_by_the_budget_are_told_and_settled_ones_are_not():
 
 def test_an_old_style_manifest_raises_no_alarm_and_no_error():
     table = to_table(join(rows("clean", [0] * 9, [0] * 9), rows("untargeted-5", [1] * 9, [0] * 9)))
-    assert {finding.severity for finding in check_records(table, manifest())} <= {"note", "unchecked", "passed"}
+    assert {finding.severity for finding in check_records(table, typed())} <= {"note", "unchecked", "passed"}
 
 
 def of_kind(kind: str, parts: list[dict[str, Any]], attacks: list[dict[str, Any]], **changes: Any) -> list[Finding]:
     suite = {"name": "s", "attacks": attacks, "cascade": changes.pop("cascade", False)}
-    told = check_records(to_table(join(*parts)), manifest(suite=suite, **changes))
+    told = check_records(to_table(join(*parts)), typed(suite=suite, **changes))
     assert json.loads(json.dumps([list(finding) for finding in told])) == [list(finding) for finding in told], "JSON"
     order = [("error", "warning", "note", "unchecked", "passed").index(finding.severity) for finding in told]
     assert order == sorted(order), "worst first"

@@ -136,7 +136,7 @@ def test_the_section_is_escaped_and_free_of_paths(tmp_path):
 def test_the_terminal_gets_the_worst_first_and_nothing_that_passed(tmp_path):
     run = run_with(tmp_path / "a", lint=[NOTE, PASSED, UNCHECKED], probes=[WARNING, ERROR])
     folder = run / "evaluations" / "quick"
-    of_records = [one for one in check_records(read_run(run, "quick").table, Ledger.read(folder).manifest)]
+    of_records = [one for one in check_records(read_run(run, "quick").table, Ledger.read(folder).typed_manifest)]
     told = findings_of(folder)
     assert told[0].kind == "channel order"
     severities = [one.severity for one in told]
@@ -155,7 +155,7 @@ def test_the_json_holds_all_findings(tmp_path):
     assert found["lint"] == [WARNING, PASSED | {"advice": ""}]
     assert found["probes"] is None
     assert found["records"] == [
-        one._asdict() for one in check_records(read_run(run, "quick").table, Ledger.read(folder).manifest)
+        one._asdict() for one in check_records(read_run(run, "quick").table, Ledger.read(folder).typed_manifest)
     ]
     write_findings([run, run_with(tmp_path / "b", "n", num_done=1)], "quick", tmp_path / "found.json")
     stored = json.loads((tmp_path / "found.json").read_text())

@@ -22,7 +22,7 @@ from s3ta.records.calibration import (
 )
 from s3ta.records.cascade import Stage, stages
 from s3ta.records.checks import check_records
-from s3ta.records.checks_radius import check_attack_settings
+from s3ta.records.checks_attack_reach import check_attack_settings
 from s3ta.records.intervals import (
     Comparison,
     Interval,

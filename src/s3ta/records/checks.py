@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from s3ta.finding import Check, Finding, ask_all, worst_first
-from s3ta.records import checks_radius, checks_strength, checks_validity
+from s3ta.records import checks_attack_reach, checks_strength, checks_validity
 from s3ta.records.intervals import breaks_more, mcnemar
-from s3ta.records.ledger import is_cascade, is_trial
+from s3ta.records.ledger import is_trial
+from s3ta.records.manifest import AttackSettings, Manifest
 from s3ta.records.metrics import Outcome, reduce_restarts
 from s3ta.records.schema import BUDGET, CLEAN
 
@@ -25,45 +26,44 @@ _SQUARE_SHARE = 0.002
 """AutoAttack's own rule: Square breaking more than this share of all examples, after the attacks with gradients."""
 
 
-def check_records(table: pa.Table, manifest: dict[str, Any], probes: Sequence[Finding] = ()) -> list[Finding]:
+def check_records(table: pa.Table, manifest: Manifest, probes: Sequence[Finding] = ()) -> list[Finding]:
     """Everything that the records show, worst first; also what was checked and found in order, and what could not be.
 
     `probes`: what small experiments on the model found, whose images the suite is compared on.
     Errors as of `reduce_restarts`."""
-    cascade = is_cascade(manifest)
-    reduced, settings = reduce_restarts(table, cascade=cascade), checks_strength.settings_of(manifest)
+    suite = manifest.suite
+    reduced = reduce_restarts(table, cascade=suite.cascade)
     last = {outcome.attack: outcome for outcome in reduced}
     num_examples = len(last[CLEAN].correct) if CLEAN in last else len(table["example_id"].unique())
-    attacks = {attack["name"]: attack for attack in manifest["suite"]["attacks"]}
     questions: dict[str, Callable[[], Finding | list[Finding]]] = {
-        "trial": lambda: _trial(manifest),
+        "trial": lambda: _trial(suite.name),
         "incomplete": lambda: _cut(table, last),
-        "ball": lambda: checks_validity.ball_respected(table, settings),
+        "ball": lambda: checks_validity.ball_respected(table, suite),
         "clean accuracy": lambda: checks_validity.above_chance(reduced, manifest),
-        "gradient masking": lambda: (_masked_in_cascade if cascade else _masked)(last, attacks),
-        "settings": lambda: checks_radius.check_attack_settings(manifest),
-        "short steps": lambda: checks_radius.ball_used(table, manifest),
-        "weaker than checks": lambda: checks_radius.weaker_than_checks(reduced, manifest, probes),
+        "gradient masking": lambda: (_masked_in_cascade if suite.cascade else _masked)(last, suite.attacks_by_name),
+        "settings": lambda: checks_attack_reach.check_attack_settings(manifest),
+        "short steps": lambda: checks_attack_reach.ball_used(table, suite),
+        "weaker than checks": lambda: checks_attack_reach.weaker_than_checks(reduced, suite, probes),
         "converged": lambda: checks_strength.converged(reduced),
-        "more steps help": lambda: checks_strength.more_steps_help(reduced, settings),
-        "restarts": lambda: checks_strength.restarts_matter(table, settings, num_examples),
-        "weak attack": lambda: checks_strength.worst_case(manifest),
-        "fewer attacks": lambda: _left_out(manifest),
+        "more steps help": lambda: checks_strength.more_steps_help(reduced, suite),
+        "restarts": lambda: checks_strength.restarts_matter(table, suite, num_examples),
+        "weak attack": lambda: checks_strength.worst_case(suite),
+        "fewer attacks": lambda: _left_out(suite.left_out),
         "subset": lambda: checks_validity.subset_of_all(reduced, manifest),
     }
     return worst_first(ask_all(questions))
 
 
-def unmasking_reason(settings: dict[str, Any]) -> str | None:
+def unmasking_reason(settings: AttackSettings) -> str | None:
     """Why an attack works where gradients are masked; None where it does not, or not for that reason."""
-    if not checks_strength.uses_gradients(settings):
+    if not settings.uses_gradients:
         return _NO_GRADIENT
-    if settings.get("kind") in ("pgd", "adam") and settings.get("loss") in ("margin", "dlr"):
+    if settings.is_loop and settings.loss in ("margin", "dlr"):
         return "keeps a gradient where the cross-entropy has none"
     return None
 
 
-def _masked(last: dict[str, Outcome], settings: dict[str, dict[str, Any]]) -> list[Finding]:
+def _masked(last: dict[str, Outcome], settings: Mapping[str, AttackSettings]) -> list[Finding]:
     """An attack that sees through masked gradients breaks clearly more than gradients of the cross-entropy do.
 
     Compared are attacks of one norm, radius, mask and objective, example by example: all plain ones together (an example is
@@ -72,11 +72,11 @@ def _masked(last: dict[str, Outcome], settings: dict[str, dict[str, Any]]) -> li
     alarms, blind, other_losses, alone = list[Finding](), dict[str, Any](), dict[str, Any](), list[str]()
     is_blind_alarm = False
     for name in last:
-        why = unmasking_reason(settings.get(name, {}))
+        why = unmasking_reason(settings[name]) if name in settings else None
         if why is None:
             continue
         is_blind = why == _NO_GRADIENT
-        plain = [other for other in last if _is_fair(settings.get(other, {}), settings[name])]
+        plain = [other for other in last if other in settings and _is_fair(settings[other], settings[name])]
         if not plain:
             alone += [name] if is_blind else []
             continue
@@ -135,11 +135,11 @@ def _no_black_box(why: str) -> Finding:
     return Check("black box").unchecked(sentence, {}, "Run --suite unmask too.")
 
 
-def _masked_in_cascade(last: dict[str, Outcome], settings: dict[str, dict[str, Any]]) -> list[Finding]:
+def _masked_in_cascade(last: dict[str, Outcome], settings: Mapping[str, AttackSettings]) -> list[Finding]:
     """Square breaks a considerable share of what all attacks before it left."""
     findings = []
     for before, name in pairwise(last):
-        if settings.get(name, {}).get("part") != "square":
+        if name not in settings or settings[name].part != "square":
             continue
         left = int(last[before].correct[np.isin(last[before].example_ids, last[name].example_ids)].sum())
         broken = left - int(last[name].correct.sum())
@@ -154,23 +154,26 @@ def _masked_in_cascade(last: dict[str, Outcome], settings: dict[str, dict[str, A
     return findings or [_no_black_box("the suite does not end in an attack without gradients")]
 
 
-def _is_fair(settings: dict[str, Any], other: dict[str, Any]) -> bool:
+def _is_fair(settings: AttackSettings, other: AttackSettings) -> bool:
     """Whether a plain attack that breaks clearly less than the other one is a sign of masking, and not just a weak attack."""
-    steps = settings.get("num_attack_steps", 0)
-    if unmasking_reason(other) == _NO_GRADIENT:
-        strong = steps >= checks_strength.ENOUGH_STEPS
-    else:
+    if other.uses_gradients:
         same = ("num_attack_steps", "keep", "num_restarts", "step_size", "annealing", "momentum", "eight_bit")
-        strong = all(settings.get(key) == other.get(key) for key in same)
-    return strong and _is_plain(settings, other)
+        is_strong = _are_alike(settings, other, same)
+    else:
+        is_strong = settings.num_attack_steps >= checks_strength.ENOUGH_STEPS
+    return is_strong and _is_plain(settings, other)
 
 
-def _is_plain(settings: dict[str, Any], other: dict[str, Any]) -> bool:
+def _is_plain(settings: AttackSettings, other: AttackSettings) -> bool:
     """Whether an attack goes by cross-entropy gradients of the answer, under the threat model of the other."""
-    same = all(settings.get(key) == other.get(key) for key in ("norm", "radius", "mask", "objective"))
-    plain = settings.get("loss") == "cross_entropy" and settings.get("gradient", {}).get("kind") == "exact"
-    is_of_answer = settings.get("glimpses") == "last" and not (settings.get("steering") or settings.get("num_glimpses"))
-    return same and plain and is_of_answer and settings.get("objective") != "multitargeted"
+    is_same = _are_alike(settings, other, ("norm", "radius", "mask", "objective"))
+    is_exact = settings.is_loop and settings.loss == "cross_entropy" and settings.gradient.kind == "exact"
+    is_of_answer = settings.glimpses == "last" and not (settings.steering or settings.num_glimpses)
+    return is_same and is_exact and is_of_answer and settings.objective != "multitargeted"
+
+
+def _are_alike(settings: AttackSettings, other: AttackSettings, names: Sequence[str]) -> bool:
+    return all(getattr(settings, name) == getattr(other, name) for name in names)
 
 
 def _cut(table: pa.Table, last: dict[str, Outcome]) -> list[Finding]:
@@ -192,8 +195,7 @@ def _cut(table: pa.Table, last: dict[str, Outcome]) -> list[Finding]:
     return [Check("incomplete").warning(sentence + ".", {"num_left_out": cut, "without_number": without}, advice)]
 
 
-def _left_out(manifest: dict[str, Any]) -> list[Finding]:
-    names = list(manifest["suite"].get("left_out") or [])
+def _left_out(names: list[str]) -> list[Finding]:
     if not names:
         return []
     sentence = f"Left out, for they do not fit the model or a changed setting: {', '.join(names)}."
@@ -201,9 +203,8 @@ def _left_out(manifest: dict[str, Any]) -> list[Finding]:
     return [Check("fewer attacks").note(sentence, {"left_out": names}, advice)]
 
 
-def _trial(manifest: dict[str, Any]) -> list[Finding]:
-    name = str(manifest["suite"].get("name"))
-    if not is_trial(name):
+def _trial(suite: str) -> list[Finding]:
+    if not is_trial(suite):
         return []
     sentence = "This was a trial run (--tiny): its numbers mean nothing."
-    return [Check("trial").warning(sentence, {"suite": name}, "Evaluate again without --tiny.")]
+    return [Check("trial").warning(sentence, {"suite": suite}, "Evaluate again without --tiny.")]

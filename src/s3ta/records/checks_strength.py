@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from s3ta.finding import Check, Finding
 from s3ta.records.intervals import PairedCounts
+from s3ta.records.manifest import AttackSettings, SuiteEntry
 from s3ta.records.metrics import Outcome, reduce_restarts
 from s3ta.records.schema import CLEAN, RUN, filled
 
@@ -24,25 +25,6 @@ _LEVEL = 0.01
 _POINT = 0.01
 _CONSIDERABLE = 0.02
 
-Settings = dict[str, dict[str, Any]]
-"""The settings of each attack by its name, as the manifest has them."""
-
-
-def settings_of(manifest: dict[str, Any]) -> Settings:
-    """The settings of each attack; of a transfer, those that the images were made with."""
-    return {attack["name"]: attack.get("attack") or attack for attack in manifest["suite"]["attacks"]}
-
-
-def uses_gradients(attack: dict[str, Any]) -> bool:
-    """Whether an attack goes by gradients of the model, and not by its answers alone."""
-    return attack.get("part") != "square" and (attack.get("gradient") or {}).get("kind") != "spsa"
-
-
-def aims_away(attack: dict[str, Any]) -> bool:
-    """Whether an attack aims away from the true label. Divergence aims away from the model's own answer, right or wrong, and
-    has no gradient at the clean image: it is for training, and no worst case."""
-    return attack.get("objective", "untargeted") in ("untargeted", "multitargeted")
-
 
 def another_attack(names: Container[str]) -> str:
     """What to type for a strong attack by gradients that is none of these: advice must not be what is criticised."""
@@ -51,19 +33,19 @@ def another_attack(names: Container[str]) -> str:
     return f"--attack {name}" if name else "--suite autoattack"
 
 
-def more_steps_help(reduced: list[Outcome], settings: Settings) -> list[Finding]:
+def more_steps_help(reduced: list[Outcome], suite: SuiteEntry) -> list[Finding]:
     """From one read-out of an attack to a later one top-1 must not rise, nor success fall (X37).
 
     Neighbours are compared, and the first with the last; example by example, exact McNemar, and at least one point."""
     check = Check("more steps help")
-    findings, compared = [], 0
+    findings, compared, settings = [], 0, suite.settings_by_name
     for name, read_outs in _by_attack(reduced).items():
         pairs = [*pairwise(read_outs)]
         if len(read_outs) > 2:
             pairs.append((read_outs[0], read_outs[-1]))
         compared += len(pairs)
         drops = [drop for early, late in pairs for drop in _helps_less(name, early, late)]
-        severity = "warning" if settings.get(name, {}).get("keep") == "best" else "note"
+        severity = "warning" if settings.get(name, AttackSettings()).keep == "best" else "note"
         advice = (
             "Its steps may be too large, or its gradients of little use: lower attack.step_size, or keep the best iterate "
             "(attack.keep=best)."
@@ -146,7 +128,7 @@ def converged(reduced: list[Outcome]) -> list[Finding]:
     return findings
 
 
-def restarts_matter(table: pa.Table, settings: Settings, num_examples: int) -> list[Finding]:
+def restarts_matter(table: pa.Table, suite: SuiteEntry, num_examples: int) -> list[Finding]:
     """How far top-1 falls from the first restart to all of them, at the last read-out.
 
     In a cascade over those that the attack met; always as a share of all examples. Restarts that are not random starts
@@ -154,8 +136,8 @@ def restarts_matter(table: pa.Table, settings: Settings, num_examples: int) -> l
     check = Check("restarts")
     findings = []
     names = np.array(table["attack"].to_pylist(), dtype=object)
-    for name, of_attack in settings.items():
-        if of_attack.get("objective") == "multitargeted" or of_attack.get("glimpses") == "each":
+    for name, settings in suite.settings_by_name.items():
+        if settings.objective == "multitargeted" or settings.glimpses == "each":
             continue
         rows = table.filter(pa.array(names == name))
         if not rows.num_rows or not filled(rows, "restart").max():
@@ -186,16 +168,16 @@ def restarts_matter(table: pa.Table, settings: Settings, num_examples: int) -> l
     return findings
 
 
-def worst_case(manifest: dict[str, Any]) -> Finding:
+def worst_case(suite: SuiteEntry) -> Finding:
     """Does the suite hold an attack that top-1 may be quoted under: by gradients of this model, away from the true label, and
     of some length?"""
     check = Check("weak attack")
-    attacks = manifest["suite"]["attacks"]
-    on_itself = [attack for attack in attacks if attack.get("kind") != "transfer"]
-    guided = [attack for attack in on_itself if uses_gradients(attack)]
-    away = {attack["name"]: attack.get("num_attack_steps") or 0 for attack in guided if aims_away(attack)}
-    other = another_attack([attack["name"] for attack in attacks])
-    is_random = all(attack.get("objective") == "targeted" for attack in guided)
+    attacks = suite.attacks
+    on_itself = [attack for attack in attacks if attack.kind != "transfer"]
+    guided = [attack for attack in on_itself if attack.uses_gradients]
+    away = {attack.name: attack.num_attack_steps for attack in guided if attack.aims_away}
+    other = another_attack(suite.attacks_by_name)
+    is_random = all(attack.objective == "targeted" for attack in guided)
     objective, aim = "its objective", "aims elsewhere than away from the label: that"
     if is_random:
         objective, aim = "'random targets'", "has a random target: top-1 under random targets"

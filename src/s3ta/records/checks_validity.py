@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from s3ta.config import format_radius
 from s3ta.finding import Check, Finding
-from s3ta.records.checks_strength import Settings
 from s3ta.records.intervals import finite_share, wilson
-from s3ta.records.ledger import INFORMATIVE, LISTED
+from s3ta.records.ledger import LISTED
+from s3ta.records.manifest import Manifest, SuiteEntry
 from s3ta.records.metrics import Outcome
 from s3ta.records.schema import CLEAN, filled
 
@@ -26,17 +26,17 @@ def is_inside(beyond: float, radius: float) -> bool:
     return beyond <= _TOLERANCE * max(1.0, radius)
 
 
-def ball_respected(table: pa.Table, settings: Settings) -> Finding:
+def ball_respected(table: pa.Table, suite: SuiteEntry) -> Finding:
     """The largest distance to a clean image under each attack, beside its radius."""
     check = Check("ball")
     names = np.array(table["attack"].to_pylist(), dtype=object)
     distances, evidence, outside = filled(table, "distance"), {}, []
-    for name, of_attack in settings.items():
-        rows, radius = names == name, of_attack.get("radius")
+    for name, settings in suite.settings_by_name.items():
+        rows, radius = names == name, settings.radius
         if radius is None or not rows.any():
             continue
         largest = float(distances[rows].max())
-        evidence[name] = {"largest": largest, "radius": radius, "norm": of_attack.get("norm", "linf")}
+        evidence[name] = {"largest": largest, "radius": radius, "norm": settings.norm}
         if not is_inside(largest - radius, radius):
             outside.append(name)
     if outside:
@@ -55,14 +55,14 @@ def ball_respected(table: pa.Table, settings: Settings) -> Finding:
     return check.passed(f"Every adversarial image lies inside its ball: {distances_text}.", evidence)
 
 
-def above_chance(reduced: list[Outcome], manifest: dict[str, Any]) -> Finding:
+def above_chance(reduced: list[Outcome], manifest: Manifest) -> Finding:
     """Is the clean top-1 better than guessing? Where it may not be, nothing can be said about robustness.
 
     It is called so where no more images are right than by guessing, or few more even at the upper end of the interval; with
     the others there are too few examples to tell."""
     check = Check("clean accuracy")
     clean = next((outcome for outcome in reduced if outcome.attack == CLEAN), None)
-    num_classes = manifest.get("model", {}).get("num_classes")
+    num_classes = manifest.model.num_classes
     if clean is None or not num_classes:
         return check.unchecked("The clean accuracy was not compared with guessing: it is not recorded.")
     right, total, chance = int(clean.correct.sum()), len(clean.correct), 1 / num_classes
@@ -90,19 +90,18 @@ def above_chance(reduced: list[Outcome], manifest: dict[str, Any]) -> Finding:
     return check.note(sentence, evidence, "Evaluate on more examples.")
 
 
-def subset_of_all(reduced: list[Outcome], manifest: dict[str, Any]) -> Finding:
+def subset_of_all(reduced: list[Outcome], manifest: Manifest) -> Finding:
     """How far numbers on some of the examples can be off those on all of them: where they were drawn, for of a list nobody
     knows how it was made."""
     check = Check("subset")
-    data = manifest.get("data", {})
-    used, available = data.get("num_examples"), data.get("num_available")
+    used, available = manifest.data.num_examples, manifest.data.num_available
     if not used or not available:
         sentence = "How many of the available examples were used is not recorded."
         return check.unchecked(sentence)
     evidence: dict[str, Any] = {"num_examples": used, "num_available": available}
     if used >= available:
         return check.passed(f"All {available:,} examples of the split were used.", evidence)
-    chosen = manifest.get(INFORMATIVE, {}).get("examples")
+    chosen = manifest.informative.examples
     part = f"{used:,} of {available:,} examples were used"
     if chosen == LISTED:
         sentence = f"{part}, those of a given list: what the others would give does not follow from them."

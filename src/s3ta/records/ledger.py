@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from s3ta.errors import UserError
 from s3ta.files import read_json, sha256, write_atomic, write_json
+from s3ta.records.manifest import Manifest
 from s3ta.records.schema import SCHEMA, content_hash, to_table
 
 FORMAT = 3
@@ -125,6 +126,11 @@ class Ledger:
         if not any(ledger.chunk_path(index).exists() for index in range(ledger.num_chunks)):
             raise UserError(f"{folder} has a manifest but no chunk yet: run `s3ta evaluate` first.")
         return ledger
+
+    @property
+    def typed_manifest(self) -> Manifest:
+        """The manifest as code reads it. Raises UserError where it is damaged."""
+        return Manifest.read(self.manifest, self.folder)
 
     @property
     def num_chunks(self) -> int:

@@ -1,6 +1,6 @@
 """What a manifest says, with names and types, for those who read one. `ledger` compares and hashes its JSON as it is.
 
-manifest = Manifest.read(Ledger.read(folder).manifest, folder)
+manifest = Ledger.read(folder).typed_manifest
 print(manifest.model.name, [attack.radius for attack in manifest.suite.attacks])
 """
 
@@ -92,6 +92,7 @@ class AttackSettings(Entry):
     norm: str = "linf"
     radius: float | None = None
     mask: RegionEntry | None = None
+    step_size: float | None = None
     num_attack_steps: int = 0
     num_restarts: int = 1
     keep: str = "last"
@@ -114,6 +115,22 @@ class AttackSettings(Entry):
     def made_with(self) -> AttackSettings:
         """The settings that the images were made with: of a transfer those of the attack on the other model."""
         return self.attack if self.kind == "transfer" and self.attack is not None else self
+
+    @property
+    def is_loop(self) -> bool:
+        """Whether it is an attack of the one loop, and neither AutoAttack's nor a transfer."""
+        return self.kind in ("pgd", "adam")
+
+    @property
+    def uses_gradients(self) -> bool:
+        """Whether it goes by gradients of the model, and not by its answers alone."""
+        return self.part != "square" and self.gradient.kind != "spsa"
+
+    @property
+    def aims_away(self) -> bool:
+        """Whether it aims away from the true label. Divergence aims away from the model's own answer, right or wrong, and has
+        no gradient at the clean image: it is for training, and no worst case."""
+        return self.objective in ("untargeted", "multitargeted")
 
 
 class AttackEntry(AttackSettings):
@@ -144,6 +161,11 @@ class SuiteEntry(Entry):
     @property
     def attacks_by_name(self) -> dict[str, AttackEntry]:
         return {attack.name: attack for attack in self.attacks}
+
+    @property
+    def settings_by_name(self) -> dict[str, AttackSettings]:
+        """What the images of each attack were made with, by its name here."""
+        return {attack.name: attack.made_with for attack in self.attacks}
 
 
 class ModelConfigEntry(Entry):
@@ -188,6 +210,8 @@ class DataEntry(Entry):
     num_examples: int | None = None
     num_available: int | None = None
     classes: list[Any] = []
+    shape: list[int] | None = None
+    """(channels, height, width)."""
     preprocessing: PreprocessingEntry = PreprocessingEntry()
 
     @property
@@ -215,6 +239,8 @@ class Informative(Entry):
 
     versions: dict[str, str] = {}
     hardware: str | None = None
+    examples: str | None = None
+    """How they were chosen: `drawn` or `listed`."""
     files: FilesEntry = FilesEntry()
 
 

@@ -17,6 +17,7 @@ from s3ta.errors import UserError
 from s3ta.files import read_json
 from s3ta.finding import ALARMS, SEVERITIES, TRUST_FILE, WORTH_TELLING, Finding, parse_findings, worst_first
 from s3ta.records import check_records
+from s3ta.records.manifest import Manifest
 
 SOURCES = {
     "lint": "the model, before the attacks",
@@ -86,7 +87,7 @@ class Checks(NamedTuple):
         return [item for item in self.worth_telling if item.severity in ALARMS]
 
 
-def read_trust(folder: Path, table: pa.Table, manifest: dict[str, Any]) -> Trust:
+def read_trust(folder: Path, table: pa.Table, manifest: Manifest) -> Trust:
     """The findings about a ledger. Without a `trust.json`, only what the records show.
 
     Raises UserError where that file is damaged, and as `records.check_records`."""

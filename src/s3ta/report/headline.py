@@ -72,9 +72,8 @@ def _radius(settings: AttackSettings) -> float:
 def _follows_the_answer(settings: AttackSettings) -> bool:
     """Whether an attack goes by exact gradients of what the model answers, not of where it looks or another answer."""
     inner = settings.made_with
-    estimated = inner.gradient.kind == "spsa" or inner.part == "square"
     only_steers = inner.steering is not None and inner.steering.weight == 1
-    return not (estimated or only_steers or inner.num_glimpses or inner.glimpses != "last")
+    return inner.uses_gradients and not (only_steers or inner.num_glimpses or inner.glimpses != "last")
 
 
 def verdict(runs: Sequence[Run], compared: Sequence[PairOfRuns] | None) -> Verdict:

@@ -180,7 +180,7 @@ def read_run(folder: Path, suite: str) -> Run:
         raise unknown_name(f"evaluation of {folder}", suite, evaluations)
     evaluation = evaluations[suite]
     ledger = Ledger.read(evaluation)
-    manifest, table = Manifest.read(ledger.manifest, evaluation), ledger.table()
+    manifest, table = ledger.typed_manifest, ledger.table()
     recipe = read_json(folder / "recipe.json") if (folder / "recipe.json").exists() else {}
     if not isinstance(recipe, dict):
         raise UserError(f"{folder / 'recipe.json'} is damaged: it does not hold a config.")
@@ -195,7 +195,7 @@ def read_run(folder: Path, suite: str) -> Run:
         recipe=RecipeEntry.model_validate(without_paths(recipe)),
         curve=read_lines(folder / "train.jsonl"),
         gallery=read_gallery(gallery_path) if gallery_path.exists() else None,
-        trust=_fit_for_others(read_trust(evaluation, table, ledger.manifest)),
+        trust=_fit_for_others(read_trust(evaluation, table, manifest)),
     )
 
 

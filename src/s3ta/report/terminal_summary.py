@@ -9,7 +9,6 @@ from s3ta.errors import UserError
 from s3ta.files import write_atomic, write_json
 from s3ta.finding import WORTH_TELLING, Finding
 from s3ta.records import CLEAN, Ledger, Score, Stage, count_scores, stages
-from s3ta.records.manifest import Manifest
 from s3ta.report.attack_text import ball_text
 from s3ta.report.calibration import calibration_table
 from s3ta.report.checks import Trust, read_trust
@@ -23,7 +22,7 @@ def summary(folder: Path) -> Table:
     Of a cascade the worst case over all attacks so far, and how many images each attack broke of those left. Raises
     UserError where the folder holds no records."""
     ledger = Ledger.read(folder)
-    table, suite = ledger.table(), Manifest.read(ledger.manifest, folder).suite
+    table, suite = ledger.table(), ledger.typed_manifest.suite
     balls = {attack.name: ball_text(attack) for attack in suite.attacks}
     if suite.cascade:
         headers = [
@@ -53,7 +52,7 @@ def summary(folder: Path) -> Table:
 def evaluation_table(folder: Path) -> Table:
     """What a person is shown of an evaluation: `summary`, or, where nothing was attacked, how sure the model is and how often
     right. Raises UserError where the folder holds no records."""
-    suite = Manifest.read(Ledger.read(folder).manifest, folder).suite
+    suite = Ledger.read(folder).typed_manifest.suite
     return summary(folder) if suite.attacks else calibration_table([read_run(folder, suite.name)])
 
 
@@ -84,7 +83,7 @@ def all_findings_of(folder: Path) -> dict[str, Any]:
 
 def _trust(folder: Path) -> Trust:
     ledger = Ledger.read(folder)
-    return read_trust(folder, ledger.table(), ledger.manifest)
+    return read_trust(folder, ledger.table(), ledger.typed_manifest)
 
 
 def write_findings(runs: list[Path], suite: str, out: Path) -> None:

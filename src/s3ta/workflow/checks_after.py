@@ -81,7 +81,7 @@ def check_afterwards(measured: Evaluation, suite: Suite, ledger: Ledger, *, full
     if is_due(findings, full=full) and (probes := _probes(measured, suite, table, full=full)):
         findings["probes"] = probes
     probed = findings.get("probes", [])
-    findings["records"] = check_records(table, ledger.manifest, probed)
+    findings["records"] = check_records(table, ledger.typed_manifest, probed)
     try:
         write_found(ledger.folder, findings)
     except UnwritableError as error:

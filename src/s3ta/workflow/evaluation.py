@@ -37,6 +37,7 @@ from s3ta.external_code_errors import guarded, reason
 from s3ta.files import UnwritableError, part_use, read_arrays, read_json, sha256, sole_use, write_arrays
 from s3ta.progress import Reporter, console, progress, waiting
 from s3ta.records import LISTED, Ledger, check_attack_settings
+from s3ta.records.manifest import Manifest
 from s3ta.workflow.checks_after import check_afterwards, planned_probing, radius_of
 from s3ta.workflow.checks_before import is_lint_due, num_linted, read_found, run_lint
 from s3ta.workflow.cost_estimate import Upcoming, announcement, num_own
@@ -114,7 +115,7 @@ def _run(evaluation: Evaluation, output: EvaluationOutput, folder: Path, shard: 
     """What is missing of the shard's part."""
     suite, checks, strict = evaluation.suite, output.checks, output.strict
     identified = _identified(evaluation, folder)
-    _warn_of_settings(identified, strict=strict, aloud=rank.is_first)
+    _warn_of_settings(Manifest.read(identified, folder), strict=strict, aloud=rank.is_first)
     shard_chunks = chunks_of_shard(suite, len(evaluation.positions), evaluation.settings, shard)
     missing = set(Ledger.at(folder, identified, manifest_with_defaults).missing(shard_chunks))
     problem = None
@@ -139,7 +140,7 @@ def _run(evaluation: Evaluation, output: EvaluationOutput, folder: Path, shard: 
     return ledger
 
 
-def _warn_of_settings(manifest: dict[str, Any], *, strict: bool, aloud: bool) -> None:
+def _warn_of_settings(manifest: Manifest, *, strict: bool, aloud: bool) -> None:
     """Attacks that cannot do what their radius says, before they are run. Raises UserError for them if strict, and always for
     those that would be refused when they run."""
     remarks = [remark for remark in check_attack_settings(manifest) if remark.severity in ("error", "warning", "note")]

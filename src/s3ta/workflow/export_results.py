@@ -18,7 +18,6 @@ from s3ta.errors import UserError
 from s3ta.evaluate import ImageStore
 from s3ta.files import write_atomic, write_json
 from s3ta.records import CLEAN, RUN, Ledger, count_scores, is_cascade, is_trial
-from s3ta.records.checks_strength import settings_of
 from s3ta.workflow.model import RuntimeOptions
 
 IMAGES, CARD = "adversarial.pt", "card.json"
@@ -54,7 +53,7 @@ def export(folder: Path, out: Path, runtime: RuntimeOptions, fields: Mapping[str
     buffer = io.BytesIO()
     torch.save(images, buffer)
     write_atomic(out / IMAGES, buffer.getvalue())
-    write_json(out / CARD, _card(ledger.manifest, table, 1 - num_wrong / len(images), fields))
+    write_json(out / CARD, _card(ledger, table, 1 - num_wrong / len(images), fields))
     return [out / IMAGES, out / CARD]
 
 
@@ -75,7 +74,8 @@ def _worst(ledger: Ledger, table: pa.Table, dataset: Dataset) -> tuple[Tensor, i
     """The worst image of every example, and how many of them are wrong."""
     positions = {example: position for position, example in enumerate(dataset.ids)}
     rows = table.select(["example_id", "attack", "restart", "num_attack_steps", "correct", "status"]).to_pylist()
-    last = {name: settings["num_attack_steps"] for name, settings in settings_of(ledger.manifest).items()}
+    suite = ledger.typed_manifest.suite
+    last = {name: settings.num_attack_steps for name, settings in suite.settings_by_name.items()}
     chosen: dict[str, tuple[str, int]] = {}
     wrong: set[str] = set()
     for row in rows:
@@ -99,14 +99,16 @@ def _worst(ledger: Ledger, table: pa.Table, dataset: Dataset) -> tuple[Tensor, i
     return torch.stack([images[name] for name in order]), len(wrong)
 
 
-def _card(manifest: dict[str, Any], table: pa.Table, worst: float, fields: Mapping[str, str]) -> dict[str, Any]:
+def _card(ledger: Ledger, table: pa.Table, worst: float, fields: Mapping[str, str]) -> dict[str, Any]:
     """The leaderboard's fields; numbers are texts in percent, as it wants them."""
+    manifest = ledger.manifest
+    settings = ledger.typed_manifest.suite.settings_by_name.values()
     counted = count_scores(table, cascade=is_cascade(manifest))
     clean = next(score for score in counted if score.attack == CLEAN)
     suite, model = manifest["suite"], manifest["model"]
-    radii = {format_radius(settings["radius"]) for settings in settings_of(manifest).values() if "radius" in settings}
-    standard = all(settings == _standard(settings) for settings in settings_of(manifest).values())
-    parts = {settings.get("part") for settings in settings_of(manifest).values()}
+    radii = {format_radius(attack.radius) for attack in settings if attack.radius is not None}
+    standard = all(attack.raw == _standard(attack.raw) for attack in settings)
+    parts = {attack.part for attack in settings}
     whole = manifest["budget"] is None and not suite["left_out"] and not any(score.num_cut for score in counted)
     is_auto = suite["cascade"] and parts == _AUTOATTACK and standard and whole
     return {

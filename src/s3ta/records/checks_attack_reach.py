@@ -7,15 +7,15 @@ Each check returns what it found, also where it found nothing wrong or could not
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from s3ta.attack_plausibility import implausible
 from s3ta.finding import Check, Finding
-from s3ta.records.checks_strength import aims_away, another_attack, settings_of, uses_gradients
+from s3ta.records.checks_strength import another_attack
 from s3ta.records.intervals import breaks_more, mcnemar
+from s3ta.records.manifest import AttackSettings, Manifest, SuiteEntry
 from s3ta.records.metrics import Outcome
 from s3ta.records.schema import RUN, filled
 
@@ -28,14 +28,13 @@ _LEVEL = 0.05
 _CONSIDERABLE = 0.05
 
 
-def check_attack_settings(manifest: dict[str, Any]) -> list[Finding]:
-    """What settings of attacks show before they run (`s3ta.attack_plausibility`). `manifest`: `suite`, `data.shape`."""
-    shape = manifest.get("data", {}).get("shape")
-    suite = settings_of(manifest)
-    return [finding for name, attack in suite.items() for finding in implausible(name, attack, shape)]
+def check_attack_settings(manifest: Manifest) -> list[Finding]:
+    """What settings of attacks show before they run (`s3ta.attack_plausibility`)."""
+    settings, shape = manifest.suite.settings_by_name, manifest.data.shape
+    return [finding for name, attack in settings.items() for finding in implausible(name, attack.raw, shape)]
 
 
-def ball_used(table: pa.Table, manifest: dict[str, Any]) -> list[Finding]:
+def ball_used(table: pa.Table, suite: SuiteEntry) -> list[Finding]:
     """Attacks of the loop whose images stay near the clean ones though nothing holds them there.
 
     In any ball: nearly all images that stay right have hardly moved, neither by a random start nor by a step. AutoAttack is
@@ -46,31 +45,30 @@ def ball_used(table: pa.Table, manifest: dict[str, Any]) -> list[Finding]:
     ran = np.array(table["status"].to_pylist(), dtype=object) == RUN
     correct = filled(table, "correct")
     alarms = []
-    for name, attack in settings_of(manifest).items():
-        rows = (names == name) & ran & (steps == attack.get("num_attack_steps"))
+    for name, attack in suite.settings_by_name.items():
+        rows = (names == name) & ran & (steps == attack.num_attack_steps)
         if stayed := _stayed(name, attack, distances[rows & correct], int(rows.sum())):
             alarms.append(stayed)
             continue
-        led = attack.get("kind") in ("pgd", "adam") and attack.get("keep") == "last" and not attack.get("eight_bit")
-        if attack.get("norm") != "l2" or not led or not attack.get("radius") or not rows.any():
+        is_led = attack.is_loop and attack.keep == "last" and not attack.eight_bit
+        if attack.norm != "l2" or not is_led or not attack.radius or not rows.any():
             continue
         median = float(np.median(distances[rows]))
-        if median < _HALF * attack["radius"]:
+        if median < _HALF * attack.radius:
             sentence = (
                 f"'{name}' uses little of its ball: half of its images end within {median:.3g} of the clean ones, and the "
-                f"radius is {attack['radius']:.3g}."
+                f"radius is {attack.radius:.3g}."
             )
-            evidence = {"attack": name, "median_distance": median, "radius": attack["radius"]}
+            evidence = {"attack": name, "median_distance": median, "radius": attack.radius}
             alarms.append(Check("short steps").warning(sentence, evidence, "Evaluate again, with more steps."))
     return alarms
 
 
-def _stayed(name: str, attack: dict[str, Any], of_right: np.ndarray, num_met: int) -> Finding | None:
+def _stayed(name: str, attack: AttackSettings, of_right: np.ndarray, num_met: int) -> Finding | None:
     """`of_right`: distances of the images that stay right, of the `num_met` that the attack met."""
-    radius = attack.get("radius") or 0
+    radius = attack.radius or 0
     num_stayed = int((of_right < _STAYED * radius).sum())
-    is_loop = attack.get("kind") in ("pgd", "adam")
-    if not is_loop or radius <= _ROUNDING or num_stayed < max(1, _STAYED * num_met, _NEARLY_ALL * len(of_right)):
+    if not attack.is_loop or radius <= _ROUNDING or num_stayed < max(1, _STAYED * num_met, _NEARLY_ALL * len(of_right)):
         return None
     sentence = (
         f"'{name}' moved hardly anything: {num_stayed} of the {len(of_right)} images that stay right end within "
@@ -82,14 +80,12 @@ def _stayed(name: str, attack: dict[str, Any], of_right: np.ndarray, num_met: in
     return Check("did not move").warning(sentence, evidence, advice)
 
 
-def weaker_than_checks(
-    reduced: Sequence[Outcome], manifest: dict[str, Any], probes: Sequence[Finding]
-) -> list[Finding]:
+def weaker_than_checks(reduced: Sequence[Outcome], suite: SuiteEntry, probes: Sequence[Finding]) -> list[Finding]:
     """Does the checks' own short PGD break clearly more than all attacks of the suite together did, on the same images?
 
     Args:
-      reduced: of `outcomes`.
-      manifest: of the ledger.
+      reduced: of `reduce_restarts`.
+      suite: whose attacks they are.
       probes: findings of the checks; one of them has as evidence the ids that were `tried`, those that PGD has `broken`, and
         its `radius` (L-infinity, untargeted).
     Only attacks that have the same aim and at least the same means are compared; without any there is no finding."""
@@ -98,8 +94,8 @@ def weaker_than_checks(
     if small_attack is None:
         return []
     last = {outcome.attack: outcome for outcome in reduced}
-    settings = settings_of(manifest)
-    names = [name for name in last if _has_the_means(settings.get(name, {}), float(small_attack["radius"]))]
+    settings, radius = suite.settings_by_name, float(small_attack["radius"])
+    names = [name for name in last if name in settings and _has_the_means(settings[name], radius)]
     if not names:
         return []
     right: dict[str, bool] = {}
@@ -129,10 +125,10 @@ def weaker_than_checks(
     return [check.passed(f"The suite is no weaker than a short attack: {counts}", evidence)]
 
 
-def _has_the_means(attack: dict[str, Any], radius: float) -> bool:
+def _has_the_means(attack: AttackSettings, radius: float) -> bool:
     """Whether an attack by gradients may do all that an untargeted L-infinity attack of this radius may.
 
     Divergence too: it does not aim there, but a suite of it alone must not look robust for that."""
-    as_free = attack.get("norm", "linf") == "linf" and not attack.get("mask") and not attack.get("eight_bit")
-    away = aims_away(attack) or attack.get("objective") == "divergence"
-    return as_free and away and uses_gradients(attack) and (attack.get("radius") or 0) >= radius * (1 - _ROUNDING)
+    as_free = attack.norm == "linf" and not attack.mask and not attack.eight_bit
+    away = attack.aims_away or attack.objective == "divergence"
+    return as_free and away and attack.uses_gradients and (attack.radius or 0) >= radius * (1 - _ROUNDING)

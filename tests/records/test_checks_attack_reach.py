@@ -10,9 +10,9 @@ import pytest
 
 from s3ta.attack_plausibility import mask_share
 from s3ta.records import Finding, check_attack_settings, check_records, reduce_restarts, to_table
-from s3ta.records.checks_radius import ball_used, weaker_than_checks
+from s3ta.records.checks_attack_reach import ball_used, weaker_than_checks
 
-from .hand_made import join, manifest, rows
+from .hand_made import join, rows, typed
 
 PGD = {
     "name": "pgd", "kind": "pgd", "objective": "untargeted", "loss": "cross_entropy", "norm": "linf", "radius": 8 / 255,
@@ -28,7 +28,7 @@ L2 = {"norm": "l2", "step_size": 0.05, "radius": 0.5}
 
 
 def told(shape: list[int] | None = None, base: dict[str, Any] = PGD, **changes: Any) -> list[tuple[str, str]]:
-    facts = {"suite": {"attacks": [base | changes]}, "data": {"shape": shape or [3, 32, 32]}}
+    facts = typed(suite__attacks=[base | changes], data__shape=shape or [3, 32, 32])
     return [(one.kind, one.severity) for one in check_attack_settings(facts)]
 
 
@@ -107,13 +107,13 @@ def test_rates_of_adam_and_settings_of_a_transfer_are_looked_at_too():
     assert told(base=ADAM, epsilon=1e-3) == told(base=PGD, epsilon=1000.0) == []
     assert told(base=ADAM, radius=0.5, num_attack_steps=3) == [SHORT, LARGE]
     assert told(base={"name": "t", "kind": "transfer", "attack": PGD | {"num_attack_steps": 5}}) == [SHORT]
-    assert check_attack_settings({"suite": {"attacks": [{"name": "old"}, PGD]}}) == []
+    assert check_attack_settings(typed(suite__attacks=[{"name": "old"}, PGD])) == []
 
 
 def test_settings_are_told_with_the_records_too():
     attack = PGD | {"step_size": 0.1}
     table = to_table(join(rows("clean", [0] * 9, [0] * 9), rows("pgd", [0] * 9, [0] * 9, num_steps=100)))
-    (long,) = [one for one in check_records(table, manifest(suite__attacks=[attack])) if one.kind == "long steps"]
+    (long,) = [one for one in check_records(table, typed(suite__attacks=[attack])) if one.kind == "long steps"]
     assert "takes steps of 0.1 in a ball of radius 8/255" in long.sentence
 
 
@@ -124,14 +124,14 @@ def test_images_that_use_little_of_an_l2_ball_are_told(share, alarms):
     part = rows("pgd", [0] * 9, [0] * 9, num_steps=100)
     part["distance"] = np.full(9, share, np.float32)
     table = to_table(join(rows("clean", [0] * 9, [0] * 9), part))
-    assert len(ball_used(table, manifest(suite__attacks=[attack]))) == alarms
-    assert ball_used(table, manifest(suite__attacks=[attack | {"keep": "best"}])) == []
-    assert ball_used(table, manifest(suite__attacks=[attack | {"norm": "linf"}])) == []
+    assert len(ball_used(table, typed(suite__attacks=[attack]).suite)) == alarms
+    assert ball_used(table, typed(suite__attacks=[attack | {"keep": "best"}]).suite) == []
+    assert ball_used(table, typed(suite__attacks=[attack | {"norm": "linf"}]).suite) == []
 
 
 def test_advice_names_settings_that_the_attack_has():
     def of(attack: dict[str, Any]) -> Finding:
-        return check_attack_settings({"suite": {"attacks": [attack | {"num_attack_steps": 1}]}})[0]
+        return check_attack_settings(typed(suite__attacks=[attack | {"num_attack_steps": 1}]))[0]
 
     assert "attack.learning_rates" in of(ADAM | {"learning_rates": [[0, 1e-3]]}).advice
     assert "attack.step_size" in of(PGD).advice
@@ -151,7 +151,7 @@ def stayed(distances: Any, num_broken: int = 0, **changes: Any) -> list[str]:
     part = rows("pgd", [1] * num_broken + [0] * (11 - num_broken), [0] * 11, num_steps=100)
     part["distance"] = np.broadcast_to(np.asarray(distances, np.float32), 11).copy()
     table = to_table(join(rows("clean", [0] * 11, [0] * 11), part))
-    return [one.kind for one in ball_used(table, manifest(suite__attacks=[PGD | changes]))]
+    return [one.kind for one in ball_used(table, typed(suite__attacks=[PGD | changes]).suite)]
 
 
 @pytest.mark.parametrize(
@@ -183,8 +183,8 @@ def compared(suite_breaks: int, checks_break: int, tried: int = 32, **changes: A
     probes = [Finding("larger radius", "passed", "."), Finding("loss still rising", "passed", ".", told)]
     predictions = (np.arange(40) < suite_breaks).astype(int)
     table = to_table(join(rows("clean", [0] * 40, [0] * 40), rows("pgd", predictions, [0] * 40, num_steps=100)))
-    facts = manifest(suite__attacks=[PGD | changes])
-    found = weaker_than_checks(reduce_restarts(table), facts, probes)
+    facts = typed(suite__attacks=[PGD | changes])
+    found = weaker_than_checks(reduce_restarts(table), facts.suite, probes)
     assert [one for one in check_records(table, facts, probes) if one.kind == "weaker than checks"] == found
     return found
 
@@ -217,8 +217,8 @@ def test_a_divergence_suite_is_warned_and_its_advice_names_another_attack():
     assert "--attack pgd-100" in compared(0, 30)[0].advice
     probes = [Finding("x", "passed", ".", {"tried": IDS, "broken": IDS, "radius": 8 / 255})]
     table = to_table(join(rows("clean", [0] * 40, [0] * 40), rows("pgd-100", [0] * 40, [0] * 40, num_steps=100)))
-    facts = manifest(suite__attacks=[PGD | {"name": "pgd-100"}])
-    (found,) = weaker_than_checks(reduce_restarts(table), facts, probes)
+    facts = typed(suite__attacks=[PGD | {"name": "pgd-100"}])
+    (found,) = weaker_than_checks(reduce_restarts(table), facts.suite, probes)
     assert "pgd-100" in found.sentence
     assert "--attack annealed-100" in found.advice
 
@@ -228,5 +228,5 @@ def test_an_attack_with_a_larger_radius_is_held_against_the_suite():
 
 
 def test_without_checks_no_attack_is_compared():
-    assert weaker_than_checks([], manifest(suite__attacks=[PGD]), []) == []
-    assert weaker_than_checks([], manifest(suite__attacks=[PGD]), [Finding("probes", "unchecked", ".")]) == []
+    assert weaker_than_checks([], typed(suite__attacks=[PGD]).suite, []) == []
+    assert weaker_than_checks([], typed(suite__attacks=[PGD]).suite, [Finding("probes", "unchecked", ".")]) == []

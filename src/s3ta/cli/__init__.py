@@ -1,19 +1,19 @@
 """The command line: the only place that parses arguments. `s3ta --help` and `python -m s3ta --help` show the same.
 
-`training` (demo, train, show), `evaluating` (evaluate, export), `reporting` (report, predict, list).
+`train` (demo, train, show), `evaluate` (evaluate, export), `report` (report, predict, list).
 """
 
 import sys
 import warnings
 
-from s3ta.cli import training  # isort: skip
-from s3ta.cli import evaluating  # isort: skip
-from s3ta.cli import reporting  # isort: skip
+from s3ta.cli import train  # isort: skip
+from s3ta.cli import evaluate  # isort: skip
+from s3ta.cli import report  # isort: skip
 from s3ta.attack_plausibility import ImplausibleSettingsWarning
 from s3ta.cli.shared import app, is_output_blocked
 from s3ta.console import speak_plainly
 
-__all__ = ["app", "evaluating", "main", "reporting", "training"]
+__all__ = ["app", "evaluate", "main", "report", "train"]
 
 
 def main() -> None:

@@ -118,7 +118,7 @@ def show(
     utilization: Annotated[float, typer.Option(help="Share of their peak that is assumed to be used.")] = 0.4,
 ) -> None:
     """Show a recipe, complete: its note, cost and GPU-hours (on stderr) and its JSON (on stdout)."""
-    from s3ta.cli.show_costs import cost_lines
+    from s3ta.cli.show import cost_lines
     from s3ta.config import describe, to_json
     from s3ta.recipes import RECIPES
     from s3ta.train.cost import get_hardware, training_cost

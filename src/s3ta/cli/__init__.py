@@ -1,19 +1,17 @@
 """The command line: the only place that parses arguments. `s3ta --help` and `python -m s3ta --help` show the same.
 
-`train` (demo, train, show), `evaluate` (evaluate, export), `report` (report, predict, list).
+One file per command; their order here is that of `s3ta --help`.
 """
 
 import sys
 import warnings
 
-from s3ta.cli import train  # isort: skip
-from s3ta.cli import evaluate  # isort: skip
-from s3ta.cli import report  # isort: skip
+from s3ta.cli import demo, train, show, evaluate, export, report, predict, list  # isort: skip  # noqa: F401
 from s3ta.attack_plausibility import ImplausibleSettingsWarning
 from s3ta.cli.shared import app, is_output_blocked
 from s3ta.console import speak_plainly
 
-__all__ = ["app", "evaluate", "main", "report", "train"]
+__all__ = ["app", "main"]
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`s3ta report`, `s3ta predict`, `s3ta list`."""
+"""`s3ta report`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,8 @@ from typing import Annotated
 
 import typer
 
-from s3ta.cli.model_options import ModelOptions, PreprocessingName, preprocessing_of
-from s3ta.cli.option_groups import grouped
-from s3ta.cli.shared import (
-    Device,
-    ReturnMemory,
-    app,
-    before_the_first_pass,
-    err_console,
-    out_console,
-    plain_errors,
-    say_report,
-)
-from s3ta.errors import UserError, unknown_name
+from s3ta.cli.shared import app, err_console, plain_errors, say_report
+from s3ta.errors import UserError
 from s3ta.progress import waiting
 
 
@@ -61,79 +50,6 @@ def report(
     for line in unfinished_lines(runs, chosen):
         err_console.print(f"warning: {line}", markup=False, soft_wrap=True)
     say_report(page)
-
-
-@app.command(
-    epilog="Examples:\n\ns3ta predict runs/demo/s3ta_4 digit.png\n\ns3ta predict owner/model cat.jpg dog.jpg --top 3\n\n"
-    "s3ta predict my_models:make cat.jpg --weights best.pt --image-size 32 --mean 0.5 --std 0.25"
-)
-@plain_errors
-@grouped
-def predict(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="Run folder, model folder, Hub id, timm:NAME, torchvision:NAME, or package.module:factory."
-        ),
-    ],
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    opened: ModelOptions,
-    top: Annotated[int, typer.Option(min=1, help="How many classes to print.")] = 5,
-    preprocessing: PreprocessingName = None,
-    device: Device = "auto",
-    return_memory: ReturnMemory = False,
-) -> None:
-    """Print the likeliest classes of images, with probabilities; images are prepared as `s3ta evaluate` prepares them."""
-    from s3ta.models import refuse_unknown_source
-
-    treatment = preprocessing_of(preprocessing)
-    refuse_unknown_source(model)
-    before_the_first_pass(return_memory=return_memory)
-    from s3ta import workflow
-
-    runtime = workflow.RuntimeOptions(device=device)
-    with waiting(f"asking {model}"):
-        subject = workflow.open_for_evaluation(model, opened.opening())
-        answers = workflow.predict(subject, images, top, runtime, treatment)
-    for answer in answers:
-        out_console.print(f"{answer.image}", markup=False)
-        for name, probability in zip(answer.classes, answer.probabilities, strict=True):
-            out_console.print(f"  {probability:6.1%}  {name}", markup=False)
-
-
-@app.command("list", epilog="Examples:\n\ns3ta list models\n\ns3ta list recipes")
-@plain_errors
-def list_names(kind: Annotated[str, typer.Argument(help="models, recipes, suites or attacks.")]) -> None:
-    """List what can be named: models, recipes, suites, attacks."""
-    lister = {"models": _models, "recipes": _recipes, "suites": _suites, "attacks": _attacks}.get(kind)
-    if lister is None:
-        raise unknown_name("list", kind, ["models", "recipes", "suites", "attacks"])
-    for line in lister():
-        out_console.print(line, markup=False)
-
-
-def _models() -> list[str]:
-    from s3ta.models import list_models
-
-    return list_models()
-
-
-def _recipes() -> list[str]:
-    from s3ta.recipes import RECIPES
-
-    return [f"{name:32}{(function.__doc__ or '').splitlines()[0]}" for name, function in RECIPES.items()]
-
-
-def _suites() -> list[str]:
-    from s3ta.evaluate import describe_suites
-
-    return [f"{name:32}{description}" for name, description in describe_suites().items()]
-
-
-def _attacks() -> list[str]:
-    from s3ta.evaluate import ATTACKS
-
-    return [f"{name:32}{(function.__doc__ or '').splitlines()[0]}" for name, function in ATTACKS.items()]
 
 
 def _common_suite(runs: list[Path]) -> str:

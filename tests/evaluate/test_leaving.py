@@ -13,7 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from s3ta.attacks import PGDConfig, draw_targets
-from s3ta.evaluate import Evaluation, NamedAttack, Suite, evaluate, runner
+from s3ta.evaluate import EvaluationTask, NamedAttack, Suite, evaluate, runner
 from s3ta.records import RUN, SETTLED, Ledger, count_scores, scores_by_restarts
 from tests.evaluate.small import chunk_bytes, ignore, killed_after, rows
 from tests.evaluate.toys import (
@@ -47,7 +47,7 @@ def dictated(plan: Suite, clean: list[int], labels: list[int], script, exhaustiv
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "run_attack", scripted(script, batches))
         chosen = SETTINGS._replace(exhaustive=exhaustive)
-        return evaluate(Evaluation(ByPixel(CLASSES), data, plan, range(len(labels)), chosen), folder, ignore)
+        return evaluate(EvaluationTask(ByPixel(CLASSES), data, plan, range(len(labels)), chosen), folder, ignore)
 
 
 def targets_of(labels: list[int]) -> list[int]:
@@ -230,7 +230,9 @@ REAL = {
 def real(folder: Path, kind: str, exhaustive: bool = False, **changes) -> Ledger:
     model = random_resnet()
     chosen = SETTINGS._replace(exhaustive=exhaustive, **changes)
-    return evaluate(Evaluation(model, answered_as_by(model, COUNT), REAL[kind], range(COUNT), chosen), folder, ignore)
+    return evaluate(
+        EvaluationTask(model, answered_as_by(model, COUNT), REAL[kind], range(COUNT), chosen), folder, ignore
+    )
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +301,7 @@ def test_what_an_example_costs_is_what_went_through_the_model(
 
     monkeypatch.setattr(runner, "run_piece", watched)
     plan = REAL[kind]
-    ledger = evaluate(Evaluation(model, data, plan, range(5), SETTINGS._replace(micro_batch=1)), tmp_path, ignore)
+    ledger = evaluate(EvaluationTask(model, data, plan, range(5), SETTINGS._replace(micro_batch=1)), tmp_path, ignore)
     last = {(r["attack"], r["restart"], r["example_id"]): r for r in rows(ledger)}  # rows ascend by steps
     assert counted.keys() == {key for key, row in last.items() if row["status"] == RUN}
     for key, (gradients, forwards) in counted.items():

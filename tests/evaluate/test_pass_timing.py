@@ -7,7 +7,7 @@ import torch
 
 from s3ta.attacks import SPSA, PGDConfig
 from s3ta.errors import UserError
-from s3ta.evaluate import Evaluation, NamedAttack, Suite, attack_rounds, attack_timing, pass_timing
+from s3ta.evaluate import EvaluationTask, NamedAttack, Suite, attack_rounds, attack_timing, pass_timing
 from s3ta.models import ExecutionMode
 from tests.evaluate.small import SETTINGS, small_suite, some_digits
 
@@ -55,7 +55,7 @@ class _Timed(torch.nn.Module):
 
 
 def _evaluation(model, suite, settings=SETTINGS):
-    return Evaluation(model, some_digits(3), suite, [0, 1, 2], settings)
+    return EvaluationTask(model, some_digits(3), suite, [0, 1, 2], settings)
 
 
 def _pace(clock, *, precision="float32", gradients=True):

@@ -275,8 +275,8 @@ MUTANTS = {
     ),
     "evaluation draws a target per restart": Mutant(
         "evaluate/runner.py:_run_group",
-        "targets = evaluation.targets(ids, labels)",
-        "targets = evaluation.targets([f'{name} {stage.restart}' for name in ids], labels)",
+        "targets = task.targets(ids, labels)",
+        "targets = task.targets([f'{name} {stage.restart}' for name in ids], labels)",
         "tests/evaluate/test_runner.py -k recomputation",
     ),
     # who may leave, and what is made of it
@@ -331,7 +331,7 @@ MUTANTS = {
     "the verdict in the attack's arithmetic": Mutant(
         "evaluate/runner.py:_run_group",
         "records(model, outcome",
-        "records(evaluation.attack_model, outcome",
+        "records(task.attack_model, outcome",
         "tests/evaluate/test_attack_precision.py -k float32_eager",
     ),
     "autocast that casts nothing": Mutant(
@@ -381,7 +381,7 @@ MUTANTS = {
         f"{SHARDS} -k in_flight_really",
     ),
     "who is in flight alone loses its row": Mutant(
-        "evaluate/batching.py:isolate_rows",
+        "evaluate/micro_batches.py:isolate_rows",
         "| (sources >= rows.stop)] = rows.stop - 1",
         "| (sources >= rows.stop)] = 0",
         f"{SHARDS} -k in_flight",
@@ -474,10 +474,10 @@ MUTANTS = {
         "tests/data/test_folder_listing.py -k left_out_and_counted",
     ),
     "numbers in a list of targets are places first": Mutant(
-        "data/target_classes.py:_number",
+        "data/target_files.py:_number",
         "if number is not None:",
         "if number is not None and not text.isdecimal():",
-        "tests/data/test_target_classes.py -k names_first",
+        "tests/data/test_target_files.py -k names_first",
     ),
     "a repaired file passes": Mutant(
         "workflow/image_file_hashes.py:refuse_other_files",

@@ -14,13 +14,13 @@ import torch
 from s3ta.attacks import SPSA, AutoAttackConfig, LoopConfig
 from s3ta.data import Batch, fetch_batch
 from s3ta.determinism import exact_arithmetic
-from s3ta.evaluate.batching import pad_batch
-from s3ta.evaluate.evaluation import Evaluation
 from s3ta.evaluate.lint import as_found
+from s3ta.evaluate.micro_batches import pad_batch
 from s3ta.evaluate.pass_timing import PassTimes
 from s3ta.evaluate.plan import AttackRound, Piece
 from s3ta.evaluate.runner import run_piece
 from s3ta.evaluate.suites import TransferConfig
+from s3ta.evaluate.task import EvaluationTask
 
 _LIGHT = 0.1
 """Seconds of a step's passes beyond which little else counts."""
@@ -39,7 +39,7 @@ class Trial(NamedTuple):
     per_step: float
 
 
-def measure_chunk_seconds(evaluation: Evaluation, rounds: Iterable[AttackRound], pace: PassTimes) -> dict[int, float]:
+def measure_chunk_seconds(task: EvaluationTask, rounds: Iterable[AttackRound], pace: PassTimes) -> dict[int, float]:
     """Seconds for one micro-batch of these stages by their number; without those whose passes are slow, or for which no time is
     left: the passes alone tell of them."""
     if max(pace.gradient, pace.forward) > _LIGHT:
@@ -47,10 +47,10 @@ def measure_chunk_seconds(evaluation: Evaluation, rounds: Iterable[AttackRound],
     began = time.perf_counter()
     trials: dict[str, Trial | None] = {}
     seconds: dict[int, float] = {}
-    settings = evaluation.settings
+    settings = task.settings
     settings = settings._replace(search=settings.search._replace(compiled=False))
-    first = evaluation.positions[: settings.micro_batch]
-    evaluation = replace(evaluation, settings=settings, positions=first)
+    first = task.positions[: settings.micro_batch]
+    task = replace(task, settings=settings, positions=first)
     batch: Batch | None = None
     for stage in rounds:
         config = stage.attack.attack if stage.attack else None
@@ -59,10 +59,10 @@ def measure_chunk_seconds(evaluation: Evaluation, rounds: Iterable[AttackRound],
         key = config.model_dump_json(exclude=set(_APART))
         if key not in trials and time.perf_counter() - began < _ENOUGH:
             try:
-                with exact_arithmetic(settings.num_threads), as_found(evaluation.model), warnings.catch_warnings():
+                with exact_arithmetic(settings.num_threads), as_found(task.model), warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # the run itself warns
-                    batch = batch or _as_answered(evaluation, fetch_batch(evaluation.dataset, first))
-                    trials[key] = _trial(evaluation, stage, pace, batch)
+                    batch = batch or _as_answered(task, fetch_batch(task.dataset, first))
+                    trials[key] = _trial(task, stage, pace, batch)
             except Exception:  # noqa: BLE001 - the run itself says what is wrong
                 trials[key] = None
         trial = trials.get(key)
@@ -72,18 +72,18 @@ def measure_chunk_seconds(evaluation: Evaluation, rounds: Iterable[AttackRound],
     return seconds
 
 
-def _as_answered(evaluation: Evaluation, batch: Batch) -> Batch:
+def _as_answered(task: EvaluationTask, batch: Batch) -> Batch:
     """Labelled by the model itself, so that no part of AutoAttack leaves an image out."""
     with torch.no_grad():
-        logits = evaluation.model(pad_batch(batch, evaluation.settings.micro_batch).images.to(evaluation.device))
+        logits = task.model(pad_batch(batch, task.settings.micro_batch).images.to(task.device))
     return batch._replace(labels=logits.argmax(dim=1)[: len(batch.ids)].to(batch.labels))
 
 
-def _trial(evaluation: Evaluation, stage: AttackRound, pace: PassTimes, batch: Batch) -> Trial | None:
+def _trial(task: EvaluationTask, stage: AttackRound, pace: PassTimes, batch: Batch) -> Trial | None:
     assert stage.attack is not None
     config = stage.attack.attack
     changes: dict[str, Any] = {"radius": 1e-6} if isinstance(config, AutoAttackConfig) else {"read_outs": ()}
-    scale, size = 1.0, evaluation.settings.micro_batch
+    scale, size = 1.0, task.settings.micro_batch
     if isinstance(config, LoopConfig) and isinstance(config.gradient, SPSA):
         number = min(config.gradient.num_directions, max(1, config.gradient.micro_batch // (2 * size)))
         scale = config.gradient.num_directions / number
@@ -99,9 +99,9 @@ def _trial(evaluation: Evaluation, stage: AttackRound, pace: PassTimes, batch: B
         short = stage.attack and stage.attack.model_copy(
             update={"attack": config.model_copy(update=changes | {"num_attack_steps": num_steps})}
         )
-        piece = Piece(stage._replace(attack=short), 0, tuple(evaluation.positions), ())
+        piece = Piece(stage._replace(attack=short), 0, tuple(task.positions), ())
         began = time.perf_counter()
-        run_piece(evaluation, piece, batch)
+        run_piece(task, piece, batch)
         return time.perf_counter() - began
 
     seconds(1)  # warms up

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from s3ta.evaluate.evaluation import Evaluation
 from s3ta.evaluate.plan import AttackRound, may_leave
+from s3ta.evaluate.task import EvaluationTask
 from s3ta.records import BUDGET, CLEAN, RUN, SETTLED
 
 
@@ -21,9 +21,9 @@ class Standing:
     * all further attacks of a cascade, once it is wrong on the clean image or at the end of one attack;
     * an attack that costs more than is left of its budget."""
 
-    def __init__(self, evaluation: Evaluation) -> None:
-        self._suite, self._settings, positions = evaluation.suite, evaluation.settings, evaluation.positions
-        self._positions, self._index = positions, {name: index for index, name in enumerate(evaluation.ids)}
+    def __init__(self, task: EvaluationTask) -> None:
+        self._suite, self._settings, positions = task.suite, task.settings, task.positions
+        self._positions, self._index = positions, {name: index for index, name in enumerate(task.ids)}
         self._wrong = np.zeros(len(positions), bool)
         self._settled = np.zeros(len(positions), bool)
         self._spent = np.zeros(len(positions), np.int64)

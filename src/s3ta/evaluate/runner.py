@@ -28,12 +28,11 @@ from s3ta.attacks import (
 from s3ta.data import Batch, check_model_fits_data, fetch_batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.evaluate.attack_precision import attacked_fn
-from s3ta.evaluate.batching import isolate_rows, load_batches, pad_batch
 from s3ta.evaluate.chunk_layout import layout
 from s3ta.evaluate.early_stopping import Standing
-from s3ta.evaluate.evaluation import Evaluation
 from s3ta.evaluate.image_store import ImageKeeper, images_path
 from s3ta.evaluate.manifest import manifest, manifest_with_defaults
+from s3ta.evaluate.micro_batches import isolate_rows, load_batches, pad_batch
 from s3ta.evaluate.plan import (
     AttackRound,
     Piece,
@@ -45,6 +44,7 @@ from s3ta.evaluate.plan import (
 )
 from s3ta.evaluate.scoring import Outcome, left_out_records, no_records, records, unattacked
 from s3ta.evaluate.suites import TransferConfig
+from s3ta.evaluate.task import EvaluationTask
 from s3ta.process_state import process_state_kept
 from s3ta.progress import Reporter, console
 from s3ta.random_streams import stream
@@ -53,34 +53,34 @@ from s3ta.records import RUN, Ledger
 Columns = dict[str, Any]
 
 
-def evaluate(evaluation: Evaluation, folder: Path, report: Reporter, shard: Shard | None = None) -> Ledger:
+def evaluate(task: EvaluationTask, folder: Path, report: Reporter, shard: Shard | None = None) -> Ledger:
     """Run what is missing of a suite and return its ledger: complete, or with the shard's part done.
 
     Args:
-      evaluation: model, examples, suite and settings; the model is as before afterwards.
+      task: model, examples, suite and settings; the model is as before afterwards.
       folder: of the ledger; made, or resumed if it measures the same thing.
       report: told the number of finished evaluations, those not needed among them.
       shard: which part to do; None: all.
     Raises:
       UserError: model and data do not fit, or the folder holds another measurement (differences named)."""
-    info = evaluation.info
-    check_model_fits_data(evaluation.dataset, channels=info.in_channels, num_classes=info.num_classes)
-    ledger = Ledger.open(folder, manifest(evaluation), manifest_with_defaults)
-    evaluate_into(evaluation, ledger, report, shard)
+    info = task.info
+    check_model_fits_data(task.dataset, channels=info.in_channels, num_classes=info.num_classes)
+    ledger = Ledger.open(folder, manifest(task), manifest_with_defaults)
+    evaluate_into(task, ledger, report, shard)
     return ledger
 
 
-def evaluate_into(evaluation: Evaluation, ledger: Ledger, report: Reporter, shard: Shard | None = None) -> None:
+def evaluate_into(task: EvaluationTask, ledger: Ledger, report: Reporter, shard: Shard | None = None) -> None:
     """As `evaluate`, into a ledger that is open."""
-    model, dataset, suite, settings = evaluation.model, evaluation.dataset, evaluation.suite, evaluation.settings
-    shard, attack_model = shard or Shard(), evaluation.attack_model
-    missing = set(ledger.missing(chunks_of_shard(suite, len(evaluation.positions), settings, shard)))
-    standing, keeper = Standing(evaluation), ImageKeeper(ledger, suite, settings)
+    model, dataset, suite, settings = task.model, task.dataset, task.suite, task.settings
+    shard, attack_model = shard or Shard(), task.attack_model
+    missing = set(ledger.missing(chunks_of_shard(suite, len(task.positions), settings, shard)))
+    standing, keeper = Standing(task), ImageKeeper(ledger, suite, settings)
     done, began = 0, False
     warned: set[str] = set()
     with exact_arithmetic(settings.num_threads), frozen(model), frozen(attack_model):
         for stage in attack_rounds(suite):
-            planned = [piece for piece in _planned(evaluation, stage, standing) if shard.owns(piece.block)]
+            planned = [piece for piece in _planned(task, stage, standing) if shard.owns(piece.block)]
             finished = {
                 p.chunk: _columns(ledger, p.chunk) for p in planned if p.chunk not in missing and standing.matters
             }
@@ -101,7 +101,7 @@ def evaluate_into(evaluation: Evaluation, ledger: Ledger, report: Reporter, shar
                             began = True
                         batch = next(batches)
                         with process_state_kept() as changes:
-                            columns, final = run_piece(evaluation, piece, batch)
+                            columns, final = run_piece(task, piece, batch)
                         _warn_once(changes, warned)
                         ledger.write_chunk(piece.chunk, columns)  # refuses other records than a sound chunk holds
                         keeper.keep(piece, columns, final)
@@ -114,20 +114,20 @@ def evaluate_into(evaluation: Evaluation, ledger: Ledger, report: Reporter, shar
         report(done)
 
 
-def _planned(evaluation: Evaluation, stage: AttackRound, standing: Standing) -> list[Piece]:
+def _planned(task: EvaluationTask, stage: AttackRound, standing: Standing) -> list[Piece]:
     """The pieces of one stage, as they are before any of them was done."""
-    suite, settings = evaluation.suite, evaluation.settings
+    suite, settings = task.suite, task.settings
     block, left_out = micro_batches_per_block(suite, settings), standing.left_out(stage)
-    return chunks_of_round(stage, evaluation.positions, settings.micro_batch, left_out, block)
+    return chunks_of_round(stage, task.positions, settings.micro_batch, left_out, block)
 
 
-def run_piece(evaluation: Evaluation, piece: Piece, batch: Batch | None = None) -> tuple[Columns, Tensor]:
+def run_piece(task: EvaluationTask, piece: Piece, batch: Batch | None = None) -> tuple[Columns, Tensor]:
     """The records of one piece, and the images of those that ran after the last attack step.
 
     With fewer examples in flight than a micro-batch holds, they run in several micro-batches, each example in the row that it
     would have had, with copies in the other rows: the records are the same, in the same order. AutoAttack's parts draw noise
     for a whole micro-batch and always get it whole."""
-    dataset, settings = evaluation.dataset, evaluation.settings
+    dataset, settings = task.dataset, task.settings
     groups: list[list[Columns]] = []
     finals = [torch.empty(0, *dataset.shape)]
     if piece.positions:
@@ -136,33 +136,33 @@ def run_piece(evaluation: Evaluation, piece: Piece, batch: Batch | None = None) 
         if piece.stage.attack and isinstance(piece.stage.attack.attack, AutoAttackConfig):
             size = settings.micro_batch
         for begin in range(0, count, size):
-            parts, final = _run_group(evaluation, piece.stage, whole, slice(begin, min(begin + size, count)))
+            parts, final = _run_group(task, piece.stage, whole, slice(begin, min(begin + size, count)))
             groups.append(parts)
             finals.append(final)
     parts = [part for read_out in zip(*groups, strict=True) for part in read_out]
-    parts += left_out_records(evaluation, piece)
+    parts += left_out_records(task, piece)
     columns = {key: np.ma.concatenate([part[key] for part in parts]) for key in parts[0]} if parts else no_records()
     return columns, torch.cat(finals)
 
 
-def _run_group(evaluation: Evaluation, stage: AttackRound, whole: Batch, rows: slice) -> tuple[list[Columns], Tensor]:
+def _run_group(task: EvaluationTask, stage: AttackRound, whole: Batch, rows: slice) -> tuple[list[Columns], Tensor]:
     """One micro-batch: the records of the examples in these rows at each read-out, and their final images."""
-    model, device, seed = evaluation.model, evaluation.device, evaluation.settings.seed
+    model, device, seed = task.model, task.device, task.settings.seed
     ids, clean, labels, _ = isolate_rows(whole, rows)
     clean, labels = clean.to(device), labels.to(device)
     draw = RandomKey(seed, tuple(ids), (stage.name, stage.restart), stage.restart)
     targets, config = None, stage.attack.attack if stage.attack else None
     if config is not None and config.objective == "targeted":
-        targets = evaluation.targets(ids, labels)
+        targets = task.targets(ids, labels)
     if config is None:
         attacked, threat = unattacked(clean), None
     elif isinstance(config, TransferConfig):
-        images = evaluation.images
+        images = task.images
         assert images is not None, "a suite of transfers needs the images"
         attacked = unattacked(images.load(config.attack_name, stage.restart, ids).to(device), config.num_attack_steps)
         threat = threat_model_of(config.attack, clean, draw)
     else:
-        outputs_fn = attacked_fn(evaluation.attack_model, config)
+        outputs_fn = attacked_fn(task.attack_model, config)
         attacked = run_attack(outputs_fn, clean, labels, config=config, targets=targets, draw=draw)
         threat = threat_model_of(config, clean, draw)
     outcome = Outcome(stage, attacked, clean, labels, targets, threat, ids[rows], rows.start)

@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy
 
 from s3ta.attacks import Attacked, Threat
 from s3ta.errors import UserError
-from s3ta.evaluate.evaluation import Evaluation
 from s3ta.evaluate.plan import AttackRound, Piece
+from s3ta.evaluate.task import EvaluationTask
 from s3ta.records import NO_TARGET, RUN
 from s3ta.records.checks_validity import is_inside
 from s3ta.records.schema import MEASURED
@@ -81,16 +81,16 @@ def records(model: nn.Module, outcome: Outcome, read_out: int) -> dict[str, np.n
     }
 
 
-def left_out_records(evaluation: Evaluation, piece: Piece) -> list[dict[str, np.ndarray]]:
+def left_out_records(task: EvaluationTask, piece: Piece) -> list[dict[str, np.ndarray]]:
     """Records of those that did not run: which, and why; nothing else is known, and nothing is invented."""
     if not piece.left_out or piece.stage.attack is None:
         return []
     positions, status = zip(*piece.left_out, strict=True)
-    dataset, config, count = evaluation.dataset, piece.stage.attack.attack, len(positions)
+    dataset, config, count = task.dataset, piece.stage.attack.attack, len(positions)
     ids = [dataset.ids[int(position)] for position in positions]
     labels = torch.from_numpy(np.asarray([dataset.labels[int(position)] for position in positions], np.int64))
     is_targeted = config.objective == "targeted"
-    aim = evaluation.targets(ids, labels) if is_targeted else torch.full_like(labels, NO_TARGET)
+    aim = task.targets(ids, labels) if is_targeted else torch.full_like(labels, NO_TARGET)
     kinds = {"prediction": np.int64, "correct": np.bool_, "hit": np.bool_}
     unknown = {name: np.ma.masked_array(np.zeros(count, kinds.get(name, np.float32)), mask=True) for name in MEASURED}
     return [

@@ -53,7 +53,7 @@ class Passes(NamedTuple):
         """Of the evaluation with this manifest, if no example leaves early."""
         count, size = manifest["data"]["num_examples"], manifest["micro_batch"]
         sizes = [min(size, count - begin) for begin in range(0, count, size)]
-        chunks = [stage.cost.total * examples for stage in attack_rounds(suite) for examples in sizes]
+        chunks = [attack_round.cost.total * examples for attack_round in attack_rounds(suite) for examples in sizes]
         probed = None if is_trial(suite.name) else probing(sum(chunks), count, size, full=False)
         return cls(chunks, 0 if probed is None else probed.cost.total)
 

@@ -286,20 +286,20 @@ def test_what_an_example_costs_is_what_went_through_the_model(
     data = answered_as_by(model, 5)
     model.__class__ = Spied
     counted: dict[tuple, tuple[int, int]] = {}
-    honest = runner.run_piece
+    honest = runner.run_chunk
 
-    def watched(evaluation, piece, *rest):
+    def watched(evaluation, chunk, *rest):
         passed.update(forwards=0, gradients=0)
-        result = honest(evaluation, piece, *rest)
-        if piece.positions:
-            (position,) = piece.positions
-            counted[piece.stage.name, piece.stage.restart, data.ids[position]] = (
+        result = honest(evaluation, chunk, *rest)
+        if chunk.positions:
+            (position,) = chunk.positions
+            counted[chunk.attack_round.name, chunk.attack_round.restart, data.ids[position]] = (
                 passed["gradients"],
                 passed["forwards"],
             )
         return result
 
-    monkeypatch.setattr(runner, "run_piece", watched)
+    monkeypatch.setattr(runner, "run_chunk", watched)
     plan = REAL[kind]
     ledger = evaluate(EvaluationTask(model, data, plan, range(5), SETTINGS._replace(micro_batch=1)), tmp_path, ignore)
     last = {(r["attack"], r["restart"], r["example_id"]): r for r in rows(ledger)}  # rows ascend by steps

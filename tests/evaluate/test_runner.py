@@ -29,10 +29,10 @@ from s3ta.random_streams import stream
 from s3ta.records import Ledger
 from tests.evaluate.small import (
     SETTINGS,
-    all_pieces,
     chunk_bytes,
     ignore,
     killed_after,
+    planned_chunks,
     rows,
     small_model,
     small_suite,
@@ -121,12 +121,12 @@ def test_a_killed_evaluation_goes_on_to_the_same_bytes(
     resumed = run(tmp_path / "killed", report=lambda done, note="": first.append(done))
     assert chunk_bytes(resumed.folder) == chunk_bytes(whole.folder)
     assert (resumed.folder / KEPT_FILE).read_bytes() == (whole.folder / KEPT_FILE).read_bytes()
-    assert first[0] == sum(piece.num_evaluations for piece in all_pieces(small_suite(), range(11), 4)[:after])
+    assert first[0] == sum(chunk.num_evaluations for chunk in planned_chunks(small_suite(), range(11), 4)[:after])
 
 
 def test_a_finished_evaluation_runs_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tmp_path)
-    monkeypatch.setattr(runner, "run_piece", lambda *args: pytest.fail("a finished piece ran again"))
+    monkeypatch.setattr(runner, "run_chunk", lambda *args: pytest.fail("a finished chunk ran again"))
     run(tmp_path)
 
 
@@ -231,7 +231,7 @@ def test_the_manifest_tells_what_was_measured_and_nothing_of_the_machine(tmp_pat
     run(tmp_path)
     text = (tmp_path / "manifest.json").read_text()
     manifest = read_json(tmp_path / "manifest.json")
-    assert manifest["num_chunks"] == len(all_pieces(small_suite(), range(11), 4)) == 9
+    assert manifest["num_chunks"] == len(planned_chunks(small_suite(), range(11), 4)) == 9
     assert manifest["data"]["num_examples"] == manifest["data"]["num_available"] == 11
     assert str(Path.home()) not in text
     assert str(tmp_path) not in text
@@ -251,7 +251,7 @@ def test_evaluations_are_counted_before_they_are_spent() -> None:
     """Two restarts of 3 and of 2 steps; one forward pass more for each verdict (3 read-outs, 1), one for the clean image."""
     found = total(small_suite(2), 11)
     assert (found.num_gradients, found.num_forwards) == (11 * 2 * (3 + 2), 11 * (2 * (3 + 3 + 2 + 1) + 1))
-    assert found.num_evaluations == sum(piece.num_evaluations for piece in all_pieces(small_suite(2), range(11), 4))
+    assert found.num_evaluations == sum(chunk.num_evaluations for chunk in planned_chunks(small_suite(2), range(11), 4))
     assert [(stage.name, stage.restart) for stage in attack_rounds(small_suite(2))] == [
         ("clean", 0),
         ("untargeted-3", 0),

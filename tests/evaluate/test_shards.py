@@ -88,14 +88,14 @@ def test_every_chunk_belongs_to_exactly_one_shard(count):
 
 def test_blocks_never_share_an_example():
     positions = list(range(20))
-    stage = attack_rounds(cascade())[1]
+    attack_round = attack_rounds(cascade())[1]
     gone = {place: "settled" for place in (0, 1, 2, 3, 9, 13)}
-    cut = chunks_of_round(stage, positions, 3, gone, block=2)
-    for piece in cut:
-        places = [*piece.positions, *(place for place, _ in piece.left_out)]
-        assert {place // 6 for place in places} <= {piece.block}
-    assert sorted(place for piece in cut for place in piece.positions) == [p for p in positions if p not in gone]
-    assert [piece.chunk for piece in cut] == list(range(7, 14))
+    cut = chunks_of_round(attack_round, positions, 3, gone, block=2)
+    for chunk in cut:
+        places = [*chunk.positions, *(place for place, _ in chunk.left_out)]
+        assert {place // 6 for place in places} <= {chunk.block}
+    assert sorted(place for chunk in cut for place in chunk.positions) == [p for p in positions if p not in gone]
+    assert [chunk.number for chunk in cut] == list(range(7, 14))
 
 
 @pytest.mark.parametrize("name", ["s3ta_2_resnetv2_mini", "resnetv2_mini_dense"])

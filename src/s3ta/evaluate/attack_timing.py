@@ -17,8 +17,8 @@ from s3ta.determinism import exact_arithmetic
 from s3ta.evaluate.lint import as_found
 from s3ta.evaluate.micro_batches import pad_batch
 from s3ta.evaluate.pass_timing import PassTimes
-from s3ta.evaluate.plan import AttackRound, Piece
-from s3ta.evaluate.runner import run_piece
+from s3ta.evaluate.plan import AttackRound, Chunk
+from s3ta.evaluate.runner import run_chunk
 from s3ta.evaluate.suites import TransferConfig
 from s3ta.evaluate.task import EvaluationTask
 
@@ -40,7 +40,7 @@ class Trial(NamedTuple):
 
 
 def measure_chunk_seconds(task: EvaluationTask, rounds: Iterable[AttackRound], pace: PassTimes) -> dict[int, float]:
-    """Seconds for one micro-batch of these stages by their number; without those whose passes are slow, or for which no time is
+    """Seconds for one micro-batch of these rounds by their number; without those whose passes are slow, or for which no time is
     left: the passes alone tell of them."""
     if max(pace.gradient, pace.forward) > _LIGHT:
         return {}
@@ -52,8 +52,8 @@ def measure_chunk_seconds(task: EvaluationTask, rounds: Iterable[AttackRound], p
     first = task.positions[: settings.micro_batch]
     task = replace(task, settings=settings, positions=first)
     batch: Batch | None = None
-    for stage in rounds:
-        config = stage.attack.attack if stage.attack else None
+    for attack_round in rounds:
+        config = attack_round.attack.attack if attack_round.attack else None
         if config is None or isinstance(config, TransferConfig):
             continue
         key = config.model_dump_json(exclude=set(_APART))
@@ -62,13 +62,13 @@ def measure_chunk_seconds(task: EvaluationTask, rounds: Iterable[AttackRound], p
                 with exact_arithmetic(settings.num_threads), as_found(task.model), warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # the run itself warns
                     batch = batch or _as_answered(task, fetch_batch(task.dataset, first))
-                    trials[key] = _trial(task, stage, pace, batch)
+                    trials[key] = _trial(task, attack_round, pace, batch)
             except Exception:  # noqa: BLE001 - the run itself says what is wrong
                 trials[key] = None
         trial = trials.get(key)
         if trial is not None:
-            verdicts = (len(stage.read_outs) - 1) * pace.forward
-            seconds[stage.number] = trial.fixed + config.num_attack_steps * trial.per_step + verdicts
+            verdicts = (len(attack_round.read_outs) - 1) * pace.forward
+            seconds[attack_round.number] = trial.fixed + config.num_attack_steps * trial.per_step + verdicts
     return seconds
 
 
@@ -79,16 +79,16 @@ def _as_answered(task: EvaluationTask, batch: Batch) -> Batch:
     return batch._replace(labels=logits.argmax(dim=1)[: len(batch.ids)].to(batch.labels))
 
 
-def _trial(task: EvaluationTask, stage: AttackRound, pace: PassTimes, batch: Batch) -> Trial | None:
-    assert stage.attack is not None
-    config = stage.attack.attack
+def _trial(task: EvaluationTask, attack_round: AttackRound, pace: PassTimes, batch: Batch) -> Trial | None:
+    assert attack_round.attack is not None
+    config = attack_round.attack.attack
     changes: dict[str, Any] = {"radius": 1e-6} if isinstance(config, AutoAttackConfig) else {"read_outs": ()}
     scale, size = 1.0, task.settings.micro_batch
     if isinstance(config, LoopConfig) and isinstance(config.gradient, SPSA):
         number = min(config.gradient.num_directions, max(1, config.gradient.micro_batch // (2 * size)))
         scale = config.gradient.num_directions / number
         changes["gradient"] = config.gradient.model_copy(update={"num_directions": number})
-    cost = stage.cost
+    cost = attack_round.cost
     passes = cost.num_gradients * pace.gradient + (cost.num_forwards - cost.num_gradients) * pace.forward
     step = passes / config.num_attack_steps / scale
     if step > _LIGHT:
@@ -96,12 +96,12 @@ def _trial(task: EvaluationTask, stage: AttackRound, pace: PassTimes, batch: Bat
     more = max(1, min(20, int(_LONG / max(step, 1e-9))))
 
     def seconds(num_steps: int) -> float:
-        short = stage.attack and stage.attack.model_copy(
+        short = attack_round.attack and attack_round.attack.model_copy(
             update={"attack": config.model_copy(update=changes | {"num_attack_steps": num_steps})}
         )
-        piece = Piece(stage._replace(attack=short), 0, tuple(task.positions), ())
+        chunk = Chunk(attack_round._replace(attack=short), 0, tuple(task.positions), ())
         began = time.perf_counter()
-        run_piece(task, piece, batch)
+        run_chunk(task, chunk, batch)
         return time.perf_counter() - began
 
     seconds(1)  # warms up

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -55,10 +56,8 @@ def announcement(task: EvaluationTask, shard: Shard, upcoming: Upcoming) -> str:
     work = total(suite, num_examples)
     with waiting("measuring how long a pass takes here"), guarded(f"Timing {name}"):
         measured_pace = measure_pass_times(task, gradients=work.num_gradients > 0)
-        all_chunks = -(-len(positions) // settings.micro_batch)
-        rounds = [
-            stage for stage in attack_rounds(suite) if any(c // all_chunks == stage.number for c in upcoming.missing)
-        ]
+        missing = _missing_by_round(task, upcoming)
+        rounds = [attack_round for attack_round in attack_rounds(suite) if missing[attack_round.number]]
         trials = measure_chunk_seconds(task, rounds, measured_pace)
     times = seconds(task, upcoming, measured_pace, trials)
     if not upcoming.missing:
@@ -90,15 +89,13 @@ class Seconds(NamedTuple):
 def seconds(
     task: EvaluationTask, upcoming: Upcoming, measured_pace: PassTimes, trials: Mapping[int, float] | None = None
 ) -> Seconds:
-    """What is still to be done, at this pace; `trials` are seconds for a whole chunk, by the number of its stage."""
-    size = task.settings.micro_batch
-    all_chunks = -(-len(task.positions) // size)
-    attacks = 0.0
-    for stage in attack_rounds(task.suite):
-        chunks = len(upcoming.missing & set(range(stage.number * all_chunks, (stage.number + 1) * all_chunks)))
-        others = stage.cost.num_forwards - stage.cost.num_gradients
-        passes = measured_pace.gradient * stage.cost.num_gradients + measured_pace.forward * others
-        attacks += chunks * max(passes, (trials or {}).get(stage.number, 0.0))
+    """What is still to be done, at this pace; `trials` are seconds for a whole chunk, by the number of its round."""
+    size, missing, attacks = task.settings.micro_batch, _missing_by_round(task, upcoming), 0.0
+    for attack_round in attack_rounds(task.suite):
+        cost = attack_round.cost
+        passes = measured_pace.gradient * cost.num_gradients
+        passes += measured_pace.forward * (cost.num_forwards - cost.num_gradients)
+        attacks += missing[attack_round.number] * max(passes, (trials or {}).get(attack_round.number, 0.0))
     gradient, forward = (
         time / size for time in (measured_pace.plain_gradient or 3 * measured_pace.forward, measured_pace.forward)
     )
@@ -107,6 +104,12 @@ def seconds(
     return Seconds(
         lint, attacks, checks.num_gradients * gradient + (checks.num_forwards - checks.num_gradients) * forward
     )
+
+
+def _missing_by_round(task: EvaluationTask, upcoming: Upcoming) -> Counter[int]:
+    """How many chunks are not there yet, by the number of their round."""
+    all_chunks = -(-len(task.positions) // task.settings.micro_batch)
+    return Counter(chunk // all_chunks for chunk in upcoming.missing)
 
 
 def _parts(times: Seconds) -> str:

@@ -45,7 +45,7 @@ def child(name: str, steps: int, batch: int, *, keep: bool) -> dict[str, Any]:
 
     from s3ta.attacks import PGDConfig
     from s3ta.data import DataConfig, open_dataset
-    from s3ta.evaluate import Evaluation, NamedAttack, Settings, Suite, evaluate
+    from s3ta.evaluate import EvaluationTask, NamedAttack, Settings, Suite, evaluate
     from s3ta.models import LoadOptions, create_model, open_model
 
     source, size = NETWORKS[name]
@@ -64,7 +64,7 @@ def child(name: str, steps: int, batch: int, *, keep: bool) -> dict[str, Any]:
         dataset = open_dataset(DataConfig(source="npz:."), "test", Path(folder))
         before = resource.getrusage(resource.RUSAGE_SELF)
         settings, out = Settings(micro_batch=batch, num_threads=1, num_kept=0), Path(folder) / "out"
-        evaluate(Evaluation(model, dataset, suite, range(batch), settings), out, lambda completed, note="": None)
+        evaluate(EvaluationTask(model, dataset, suite, range(batch), settings), out, lambda completed, note="": None)
         after = resource.getrusage(resource.RUSAGE_SELF)
         records = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(out.glob("chunk-*")))).hexdigest()
     return {

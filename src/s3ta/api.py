@@ -23,7 +23,16 @@ from s3ta.config import parse_radius
 from s3ta.data import class_numbers
 from s3ta.data.sources import ArrayDataset
 from s3ta.errors import UserError, unknown_name
-from s3ta.evaluate import ATTACKS, SUITES, SUITES_AT_ANY_RADIUS, Evaluation, Settings, Suite, choose_examples, get_suite
+from s3ta.evaluate import (
+    ATTACKS,
+    SUITES,
+    SUITES_AT_ANY_RADIUS,
+    EvaluationTask,
+    Settings,
+    Suite,
+    choose_examples,
+    get_suite,
+)
 from s3ta.models import ExecutionMode, LoadOptions, device_of
 from s3ta.models import open_model as _open_model
 from s3ta.process_state import process_state_kept
@@ -162,7 +171,7 @@ def attack(
         suite = choose_suite(subject, choice)
         if targets is not None:
             settings = settings._replace(targets=_targets(targets, dataset))
-        return attacked_images(Evaluation(subject.model, dataset, suite, range(len(dataset.ids)), settings))
+        return attacked_images(EvaluationTask(subject.model, dataset, suite, range(len(dataset.ids)), settings))
 
 
 def lint(
@@ -190,7 +199,7 @@ def lint(
             subject, dataset = open_in_memory(model, images, labels, facts, batch_size)
         positions = choose_examples(dataset, None, settings.seed)
         suite = get_suite("quick")
-        return Findings(lint_measured(Evaluation(subject.model, dataset, suite, positions, settings), suite))
+        return Findings(lint_measured(EvaluationTask(subject.model, dataset, suite, positions, settings), suite))
 
 
 def open_model(

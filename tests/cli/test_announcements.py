@@ -11,7 +11,7 @@ from s3ta import demo
 from s3ta.attacks import AttackCost
 from s3ta.data import ClutteredDigits
 from s3ta.demo import Contender, Passes
-from s3ta.evaluate import Evaluation, PassTimes, Settings, attack_rounds, get_suite, total
+from s3ta.evaluate import EvaluationTask, PassTimes, Settings, attack_rounds, get_suite, total
 from s3ta.evaluate.sanity_checks import cost, num_evaluations
 from s3ta.finding import Check
 from s3ta.models import ExecutionMode
@@ -25,8 +25,8 @@ SETTINGS = Settings(micro_batch=50, num_threads=1)
 NOTHING = AttackCost(0, 0)
 
 
-def _of(num_examples: int, settings: Settings = SETTINGS) -> Evaluation:
-    return Evaluation(small_model(), ClutteredDigits("test"), QUICK, list(range(num_examples)), settings)
+def _of(num_examples: int, settings: Settings = SETTINGS) -> EvaluationTask:
+    return EvaluationTask(small_model(), ClutteredDigits("test"), QUICK, list(range(num_examples)), settings)
 
 
 @pytest.mark.parametrize(

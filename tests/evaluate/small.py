@@ -14,7 +14,7 @@ from s3ta.attacks import PGDConfig
 from s3ta.data import ClutteredDigits, Dataset
 from s3ta.data.sources import Subset
 from s3ta.evaluate import NamedAttack, Settings, Suite, attack_rounds, chunks_of_round, runner
-from s3ta.evaluate.plan import Piece
+from s3ta.evaluate.plan import Chunk
 from s3ta.models import create_model
 from s3ta.records import Ledger
 
@@ -58,9 +58,13 @@ def some_digits(count: int = 11) -> Dataset:
     return Subset(whole, "test", np.linspace(0, len(whole.ids) - 1, count).astype(int).tolist())
 
 
-def all_pieces(suite: Suite, positions: Sequence[int], micro_batch: int) -> list[Piece]:
+def planned_chunks(suite: Suite, positions: Sequence[int], micro_batch: int) -> list[Chunk]:
     """Everything to do where nobody is left out."""
-    return [piece for stage in attack_rounds(suite) for piece in chunks_of_round(stage, positions, micro_batch)]
+    return [
+        chunk
+        for attack_round in attack_rounds(suite)
+        for chunk in chunks_of_round(attack_round, positions, micro_batch)
+    ]
 
 
 def rows(ledger: Ledger) -> list[dict]:
@@ -79,8 +83,8 @@ class Killed(BaseException):
 
 @contextmanager
 def killed_after(count: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The evaluation inside is killed while it works on the piece after the first `count`; that it is, is checked."""
-    calls, honest = 0, runner.run_piece
+    """The evaluation inside is killed while it works on the chunk after the first `count`; that it is, is checked."""
+    calls, honest = 0, runner.run_chunk
 
     def killed(*args):
         nonlocal calls
@@ -90,7 +94,7 @@ def killed_after(count: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return honest(*args)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):  # noqa: PT012
-        patch.setattr(runner, "run_piece", killed)
+        patch.setattr(runner, "run_chunk", killed)
         yield
 
 

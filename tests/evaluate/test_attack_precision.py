@@ -11,7 +11,7 @@ import torch
 from s3ta.attacks import PGDConfig, autograd_gradient, untargeted
 from s3ta.data import fetch_batch
 from s3ta.errors import UserError
-from s3ta.evaluate import Evaluation, NamedAttack, Suite, evaluate
+from s3ta.evaluate import EvaluationTask, NamedAttack, Suite, evaluate
 from s3ta.evaluate.attack_precision import attack_copy, attacked_fn
 from s3ta.files import read_arrays
 from s3ta.models import ExecutionMode, weights_hash
@@ -95,7 +95,7 @@ def test_x10_the_attack_succeeds_as_often_in_bfloat16(learned, tmp_path: Path) -
     )
     for number, search in enumerate((ExecutionMode(), BFLOAT16)):
         settings = SETTINGS._replace(micro_batch=250, search=search)
-        ledger = evaluate(Evaluation(learned, data, weak, range(500), settings), tmp_path / str(number), ignore)
+        ledger = evaluate(EvaluationTask(learned, data, weak, range(500), settings), tmp_path / str(number), ignore)
         right.append({r["example_id"] for r in rows(ledger) if r["attack"] == "u" and r["correct"]})
     exact, lower = right
     assert 25 < len(exact) < 475, "some fall, some stand: else the test says nothing"
@@ -133,7 +133,7 @@ def test_x40_answers_and_gradients_of_a_compiled_copy_agree(learned, tmp_path: P
     searcher = attack_copy(learned, COMPILED).eval()
     check_gradients(learned, searcher, images, labels)
     settings = SETTINGS._replace(micro_batch=10, search=COMPILED)
-    ledger = evaluate(Evaluation(learned, blobs(20), PLAN, range(20), settings), tmp_path, ignore)
+    ledger = evaluate(EvaluationTask(learned, blobs(20), PLAN, range(20), settings), tmp_path, ignore)
     assert ledger.complete
 
 
@@ -150,7 +150,7 @@ def test_the_verdict_is_float32_eager_on_the_final_image(make, search: Execution
     before, data = weights_hash(model), answered_as_by(model, 6)
     strides = {name: parameter.stride() for name, parameter in model.named_parameters()}
     settings = SETTINGS._replace(search=search, keep_images=True)
-    ledger = evaluate(Evaluation(model, data, PLAN, range(6), settings), tmp_path, ignore)
+    ledger = evaluate(EvaluationTask(model, data, PLAN, range(6), settings), tmp_path, ignore)
     assert weights_hash(model) == before
     assert strides == {name: parameter.stride() for name, parameter in model.named_parameters()}
     assert all(p.dtype == torch.float32 and p.requires_grad and p.grad is None for p in model.parameters())
@@ -170,10 +170,10 @@ def test_the_verdict_is_float32_eager_on_the_final_image(make, search: Execution
 def test_the_search_is_part_of_what_is_measured(tmp_path: Path) -> None:
     model = random_resnet()
     data = answered_as_by(model, 4)
-    plain = evaluate(Evaluation(model, data, PLAN, range(4), SETTINGS), tmp_path, ignore)
+    plain = evaluate(EvaluationTask(model, data, PLAN, range(4), SETTINGS), tmp_path, ignore)
     assert plain.manifest["search"] == {"precision": "float32", "compiled": False, "channels_last": False}
     with pytest.raises(UserError, match=r"search\.precision is .float32. there and .bfloat16. now"):
-        evaluate(Evaluation(model, data, PLAN, range(4), SETTINGS._replace(search=BFLOAT16)), tmp_path, ignore)
+        evaluate(EvaluationTask(model, data, PLAN, range(4), SETTINGS._replace(search=BFLOAT16)), tmp_path, ignore)
     assert attack_copy(model, ExecutionMode()) is model
 
 

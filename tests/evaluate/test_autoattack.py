@@ -11,7 +11,7 @@ import torch
 
 from s3ta.attacks import PGDConfig, RandomKey, run_attack
 from s3ta.data import fetch_batch
-from s3ta.evaluate import AttackContext, Evaluation, NamedAttack, Suite, evaluate, get_suite, tiny_suite
+from s3ta.evaluate import AttackContext, EvaluationTask, NamedAttack, Suite, evaluate, get_suite, tiny_suite
 from s3ta.files import read_arrays
 from s3ta.records import RUN, Ledger, count_scores
 from tests.evaluate.small import chunk_bytes, ignore, killed_after, rows
@@ -26,7 +26,7 @@ def autoattack(folder: Path, **changes) -> Ledger:
     model = random_resnet()
     suite = tiny_suite(get_suite("autoattack", AttackContext(0.01)))
     chosen = SETTINGS._replace(keep_images=True, **changes)
-    return evaluate(Evaluation(model, answered_as_by(model, COUNT), suite, range(COUNT), chosen), folder, ignore)
+    return evaluate(EvaluationTask(model, answered_as_by(model, COUNT), suite, range(COUNT), chosen), folder, ignore)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_eight_bit_images_are_whole_255ths_and_are_what_is_judged(norm: str, rad
     rounded = NamedAttack(name="a", attack=config.model_copy(update={"eight_bit": True}))
     suite = Suite(name="s", description="d", attacks=(rounded,), gallery_attack="a")
     ledger = evaluate(
-        Evaluation(model, data, suite, range(COUNT), SETTINGS._replace(keep_images=True)), tmp_path, ignore
+        EvaluationTask(model, data, suite, range(COUNT), SETTINGS._replace(keep_images=True)), tmp_path, ignore
     )
     found = {r["example_id"]: r for r in rows(ledger) if r["num_attack_steps"] == 3}
     clean = dict(zip(data.ids, fetch_batch(data, range(COUNT)).images, strict=True))

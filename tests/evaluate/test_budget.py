@@ -10,7 +10,7 @@ import pytest
 
 from s3ta.attacks import AttackCost, AutoAttackConfig, PGDConfig
 from s3ta.errors import UserError
-from s3ta.evaluate import Evaluation, NamedAttack, Suite, evaluate, runner
+from s3ta.evaluate import EvaluationTask, NamedAttack, Suite, evaluate, runner
 from s3ta.evaluate.plan import AttackRound
 from s3ta.records import BUDGET, RUN, Ledger, check_records, compare_paired, count_scores
 from tests.evaluate.small import chunk_bytes, ignore, killed_after, rows
@@ -33,7 +33,7 @@ PLAN = Suite(name="s", description="d", attacks=(pgd("three", 3, 4), pgd("ten", 
 def run(folder: Path, budget: int | None, suite: Suite = PLAN, **changes) -> Ledger:
     model = random_resnet()
     chosen = SETTINGS._replace(budget=budget, **changes)
-    return evaluate(Evaluation(model, answered_as_by(model, COUNT), suite, range(COUNT), chosen), folder, ignore)
+    return evaluate(EvaluationTask(model, answered_as_by(model, COUNT), suite, range(COUNT), chosen), folder, ignore)
 
 
 def spent(ledger: Ledger) -> dict[str, int]:

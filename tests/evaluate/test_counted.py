@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from s3ta.attacks import PGDConfig
-from s3ta.evaluate import Evaluation, NamedAttack, Suite, attack_rounds, evaluate, get_suite, runner, total
+from s3ta.evaluate import EvaluationTask, NamedAttack, Suite, attack_rounds, evaluate, get_suite, runner, total
 from s3ta.models import PooledClassifier
 from s3ta.records import BUDGET, Ledger, count_scores, reduce_restarts
 from s3ta.records import stages as stages_of
@@ -53,7 +53,7 @@ def test_recorded_and_stated_passes_are_those_of_the_model(case: str, tmp_path: 
     model, data = Templates(), blobs(6)
     counted = Counted(model)
     settings = SETTINGS._replace(exhaustive=True, micro_batch=3)
-    ledger = evaluate(Evaluation(model, data, SPENT[case], range(6), settings), tmp_path, ignore)
+    ledger = evaluate(EvaluationTask(model, data, SPENT[case], range(6), settings), tmp_path, ignore)
     asked = counted.passes - 4  # two images of noise, asked twice: by them a ledger knows its model again
     stated = total(SPENT[case], 6).num_forwards
     most: dict[tuple, int] = {}
@@ -82,7 +82,9 @@ def test_a_budget_counts_the_verdicts_at_read_outs(tmp_path: Path) -> None:
     assert attack_rounds(plan)[1].cost.total == 12
     for budget, cut in ((12, True), (13, False)):
         settings = SETTINGS._replace(budget=budget)
-        ledger = evaluate(Evaluation(Templates(), blobs(4), plan, range(4), settings), tmp_path / str(budget), ignore)
+        ledger = evaluate(
+            EvaluationTask(Templates(), blobs(4), plan, range(4), settings), tmp_path / str(budget), ignore
+        )
         assert any(row["status"] == BUDGET for row in rows(ledger)) == cut
 
 
@@ -101,9 +103,9 @@ def test_the_number_in_flight_changes_no_record_of_a_random_model(batch_size: in
     """The verdict's noise belongs to the micro-batch, not to those of it that are in flight."""
     plan = suite(pgd("a", 3, (1,)), pgd("b", 2, num_restarts=2))
     settings = SETTINGS._replace(micro_batch=5)
-    evaluate(Evaluation(Noisy(), blobs(13), plan, range(13), settings), tmp_path / "whole", ignore)
+    evaluate(EvaluationTask(Noisy(), blobs(13), plan, range(13), settings), tmp_path / "whole", ignore)
     evaluate(
-        Evaluation(Noisy(), blobs(13), plan, range(13), settings._replace(batch_size=batch_size)),
+        EvaluationTask(Noisy(), blobs(13), plan, range(13), settings._replace(batch_size=batch_size)),
         tmp_path / "parts",
         ignore,
     )
@@ -126,7 +128,7 @@ def _cascade(folder: Path, seed: int, turned: slice = slice(0)) -> tuple[Ledger,
     data, settings = by_pixel(labels.tolist(), labels.tolist(), CLASSES), SETTINGS._replace(micro_batch=3, block=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "run_attack", scripted(script_of(plan, answers)))
-        return evaluate(Evaluation(ByPixel(CLASSES), data, plan, order.tolist(), settings), folder, ignore), plan
+        return evaluate(EvaluationTask(ByPixel(CLASSES), data, plan, order.tolist(), settings), folder, ignore), plan
 
 
 def test_a_cascade_that_lacks_a_chunk_says_nothing_false(tmp_path: Path) -> None:

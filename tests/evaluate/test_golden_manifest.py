@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from s3ta.attacks import SPSA, AdamConfig, BoxRegion, PGDConfig
-from s3ta.evaluate import Evaluation, NamedAttack, Suite, evaluate
+from s3ta.evaluate import EvaluationTask, NamedAttack, Suite, evaluate
 from tests.evaluate.small import ignore
 from tests.evaluate.toys import SETTINGS, ByPixel, by_pixel
 
@@ -31,7 +31,7 @@ SUITE = Suite(
 def manifest(folder: Path) -> dict[str, Any]:
     """Without what differs from machine to machine."""
     ledger = evaluate(
-        Evaluation(ByPixel(3), by_pixel([0, 1, 2, 0], [0, 1, 2, 1], 3), SUITE, range(4), SETTINGS), folder, ignore
+        EvaluationTask(ByPixel(3), by_pixel([0, 1, 2, 0], [0, 1, 2, 1], 3), SUITE, range(4), SETTINGS), folder, ignore
     )
     written = json.loads((ledger.folder / "manifest.json").read_text())
     for name in ("versions", "hardware", "memory", "python"):

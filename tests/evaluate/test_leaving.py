@@ -13,7 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from s3ta.attacks import PGDConfig, draw_targets
-from s3ta.evaluate import Evaluation, NamedAttack, Suite, evaluate, runner
+from s3ta.evaluate import EvaluationTask, NamedAttack, Suite, evaluate, runner
 from s3ta.records import RUN, SETTLED, Ledger, count_scores, scores_by_restarts
 from tests.evaluate.small import chunk_bytes, ignore, killed_after, rows
 from tests.evaluate.toys import (
@@ -47,7 +47,7 @@ def dictated(plan: Suite, clean: list[int], labels: list[int], script, exhaustiv
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "run_attack", scripted(script, batches))
         chosen = SETTINGS._replace(exhaustive=exhaustive)
-        return evaluate(Evaluation(ByPixel(CLASSES), data, plan, range(len(labels)), chosen), folder, ignore)
+        return evaluate(EvaluationTask(ByPixel(CLASSES), data, plan, range(len(labels)), chosen), folder, ignore)
 
 
 def targets_of(labels: list[int]) -> list[int]:
@@ -230,7 +230,9 @@ REAL = {
 def real(folder: Path, kind: str, exhaustive: bool = False, **changes) -> Ledger:
     model = random_resnet()
     chosen = SETTINGS._replace(exhaustive=exhaustive, **changes)
-    return evaluate(Evaluation(model, answered_as_by(model, COUNT), REAL[kind], range(COUNT), chosen), folder, ignore)
+    return evaluate(
+        EvaluationTask(model, answered_as_by(model, COUNT), REAL[kind], range(COUNT), chosen), folder, ignore
+    )
 
 
 @pytest.fixture(scope="module")
@@ -284,22 +286,22 @@ def test_what_an_example_costs_is_what_went_through_the_model(
     data = answered_as_by(model, 5)
     model.__class__ = Spied
     counted: dict[tuple, tuple[int, int]] = {}
-    honest = runner.run_piece
+    honest = runner.run_chunk
 
-    def watched(evaluation, piece, *rest):
+    def watched(evaluation, chunk, *rest):
         passed.update(forwards=0, gradients=0)
-        result = honest(evaluation, piece, *rest)
-        if piece.positions:
-            (position,) = piece.positions
-            counted[piece.stage.name, piece.stage.restart, data.ids[position]] = (
+        result = honest(evaluation, chunk, *rest)
+        if chunk.positions:
+            (position,) = chunk.positions
+            counted[chunk.attack_round.name, chunk.attack_round.restart, data.ids[position]] = (
                 passed["gradients"],
                 passed["forwards"],
             )
         return result
 
-    monkeypatch.setattr(runner, "run_piece", watched)
+    monkeypatch.setattr(runner, "run_chunk", watched)
     plan = REAL[kind]
-    ledger = evaluate(Evaluation(model, data, plan, range(5), SETTINGS._replace(micro_batch=1)), tmp_path, ignore)
+    ledger = evaluate(EvaluationTask(model, data, plan, range(5), SETTINGS._replace(micro_batch=1)), tmp_path, ignore)
     last = {(r["attack"], r["restart"], r["example_id"]): r for r in rows(ledger)}  # rows ascend by steps
     assert counted.keys() == {key for key, row in last.items() if row["status"] == RUN}
     for key, (gradients, forwards) in counted.items():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from s3ta.attacks import SPSA, AutoAttackConfig, PGDConfig
-from s3ta.evaluate import Evaluation, NamedAttack, Suite, evaluate
+from s3ta.evaluate import EvaluationTask, NamedAttack, Suite, evaluate
 from s3ta.models import from_pretrained, save_pretrained
 from s3ta.records import Ledger, check_records, count_scores
 from tests.evaluate.small import ignore
@@ -43,7 +43,7 @@ def attacked(model, folder: Path, *names: str, cascade: bool = False) -> Ledger:
     suite = Suite(name="masking", description="d", attacks=named, cascade=cascade)
     torch.manual_seed(4)  # for the model that draws from it
     return evaluate(
-        Evaluation(model, blobs(COUNT), suite, range(COUNT), SETTINGS._replace(micro_batch=24)), folder, ignore
+        EvaluationTask(model, blobs(COUNT), suite, range(COUNT), SETTINGS._replace(micro_batch=24)), folder, ignore
     )
 
 

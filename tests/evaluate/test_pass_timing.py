@@ -7,7 +7,7 @@ import torch
 
 from s3ta.attacks import SPSA, PGDConfig
 from s3ta.errors import UserError
-from s3ta.evaluate import Evaluation, NamedAttack, Suite, attack_rounds, attack_timing, pass_timing
+from s3ta.evaluate import EvaluationTask, NamedAttack, Suite, attack_rounds, attack_timing, pass_timing
 from s3ta.models import ExecutionMode
 from tests.evaluate.small import SETTINGS, small_suite, some_digits
 
@@ -55,7 +55,7 @@ class _Timed(torch.nn.Module):
 
 
 def _evaluation(model, suite, settings=SETTINGS):
-    return Evaluation(model, some_digits(3), suite, [0, 1, 2], settings)
+    return EvaluationTask(model, some_digits(3), suite, [0, 1, 2], settings)
 
 
 def _pace(clock, *, precision="float32", gradients=True):
@@ -76,13 +76,13 @@ def test_a_chunk_takes_what_short_runs_of_the_attack_itself_took(monkeypatch, cl
     gradient = {} if directions is None else {"gradient": SPSA(num_directions=directions, micro_batch=80)}
     attack = PGDConfig(objective="untargeted", num_attack_steps=50, read_outs=(10,), **gradient)
 
-    def run_piece(evaluation, piece, batch):
-        config = piece.stage.attack.attack
+    def run_chunk(evaluation, chunk, batch):
+        config = chunk.attack_round.attack.attack
         clock[0] += 0.2 + 0.004 * config.num_attack_steps * getattr(config.gradient, "num_directions", 1)
         runs.append((config.num_attack_steps, config.read_outs, getattr(config.gradient, "num_directions", None)))
 
     runs = []
-    monkeypatch.setattr(attack_timing, "run_piece", run_piece)
+    monkeypatch.setattr(attack_timing, "run_chunk", run_chunk)
     suite = Suite(name="s", description="", attacks=(NamedAttack(name="a", attack=attack),), gallery_attack="a")
     model, pace = _Timed([0.0]), pass_timing.PassTimes(0.001, 0.001, 0.001)
     times = attack_timing.measure_chunk_seconds(_evaluation(model, suite), attack_rounds(suite), pace)
@@ -95,10 +95,10 @@ def test_a_chunk_takes_what_short_runs_of_the_attack_itself_took(monkeypatch, cl
 
 
 def test_an_attack_that_raises_fails_in_the_run_not_in_its_estimate(monkeypatch):
-    def run_piece(*given):
+    def run_chunk(*given):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(attack_timing, "run_piece", run_piece)
+    monkeypatch.setattr(attack_timing, "run_chunk", run_chunk)
     model, pace = _Timed([0.0]), pass_timing.PassTimes(0.001, 0.001, 0.001)
     assert (
         attack_timing.measure_chunk_seconds(_evaluation(model, small_suite()), attack_rounds(small_suite()), pace) == {}

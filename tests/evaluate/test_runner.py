@@ -12,7 +12,7 @@ from s3ta.data import fetch_batch
 from s3ta.errors import UserError
 from s3ta.evaluate import (
     KEPT_FILE,
-    Evaluation,
+    EvaluationTask,
     Settings,
     attack_rounds,
     choose_examples,
@@ -29,10 +29,10 @@ from s3ta.random_streams import stream
 from s3ta.records import Ledger
 from tests.evaluate.small import (
     SETTINGS,
-    all_pieces,
     chunk_bytes,
     ignore,
     killed_after,
+    planned_chunks,
     rows,
     small_model,
     small_suite,
@@ -42,7 +42,9 @@ from tests.evaluate.small import (
 
 def run(folder: Path, count: int = 11, settings: Settings = SETTINGS, num_restarts: int = 1, report=ignore) -> Ledger:
     data = some_digits(count)
-    return evaluate(Evaluation(small_model(), data, small_suite(num_restarts), range(count), settings), folder, report)
+    return evaluate(
+        EvaluationTask(small_model(), data, small_suite(num_restarts), range(count), settings), folder, report
+    )
 
 
 def reference(
@@ -119,12 +121,12 @@ def test_a_killed_evaluation_goes_on_to_the_same_bytes(
     resumed = run(tmp_path / "killed", report=lambda done, note="": first.append(done))
     assert chunk_bytes(resumed.folder) == chunk_bytes(whole.folder)
     assert (resumed.folder / KEPT_FILE).read_bytes() == (whole.folder / KEPT_FILE).read_bytes()
-    assert first[0] == sum(piece.num_evaluations for piece in all_pieces(small_suite(), range(11), 4)[:after])
+    assert first[0] == sum(chunk.num_evaluations for chunk in planned_chunks(small_suite(), range(11), 4)[:after])
 
 
 def test_a_finished_evaluation_runs_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tmp_path)
-    monkeypatch.setattr(runner, "run_piece", lambda *args: pytest.fail("a finished piece ran again"))
+    monkeypatch.setattr(runner, "run_chunk", lambda *args: pytest.fail("a finished chunk ran again"))
     run(tmp_path)
 
 
@@ -154,13 +156,13 @@ def test_the_last_examples_are_padded_and_the_padding_is_not_recorded(tmp_path: 
 
 
 def run_prefix(folder: Path) -> Ledger:
-    return evaluate(Evaluation(small_model(), some_digits(), small_suite(), range(8), SETTINGS), folder, ignore)
+    return evaluate(EvaluationTask(small_model(), some_digits(), small_suite(), range(8), SETTINGS), folder, ignore)
 
 
 def test_order_and_neighbours_do_not_change_an_example(tmp_path: Path) -> None:
     data = some_digits()
     backwards = evaluate(
-        Evaluation(small_model(), data, small_suite(), list(reversed(range(11))), SETTINGS), tmp_path / "b", ignore
+        EvaluationTask(small_model(), data, small_suite(), list(reversed(range(11))), SETTINGS), tmp_path / "b", ignore
     )
     for a, b in zip(rows(run(tmp_path / "a")), rows(backwards), strict=True):
         assert {k: v for k, v in a.items() if k not in ("loss", "distance")} == {
@@ -180,7 +182,7 @@ def test_another_measurement_in_the_same_folder_is_refused(tmp_path: Path) -> No
     with torch.no_grad():
         next(model.parameters()).add_(1e-3)
     with pytest.raises(UserError, match=r"model\.sha256"):
-        evaluate(Evaluation(model, some_digits(), small_suite(), range(11), SETTINGS), tmp_path, ignore)
+        evaluate(EvaluationTask(model, some_digits(), small_suite(), range(11), SETTINGS), tmp_path, ignore)
     assert chunk_bytes(tmp_path) == before
 
 
@@ -191,7 +193,7 @@ def test_the_model_and_torch_are_left_as_they_were(tmp_path: Path) -> None:
     state, threads = torch.get_rng_state(), torch.get_num_threads()
     torch.set_float32_matmul_precision("high")
     try:
-        evaluate(Evaluation(model, some_digits(), small_suite(), range(4), SETTINGS), tmp_path, ignore)
+        evaluate(EvaluationTask(model, some_digits(), small_suite(), range(4), SETTINGS), tmp_path, ignore)
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision("highest")
@@ -218,7 +220,9 @@ def test_an_attack_that_leaves_the_ball_is_never_recorded(tmp_path: Path, monkey
 def test_models_and_data_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="7 classes, but digits has 10"):
         evaluate(
-            Evaluation(small_model(num_classes=7), some_digits(), small_suite(), range(4), SETTINGS), tmp_path, ignore
+            EvaluationTask(small_model(num_classes=7), some_digits(), small_suite(), range(4), SETTINGS),
+            tmp_path,
+            ignore,
         )
     assert not tmp_path.joinpath("manifest.json").exists()
 
@@ -227,7 +231,7 @@ def test_the_manifest_tells_what_was_measured_and_nothing_of_the_machine(tmp_pat
     run(tmp_path)
     text = (tmp_path / "manifest.json").read_text()
     manifest = read_json(tmp_path / "manifest.json")
-    assert manifest["num_chunks"] == len(all_pieces(small_suite(), range(11), 4)) == 9
+    assert manifest["num_chunks"] == len(planned_chunks(small_suite(), range(11), 4)) == 9
     assert manifest["data"]["num_examples"] == manifest["data"]["num_available"] == 11
     assert str(Path.home()) not in text
     assert str(tmp_path) not in text
@@ -247,7 +251,7 @@ def test_evaluations_are_counted_before_they_are_spent() -> None:
     """Two restarts of 3 and of 2 steps; one forward pass more for each verdict (3 read-outs, 1), one for the clean image."""
     found = total(small_suite(2), 11)
     assert (found.num_gradients, found.num_forwards) == (11 * 2 * (3 + 2), 11 * (2 * (3 + 3 + 2 + 1) + 1))
-    assert found.num_evaluations == sum(piece.num_evaluations for piece in all_pieces(small_suite(2), range(11), 4))
+    assert found.num_evaluations == sum(chunk.num_evaluations for chunk in planned_chunks(small_suite(2), range(11), 4))
     assert [(stage.name, stage.restart) for stage in attack_rounds(small_suite(2))] == [
         ("clean", 0),
         ("untargeted-3", 0),
@@ -262,7 +266,7 @@ def test_a_model_that_answers_nan_is_not_called_robust(tmp_path: Path) -> None:
     with torch.no_grad():
         model.controller.readout[2].bias[4] = float("nan")
     with pytest.raises(UserError, match="is not finite"):
-        evaluate(Evaluation(model, some_digits(), small_suite(), range(4), SETTINGS), tmp_path, ignore)
+        evaluate(EvaluationTask(model, some_digits(), small_suite(), range(4), SETTINGS), tmp_path, ignore)
     assert chunk_bytes(tmp_path) == {}
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from s3ta.errors import UserError
-from s3ta.evaluate import Evaluation, NamedAttack, Settings, Shard, Suite, attack_rounds, chunks_of_round, evaluate
+from s3ta.evaluate import EvaluationTask, NamedAttack, Settings, Shard, Suite, attack_rounds, chunks_of_round, evaluate
 from s3ta.evaluate.plan import chunks_of_shard, micro_batches_per_block
 from s3ta.files import part_use, sole_use
 from s3ta.records import Ledger
@@ -33,7 +33,7 @@ def cascade() -> Suite:
 def run(folder, suite, settings=SETTINGS, shard=None, model=None, count=17):
     model = model or random_s3ta()
     data = answered_as_by(model, count)
-    return evaluate(Evaluation(model, data, suite, list(range(count)), settings), folder, ignore, shard=shard)
+    return evaluate(EvaluationTask(model, data, suite, list(range(count)), settings), folder, ignore, shard=shard)
 
 
 SHARED = {"restarts": small_suite(3), "cascade": cascade()}
@@ -88,14 +88,14 @@ def test_every_chunk_belongs_to_exactly_one_shard(count):
 
 def test_blocks_never_share_an_example():
     positions = list(range(20))
-    stage = attack_rounds(cascade())[1]
+    attack_round = attack_rounds(cascade())[1]
     gone = {place: "settled" for place in (0, 1, 2, 3, 9, 13)}
-    cut = chunks_of_round(stage, positions, 3, gone, block=2)
-    for piece in cut:
-        places = [*piece.positions, *(place for place, _ in piece.left_out)]
-        assert {place // 6 for place in places} <= {piece.block}
-    assert sorted(place for piece in cut for place in piece.positions) == [p for p in positions if p not in gone]
-    assert [piece.chunk for piece in cut] == list(range(7, 14))
+    cut = chunks_of_round(attack_round, positions, 3, gone, block=2)
+    for chunk in cut:
+        places = [*chunk.positions, *(place for place, _ in chunk.left_out)]
+        assert {place // 6 for place in places} <= {chunk.block}
+    assert sorted(place for chunk in cut for place in chunk.positions) == [p for p in positions if p not in gone]
+    assert [chunk.number for chunk in cut] == list(range(7, 14))
 
 
 @pytest.mark.parametrize("name", ["s3ta_2_resnetv2_mini", "resnetv2_mini_dense"])
@@ -106,7 +106,9 @@ def test_no_record_depends_on_how_many_examples_are_in_flight(tmp_path, name):
     for size in (1, 8, 64):
         folder = tmp_path / str(size)
         ledger = evaluate(
-            Evaluation(model, data, small_suite(2), list(range(11)), settings._replace(batch_size=size)), folder, ignore
+            EvaluationTask(model, data, small_suite(2), list(range(11)), settings._replace(batch_size=size)),
+            folder,
+            ignore,
         )
         written.append(chunk_bytes(ledger.folder))
     assert written[0] == written[1] == written[2]
@@ -118,7 +120,9 @@ def test_fewer_in_flight_really_means_other_neighbours(tmp_path, monkeypatch):
     data = answered_as_by(model, 4)
     honest = model.forward
     monkeypatch.setattr(model, "forward", lambda images: seen.append(images.detach().clone()) or honest(images))
-    evaluate(Evaluation(model, data, small_suite(), range(4), SETTINGS._replace(batch_size=1)), tmp_path / "x", ignore)
+    evaluate(
+        EvaluationTask(model, data, small_suite(), range(4), SETTINGS._replace(batch_size=1)), tmp_path / "x", ignore
+    )
     del seen[:2]  # two images of noise, asked twice: is it still the same model?
     assert all(len(images) == SETTINGS.micro_batch for images in seen)
     assert all(torch.equal(images[0], images[1]) and torch.equal(images[0], images[2]) for images in seen[:4])
@@ -138,13 +142,13 @@ def test_loading_ahead_changes_nothing_and_errors_arrive(tmp_path):
     data.image = image
     settings = SETTINGS._replace(batch_size=9)
     with pytest.raises(UserError, match="13 is damaged"):
-        evaluate(Evaluation(model, data, small_suite(), list(range(17)), settings), tmp_path / "x", ignore)
+        evaluate(EvaluationTask(model, data, small_suite(), list(range(17)), settings), tmp_path / "x", ignore)
     assert sorted(path.name for path in (tmp_path / "x").glob("chunk-*")) == [
         f"chunk-{i:05d}.parquet" for i in range(4)
     ]
     data.image = honest
-    ahead = evaluate(Evaluation(model, data, small_suite(), list(range(17)), settings), tmp_path / "x", ignore)
-    plain = evaluate(Evaluation(model, data, small_suite(), list(range(17)), SETTINGS), tmp_path / "y", ignore)
+    ahead = evaluate(EvaluationTask(model, data, small_suite(), list(range(17)), settings), tmp_path / "x", ignore)
+    plain = evaluate(EvaluationTask(model, data, small_suite(), list(range(17)), SETTINGS), tmp_path / "y", ignore)
     assert chunk_bytes(ahead.folder) == chunk_bytes(plain.folder)
 
 
@@ -153,29 +157,29 @@ def test_given_targets_are_used_and_identify_the_measurement(tmp_path):
     data = answered_as_by(model, 9)
     aims = {name: int((label + 1) % 5) for name, label in zip(data.ids, data.labels, strict=True)}
     settings = SETTINGS._replace(targets=aims)
-    given = evaluate(Evaluation(model, data, small_suite(), list(range(9)), settings), tmp_path / "given", ignore)
+    given = evaluate(EvaluationTask(model, data, small_suite(), list(range(9)), settings), tmp_path / "given", ignore)
     for row in rows(given):
         assert row["target"] == (aims[row["example_id"]] if row["attack"] == "targeted-2" else -1)
     with pytest.raises(UserError, match='targets is "given'):
-        evaluate(Evaluation(model, data, small_suite(), list(range(9)), SETTINGS), tmp_path / "given", ignore)
-    drawn = evaluate(Evaluation(model, data, small_suite(), list(range(9)), SETTINGS), tmp_path / "drawn", ignore)
+        evaluate(EvaluationTask(model, data, small_suite(), list(range(9)), SETTINGS), tmp_path / "given", ignore)
+    drawn = evaluate(EvaluationTask(model, data, small_suite(), list(range(9)), SETTINGS), tmp_path / "drawn", ignore)
     table = drawn.table().to_pylist()
     same = {row["example_id"]: row["target"] for row in table if row["attack"] == "targeted-2"}
     again = evaluate(
-        Evaluation(model, data, small_suite(), list(range(9)), SETTINGS._replace(targets=same)),
+        EvaluationTask(model, data, small_suite(), list(range(9)), SETTINGS._replace(targets=same)),
         tmp_path / "again",
         ignore,
     )
     assert again.table().equals(drawn.table())  # exported targets give the same records
     short = SETTINGS._replace(targets={data.ids[0]: aims[data.ids[0]]})
     with pytest.raises(UserError, match="No target is given for example p-001"):
-        evaluate(Evaluation(model, data, small_suite(), list(range(9)), short), tmp_path / "short", ignore)
+        evaluate(EvaluationTask(model, data, small_suite(), list(range(9)), short), tmp_path / "short", ignore)
 
 
 def test_confidence_is_the_softmax_of_the_prediction(tmp_path):
     model = random_resnet()
     data = answered_as_by(model, 9)  # two of them wrong
-    ledger = evaluate(Evaluation(model, data, small_suite(), list(range(9)), SETTINGS), tmp_path / "x", ignore)
+    ledger = evaluate(EvaluationTask(model, data, small_suite(), list(range(9)), SETTINGS), tmp_path / "x", ignore)
     with torch.no_grad():
         logits = model(torch.from_numpy(data.pixels).float() / 255).double()
     expected = (logits.exp() / logits.exp().sum(dim=1, keepdim=True)).max(dim=1).values

@@ -12,7 +12,7 @@ import torch
 from s3ta.attacks import PGDConfig
 from s3ta.data import fetch_batch
 from s3ta.errors import UserError
-from s3ta.evaluate import Evaluation, KeptImages, NamedAttack, Suite, evaluate, transfer_suite
+from s3ta.evaluate import EvaluationTask, KeptImages, NamedAttack, Suite, evaluate, transfer_suite
 from s3ta.files import read_arrays
 from s3ta.records import Ledger, count_scores
 from s3ta.workflow import transfer_request
@@ -48,13 +48,13 @@ def data() -> Pictures:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
     folder = tmp_path_factory.mktemp("source")
-    return evaluate(Evaluation(random_resnet(), data(), PLAN, range(COUNT), KEEP), folder, ignore)
+    return evaluate(EvaluationTask(random_resnet(), data(), PLAN, range(COUNT), KEEP), folder, ignore)
 
 
 def score_on(model: torch.nn.Module, source: Ledger, folder: Path, settings=WHOLE) -> Ledger:
     images, suite, settings = transfer_request(source.folder, settings)
     assert images.ids == data().ids[:COUNT]
-    return evaluate(Evaluation(model, data(), suite, range(COUNT), settings, images), folder, ignore)
+    return evaluate(EvaluationTask(model, data(), suite, range(COUNT), settings, images), folder, ignore)
 
 
 def test_a_models_own_images_reproduce_its_verdicts(source: Ledger, tmp_path: Path) -> None:
@@ -111,20 +111,20 @@ def test_a_killed_transfer_goes_on_to_the_same_bytes(
 
 def test_images_asked_for_later_or_lost_are_made_and_no_record_changes(source: Ledger, tmp_path: Path) -> None:
     settings = KEEP._replace(keep_images=False)
-    evaluate(Evaluation(random_resnet(), data(), PLAN, range(COUNT), settings), tmp_path, ignore)
+    evaluate(EvaluationTask(random_resnet(), data(), PLAN, range(COUNT), settings), tmp_path, ignore)
     before = chunk_bytes(tmp_path)
     assert not list(tmp_path.glob("images-*"))
-    evaluate(Evaluation(random_resnet(), data(), PLAN, range(COUNT), KEEP), tmp_path, ignore)
+    evaluate(EvaluationTask(random_resnet(), data(), PLAN, range(COUNT), KEEP), tmp_path, ignore)
     assert chunk_bytes(tmp_path) == before
     kept = {path.name: path.read_bytes() for path in tmp_path.glob("images-*")}
     assert kept == {path.name: path.read_bytes() for path in source.folder.glob("images-*")}
     (tmp_path / "images-00005.npz").unlink()
-    evaluate(Evaluation(random_resnet(), data(), PLAN, range(COUNT), KEEP), tmp_path, ignore)
+    evaluate(EvaluationTask(random_resnet(), data(), PLAN, range(COUNT), KEEP), tmp_path, ignore)
     assert kept == {path.name: path.read_bytes() for path in tmp_path.glob("images-*")}
 
 
 def test_a_transfer_to_other_data_is_refused(source: Ledger) -> None:
-    evaluation = Evaluation(random_resnet(), data(), PLAN, range(COUNT), KEEP, KeptImages(source.folder))
+    evaluation = EvaluationTask(random_resnet(), data(), PLAN, range(COUNT), KEEP, KeptImages(source.folder))
     _refuse_other_data(evaluation)
     with pytest.raises(UserError, match="made of other examples"):
         _refuse_other_data(replace(evaluation, positions=range(COUNT - 1)))
@@ -138,7 +138,7 @@ def test_sources_without_all_images_are_refused(
     def run(folder: str, suite: Suite = PLAN, **changes) -> Path:
         chosen = KEEP._replace(**changes)
         return evaluate(
-            Evaluation(random_resnet(), data(), suite, range(COUNT), chosen), tmp_path / folder, ignore
+            EvaluationTask(random_resnet(), data(), suite, range(COUNT), chosen), tmp_path / folder, ignore
         ).folder
 
     with pytest.raises(UserError, match="holds no images: evaluate the source model with --keep-images"):

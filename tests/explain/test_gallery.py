@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from s3ta.errors import UserError
-from s3ta.evaluate import KEPT_FILE, Evaluation, evaluate
+from s3ta.evaluate import KEPT_FILE, EvaluationTask, evaluate
 from s3ta.explain import KEPT, gallery, look
 from s3ta.files import read_arrays
 from s3ta.records import Ledger
@@ -18,7 +18,7 @@ from tests.evaluate.small import SETTINGS, ignore, small_model, small_suite, som
 
 @pytest.fixture
 def evaluated(tmp_path: Path) -> Path:
-    evaluate(Evaluation(small_model(), some_digits(), small_suite(), [7, 2, 9, 4, 1], SETTINGS), tmp_path, ignore)
+    evaluate(EvaluationTask(small_model(), some_digits(), small_suite(), [7, 2, 9, 4, 1], SETTINGS), tmp_path, ignore)
     return tmp_path
 
 
@@ -53,7 +53,7 @@ def test_the_gallery_holds_the_recorded_images(evaluated: Path) -> None:
 
 def test_the_gallery_of_a_model_without_attention_holds_none(tmp_path: Path) -> None:
     model = small_model("resnetv2_mini_dense")
-    evaluate(Evaluation(model, some_digits(), small_suite(), [1, 2, 3], SETTINGS), tmp_path, ignore)
+    evaluate(EvaluationTask(model, some_digits(), small_suite(), [1, 2, 3], SETTINGS), tmp_path, ignore)
     found = drawn(tmp_path, "resnetv2_mini_dense")
     assert {name for name in found if "attention" in name or "glimpse" in name} == set()
 
@@ -77,5 +77,5 @@ def test_damaged_or_foreign_images_are_refused(evaluated: Path) -> None:
 
 def test_the_gallery_of_an_attack_without_targets_holds_none(tmp_path: Path) -> None:
     suite = small_suite().model_copy(update={"gallery_attack": "untargeted-3"})
-    evaluate(Evaluation(small_model(), some_digits(), suite, [1, 2, 3], SETTINGS), tmp_path, ignore)
+    evaluate(EvaluationTask(small_model(), some_digits(), suite, [1, 2, 3], SETTINGS), tmp_path, ignore)
     assert drawn(tmp_path)["targets"].tolist() == [-1, -1, -1]

@@ -147,8 +147,8 @@ MUTANTS = {
     ),
     "a verdict's noise by those in flight": Mutant(
         "evaluate/runner.py:_run_group",
-        "stage.name, stage.restart, whole.ids[0])",
-        "stage.name, stage.restart, ids[rows.start])",
+        "attack_round.name, attack_round.restart, whole.ids[0])",
+        "attack_round.name, attack_round.restart, ids[rows.start])",
         "tests/evaluate/test_counted.py -k in_flight",
     ),
     "start noise not projected": Mutant(
@@ -275,8 +275,8 @@ MUTANTS = {
     ),
     "evaluation draws a target per restart": Mutant(
         "evaluate/runner.py:_run_group",
-        "targets = evaluation.targets(ids, labels)",
-        "targets = evaluation.targets([f'{name} {stage.restart}' for name in ids], labels)",
+        "targets = task.targets(ids, labels)",
+        "targets = task.targets([f'{name} {attack_round.restart}' for name in ids], labels)",
         "tests/evaluate/test_runner.py -k recomputation",
     ),
     # who may leave, and what is made of it
@@ -284,22 +284,25 @@ MUTANTS = {
         "records/metrics.py:_reduce", '(by_restart["correct"] | ~by_restart["ran"])', 'by_restart["correct"]', METRICS
     ),
     "leaves when wrong at one read-out": Mutant(
-        "evaluate/early_stopping.py:Standing.see",
+        "evaluate/early_stopping.py:EarlyStopping.see",
         "self._settled[seen] |= everywhere[seen]",
         "self._settled[indices[done]] = True",
         f"{LEAVING} -k on_the_way",
     ),
     "leaves without having hit its target": Mutant(
-        "evaluate/early_stopping.py:Standing.see", "((hit == 1) | (target < 0))", "(hit >= 0)", f"{LEAVING} -k not_hit"
+        "evaluate/early_stopping.py:EarlyStopping.see",
+        "((hit == 1) | (target < 0))",
+        "(hit >= 0)",
+        f"{LEAVING} -k not_hit",
     ),
     "the next attack begins without those who left the last": Mutant(
-        "evaluate/early_stopping.py:Standing.left_out",
+        "evaluate/early_stopping.py:EarlyStopping.left_out",
         "            self._settled[:] = False\n",
         "",
         f"{LEAVING} -k everybody",
     ),
     "a cascade goes on with those who fell": Mutant(
-        "evaluate/early_stopping.py:Standing.see",
+        "evaluate/early_stopping.py:EarlyStopping.see",
         "self._wrong[indices[last]] |= correct[last] == 0",
         "self._wrong[indices[last]] |= False",
         "tests/evaluate/test_autoattack.py -k cascade_of_records",
@@ -330,8 +333,8 @@ MUTANTS = {
     ),
     "the verdict in the attack's arithmetic": Mutant(
         "evaluate/runner.py:_run_group",
-        "records(model, outcome",
-        "records(evaluation.attack_model, outcome",
+        "records(model, attacked_batch",
+        "records(task.attack_model, attacked_batch",
         "tests/evaluate/test_attack_precision.py -k float32_eager",
     ),
     "autocast that casts nothing": Mutant(
@@ -342,7 +345,7 @@ MUTANTS = {
     ),
     "transferred images of another restart": Mutant(
         "evaluate/runner.py:_run_group",
-        "images.load(config.attack_name, stage.restart,",
+        "images.load(config.attack_name, attack_round.restart,",
         "images.load(config.attack_name, 0,",
         "tests/evaluate/test_transfer.py -k own_images",
     ),
@@ -375,13 +378,13 @@ MUTANTS = {
         f"{SHARDS} -k never_share",
     ),
     "the last micro-batch is not filled up": Mutant(
-        "evaluate/runner.py:run_piece",
-        "pad_batch(batch or fetch_batch(dataset, piece.positions), settings.micro_batch)",
-        "pad_batch(batch or fetch_batch(dataset, piece.positions), len(piece.positions))",
+        "evaluate/runner.py:run_chunk",
+        "pad_batch(batch or fetch_batch(dataset, chunk.positions), settings.micro_batch)",
+        "pad_batch(batch or fetch_batch(dataset, chunk.positions), len(chunk.positions))",
         f"{SHARDS} -k in_flight_really",
     ),
     "who is in flight alone loses its row": Mutant(
-        "evaluate/batching.py:isolate_rows",
+        "evaluate/micro_batches.py:isolate_rows",
         "| (sources >= rows.stop)] = rows.stop - 1",
         "| (sources >= rows.stop)] = 0",
         f"{SHARDS} -k in_flight",
@@ -474,10 +477,10 @@ MUTANTS = {
         "tests/data/test_folder_listing.py -k left_out_and_counted",
     ),
     "numbers in a list of targets are places first": Mutant(
-        "data/target_classes.py:_number",
+        "data/target_files.py:_number",
         "if number is not None:",
         "if number is not None and not text.isdecimal():",
-        "tests/data/test_target_classes.py -k names_first",
+        "tests/data/test_target_files.py -k names_first",
     ),
     "a repaired file passes": Mutant(
         "workflow/image_file_hashes.py:refuse_other_files",

@@ -1,19 +1,17 @@
 """The command line: the only place that parses arguments. `s3ta --help` and `python -m s3ta --help` show the same.
 
-`training` (demo, train, show), `evaluating` (evaluate, export), `reporting` (report, predict, list).
+One file per command; their order here is that of `s3ta --help`.
 """
 
 import sys
 import warnings
 
-from s3ta.cli import training  # isort: skip
-from s3ta.cli import evaluating  # isort: skip
-from s3ta.cli import reporting  # isort: skip
+from s3ta.cli import demo, train, show, evaluate, export, report, predict, list  # isort: skip  # noqa: F401
 from s3ta.attack_plausibility import ImplausibleSettingsWarning
 from s3ta.cli.shared import app, is_output_blocked
 from s3ta.console import speak_plainly
 
-__all__ = ["app", "evaluating", "main", "reporting", "training"]
+__all__ = ["app", "main"]
 
 
 def main() -> None:

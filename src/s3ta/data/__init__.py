@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from s3ta.data.imagenet_classes import IMAGENET_A, imagenet_a_wnids, imagenet_wnids
     from s3ta.data.in_memory_dataset import array_dataset, class_numbers, read_examples
     from s3ta.data.sources import ResolvedSource, open_dataset, resolve_source, without_unreadable
-    from s3ta.data.target_classes import read_targets, write_targets
+    from s3ta.data.target_files import read_targets, write_targets
 
 __all__ = [
     "IMAGENET_A",

@@ -7,7 +7,6 @@ from s3ta.lazy import load_names_on_first_use
 if TYPE_CHECKING:
     from s3ta.evaluate.attack_catalogue import ATTACKS, AttackContext, get_attack
     from s3ta.evaluate.attack_timing import measure_chunk_seconds
-    from s3ta.evaluate.evaluation import Evaluation
     from s3ta.evaluate.image_store import KEPT_FILE, ImageStore, KeptImages
     from s3ta.evaluate.manifest import (
         manifest,
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
         suite_of_attacks,
         transfer_suite,
     )
+    from s3ta.evaluate.task import EvaluationTask
 
 __all__ = [
     "ATTACKS",
@@ -49,7 +49,7 @@ __all__ = [
     "SUITES",
     "SUITES_AT_ANY_RADIUS",
     "AttackContext",
-    "Evaluation",
+    "EvaluationTask",
     "ImageStore",
     "KeptImages",
     "NamedAttack",

@@ -14,13 +14,13 @@ import torch
 from s3ta.attacks import SPSA, AutoAttackConfig, LoopConfig
 from s3ta.data import Batch, fetch_batch
 from s3ta.determinism import exact_arithmetic
-from s3ta.evaluate.batching import pad_batch
-from s3ta.evaluate.evaluation import Evaluation
 from s3ta.evaluate.lint import as_found
+from s3ta.evaluate.micro_batches import pad_batch
 from s3ta.evaluate.pass_timing import PassTimes
-from s3ta.evaluate.plan import AttackRound, Piece
-from s3ta.evaluate.runner import run_piece
+from s3ta.evaluate.plan import AttackRound, Chunk
+from s3ta.evaluate.runner import run_chunk
 from s3ta.evaluate.suites import TransferConfig
+from s3ta.evaluate.task import EvaluationTask
 
 _LIGHT = 0.1
 """Seconds of a step's passes beyond which little else counts."""
@@ -39,56 +39,56 @@ class Trial(NamedTuple):
     per_step: float
 
 
-def measure_chunk_seconds(evaluation: Evaluation, rounds: Iterable[AttackRound], pace: PassTimes) -> dict[int, float]:
-    """Seconds for one micro-batch of these stages by their number; without those whose passes are slow, or for which no time is
+def measure_chunk_seconds(task: EvaluationTask, rounds: Iterable[AttackRound], pace: PassTimes) -> dict[int, float]:
+    """Seconds for one micro-batch of these rounds by their number; without those whose passes are slow, or for which no time is
     left: the passes alone tell of them."""
     if max(pace.gradient, pace.forward) > _LIGHT:
         return {}
     began = time.perf_counter()
     trials: dict[str, Trial | None] = {}
     seconds: dict[int, float] = {}
-    settings = evaluation.settings
+    settings = task.settings
     settings = settings._replace(search=settings.search._replace(compiled=False))
-    first = evaluation.positions[: settings.micro_batch]
-    evaluation = replace(evaluation, settings=settings, positions=first)
+    first = task.positions[: settings.micro_batch]
+    task = replace(task, settings=settings, positions=first)
     batch: Batch | None = None
-    for stage in rounds:
-        config = stage.attack.attack if stage.attack else None
+    for attack_round in rounds:
+        config = attack_round.attack.attack if attack_round.attack else None
         if config is None or isinstance(config, TransferConfig):
             continue
         key = config.model_dump_json(exclude=set(_APART))
         if key not in trials and time.perf_counter() - began < _ENOUGH:
             try:
-                with exact_arithmetic(settings.num_threads), as_found(evaluation.model), warnings.catch_warnings():
+                with exact_arithmetic(settings.num_threads), as_found(task.model), warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # the run itself warns
-                    batch = batch or _as_answered(evaluation, fetch_batch(evaluation.dataset, first))
-                    trials[key] = _trial(evaluation, stage, pace, batch)
+                    batch = batch or _as_answered(task, fetch_batch(task.dataset, first))
+                    trials[key] = _trial(task, attack_round, pace, batch)
             except Exception:  # noqa: BLE001 - the run itself says what is wrong
                 trials[key] = None
         trial = trials.get(key)
         if trial is not None:
-            verdicts = (len(stage.read_outs) - 1) * pace.forward
-            seconds[stage.number] = trial.fixed + config.num_attack_steps * trial.per_step + verdicts
+            verdicts = (len(attack_round.read_outs) - 1) * pace.forward
+            seconds[attack_round.number] = trial.fixed + config.num_attack_steps * trial.per_step + verdicts
     return seconds
 
 
-def _as_answered(evaluation: Evaluation, batch: Batch) -> Batch:
+def _as_answered(task: EvaluationTask, batch: Batch) -> Batch:
     """Labelled by the model itself, so that no part of AutoAttack leaves an image out."""
     with torch.no_grad():
-        logits = evaluation.model(pad_batch(batch, evaluation.settings.micro_batch).images.to(evaluation.device))
+        logits = task.model(pad_batch(batch, task.settings.micro_batch).images.to(task.device))
     return batch._replace(labels=logits.argmax(dim=1)[: len(batch.ids)].to(batch.labels))
 
 
-def _trial(evaluation: Evaluation, stage: AttackRound, pace: PassTimes, batch: Batch) -> Trial | None:
-    assert stage.attack is not None
-    config = stage.attack.attack
+def _trial(task: EvaluationTask, attack_round: AttackRound, pace: PassTimes, batch: Batch) -> Trial | None:
+    assert attack_round.attack is not None
+    config = attack_round.attack.attack
     changes: dict[str, Any] = {"radius": 1e-6} if isinstance(config, AutoAttackConfig) else {"read_outs": ()}
-    scale, size = 1.0, evaluation.settings.micro_batch
+    scale, size = 1.0, task.settings.micro_batch
     if isinstance(config, LoopConfig) and isinstance(config.gradient, SPSA):
         number = min(config.gradient.num_directions, max(1, config.gradient.micro_batch // (2 * size)))
         scale = config.gradient.num_directions / number
         changes["gradient"] = config.gradient.model_copy(update={"num_directions": number})
-    cost = stage.cost
+    cost = attack_round.cost
     passes = cost.num_gradients * pace.gradient + (cost.num_forwards - cost.num_gradients) * pace.forward
     step = passes / config.num_attack_steps / scale
     if step > _LIGHT:
@@ -96,12 +96,12 @@ def _trial(evaluation: Evaluation, stage: AttackRound, pace: PassTimes, batch: B
     more = max(1, min(20, int(_LONG / max(step, 1e-9))))
 
     def seconds(num_steps: int) -> float:
-        short = stage.attack and stage.attack.model_copy(
+        short = attack_round.attack and attack_round.attack.model_copy(
             update={"attack": config.model_copy(update=changes | {"num_attack_steps": num_steps})}
         )
-        piece = Piece(stage._replace(attack=short), 0, tuple(evaluation.positions), ())
+        chunk = Chunk(attack_round._replace(attack=short), 0, tuple(task.positions), ())
         began = time.perf_counter()
-        run_piece(evaluation, piece, batch)
+        run_chunk(task, chunk, batch)
         return time.perf_counter() - began
 
     seconds(1)  # warms up

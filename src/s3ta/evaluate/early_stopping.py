@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from s3ta.evaluate.evaluation import Evaluation
 from s3ta.evaluate.plan import AttackRound, may_leave
+from s3ta.evaluate.task import EvaluationTask
 from s3ta.records import BUDGET, CLEAN, RUN, SETTLED
 
 
-class Standing:
-    """What is known of each example, from the records of the stages so far and from nothing else.
+class EarlyStopping:
+    """What is known of each example, from the records of the rounds so far and from nothing else.
 
     So a resumed evaluation knows the same as one that was never stopped. An example leaves
 
@@ -21,9 +21,9 @@ class Standing:
     * all further attacks of a cascade, once it is wrong on the clean image or at the end of one attack;
     * an attack that costs more than is left of its budget."""
 
-    def __init__(self, evaluation: Evaluation) -> None:
-        self._suite, self._settings, positions = evaluation.suite, evaluation.settings, evaluation.positions
-        self._positions, self._index = positions, {name: index for index, name in enumerate(evaluation.ids)}
+    def __init__(self, task: EvaluationTask) -> None:
+        self._suite, self._settings, positions = task.suite, task.settings, task.positions
+        self._positions, self._index = positions, {name: index for index, name in enumerate(task.ids)}
         self._wrong = np.zeros(len(positions), bool)
         self._settled = np.zeros(len(positions), bool)
         self._spent = np.zeros(len(positions), np.int64)
@@ -34,16 +34,16 @@ class Standing:
         """Whether any example may ever be skipped; if not, finished chunks need not be read."""
         return may_leave(self._suite, self._settings)
 
-    def left_out(self, stage: AttackRound) -> dict[int, str]:
-        """The places of the examples that this stage leaves out, with the reason."""
-        if stage.name != self._attack:
-            self._attack = stage.name
+    def left_out(self, attack_round: AttackRound) -> dict[int, str]:
+        """The places of the examples that this round leaves out, with the reason."""
+        if attack_round.name != self._attack:
+            self._attack = attack_round.name
             self._settled[:] = False
         out: dict[int, str] = {}
-        if stage.attack is None:
+        if attack_round.attack is None:
             return out
         if self._settings.budget is not None:
-            for number in np.flatnonzero(self._spent + stage.cost.total > self._settings.budget).tolist():
+            for number in np.flatnonzero(self._spent + attack_round.cost.total > self._settings.budget).tolist():
                 out[self._positions[number]] = BUDGET
         if not self._settings.exhaustive:
             gone = self._settled | (self._wrong if self._suite.cascade else False)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from s3ta.errors import UserError
-from s3ta.evaluate.plan import Piece, Settings
+from s3ta.evaluate.plan import Chunk, Settings
 from s3ta.evaluate.suites import Suite
 from s3ta.files import read_arrays, write_arrays
 from s3ta.records import CLEAN, RUN, Ledger, is_cascade
@@ -104,26 +104,26 @@ class ImageKeeper:
     suite: Suite
     settings: Settings
 
-    def lacks(self, piece: Piece) -> bool:
-        """Whether images that belong beside this chunk are not there, or are another evaluation's: the piece is then run
+    def lacks(self, chunk: Chunk) -> bool:
+        """Whether images that belong beside this chunk are not there, or are another evaluation's: the chunk is then run
         again."""
         folder = self.ledger.folder
-        if self._is_shown(piece) and not _is_own(folder / KEPT_FILE, self.ledger):
+        if self._is_shown(chunk) and not _is_own(folder / KEPT_FILE, self.ledger):
             return True
-        return self._is_kept(piece) and not _is_own(images_path(folder, piece.chunk), self.ledger)
+        return self._is_kept(chunk) and not _is_own(images_path(folder, chunk.number), self.ledger)
 
-    def keep(self, piece: Piece, columns: dict[str, Any], final: Tensor) -> None:
-        """Write the images of a piece after the last attack step, float32 (n, C, H, W), compressed, where they are wanted.
+    def keep(self, chunk: Chunk, columns: dict[str, Any], final: Tensor) -> None:
+        """Write the images of a chunk after the last attack step, float32 (n, C, H, W), compressed, where they are wanted.
 
         Args:
           columns: the records; those of the examples that ran come first."""
-        identity, attack = np.array(self.ledger.identity), np.array(piece.stage.name)
+        identity, attack = np.array(self.ledger.identity), np.array(chunk.attack_round.name)
         ids, pixels = columns["example_id"][: len(final)].tolist(), final.cpu().numpy()
-        if self._is_kept(piece):
-            restart = np.array(piece.stage.restart)
+        if self._is_kept(chunk):
+            restart = np.array(chunk.attack_round.restart)
             arrays = {"example_ids": np.array(ids), "attack": attack, "restart": restart, "images": pixels}
-            write_arrays(images_path(self.ledger.folder, piece.chunk), {**arrays, _LEDGER: identity})
-        if self._is_shown(piece):
+            write_arrays(images_path(self.ledger.folder, chunk.number), {**arrays, _LEDGER: identity})
+        if self._is_shown(chunk):
             num_shown = self.settings.num_kept
             arrays = {
                 "example_ids": np.array(ids[:num_shown]),
@@ -135,10 +135,10 @@ class ImageKeeper:
             }
             write_arrays(self.ledger.folder / KEPT_FILE, {**arrays, _LEDGER: identity})
 
-    def _is_kept(self, piece: Piece) -> bool:
-        return self.settings.keep_images and piece.stage.attack is not None and bool(piece.positions)
+    def _is_kept(self, chunk: Chunk) -> bool:
+        return self.settings.keep_images and chunk.attack_round.attack is not None and bool(chunk.positions)
 
-    def _is_shown(self, piece: Piece) -> bool:
-        """Whether the report shows images of this piece."""
-        is_first = piece.is_first and piece.stage.restart == 0 and bool(piece.positions)
-        return is_first and piece.stage.name == self.suite.gallery_attack
+    def _is_shown(self, chunk: Chunk) -> bool:
+        """Whether the report shows images of this chunk."""
+        is_first = chunk.is_first and chunk.attack_round.restart == 0 and bool(chunk.positions)
+        return is_first and chunk.attack_round.name == self.suite.gallery_attack

@@ -18,10 +18,10 @@ from s3ta.attack_config import NamedAttack
 from s3ta.attacks import frozen, seeded_global_generators
 from s3ta.config import from_json
 from s3ta.errors import UserError
-from s3ta.evaluate.evaluation import Evaluation
 from s3ta.evaluate.lint import as_found
 from s3ta.evaluate.plan import Settings, micro_batches_per_block, num_chunks
 from s3ta.evaluate.suite import Suite
+from s3ta.evaluate.task import EvaluationTask
 from s3ta.external_code_errors import guarded
 from s3ta.files import read_json, sha256
 from s3ta.malloc_tuning import allocator
@@ -38,10 +38,10 @@ _RANDOM = 1e-4
 random generator of its own, whose two answers are close by chance, is not taken for one that always answers alike."""
 
 
-def manifest(evaluation: Evaluation) -> dict[str, Any]:
+def manifest(task: EvaluationTask) -> dict[str, Any]:
     """What identifies the measurement (`s3ta.records.ledger`); `informative` may differ when it is resumed."""
-    model, dataset, suite, settings = evaluation.model, evaluation.dataset, evaluation.suite, evaluation.settings
-    ids, info, device = evaluation.ids, evaluation.info, evaluation.device
+    model, dataset, suite, settings = task.model, task.dataset, task.suite, task.settings
+    ids, info, device = task.ids, task.info, task.device
     return {
         "format": FORMAT,
         "num_chunks": num_chunks(suite, len(ids), settings.micro_batch),

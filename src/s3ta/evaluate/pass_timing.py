@@ -14,9 +14,9 @@ from s3ta.data import fetch_batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.errors import UserError
 from s3ta.evaluate.attack_precision import attack_copy
-from s3ta.evaluate.batching import pad_batch
-from s3ta.evaluate.evaluation import Evaluation
 from s3ta.evaluate.lint import as_found
+from s3ta.evaluate.micro_batches import pad_batch
+from s3ta.evaluate.task import EvaluationTask
 from s3ta.external_code_errors import ForeignError
 
 _ENOUGH = 1.5
@@ -33,11 +33,11 @@ class PassTimes(NamedTuple):
     """In float32, as all other gradients are taken; the same number where the search is in float32."""
 
 
-def measure_pass_times(evaluation: Evaluation, *, gradients: bool) -> PassTimes:
+def measure_pass_times(task: EvaluationTask, *, gradients: bool) -> PassTimes:
     """Seconds that a gradient (0 where none is used) and a forward pass of a whole micro-batch take here, for the estimate
     before the start; compiling is not counted. Raises UserError where a gradient is needed and the model has none."""
-    model, settings, device = evaluation.model, evaluation.settings, evaluation.device
-    batch = pad_batch(fetch_batch(evaluation.dataset, evaluation.positions[:1]), settings.micro_batch)
+    model, settings, device = task.model, task.settings, task.device
+    batch = pad_batch(fetch_batch(task.dataset, task.positions[:1]), settings.micro_batch)
     images, labels = batch.images.to(device), batch.labels.to(device)
 
     plain = settings.search._replace(compiled=False)  # compiling takes longer than it would show

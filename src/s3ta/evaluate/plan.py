@@ -1,4 +1,4 @@
-"""What an evaluation will do, before it does it: the examples, and the pieces of work."""
+"""What an evaluation will do, before it does it: the examples, and its chunks."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Shard:
     count: int = 1
 
     def owns(self, block: int) -> bool:
-        """Whether this shard does the block, through all stages."""
+        """Whether this shard does the block, through all rounds."""
         return block % self.count == self.index - 1
 
     @property
@@ -98,11 +98,11 @@ class AttackRound(NamedTuple):
         return AttackCost(spent.num_gradients, spent.num_forwards + len(self.read_outs))
 
 
-class Piece(NamedTuple):
-    """One chunk of the ledger: some examples of one stage, the next in order."""
+class Chunk(NamedTuple):
+    """One chunk of the ledger: some examples of one round, the next in order."""
 
-    stage: AttackRound
-    chunk: int
+    attack_round: AttackRound
+    number: int
     """Its number in the ledger."""
     positions: tuple[int, ...]
     """Places in the data set of the examples that run, at most a micro-batch."""
@@ -111,12 +111,12 @@ class Piece(NamedTuple):
     block: int = 0
     """The block of examples that it belongs to."""
     is_first: bool = False
-    """Whether this is the first chunk of its stage."""
+    """Whether this is the first chunk of its round."""
 
     @property
     def num_evaluations(self) -> int:
-        """What the piece would cost if every example of it ran: the measure of progress."""
-        return self.stage.cost.total * (len(self.positions) + len(self.left_out))
+        """What the chunk would cost if every example of it ran: the measure of progress."""
+        return self.attack_round.cost.total * (len(self.positions) + len(self.left_out))
 
 
 def choose_examples(dataset: Dataset, num_examples: int | None, seed: int) -> list[int]:
@@ -138,7 +138,7 @@ def attack_rounds(suite: Suite) -> list[AttackRound]:
 
 
 def may_leave(suite: Suite, settings: Settings) -> bool:
-    """Whether a stage may skip an example."""
+    """Whether a round may skip an example."""
     repeats = any(named.attack.num_restarts > 1 for named in suite.attacks)
     return settings.budget is not None or (not settings.exhaustive and (repeats or suite.cascade))
 
@@ -149,13 +149,13 @@ def micro_batches_per_block(suite: Suite, settings: Settings) -> int:
 
 
 def chunks_of_round(
-    stage: AttackRound,
+    attack_round: AttackRound,
     positions: Sequence[int],
     micro_batch: int,
     left_out: Mapping[int, str] | None = None,
     block: int = 4,
-) -> list[Piece]:
-    """The chunks of one stage. Within a block, those that are left out make room, so that every micro-batch of it but the
+) -> list[Chunk]:
+    """The chunks of one round. Within a block, those that are left out make room, so that every micro-batch of it but the
     last is full; blocks do not touch each other, so that shards need not know of each other.
 
     There are always as many chunks as without anybody left out; the last ones of a block may be empty.
@@ -166,11 +166,11 @@ def chunks_of_round(
       block: micro-batches in a block."""
     size, all_chunks = block * micro_batch, -(-len(positions) // micro_batch)
     cut = []
-    for number, begin in enumerate(range(0, len(positions), size)):
+    for block_index, begin in enumerate(range(0, len(positions), size)):
         for index, (run, out) in enumerate(_filled(positions[begin : begin + size], micro_batch, left_out or {})):
-            within = number * block + index
-            chunk = stage.number * all_chunks + within
-            cut.append(Piece(stage, chunk, tuple(run), tuple(out), number, is_first=within == 0))
+            within = block_index * block + index
+            number = attack_round.number * all_chunks + within
+            cut.append(Chunk(attack_round, number, tuple(run), tuple(out), block_index, is_first=within == 0))
     return cut
 
 
@@ -193,7 +193,7 @@ def chunks_of_shard(suite: Suite, num_examples: int, settings: Settings, shard: 
     """The numbers of the chunks that a shard fills, ascending."""
     all_chunks, block = -(-num_examples // settings.micro_batch), micro_batches_per_block(suite, settings)
     columns = [chunk for chunk in range(all_chunks) if shard.owns(chunk // block)]
-    return [stage.number * all_chunks + chunk for stage in attack_rounds(suite) for chunk in columns]
+    return [attack_round.number * all_chunks + chunk for attack_round in attack_rounds(suite) for chunk in columns]
 
 
 def targets_of(settings: Settings, ids: Sequence[str], labels: Tensor, num_classes: int) -> Tensor:
@@ -227,7 +227,7 @@ class Total(NamedTuple):
 
 def total(suite: Suite, num_examples: int) -> Total:
     """All evaluations of all examples, if nobody leaves early; padding not counted."""
-    costs = [stage.cost for stage in attack_rounds(suite)]
+    costs = [attack_round.cost for attack_round in attack_rounds(suite)]
     return Total(
         num_examples * sum(cost.num_gradients for cost in costs),
         num_examples * sum(cost.num_forwards for cost in costs),

@@ -1,7 +1,7 @@
 """The evaluation: attack, check ball and box, classify again, record. It decides the truth; attacks only propose.
 
 Every example runs in a micro-batch of one fixed size with one fixed number of threads, its target and start come from its
-own stream, and each finished piece is one atomic chunk of the ledger. Who is left out follows from the records of its own
+own stream, and each finished chunk is one atomic file of the ledger. Who is left out follows from the records of its own
 block alone. So the records are the same whether the run went through at once, was killed and resumed, or was divided among
 shards.
 """
@@ -28,23 +28,23 @@ from s3ta.attacks import (
 from s3ta.data import Batch, check_model_fits_data, fetch_batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.evaluate.attack_precision import attacked_fn
-from s3ta.evaluate.batching import isolate_rows, load_batches, pad_batch
 from s3ta.evaluate.chunk_layout import layout
-from s3ta.evaluate.early_stopping import Standing
-from s3ta.evaluate.evaluation import Evaluation
+from s3ta.evaluate.early_stopping import EarlyStopping
 from s3ta.evaluate.image_store import ImageKeeper, images_path
 from s3ta.evaluate.manifest import manifest, manifest_with_defaults
+from s3ta.evaluate.micro_batches import isolate_rows, load_batches, pad_batch
 from s3ta.evaluate.plan import (
     AttackRound,
-    Piece,
+    Chunk,
     Shard,
     attack_rounds,
     chunks_of_round,
     chunks_of_shard,
     micro_batches_per_block,
 )
-from s3ta.evaluate.scoring import Outcome, left_out_records, no_records, records, unattacked
+from s3ta.evaluate.scoring import AttackedBatch, left_out_records, no_records, records, unattacked
 from s3ta.evaluate.suites import TransferConfig
+from s3ta.evaluate.task import EvaluationTask
 from s3ta.process_state import process_state_kept
 from s3ta.progress import Reporter, console
 from s3ta.random_streams import stream
@@ -53,123 +53,129 @@ from s3ta.records import RUN, Ledger
 Columns = dict[str, Any]
 
 
-def evaluate(evaluation: Evaluation, folder: Path, report: Reporter, shard: Shard | None = None) -> Ledger:
+def evaluate(task: EvaluationTask, folder: Path, report: Reporter, shard: Shard | None = None) -> Ledger:
     """Run what is missing of a suite and return its ledger: complete, or with the shard's part done.
 
     Args:
-      evaluation: model, examples, suite and settings; the model is as before afterwards.
+      task: model, examples, suite and settings; the model is as before afterwards.
       folder: of the ledger; made, or resumed if it measures the same thing.
       report: told the number of finished evaluations, those not needed among them.
       shard: which part to do; None: all.
     Raises:
       UserError: model and data do not fit, or the folder holds another measurement (differences named)."""
-    info = evaluation.info
-    check_model_fits_data(evaluation.dataset, channels=info.in_channels, num_classes=info.num_classes)
-    ledger = Ledger.open(folder, manifest(evaluation), manifest_with_defaults)
-    evaluate_into(evaluation, ledger, report, shard)
+    info = task.info
+    check_model_fits_data(task.dataset, channels=info.in_channels, num_classes=info.num_classes)
+    ledger = Ledger.open(folder, manifest(task), manifest_with_defaults)
+    evaluate_into(task, ledger, report, shard)
     return ledger
 
 
-def evaluate_into(evaluation: Evaluation, ledger: Ledger, report: Reporter, shard: Shard | None = None) -> None:
+def evaluate_into(task: EvaluationTask, ledger: Ledger, report: Reporter, shard: Shard | None = None) -> None:
     """As `evaluate`, into a ledger that is open."""
-    model, dataset, suite, settings = evaluation.model, evaluation.dataset, evaluation.suite, evaluation.settings
-    shard, attack_model = shard or Shard(), evaluation.attack_model
-    missing = set(ledger.missing(chunks_of_shard(suite, len(evaluation.positions), settings, shard)))
-    standing, keeper = Standing(evaluation), ImageKeeper(ledger, suite, settings)
+    model, dataset, suite, settings = task.model, task.dataset, task.suite, task.settings
+    shard, attack_model = shard or Shard(), task.attack_model
+    missing = set(ledger.missing(chunks_of_shard(suite, len(task.positions), settings, shard)))
+    early_stopping, keeper = EarlyStopping(task), ImageKeeper(ledger, suite, settings)
     done, began = 0, False
     warned: set[str] = set()
     with exact_arithmetic(settings.num_threads), frozen(model), frozen(attack_model):
-        for stage in attack_rounds(suite):
-            planned = [piece for piece in _planned(evaluation, stage, standing) if shard.owns(piece.block)]
+        for attack_round in attack_rounds(suite):
+            planned = [chunk for chunk in _planned(task, attack_round, early_stopping) if shard.owns(chunk.block)]
             finished = {
-                p.chunk: _columns(ledger, p.chunk) for p in planned if p.chunk not in missing and standing.matters
+                p.number: _columns(ledger, p.number)
+                for p in planned
+                if p.number not in missing and early_stopping.matters
             }
-            stage_pieces, contradicted = layout(planned, finished, dataset, settings.micro_batch)
-            for chunk in contradicted:
-                _say_discarded(ledger, chunk)
-                ledger.discard_chunk(chunk)
-                images_path(ledger.folder, chunk).unlink(missing_ok=True)
-                missing.add(chunk)
-            todo = [piece for piece in stage_pieces if piece.chunk in missing or keeper.lacks(piece)]
-            groups = [piece.positions for piece in todo]
+            chunks, contradicted = layout(planned, finished, dataset, settings.micro_batch)
+            for number in contradicted:
+                _say_discarded(ledger, number)
+                ledger.discard_chunk(number)
+                images_path(ledger.folder, number).unlink(missing_ok=True)
+                missing.add(number)
+            todo = [chunk for chunk in chunks if chunk.number in missing or keeper.lacks(chunk)]
+            groups = [chunk.positions for chunk in todo]
             with closing(load_batches(dataset, groups, settings)) as batches:
-                for piece in stage_pieces:
-                    columns = finished.get(piece.chunk)
-                    if piece in todo:
+                for chunk in chunks:
+                    columns = finished.get(chunk.number)
+                    if chunk in todo:
                         if not began:
                             report(done)  # what an earlier, interrupted run had done
                             began = True
                         batch = next(batches)
                         with process_state_kept() as changes:
-                            columns, final = run_piece(evaluation, piece, batch)
+                            columns, final = run_chunk(task, chunk, batch)
                         _warn_once(changes, warned)
-                        ledger.write_chunk(piece.chunk, columns)  # refuses other records than a sound chunk holds
-                        keeper.keep(piece, columns, final)
+                        ledger.write_chunk(chunk.number, columns)  # refuses other records than a sound chunk holds
+                        keeper.keep(chunk, columns, final)
                     if columns is not None:
-                        standing.see(columns)
-                    done += piece.num_evaluations
+                        early_stopping.see(columns)
+                    done += chunk.num_evaluations
                     if began:
-                        report(done, "" if columns is None else _note(piece, columns))
+                        report(done, "" if columns is None else _note(chunk, columns))
     if not began:
         report(done)
 
 
-def _planned(evaluation: Evaluation, stage: AttackRound, standing: Standing) -> list[Piece]:
-    """The pieces of one stage, as they are before any of them was done."""
-    suite, settings = evaluation.suite, evaluation.settings
-    block, left_out = micro_batches_per_block(suite, settings), standing.left_out(stage)
-    return chunks_of_round(stage, evaluation.positions, settings.micro_batch, left_out, block)
+def _planned(task: EvaluationTask, attack_round: AttackRound, early_stopping: EarlyStopping) -> list[Chunk]:
+    """The chunks of one round, as they are before any of them was done."""
+    suite, settings = task.suite, task.settings
+    block, left_out = micro_batches_per_block(suite, settings), early_stopping.left_out(attack_round)
+    return chunks_of_round(attack_round, task.positions, settings.micro_batch, left_out, block)
 
 
-def run_piece(evaluation: Evaluation, piece: Piece, batch: Batch | None = None) -> tuple[Columns, Tensor]:
-    """The records of one piece, and the images of those that ran after the last attack step.
+def run_chunk(task: EvaluationTask, chunk: Chunk, batch: Batch | None = None) -> tuple[Columns, Tensor]:
+    """The records of one chunk, and the images of those that ran after the last attack step.
 
     With fewer examples in flight than a micro-batch holds, they run in several micro-batches, each example in the row that it
     would have had, with copies in the other rows: the records are the same, in the same order. AutoAttack's parts draw noise
     for a whole micro-batch and always get it whole."""
-    dataset, settings = evaluation.dataset, evaluation.settings
+    dataset, settings = task.dataset, task.settings
     groups: list[list[Columns]] = []
     finals = [torch.empty(0, *dataset.shape)]
-    if piece.positions:
-        whole = pad_batch(batch or fetch_batch(dataset, piece.positions), settings.micro_batch)
-        count, size = len(piece.positions), settings.batch_size or settings.micro_batch
-        if piece.stage.attack and isinstance(piece.stage.attack.attack, AutoAttackConfig):
+    if chunk.positions:
+        whole = pad_batch(batch or fetch_batch(dataset, chunk.positions), settings.micro_batch)
+        count, size = len(chunk.positions), settings.batch_size or settings.micro_batch
+        if chunk.attack_round.attack and isinstance(chunk.attack_round.attack.attack, AutoAttackConfig):
             size = settings.micro_batch
         for begin in range(0, count, size):
-            parts, final = _run_group(evaluation, piece.stage, whole, slice(begin, min(begin + size, count)))
+            parts, final = _run_group(task, chunk.attack_round, whole, slice(begin, min(begin + size, count)))
             groups.append(parts)
             finals.append(final)
     parts = [part for read_out in zip(*groups, strict=True) for part in read_out]
-    parts += left_out_records(evaluation, piece)
+    parts += left_out_records(task, chunk)
     columns = {key: np.ma.concatenate([part[key] for part in parts]) for key in parts[0]} if parts else no_records()
     return columns, torch.cat(finals)
 
 
-def _run_group(evaluation: Evaluation, stage: AttackRound, whole: Batch, rows: slice) -> tuple[list[Columns], Tensor]:
+def _run_group(
+    task: EvaluationTask, attack_round: AttackRound, whole: Batch, rows: slice
+) -> tuple[list[Columns], Tensor]:
     """One micro-batch: the records of the examples in these rows at each read-out, and their final images."""
-    model, device, seed = evaluation.model, evaluation.device, evaluation.settings.seed
+    model, device, seed = task.model, task.device, task.settings.seed
     ids, clean, labels, _ = isolate_rows(whole, rows)
     clean, labels = clean.to(device), labels.to(device)
-    draw = RandomKey(seed, tuple(ids), (stage.name, stage.restart), stage.restart)
-    targets, config = None, stage.attack.attack if stage.attack else None
+    draw = RandomKey(seed, tuple(ids), (attack_round.name, attack_round.restart), attack_round.restart)
+    targets, config = None, attack_round.attack.attack if attack_round.attack else None
     if config is not None and config.objective == "targeted":
-        targets = evaluation.targets(ids, labels)
+        targets = task.targets(ids, labels)
     if config is None:
         attacked, threat = unattacked(clean), None
     elif isinstance(config, TransferConfig):
-        images = evaluation.images
+        images = task.images
         assert images is not None, "a suite of transfers needs the images"
-        attacked = unattacked(images.load(config.attack_name, stage.restart, ids).to(device), config.num_attack_steps)
+        attacked = unattacked(
+            images.load(config.attack_name, attack_round.restart, ids).to(device), config.num_attack_steps
+        )
         threat = threat_model_of(config.attack, clean, draw)
     else:
-        outputs_fn = attacked_fn(evaluation.attack_model, config)
+        outputs_fn = attacked_fn(task.attack_model, config)
         attacked = run_attack(outputs_fn, clean, labels, config=config, targets=targets, draw=draw)
         threat = threat_model_of(config, clean, draw)
-    outcome = Outcome(stage, attacked, clean, labels, targets, threat, ids[rows], rows.start)
+    attacked_batch = AttackedBatch(attack_round, attacked, clean, labels, targets, threat, ids[rows], rows.start)
     # A model that is itself random answers the same whenever it is asked for the same verdict, with any number in flight.
-    chance = int(stream(seed, "verdict", stage.name, stage.restart, whole.ids[0]).integers(2**63))
+    chance = int(stream(seed, "verdict", attack_round.name, attack_round.restart, whole.ids[0]).integers(2**63))
     with seeded_global_generators(chance):
-        parts = [records(model, outcome, read_out) for read_out in range(len(attacked.read_outs))]
+        parts = [records(model, attacked_batch, read_out) for read_out in range(len(attacked.read_outs))]
     return parts, attacked.final[rows].cpu()
 
 
@@ -180,21 +186,21 @@ def _warn_once(sentences: list[str], warned: set[str]) -> None:
 
 
 def _columns(ledger: Ledger, index: int) -> Columns:
-    """A finished chunk's records, as `Standing` wants them."""
+    """A finished chunk's records, as `EarlyStopping` wants them."""
     table = ledger.read_chunk(index)
     return {name: table[name].to_pylist() for name in table.column_names}
 
 
-def _say_discarded(ledger: Ledger, chunk: int) -> None:
-    name = ledger.chunk_path(chunk).name
+def _say_discarded(ledger: Ledger, number: int) -> None:
+    name = ledger.chunk_path(number).name
     sentence = "an earlier chunk was lost and came out otherwise, so that other examples are left out."
     console.print(f"note: {name} is done again: {sentence}", markup=False, soft_wrap=True)
 
 
-def _note(piece: Piece, columns: Columns) -> str:
-    """How many examples of a piece are right at its last read-out."""
+def _note(chunk: Chunk, columns: Columns) -> str:
+    """How many examples of a chunk are right at its last read-out."""
     last = max(columns["num_attack_steps"], default=0)
     rows = zip(columns["correct"], columns["status"], columns["num_attack_steps"], strict=True)
     answers = [bool(correct) for correct, status, steps in rows if status == RUN and steps == last]
     right = f"{sum(answers)} of {len(answers)} right" if answers else "nobody left to attack"
-    return f"{piece.stage.name}: {right}"
+    return f"{chunk.attack_round.name}: {right}"

@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy
 
 from s3ta.attacks import Attacked, Threat
 from s3ta.errors import UserError
-from s3ta.evaluate.evaluation import Evaluation
-from s3ta.evaluate.plan import AttackRound, Piece
+from s3ta.evaluate.plan import AttackRound, Chunk
+from s3ta.evaluate.task import EvaluationTask
 from s3ta.records import NO_TARGET, RUN
 from s3ta.records.checks_validity import is_inside
 from s3ta.records.schema import MEASURED
@@ -25,10 +25,10 @@ def unattacked(images: Tensor, num_steps: int = 0) -> Attacked:
     return Attacked((num_steps,), images[None], nothing, nothing)
 
 
-class Outcome(NamedTuple):
+class AttackedBatch(NamedTuple):
     """One micro-batch after an attack: what it made of which images."""
 
-    stage: AttackRound
+    attack_round: AttackRound
     attacked: Attacked
     clean: Tensor
     labels: Tensor
@@ -41,13 +41,15 @@ class Outcome(NamedTuple):
     """The row where they begin; all others hold copies."""
 
 
-def records(model: nn.Module, outcome: Outcome, read_out: int) -> dict[str, np.ndarray]:
+def records(model: nn.Module, attacked_batch: AttackedBatch, read_out: int) -> dict[str, np.ndarray]:
     """One record per real example at one read-out, counted from 0: float32 eager classification of the image itself."""
-    stage, attacked, clean, labels, targets, threat, ids, first = outcome
+    attack_round, attacked, clean, labels, targets, threat, ids, first = attacked_batch
     images, count = attacked.images[read_out], len(ids)
     violation = threat.violation(images, clean).max().item() if threat else (images - clean).abs().max().item()
     if not is_inside(violation, threat.radius if threat else 0.0):
-        raise AssertionError(f"attack {stage.name} left ball or box by {violation}: its result cannot be recorded")
+        raise AssertionError(
+            f"attack {attack_round.name} left ball or box by {violation}: its result cannot be recorded"
+        )
     with torch.no_grad():
         logits = model(images).float()
     if not torch.isfinite(logits).all():
@@ -66,8 +68,8 @@ def records(model: nn.Module, outcome: Outcome, read_out: int) -> dict[str, np.n
         "example_id": np.array(ids),
         "label": real(labels),
         "target": real(aim),
-        "attack": np.full(count, stage.name),
-        "restart": np.full(count, stage.restart),
+        "attack": np.full(count, attack_round.name),
+        "restart": np.full(count, attack_round.restart),
         "num_attack_steps": np.full(count, attacked.read_outs[read_out]),
         "prediction": real(prediction),
         "confidence": real(logits.softmax(dim=1).amax(dim=1).clamp(max=1)),
@@ -81,16 +83,16 @@ def records(model: nn.Module, outcome: Outcome, read_out: int) -> dict[str, np.n
     }
 
 
-def left_out_records(evaluation: Evaluation, piece: Piece) -> list[dict[str, np.ndarray]]:
+def left_out_records(task: EvaluationTask, chunk: Chunk) -> list[dict[str, np.ndarray]]:
     """Records of those that did not run: which, and why; nothing else is known, and nothing is invented."""
-    if not piece.left_out or piece.stage.attack is None:
+    if not chunk.left_out or chunk.attack_round.attack is None:
         return []
-    positions, status = zip(*piece.left_out, strict=True)
-    dataset, config, count = evaluation.dataset, piece.stage.attack.attack, len(positions)
+    positions, status = zip(*chunk.left_out, strict=True)
+    dataset, config, count = task.dataset, chunk.attack_round.attack.attack, len(positions)
     ids = [dataset.ids[int(position)] for position in positions]
     labels = torch.from_numpy(np.asarray([dataset.labels[int(position)] for position in positions], np.int64))
     is_targeted = config.objective == "targeted"
-    aim = evaluation.targets(ids, labels) if is_targeted else torch.full_like(labels, NO_TARGET)
+    aim = task.targets(ids, labels) if is_targeted else torch.full_like(labels, NO_TARGET)
     kinds = {"prediction": np.int64, "correct": np.bool_, "hit": np.bool_}
     unknown = {name: np.ma.masked_array(np.zeros(count, kinds.get(name, np.float32)), mask=True) for name in MEASURED}
     return [
@@ -98,15 +100,15 @@ def left_out_records(evaluation: Evaluation, piece: Piece) -> list[dict[str, np.
             "example_id": np.array(ids),
             "label": labels.numpy(),
             "target": aim.numpy(),
-            "attack": np.full(count, piece.stage.name),
-            "restart": np.full(count, piece.stage.restart),
+            "attack": np.full(count, chunk.attack_round.name),
+            "restart": np.full(count, chunk.attack_round.restart),
             "num_attack_steps": np.full(count, steps),
             **unknown,
             "num_gradients": np.zeros(count, np.int64),
             "num_forwards": np.zeros(count, np.int64),
             "status": np.array(status),
         }
-        for steps in piece.stage.read_outs
+        for steps in chunk.attack_round.read_outs
     ]
 
 

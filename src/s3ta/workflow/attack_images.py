@@ -8,9 +8,9 @@ from torch import Tensor
 
 from s3ta.attacks import frozen
 from s3ta.determinism import exact_arithmetic
-from s3ta.evaluate import Evaluation, attack_rounds, chunks_of_round
+from s3ta.evaluate import EvaluationTask, attack_rounds, chunks_of_round
 from s3ta.evaluate.plan import AttackRound
-from s3ta.evaluate.runner import run_piece
+from s3ta.evaluate.runner import run_chunk
 from s3ta.progress import Reporter, progress
 from s3ta.workflow.result import AttackedImages
 
@@ -18,22 +18,22 @@ _COUNTS = ("num_gradients", "num_forwards")
 _READ = ("label", "target", "prediction", "correct", "hit", "distance", *_COUNTS)
 
 
-def attacked_images(evaluation: Evaluation) -> AttackedImages:
+def attacked_images(task: EvaluationTask) -> AttackedImages:
     """All examples through all restarts of the suite's one attack; of each the first restart that succeeds, else the last.
 
     Raises UserError as `s3ta.evaluate.evaluate`."""
-    (named,) = evaluation.suite.attacks
+    (named,) = task.suite.attacks
     is_targeted = named.attack.objective == "targeted"
-    attack_model, all_stages = evaluation.attack_model, attack_rounds(evaluation.suite)
-    total = len(evaluation.positions) * sum(stage.cost.total for stage in all_stages)
+    attack_model, rounds = task.attack_model, attack_rounds(task.suite)
+    total = len(task.positions) * sum(attack_round.cost.total for attack_round in rounds)
     with (
-        exact_arithmetic(evaluation.settings.num_threads),
-        frozen(evaluation.model),
+        exact_arithmetic(task.settings.num_threads),
+        frozen(task.model),
         frozen(attack_model),
         progress(f"{named.name}, passes", total) as report,
     ):
         done = _Done(report)
-        clean, last, *others = (_run(evaluation, stage, done) for stage in all_stages)
+        clean, last, *others = (_run(task, attack_round, done) for attack_round in rounds)
     last["success"] = _succeeded(last, is_targeted)
     for restart in others:
         restart["success"] = _succeeded(restart, is_targeted)
@@ -65,14 +65,14 @@ class _Done:
         self._report(self._count)
 
 
-def _run(evaluation: Evaluation, stage: AttackRound, done: _Done) -> dict[str, Tensor]:
-    """The last read-out of one stage, by column, and its images; in the order of the examples."""
+def _run(task: EvaluationTask, attack_round: AttackRound, done: _Done) -> dict[str, Tensor]:
+    """The last read-out of one round, by column, and its images; in the order of the examples."""
     parts = []
-    for piece in chunks_of_round(stage, evaluation.positions, evaluation.settings.micro_batch, block=1):
-        columns, images = run_piece(evaluation, piece)
+    for chunk in chunks_of_round(attack_round, task.positions, task.settings.micro_batch, block=1):
+        columns, images = run_chunk(task, chunk)
         last = {name: torch.from_numpy(np.asarray(columns[name])[-len(images) :]) for name in _READ}
         parts.append({**last, "images": images})
-        done.add(piece.num_evaluations)
+        done.add(chunk.num_evaluations)
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 

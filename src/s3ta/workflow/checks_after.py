@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from s3ta.attacks import AttackCost, LoopConfig
 from s3ta.data import Batch, Dataset, fetch_batch
 from s3ta.determinism import exact_arithmetic
-from s3ta.evaluate import Evaluation, Suite, TransferConfig, total
+from s3ta.evaluate import EvaluationTask, Suite, TransferConfig, total
 from s3ta.evaluate.sanity_checks import FEWEST, cost, num_evaluations, probe
 from s3ta.external_code_errors import reason
 from s3ta.files import UnwritableError
@@ -58,7 +58,7 @@ def probing(num_passes: int, num_examples: int, micro_batch: int, *, full: bool)
     return Probing(num_wanted if full else min(num_wanted, num_passes // _SHARE // num_evaluations(1)), num_wanted)
 
 
-def planned_probing(measured: Evaluation, suite: Suite, findings: FoundBySource, *, full: bool) -> Probing | None:
+def planned_probing(measured: EvaluationTask, suite: Suite, findings: FoundBySource, *, full: bool) -> Probing | None:
     """The largest experiments that may be made, planned before the attacks; None where none are due.
 
     Args:
@@ -69,7 +69,7 @@ def planned_probing(measured: Evaluation, suite: Suite, findings: FoundBySource,
     return probing(total(suite, count).num_evaluations, count, measured.settings.micro_batch, full=full)
 
 
-def check_afterwards(measured: Evaluation, suite: Suite, ledger: Ledger, *, full: bool = False) -> None:
+def check_afterwards(measured: EvaluationTask, suite: Suite, ledger: Ledger, *, full: bool = False) -> None:
     """Experiments on a few examples, and what the records say; kept beside the ledger. Nothing is done twice.
 
     Args:
@@ -104,7 +104,7 @@ def _why_not(suite: Suite) -> Finding | None:
     return Check("probes").unchecked("A trial run is not probed.") if is_trial(suite.name) else None
 
 
-def _probes(measured: Evaluation, suite: Suite, table: pa.Table, *, full: bool) -> list[Finding]:
+def _probes(measured: EvaluationTask, suite: Suite, table: pa.Table, *, full: bool) -> list[Finding]:
     """The answers of the experiments; none where no attack has a ball to try them in."""
     check = Check("probes")
     if why_not := _why_not(suite):
@@ -133,7 +133,7 @@ def _probes(measured: Evaluation, suite: Suite, table: pa.Table, *, full: bool) 
     return answers
 
 
-def _run_experiments(measured: Evaluation, table: pa.Table, plan: Probing, radius: float) -> list[Finding]:
+def _run_experiments(measured: EvaluationTask, table: pa.Table, plan: Probing, radius: float) -> list[Finding]:
     model, settings, count = measured.model, measured.settings, plan.num_images
     batch = _probed(measured.dataset, table, measured.positions, count)
     few = f" instead of {plan.num_wanted}, for a fifth of the attacks' passes" if count < plan.num_wanted else ""

@@ -14,7 +14,7 @@ from s3ta.attacks import frozen, seeded_global_generators
 from s3ta.data import Dataset, fetch_batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.errors import UserError
-from s3ta.evaluate import Evaluation, Suite, choose_examples, total
+from s3ta.evaluate import EvaluationTask, Suite, choose_examples, total
 from s3ta.evaluate.lint import Task, as_found, lint
 from s3ta.files import read_json, write_json
 from s3ta.finding import ALARMS, TRUST_FILE, Check, Finding, parse_findings
@@ -36,7 +36,7 @@ FoundBySource: TypeAlias = dict[str, list[Finding]]
 """By source: `lint`, `probes`, `records`."""
 
 
-def run_lint(measured: Evaluation, suite: Suite, folder: Path, *, strict: bool) -> None:
+def run_lint(measured: EvaluationTask, suite: Suite, folder: Path, *, strict: bool) -> None:
     """Look the model over before it is measured; say what is suspicious.
 
     Once there are records, what was found before the first of them stands: it is told again, not asked again.
@@ -65,7 +65,7 @@ def is_lint_due(folder: Path) -> bool:
     return "lint" not in read_found(folder) or next(folder.glob("chunk-*.parquet"), None) is None
 
 
-def lint_measured(measured: Evaluation, suite: Suite) -> list[Finding]:
+def lint_measured(measured: EvaluationTask, suite: Suite) -> list[Finding]:
     """The lint by images that are measured and, where these are few, by others of the data; only the first can stop a run."""
     dataset, positions, settings = measured.dataset, measured.positions, measured.settings
     with exact_arithmetic(settings.num_threads):
@@ -93,7 +93,7 @@ def lint_measured(measured: Evaluation, suite: Suite) -> list[Finding]:
     return [not_asked(finding.kind) if finding.kind in unasked else finding for finding in findings]
 
 
-def _lint_on(measured: Evaluation, positions: Sequence[int], for_order: Sequence[int]) -> list[Finding]:
+def _lint_on(measured: EvaluationTask, positions: Sequence[int], for_order: Sequence[int]) -> list[Finding]:
     """The lint by these examples. Raises UserError for an image that cannot be read."""
     model, dataset = measured.model, measured.dataset
     task = Task(model_info(model).num_classes, dataset.classes, measured.settings.micro_batch)
@@ -132,7 +132,7 @@ def not_asked(kind: str) -> Finding:
     return Check(kind).unchecked("No attack of the suite uses a gradient.")
 
 
-def _left_out(measured: Evaluation) -> list[Finding]:
+def _left_out(measured: EvaluationTask) -> list[Finding]:
     """Images that could not be read, by name and number."""
     lost = measured.unreadable
     if not lost:
@@ -143,7 +143,7 @@ def _left_out(measured: Evaluation) -> list[Finding]:
     return [Check(UNREADABLE).warning(sentence, {"ids": lost, "num_chosen": whole}, advice)]
 
 
-def num_linted(measured: Evaluation) -> int:
+def num_linted(measured: EvaluationTask) -> int:
     """Images for which the lint takes half a minute or so: 256 of a small model, 8 of the largest; counted in operations,
     not by the clock, so that the same model is always looked at alike."""
     model, dataset, positions = measured.model, measured.dataset, measured.positions

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from s3ta.attacks import AttackCost
 from s3ta.evaluate import (
-    Evaluation,
+    EvaluationTask,
     PassTimes,
     Settings,
     Shard,
@@ -39,28 +40,26 @@ class Upcoming(NamedTuple):
     """Of the experiments afterwards."""
 
 
-def announcement(evaluation: Evaluation, shard: Shard, upcoming: Upcoming) -> str:
+def announcement(task: EvaluationTask, shard: Shard, upcoming: Upcoming) -> str:
     """Examples, passes, and the time for what is not there yet, if no example leaves early; what the settings leave out.
 
     Raises UserError where gradients are needed and the model has none."""
-    suite, positions, settings = evaluation.suite, evaluation.positions, evaluation.settings
+    suite, positions, settings = task.suite, task.positions, task.settings
     shard_chunks = chunks_of_shard(suite, len(positions), settings, shard)
     if not shard_chunks:
         return f"Part {shard.index} of {shard.count} is empty: there are fewer blocks of examples than parts."
     part = "" if shard.is_all else f", part {shard.index} of {shard.count}"
-    num_examples, name = num_own(evaluation, shard_chunks), evaluation.info.name
+    num_examples, name = num_own(task, shard_chunks), task.info.name
     who = f"{name}, suite {suite.name}: {num_examples} examples{part}"
     if not upcoming.missing and not upcoming.probed.total:
         return f"{who}; everything is there already."
     work = total(suite, num_examples)
     with waiting("measuring how long a pass takes here"), guarded(f"Timing {name}"):
-        measured_pace = measure_pass_times(evaluation, gradients=work.num_gradients > 0)
-        all_chunks = -(-len(positions) // settings.micro_batch)
-        rounds = [
-            stage for stage in attack_rounds(suite) if any(c // all_chunks == stage.number for c in upcoming.missing)
-        ]
-        trials = measure_chunk_seconds(evaluation, rounds, measured_pace)
-    times = seconds(evaluation, upcoming, measured_pace, trials)
+        measured_pace = measure_pass_times(task, gradients=work.num_gradients > 0)
+        missing = _missing_by_round(task, upcoming)
+        rounds = [attack_round for attack_round in attack_rounds(suite) if missing[attack_round.number]]
+        trials = measure_chunk_seconds(task, rounds, measured_pace)
+    times = seconds(task, upcoming, measured_pace, trials)
     if not upcoming.missing:
         return f"{who}; everything is there already, and the checks take {about(sum(times))}."
     lines = [
@@ -88,17 +87,15 @@ class Seconds(NamedTuple):
 
 
 def seconds(
-    evaluation: Evaluation, upcoming: Upcoming, measured_pace: PassTimes, trials: Mapping[int, float] | None = None
+    task: EvaluationTask, upcoming: Upcoming, measured_pace: PassTimes, trials: Mapping[int, float] | None = None
 ) -> Seconds:
-    """What is still to be done, at this pace; `trials` are seconds for a whole chunk, by the number of its stage."""
-    size = evaluation.settings.micro_batch
-    all_chunks = -(-len(evaluation.positions) // size)
-    attacks = 0.0
-    for stage in attack_rounds(evaluation.suite):
-        chunks = len(upcoming.missing & set(range(stage.number * all_chunks, (stage.number + 1) * all_chunks)))
-        others = stage.cost.num_forwards - stage.cost.num_gradients
-        passes = measured_pace.gradient * stage.cost.num_gradients + measured_pace.forward * others
-        attacks += chunks * max(passes, (trials or {}).get(stage.number, 0.0))
+    """What is still to be done, at this pace; `trials` are seconds for a whole chunk, by the number of its round."""
+    size, missing, attacks = task.settings.micro_batch, _missing_by_round(task, upcoming), 0.0
+    for attack_round in attack_rounds(task.suite):
+        cost = attack_round.cost
+        passes = measured_pace.gradient * cost.num_gradients
+        passes += measured_pace.forward * (cost.num_forwards - cost.num_gradients)
+        attacks += missing[attack_round.number] * max(passes, (trials or {}).get(attack_round.number, 0.0))
     gradient, forward = (
         time / size for time in (measured_pace.plain_gradient or 3 * measured_pace.forward, measured_pace.forward)
     )
@@ -107,6 +104,12 @@ def seconds(
     return Seconds(
         lint, attacks, checks.num_gradients * gradient + (checks.num_forwards - checks.num_gradients) * forward
     )
+
+
+def _missing_by_round(task: EvaluationTask, upcoming: Upcoming) -> Counter[int]:
+    """How many chunks are not there yet, by the number of their round."""
+    all_chunks = -(-len(task.positions) // task.settings.micro_batch)
+    return Counter(chunk // all_chunks for chunk in upcoming.missing)
 
 
 def _parts(times: Seconds) -> str:
@@ -133,9 +136,9 @@ def _about_the_search(settings: Settings, measured_pace: PassTimes) -> list[str]
     return lines
 
 
-def num_own(evaluation: Evaluation, chunks: Sequence[int]) -> int:
+def num_own(task: EvaluationTask, chunks: Sequence[int]) -> int:
     """How many examples these chunks hold, each counted once."""
-    size, count = evaluation.settings.micro_batch, len(evaluation.positions)
+    size, count = task.settings.micro_batch, len(task.positions)
     all_chunks = -(-count // size)
     return sum(min(size, count - chunk * size) for chunk in chunks if chunk < all_chunks)
 

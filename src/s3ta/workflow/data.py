@@ -30,7 +30,7 @@ from s3ta.data import (
     unreadable_error,
 )
 from s3ta.errors import UserError
-from s3ta.evaluate import Evaluation, Suite, choose_examples
+from s3ta.evaluate import EvaluationTask, Suite, choose_examples
 from s3ta.models import ModelInfo, model_info, select_outputs
 from s3ta.progress import console, progress
 from s3ta.workflow.model import OpenedModel, RuntimeOptions, recipe_data
@@ -38,7 +38,7 @@ from s3ta.workflow.preprocessing import prepared
 from s3ta.workflow.request import EvaluationRequest, ExampleSelection
 
 
-def bring_together(subject: OpenedModel, request: EvaluationRequest, model: nn.Module) -> Evaluation:
+def bring_together(subject: OpenedModel, request: EvaluationRequest, model: nn.Module) -> EvaluationTask:
     """Open the data as the model wants them, match classes, choose examples, read targets.
 
     Raises UserError for everything that does not fit; nothing has been written by then."""
@@ -53,7 +53,7 @@ def bring_together(subject: OpenedModel, request: EvaluationRequest, model: nn.M
     say("warning", transparency_note(transparent, len(positions)))
     if examples.targets is not None:
         settings = settings._replace(targets=read_targets(examples.targets, dataset, lambda note: say("note", note)))
-    return Evaluation(model, dataset, suite, positions, settings, request.images, unreadable_ids)
+    return EvaluationTask(model, dataset, suite, positions, settings, request.images, unreadable_ids)
 
 
 def say(severity: Literal["note", "warning"], sentence: str) -> None:

@@ -20,7 +20,7 @@ from s3ta.distributed import Ranks, own_device, ranks
 from s3ta.errors import UserError
 from s3ta.evaluate import (
     KEPT_FILE,
-    Evaluation,
+    EvaluationTask,
     Shard,
     Suite,
     chunks_of_shard,
@@ -74,29 +74,29 @@ def evaluate_model(
         with guarded(f"Moving {subject.card.name} to {device}"):
             model = subject.model.to(device)
         with waiting("reading which images there are"):
-            evaluation = bring_together(subject, request, model)
+            task = bring_together(subject, request, model)
         folder = request.output.folder or default_ledger(subject, request.suite, request.examples)
-        _refuse_other_data(evaluation)
+        _refuse_other_data(task)
         with ExitStack() as held:
             try:
                 held.enter_context(_held(folder, shard))
             except UnwritableError:
-                if not _is_there(evaluation, folder):
+                if not _is_there(task, folder):
                     raise
                 _show_unchanged(folder, rank, show)
                 return folder if rank.is_first else None
-            ledger = _run(evaluation, request.output, folder, shard, rank)
+            ledger = _run(task, request.output, folder, shard, rank)
             rank.wait()
             if rank.is_first:
                 if show is not None:
                     show(folder)
-                _finish(evaluation, ledger, request.output.checks)
+                _finish(task, ledger, request.output.checks)
         return folder if rank.is_first else None
 
 
-def _is_there(evaluation: Evaluation, folder: Path) -> bool:
+def _is_there(task: EvaluationTask, folder: Path) -> bool:
     """Whether the folder holds this evaluation, and it is finished."""
-    identified = _identified(evaluation, folder)
+    identified = _identified(task, folder)
     return (folder / "manifest.json").is_file() and not Ledger.at(folder, identified, manifest_with_defaults).missing()
 
 
@@ -111,32 +111,32 @@ def _held(folder: Path, shard: Shard) -> AbstractContextManager[None]:
     return sole_use(folder) if shard.is_all else part_use(folder, shard.name)
 
 
-def _run(evaluation: Evaluation, output: EvaluationOutput, folder: Path, shard: Shard, rank: Ranks) -> Ledger:
+def _run(task: EvaluationTask, output: EvaluationOutput, folder: Path, shard: Shard, rank: Ranks) -> Ledger:
     """What is missing of the shard's part."""
-    suite, checks, strict = evaluation.suite, output.checks, output.strict
-    identified = _identified(evaluation, folder)
+    suite, checks, strict = task.suite, output.checks, output.strict
+    identified = _identified(task, folder)
     _warn_of_settings(Manifest.read(identified, folder), strict=strict, aloud=rank.is_first)
-    shard_chunks = chunks_of_shard(suite, len(evaluation.positions), evaluation.settings, shard)
+    shard_chunks = chunks_of_shard(suite, len(task.positions), task.settings, shard)
     missing = set(Ledger.at(folder, identified, manifest_with_defaults).missing(shard_chunks))
     problem = None
     if rank.is_first:
         is_last = shard.is_all or rank.count > 1
-        _announce(evaluation, shard, _upcoming(evaluation, folder, missing, checks=checks, is_last=is_last), checks)
-        problem = _problem(evaluation, folder, strict=strict) if checks != "none" else None
+        _announce(task, shard, _upcoming(task, folder, missing, checks=checks, is_last=is_last), checks)
+        problem = _problem(task, folder, strict=strict) if checks != "none" else None
     if not rank.agree(problem is None):  # before anything is written, so that a mended model is no other evaluation
         raise problem or UserError("The first process says why the model was not measured.")
     ledger = Ledger.open(folder, identified, manifest_with_defaults)
     reporter: AbstractContextManager[Reporter] = nullcontext(_silent)
     if rank.is_first:
-        _write_questions(evaluation, folder)
-        keep_files(folder, evaluation)
-        num_passes = total(suite, num_own(evaluation, shard_chunks)).num_evaluations
-        reporter = progress(f"{evaluation.info.name} {suite.name}, passes", num_passes)
+        _write_questions(task, folder)
+        keep_files(folder, task)
+        num_passes = total(suite, num_own(task, shard_chunks)).num_evaluations
+        reporter = progress(f"{task.info.name} {suite.name}, passes", num_passes)
     with reporter as report, warnings.catch_warnings():
         warnings.simplefilter("ignore", ImplausibleSettingsWarning)  # said above
         if checks != "none":  # the lint has said it
             warnings.filterwarnings("ignore", SAID_BY_THE_LINT, UserWarning)
-        evaluate_into(evaluation, ledger, report, shard)
+        evaluate_into(task, ledger, report, shard)
     return ledger
 
 
@@ -152,44 +152,44 @@ def _warn_of_settings(manifest: Manifest, *, strict: bool, aloud: bool) -> None:
             console.print(remark.line, markup=False, soft_wrap=True)
 
 
-def _identified(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
+def _identified(task: EvaluationTask, folder: Path) -> dict[str, Any]:
     """The manifest. Raises UserError where the folder holds another measurement, or the suite does not fit the model."""
-    refuse_misfits(evaluation.suite, evaluation.info)
+    refuse_misfits(task.suite, task.info)
     with waiting("identifying the model by its weights"):
-        identified = manifest(evaluation)
+        identified = manifest(task)
     Ledger.check(folder, identified, manifest_with_defaults)
     refuse_changed_model_code(folder, identified)
-    refuse_other_files(folder, evaluation)
-    identified["informative"] |= {"files": files_in_manifest(evaluation)}
+    refuse_other_files(folder, task)
+    identified["informative"] |= {"files": files_in_manifest(task)}
     return identified
 
 
-def _upcoming(evaluation: Evaluation, folder: Path, missing: set[int], *, checks: Checks, is_last: bool) -> Upcoming:
+def _upcoming(task: EvaluationTask, folder: Path, missing: set[int], *, checks: Checks, is_last: bool) -> Upcoming:
     """What is still to be done; `is_last`: nothing is left to others, so that checks follow."""
     if checks == "none":
         return Upcoming(missing, 0, AttackCost(0, 0))
     probes = None
     if is_last:
-        probes = planned_probing(evaluation, evaluation.suite, read_found(folder), full=checks == "full")
+        probes = planned_probing(task, task.suite, read_found(folder), full=checks == "full")
     with waiting("looking at how large the model is"):
-        linted = num_linted(evaluation) if is_lint_due(folder) else 0
+        linted = num_linted(task) if is_lint_due(folder) else 0
     return Upcoming(missing, linted, AttackCost(0, 0) if probes is None else probes.cost)
 
 
-def _announce(evaluation: Evaluation, shard: Shard, upcoming: Upcoming, checks: Checks) -> None:
+def _announce(task: EvaluationTask, shard: Shard, upcoming: Upcoming, checks: Checks) -> None:
     """Says what will be done, and how long it takes; nothing of the time where the model cannot even be timed, for then the
     look at it says why."""
     try:
-        console.print(announcement(evaluation, shard, upcoming))
+        console.print(announcement(task, shard, upcoming))
     except UserError:
         if checks == "none":
             raise
 
 
-def _problem(evaluation: Evaluation, folder: Path, *, strict: bool) -> UserError | None:
+def _problem(task: EvaluationTask, folder: Path, *, strict: bool) -> UserError | None:
     """Why the model cannot be measured as it is; None where it can."""
     try:
-        run_lint(evaluation, evaluation.suite, folder, strict=strict)
+        run_lint(task, task.suite, folder, strict=strict)
     except UserError as error:
         return error
     return None
@@ -199,43 +199,43 @@ def _silent(completed: int, note: str = "") -> None:
     """The progress of a process that does not speak."""
 
 
-def _write_questions(evaluation: Evaluation, folder: Path) -> None:
+def _write_questions(task: EvaluationTask, folder: Path) -> None:
     """The ids of the examples, in order, and their targets: what another evaluation must be asked to be comparable."""
-    dataset, ids = evaluation.dataset, evaluation.ids
+    dataset, ids = task.dataset, task.ids
     if not (folder / IDS_FILE).is_file():
         write_ids(folder / IDS_FILE, ids)
-    targeted = any(named.attack.objective == "targeted" for named in evaluation.suite.attacks)
+    targeted = any(named.attack.objective == "targeted" for named in task.suite.attacks)
     if targeted and not (folder / TARGETS_FILE).is_file():
-        labels = dataset.labels[evaluation.positions]
-        aims = evaluation.targets(ids, torch.from_numpy(labels))
+        labels = dataset.labels[task.positions]
+        aims = task.targets(ids, torch.from_numpy(labels))
         write_targets(folder / TARGETS_FILE, ids, labels, aims.numpy(), dataset.classes)
 
 
-def _finish(evaluation: Evaluation, ledger: Ledger, checks: Checks) -> None:
+def _finish(task: EvaluationTask, ledger: Ledger, checks: Checks) -> None:
     """The gallery and the checks, once nothing is missing any more. Whatever fails here costs no result."""
     if missing := len(ledger.missing()):
         console.print(f"{missing} of {ledger.num_chunks} chunks are still missing: the rest is done elsewhere.")
         return
     try:
-        _draw_gallery(evaluation, ledger.folder)
+        _draw_gallery(task, ledger.folder)
     except Exception as error:  # noqa: BLE001 - pictures cost no result, whatever a foreign model raises
         console.print(f"warning: the pictures for the report could not be drawn: {reason(error)}")
     if checks != "none":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ImplausibleSettingsWarning)  # the experiments attack briefly on purpose
             warnings.filterwarnings("ignore", SAID_BY_THE_LINT, UserWarning)
-            check_afterwards(evaluation, evaluation.suite, ledger, full=checks == "full")
+            check_afterwards(task, task.suite, ledger, full=checks == "full")
 
 
-def _draw_gallery(evaluation: Evaluation, folder: Path) -> None:
+def _draw_gallery(task: EvaluationTask, folder: Path) -> None:
     """Draws the first examples before and after an attack, where that is not done."""
     if not (folder / KEPT_FILE).is_file():
         return
     kept = read_arrays(folder / KEPT_FILE, KEPT)
     if _is_drawn(folder, kept):
         return
-    with waiting("drawing the pictures for the report"), exact_arithmetic(evaluation.settings.num_threads):
-        drawn = gallery(evaluation.model, evaluation.dataset, kept, evaluation.settings.micro_batch)
+    with waiting("drawing the pictures for the report"), exact_arithmetic(task.settings.num_threads):
+        drawn = gallery(task.model, task.dataset, kept, task.settings.micro_batch)
         write_arrays(folder / GALLERY_FILE, drawn)
 
 
@@ -248,13 +248,13 @@ def _is_drawn(folder: Path, kept: dict[str, np.ndarray]) -> bool:
     return all(np.array_equal(drawn[name], values) for name, values in kept.items())
 
 
-def _refuse_other_data(evaluation: Evaluation) -> None:
+def _refuse_other_data(task: EvaluationTask) -> None:
     """UserError where images of another model's evaluation are of other examples than these."""
-    if evaluation.images is None:
+    if task.images is None:
         return
-    theirs = evaluation.images.manifest["data"]
-    examples = sha256("\n".join(evaluation.ids).encode())
-    if (theirs["fingerprint"], theirs["examples"]) != (evaluation.dataset.fingerprint, examples):
+    theirs = task.images.manifest["data"]
+    examples = sha256("\n".join(task.ids).encode())
+    if (theirs["fingerprint"], theirs["examples"]) != (task.dataset.fingerprint, examples):
         raise UserError(
             f"The images were made of other examples ({theirs['source']}, {theirs['split']}): evaluate on the same data."
         )

@@ -14,7 +14,7 @@ from typing import Any
 from s3ta.data import FileFacts, file_facts
 from s3ta.data.folder_listing import quoted
 from s3ta.errors import UserError
-from s3ta.evaluate import Evaluation
+from s3ta.evaluate import EvaluationTask
 from s3ta.files import sha256, write_atomic
 from s3ta.workflow.data import say
 
@@ -22,22 +22,22 @@ FILES_FILE = "files.csv"
 _COLUMNS = ("example_id", *FileFacts._fields)
 
 
-def files_in_manifest(evaluation: Evaluation) -> dict[str, Any]:
+def files_in_manifest(task: EvaluationTask) -> dict[str, Any]:
     """What the informative part of a manifest says of image files: what was left out, a hash of what the measured ones held,
     how many have transparent pixels. Empty for arrays."""
-    facts = file_facts(evaluation.dataset, evaluation.positions)
+    facts = file_facts(task.dataset, task.positions)
     if not facts:
         return {}
     return {
-        "left_out": evaluation.dataset.left_out.as_json(),
+        "left_out": task.dataset.left_out.as_json(),
         "sha256": sha256("".join(f"{name}\n{seen.sha256}\n" for name, seen in facts.items()).encode()),
         "num_transparent": sum(seen.has_transparency for seen in facts.values()),
     }
 
 
-def keep_files(folder: Path, evaluation: Evaluation) -> None:
+def keep_files(folder: Path, task: EvaluationTask) -> None:
     """Write `files.csv`, unless it is there, or records are there that may be of other files."""
-    facts = file_facts(evaluation.dataset, evaluation.positions)
+    facts = file_facts(task.dataset, task.positions)
     if not facts or (folder / FILES_FILE).exists() or next(folder.glob("chunk-*.parquet"), None) is not None:
         return
     text = io.StringIO()
@@ -47,12 +47,12 @@ def keep_files(folder: Path, evaluation: Evaluation) -> None:
     write_atomic(folder / FILES_FILE, text.getvalue().encode())
 
 
-def refuse_other_files(folder: Path, evaluation: Evaluation) -> None:
+def refuse_other_files(folder: Path, task: EvaluationTask) -> None:
     """Compare the files with those that an evaluation was begun with; names and sizes are the same by then.
 
     Raises UserError where some hold something else now. Of an evaluation that did not keep what they held (it is older than
     `files.csv`), those that were changed after it was begun are told as a warning, for copying changes that time too."""
-    facts = file_facts(evaluation.dataset, evaluation.positions)
+    facts = file_facts(task.dataset, task.positions)
     if not facts or not (folder / "manifest.json").is_file():
         return
     if (folder / FILES_FILE).is_file():

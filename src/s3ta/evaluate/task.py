@@ -1,4 +1,4 @@
-"""What travels through an evaluation together: one model, some examples of a data set, a suite, and how it runs."""
+"""What an evaluation has to do: one model, some examples of a data set, a suite, and how it runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from s3ta.models import ModelInfo, device_of, model_info
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class EvaluationTask:
     """A model on some examples under a suite."""
 
     model: nn.Module

@@ -1,17 +1,69 @@
-"""What `s3ta show` says a recipe costs, in a few lines."""
+"""`s3ta show`: a recipe as it is, and in a few lines what it costs."""
 
 from __future__ import annotations
 
-from s3ta.train import TrainConfig
-from s3ta.train.cost import Hardware, Precision, TrainingCost, training_cost
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from s3ta.cli.recipe_options import BatchSize, RecipeName, chosen_recipe
+from s3ta.cli.shared import app, err_console, out_console, plain_errors
+
+if TYPE_CHECKING:
+    from s3ta.train import TrainConfig
+    from s3ta.train.cost import Hardware, Precision, TrainingCost
 
 UNITS = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"))
 
 
-def cost_lines(
+@app.command(
+    epilog="Examples:\n\ns3ta show digits/s3ta_4\n\ns3ta show digits/s3ta_4 seed=1 > mine.json\n\n"
+    "s3ta show digits/s3ta_4 --fields\n\ns3ta show imagenet/s3ta_16-10 --hardware a100 --gpus 8"
+)
+@plain_errors
+def show(
+    recipe: RecipeName,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[a.b=c]...", help="Settings to change.")] = None,
+    fields: Annotated[bool, typer.Option("--fields", help="Every setting with its value and what it means.")] = False,
+    batch_size: BatchSize = None,
+    hardware: Annotated[
+        str, typer.Option(help="What hours and memory are told for: h200, h100, a100, l40s, v100.")
+    ] = "h200",
+    gpus: Annotated[int, typer.Option(help="How many of them, one process each.")] = 1,
+    utilization: Annotated[float, typer.Option(help="Share of their peak that is assumed to be used.")] = 0.4,
+) -> None:
+    """Show a recipe, complete: its note, cost and GPU-hours (on stderr) and its JSON (on stdout)."""
+    from s3ta.config import describe, to_json
+    from s3ta.recipes import RECIPES
+    from s3ta.train.cost import get_hardware, training_cost
+
+    config = chosen_recipe(recipe, overrides or [], is_tiny=False, batch_size=batch_size)
+    note = RECIPES[recipe].__doc__ if recipe in RECIPES else None
+    gpu = get_hardware(hardware)
+    estimate = training_cost(config, gpu, gpus, utilization)
+    cost = estimate.cost
+    err_console.print("\n".join(line.strip() for line in (note or config.source).splitlines()), markup=False)
+    err_console.print(
+        f"\n{config.model.name}: {cost.parameters:,} parameters, {cost.multiply_accumulates:,} multiply-accumulates "
+        f"per image, map {cost.map_size[0]}x{cost.map_size[1]}"
+    )
+    for line in _cost_lines(config, estimate, gpu, gpus, utilization):
+        err_console.print(line, markup=False)
+    for departure in config.departures:
+        err_console.print(f"  departs: {departure}", markup=False)
+    if fields:
+        for name, value, meaning in describe(config):
+            out_console.print(f"{name} = {value}" + (f"\n    {meaning}" if meaning else ""), markup=False)
+    else:
+        out_console.print(to_json(config), markup=False)
+
+
+def _cost_lines(
     config: TrainConfig, estimate: TrainingCost, hardware: Hardware, num_gpus: int, utilization: float
 ) -> list[str]:
     """The budget as a table of text, with what it assumes."""
+    from s3ta.train.cost import training_cost
+
     forward = 2 * estimate.cost.multiply_accumulates
     attack, update = estimate.passes
     share = config.batch_size // num_gpus

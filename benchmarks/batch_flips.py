@@ -17,19 +17,13 @@ from pathlib import Path
 import torch
 from pyautoattack import AutoAttack
 
+from evaluating import records_of, request_of
 from s3ta.config import parse_radius
 from s3ta.data import fetch_batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.evaluate import AttackContext, Settings, suite_of_attacks
 from s3ta.records import Ledger, find_flips
-from s3ta.workflow import (
-    EvaluationOutput,
-    EvaluationRequest,
-    ExampleSelection,
-    RuntimeOptions,
-    evaluate_model,
-    open_for_evaluation,
-)
+from s3ta.workflow import open_for_evaluation
 from s3ta.workflow.data import bring_together
 from timing import about
 
@@ -39,17 +33,17 @@ OURS = ("pgd-100", "targeted-100", "annealed-margin-100")
 
 def theirs(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, radius: float) -> None:
     """AutoAttack at every batch size."""
-    found = {}
+    answers = {}
     for size in SIZES:
         attack = AutoAttack(model, norm="Linf", eps=radius, version="custom", seed=0, attacks=["apgd-ce", "apgd-t"])
         adversarial, _ = attack.run_standard_evaluation(images, labels, batch_size=size)
         with torch.no_grad():
-            found[size] = (adversarial, model(adversarial).argmax(dim=1) == labels)
+            answers[size] = (adversarial, model(adversarial).argmax(dim=1) == labels)
     for size in SIZES:
-        changed = int((found[size][1] != found[SIZES[0]][1]).sum())
-        other = int((found[size][0] != found[SIZES[0]][0]).flatten(1).any(dim=1).sum())
+        changed = int((answers[size][1] != answers[SIZES[0]][1]).sum())
+        other = int((answers[size][0] != answers[SIZES[0]][0]).flatten(1).any(dim=1).sum())
         print(
-            f"AutoAttack, batch {size:>3}: robust {found[size][1].float().mean():.1%}, verdicts that differ {changed}, "
+            f"AutoAttack, batch {size:>3}: robust {answers[size][1].float().mean():.1%}, verdicts that differ {changed}, "
             f"images that differ {other} of {len(images)}"
         )
 
@@ -60,31 +54,32 @@ def main() -> None:
     parser.add_argument("--num-examples", type=int, default=64)
     parser.add_argument("--radius", default="8/255")
     parser.add_argument("--data-root", type=Path, default=Path("data"))
-    given = parser.parse_args()
-    if not Path(given.model).is_dir():
-        print(f"batch_flips: no model in {given.model}; run `make demo` or name a run folder")
+    options = parser.parse_args()
+    if not Path(options.model).is_dir():
+        print(f"batch_flips: no model in {options.model}; run `make demo` or name a run folder")
         return
     print(about())
-    subject, place = open_for_evaluation(given.model), RuntimeOptions(given.data_root, "cpu")
-    radius, wanted = parse_radius(given.radius), ExampleSelection(num_examples=given.num_examples)
-    suite = suite_of_attacks(OURS, AttackContext(radius, subject.card.num_glimpses, subject.card.num_classes))
+    opened, radius = open_for_evaluation(options.model), parse_radius(options.radius)
+    suite = suite_of_attacks(OURS, AttackContext(radius, opened.card.num_glimpses, opened.card.num_classes))
     settings = Settings(micro_batch=8, num_threads=1)
-    measured = bring_together(subject, EvaluationRequest(suite, wanted, settings, place), subject.model)
     tables = {}
     for size in SIZES:
         with tempfile.TemporaryDirectory() as folder:
-            output, how = EvaluationOutput(Path(folder) / "x", "none"), settings._replace(batch_size=size)
-            out = evaluate_model(subject, EvaluationRequest(suite, wanted, how, place, output))
-            assert out is not None
-            tables[size] = Ledger.read(out).table()
+            in_flight = settings._replace(batch_size=size)
+            request = request_of(suite, options.num_examples, in_flight, options.data_root, Path(folder) / "x")
+            tables[size] = Ledger.read(records_of(opened, request)).table()
     for size in SIZES:
         for flip in find_flips(tables[SIZES[0]], tables[size]):
-            told = f"predictions that differ {flip.num_predictions}, verdicts {len(flip.flipped)} of {flip.num_common}"
-            print(f"ours, in flight {size:>3}, {flip.attack}: {told}")
+            counts = (
+                f"predictions that differ {flip.num_predictions}, verdicts {len(flip.flipped)} of {flip.num_common}"
+            )
+            print(f"ours, in flight {size:>3}, {flip.attack}: {counts}")
         print(f"ours, in flight {size:>3}: records that differ at all: {_differing(tables[SIZES[0]], tables[size])}")
-    batch = fetch_batch(measured.dataset, measured.positions)
+    request = request_of(suite, options.num_examples, settings, options.data_root)
+    evaluation = bring_together(opened, request, opened.model)
+    batch = fetch_batch(evaluation.dataset, evaluation.positions)
     with exact_arithmetic(1):
-        theirs(subject.model, batch.images, batch.labels, radius)
+        theirs(opened.model, batch.images, batch.labels, radius)
 
 
 def _differing(a: object, b: object) -> int:

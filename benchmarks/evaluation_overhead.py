@@ -20,17 +20,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from evaluating import records_of, request_of
 from s3ta.attacks import PGDConfig
 from s3ta.evaluate import NamedAttack, Settings, Suite, get_suite, runner, total
 from s3ta.evaluate.sanity_checks import num_evaluations
-from s3ta.workflow import (
-    EvaluationOutput,
-    EvaluationRequest,
-    ExampleSelection,
-    RuntimeOptions,
-    evaluate_model,
-    open_for_evaluation,
-)
+from s3ta.workflow import open_for_evaluation
 from timing import about
 
 
@@ -39,17 +33,14 @@ def suite_of(steps: int) -> Suite:
     return Suite(name="overhead", description="", attacks=(NamedAttack(name="targeted", attack=attack),))
 
 
-def run(given: argparse.Namespace, count: int, steps: int) -> None:
-    place, wanted = RuntimeOptions(given.data_root, "cpu"), ExampleSelection(num_examples=count)
+def run(options: argparse.Namespace, count: int, steps: int) -> None:
     settings = Settings(micro_batch=32, num_threads=1)
     with tempfile.TemporaryDirectory() as folder:
-        output = EvaluationOutput(Path(folder) / "x", "none")
-        evaluate_model(
-            open_for_evaluation(given.model), EvaluationRequest(suite_of(steps), wanted, settings, place, output)
-        )
+        request = request_of(suite_of(steps), count, settings, options.data_root, Path(folder) / "x")
+        records_of(open_for_evaluation(options.model), request)
 
 
-def shares(given: argparse.Namespace) -> tuple[float, float]:
+def shares(options: argparse.Namespace) -> tuple[float, float]:
     """CPU seconds of the attacks, and of the evaluation around them."""
     inside, honest, whole = 0.0, runner.run_attack, 0.0
 
@@ -75,7 +66,7 @@ def shares(given: argparse.Namespace) -> tuple[float, float]:
 
     runner.run_attack, evaluation.evaluate_into = timed, around
     try:
-        run(given, given.num_examples, given.steps)
+        run(options, options.num_examples, options.steps)
     finally:
         runner.run_attack, evaluation.evaluate_into = honest, fill
     return inside, whole
@@ -89,17 +80,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--child", action="store_true", help="one evaluation; prints its peak memory")
-    given = parser.parse_args()
-    if not Path(given.model).is_dir():
-        print(f"evaluation_overhead: no model in {given.model}; run `make demo` or name a run folder")
+    options = parser.parse_args()
+    if not Path(options.model).is_dir():
+        print(f"evaluation_overhead: no model in {options.model}; run `make demo` or name a run folder")
         return
-    if given.child:
-        run(given, given.num_examples, given.steps)
+    if options.child:
+        run(options, options.num_examples, options.steps)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         return
     print(about())
-    for number in range(given.rounds):
-        inside, whole = shares(given)
+    for number in range(options.rounds):
+        inside, whole = shares(options)
         print(
             f"round {number + 1}: attack {inside:.2f} s, all {whole:.2f} s, beside the attack {whole / inside - 1:.2%}"
         )
@@ -107,8 +98,8 @@ def main() -> None:
     table1 = total(get_suite("table1"), 500).num_evaluations
     print(f"probes on 32 examples: {probes:,} passes, {probes / table1:.2%} of Table 1 on 500 examples ({table1:,})")
     for count in (64, 256, 1000):
-        words = [sys.executable, __file__, given.model, "--child", "--num-examples", str(count), "--steps", "2"]
-        words += ["--data-root", str(given.data_root)]
+        words = [sys.executable, __file__, options.model, "--child", "--num-examples", str(count), "--steps", "2"]
+        words += ["--data-root", str(options.data_root)]
         peak = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1])
         print(f"{count:>6} examples: peak memory {peak / 1024:.0f} MiB")
 

@@ -16,16 +16,10 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from evaluating import records_of, request_of
 from s3ta.evaluate import Settings, Suite, get_suite, override_suite, total
 from s3ta.records import Ledger, scores_by_restarts
-from s3ta.workflow import (
-    EvaluationOutput,
-    EvaluationRequest,
-    ExampleSelection,
-    RuntimeOptions,
-    evaluate_model,
-    open_for_evaluation,
-)
+from s3ta.workflow import open_for_evaluation
 
 
 def suites(radius: str, restarts: int, long: int) -> list[Suite]:
@@ -49,29 +43,24 @@ def main() -> None:
     parser.add_argument("--restarts", type=int, default=10)
     parser.add_argument("--long", type=int, default=1000, help="steps of Table 5's long attack")
     parser.add_argument("--data-root", type=Path, default=Path("data"))
-    given = parser.parse_args()
-    if not Path(given.model).is_dir():
-        print(f"evaluations_saved: no model in {given.model}; run `make demo` or name a run folder")
+    options = parser.parse_args()
+    if not Path(options.model).is_dir():
+        print(f"evaluations_saved: no model in {options.model}; run `make demo` or name a run folder")
         return
     settings = Settings(micro_batch=32, num_threads=1)
-    place, wanted = RuntimeOptions(given.data_root, "cpu"), ExampleSelection(num_examples=given.num_examples)
-    alone = separately(given.restarts, given.long)
+    alone = separately(options.restarts, options.long)
     sums = [0, 0, 0]
     print(
-        f"{'':10}{'separate runs':>16}{'one run, all stay':>20}{'spent':>14}   gradients, {given.num_examples} examples"
+        f"{'':10}{'separate runs':>16}{'one run, all stay':>20}{'spent':>14}   gradients, {options.num_examples} examples"
     )
-    for suite, apart in zip(suites(given.radius, given.restarts, given.long), alone, strict=True):
+    for suite, apart in zip(suites(options.radius, options.restarts, options.long), alone, strict=True):
         with tempfile.TemporaryDirectory() as folder:
-            output = EvaluationOutput(Path(folder) / "x", "none")
-            out = evaluate_model(
-                open_for_evaluation(given.model), EvaluationRequest(suite, wanted, settings, place, output)
-            )
-            assert out is not None
-            table = Ledger.read(out).table()
+            request = request_of(suite, options.num_examples, settings, options.data_root, Path(folder) / "x")
+            table = Ledger.read(records_of(open_for_evaluation(options.model), request)).table()
         last = {attack.name: attack.attack.num_attack_steps for attack in suite.attacks}
         frame = table.select(["attack", "num_attack_steps", "num_gradients"]).to_pylist()
         spent = sum(row["num_gradients"] for row in frame if last.get(row["attack"]) == row["num_attack_steps"])
-        numbers = [apart * given.num_examples, total(suite, given.num_examples).num_gradients, spent]
+        numbers = [apart * options.num_examples, total(suite, options.num_examples).num_gradients, spent]
         sums = [a + b for a, b in zip(sums, numbers, strict=True)]
         print(f"{suite.name[:9]:10}{numbers[0]:>16,}{numbers[1]:>20,}{numbers[2]:>14,}")
         for score in scores_by_restarts(table):

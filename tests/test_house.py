@@ -189,7 +189,7 @@ def examples() -> Iterator[str]:
     """Every `s3ta ...` command line that the documents and the help texts show."""
     for path in DOCUMENTS:
         for block in blocks(path, "(?:console|sh|bash)?"):
-            yield from (line for line in block.splitlines() if line.startswith("s3ta "))
+            yield from (line for line in block.replace("\\\n", "").splitlines() if line.startswith("s3ta "))
         yield from re.findall(r"`(s3ta [a-z][^`\n]*)`", path.read_text(encoding="utf-8"))
     for command in typer.main.get_command(app).commands.values():
         yield from (part.strip() for part in re.split(r"\s{2,}", command.epilog or "") if part.startswith("s3ta "))
@@ -206,6 +206,8 @@ def parse_example(line: str) -> None:
     if not arguments or "..." in arguments or "--help" in arguments:
         return
     given = commands[verb].make_context(verb, arguments).params
+    former = {option.name for option in commands[verb].params if getattr(option, "hidden", False)}
+    assert not {name for name in former if given[name] is not None}, "it uses a former word"
     recipe = given.get("recipe")
     if recipe and recipe != "RECIPE":
         override(get_recipe(recipe), given.get("overrides") or [])

@@ -29,18 +29,18 @@ def _config_classes() -> list[type[Config]]:
 
 def declared() -> dict[str, dict[str, object]]:
     """By class, every setting with its default as a JSON value, and which settings make no other experiment."""
-    told: dict[str, dict[str, object]] = {"Manner": dict(ExecutionMode._field_defaults)}
+    defaults: dict[str, dict[str, object]] = {"ExecutionMode": dict(ExecutionMode._field_defaults)}
     for each in _config_classes():
-        assert each.__name__ not in told, f"there are two configs called {each.__name__}"
-        told[each.__name__] = {
+        assert each.__name__ not in defaults, f"there are two configs called {each.__name__}"
+        defaults[each.__name__] = {
             name: "required"
             if field.is_required()
             else to_jsonable_python(field.get_default(call_default_factory=True, validated_data={}))
             for name, field in each.model_fields.items()
         }
         if each.OUTSIDE_IDENTITY:
-            told[each.__name__]["(outside identity)"] = sorted(each.OUTSIDE_IDENTITY)
-    return told
+            defaults[each.__name__]["(outside identity)"] = sorted(each.OUTSIDE_IDENTITY)
+    return defaults
 
 
 def test_every_declared_default_is_the_frozen_one():

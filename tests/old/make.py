@@ -4,7 +4,7 @@
     PYTHONPATH=/tmp/s3ta-old/src OMP_NUM_THREADS=1 python tests/old/make.py tests/old/COMMIT
 
 `stopped` is a training that was killed after its sixth step of eight; `finished` a whole one, with a whole evaluation in
-`evaluations/quick` and one in `evaluations/killed` that was killed after five of its ten chunks.
+`evaluations/quick+num_restarts=2` and one in `evaluations/killed` that was killed after five of its ten chunks.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ import json
 from contextlib import closing
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -155,3 +156,11 @@ def crash_at(step):
             raise Crash
 
     return report
+
+
+def crash_and_resume(config, folder, *steps):
+    """The run to its end, killed after each of these steps and begun again."""
+    for step in steps:
+        with pytest.raises(Crash):
+            run(config, folder, crash_at(step))
+    run(config, folder)

@@ -17,7 +17,7 @@ from s3ta.train.schedule import attack_at
 from s3ta.train.step import Trainer
 from tests.attacks.table import IN_THE_LOOP
 
-from .helpers import CPU, Crash, Pictures, crash_at, curve, logged_losses, recipe, run, same_run, stepping
+from .helpers import CPU, Pictures, crash_and_resume, curve, logged_losses, recipe, run, same_run, stepping
 
 ADAM = AdamConfig(radius=0.1, num_attack_steps=3, learning_rates=((0, 0.05), (2, 0.01)), random_start_prob=0.8)
 TRAINED = ["l2", "margin", "all glimpses", "more glimpses", "eot", "divergence", "drawn", "steered onto"]
@@ -33,9 +33,7 @@ def _with(attack, **changes):
 def test_any_attack_trains_validates_and_resumes(tmp_path, name):
     config = _with(ATTACKS[name], schedule={"num_train_steps": 5, "radius_ramp_steps": 2})
     run(config, tmp_path / "whole")
-    with pytest.raises(Crash):
-        run(config, tmp_path / "crashed", crash_at(3))
-    run(config, tmp_path / "crashed")
+    crash_and_resume(config, tmp_path / "crashed", 3)
     same_run(tmp_path / "whole", tmp_path / "crashed")
     radii = [line["radius"] for line in map(json.loads, curve(tmp_path / "whole")) if line["kind"] == "train"]
     assert radii == pytest.approx([config.attack.radius * share for share in (0.5, 1, 1, 1, 1)])

@@ -13,9 +13,8 @@ from s3ta.train import ComputeConfig, loop, precision_check
 from s3ta.train.precision_check import Agreement, compared, is_plain
 
 from .helpers import (
-    Crash,
     Pictures,
-    crash_at,
+    crash_and_resume,
     curve,
     logged_losses,
     noisy,
@@ -248,9 +247,7 @@ def test_a_resumed_run_knows_whether_bfloat16_had_begun(tmp_path, monkeypatch, a
     config = _computed(LOWER, checkpoint_every=1)
     _agreeing_from(4, monkeypatch)
     run(config, tmp_path / "whole")
-    with pytest.raises(Crash):
-        run(config, tmp_path / "crashed", crash_at(at))
-    run(config, tmp_path / "crashed")
+    crash_and_resume(config, tmp_path / "crashed", at)
     assert logged_losses(tmp_path / "crashed") == logged_losses(tmp_path / "whole")
     assert weights(tmp_path / "crashed") == weights(tmp_path / "whole")
 
@@ -292,9 +289,7 @@ def test_every_option_trains_and_resumes_to_the_same_last_bit(tmp_path, option, 
     optimizer = {"kind": "adam", "learning_rate": 1e-3} if kind == "adam" else {}
     config = _computed(OPTIONS[option], optimizer=optimizer, checkpoint_every=2)
     run(config, tmp_path / "whole")
-    with pytest.raises(Crash):
-        run(config, tmp_path / "crashed", crash_at(5))
-    run(config, tmp_path / "crashed")
+    crash_and_resume(config, tmp_path / "crashed", 5)
     for folder in ("whole", "crashed"):  # a resumed run compares once more, and says so
         lines = [line for line in curve(tmp_path / folder) if '"agreement"' not in line]
         (tmp_path / folder / "train.jsonl").write_text("\n".join(lines) + "\n")

@@ -24,7 +24,7 @@ from s3ta.train import is_finished, loop
 from s3ta.workflow import RuntimeOptions, train_run
 from tests.processes import PATIENCE
 
-from .helpers import Crash, crash_at, curve, recipe, run, same_run, snapshot
+from .helpers import Crash, crash_and_resume, crash_at, curve, recipe, run, same_run, snapshot
 
 RECIPE = "digits/resnetv2_mini_dense"
 OVERRIDES = ["schedule.num_train_steps=12", "checkpoint_every=3", "validate_every=1000", "schedule.clean_steps=2"]
@@ -44,17 +44,12 @@ SMALL = recipe(schedule={"num_train_steps": 10, "clean_steps": 2, "radius_ramp_s
 
 @pytest.mark.parametrize("step", range(1, 11))
 def test_a_crash_after_any_step_changes_nothing(whole, tmp_path, step):
-    with pytest.raises(Crash):
-        run(SMALL, tmp_path, crash_at(step))
-    run(SMALL, tmp_path)
+    crash_and_resume(SMALL, tmp_path, step)
     same_run(whole, tmp_path)
 
 
 def test_many_crashes_in_one_run_change_nothing(whole, tmp_path):
-    for step in (1, 3, 4, 4, 7, 9, 10):
-        with pytest.raises(Crash):
-            run(SMALL, tmp_path, crash_at(step))
-    run(SMALL, tmp_path)
+    crash_and_resume(SMALL, tmp_path, 1, 3, 4, 4, 7, 9, 10)
     same_run(whole, tmp_path)
 
 
@@ -85,9 +80,7 @@ def test_a_crash_inside_any_write_changes_nothing(whole, tmp_path, monkeypatch, 
 def test_every_optimizer_resumes(tmp_path, model, optimizer):
     config = recipe(model, optimizer=optimizer, checkpoint_every=3)
     run(config, tmp_path / "whole")
-    with pytest.raises(Crash):
-        run(config, tmp_path / "crashed", crash_at(5))
-    run(config, tmp_path / "crashed")
+    crash_and_resume(config, tmp_path / "crashed", 5)
     same_run(tmp_path / "whole", tmp_path / "crashed")
 
 

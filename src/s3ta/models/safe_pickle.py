@@ -74,10 +74,6 @@ class _Mark:
     """Where a run of values begins on the stack."""
 
 
-def _text_as_bytes(text: str, encoding: str = "latin1") -> bytes:
-    return text.encode("latin1" if encoding == "latin1" else "utf-8")
-
-
 def _mapping(*arguments: Any) -> Any:
     """`OrderedDict` and its kin from nothing, pairs or another mapping; a `defaultdict` is called with its factory."""
     given = arguments[-1] if arguments else ()
@@ -125,7 +121,7 @@ _PLAIN: dict[str, Callable[..., Any]] = {
     "builtins.dict": _mapping,
     "builtins.list": _items,
     **{name: lambda *items: tuple(_items(*items)) for name in _TUPLES},
-    "_codecs.encode": _text_as_bytes,
+    "_codecs.encode": lambda text, encoding="latin1": text.encode("latin1" if encoding == "latin1" else "utf-8"),
 }
 _PATHS = ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
 _PLAIN |= {f"{module}.{name}": _path for module in ("pathlib", "pathlib._local") for name in _PATHS}
@@ -178,8 +174,8 @@ class Reader:
             raise ValueError(f"the instruction {name} is not read")
 
     def _after_mark(self) -> list[Any]:
-        mark = next(i for i in range(len(self._stack) - 1, -2, -1) if i < 0 or isinstance(self._stack[i], _Mark))
-        if mark < 0:
+        mark = next((i for i in reversed(range(len(self._stack))) if isinstance(self._stack[i], _Mark)), None)
+        if mark is None:
             raise ValueError("there is no mark")
         values = self._stack[mark + 1 :]
         del self._stack[mark:]
@@ -316,10 +312,10 @@ class Step(NamedTuple):
         return names[::-1]
 
 
-def walk(value: Any) -> Iterator[tuple[Step, Any]]:
-    """Everything inside a value, itself first, each object once, with where it lies.
+def walk(value: Any, inside: Callable[[Any], Iterable[tuple[str, Any]]] = parts) -> Iterator[tuple[Step, Any]]:
+    """Everything inside a value, itself first, each object once, with where it lies; `inside` says what lies in one.
 
-    Raises RecursionError as `Step.below`."""
+    What is taken out of a value while it is the last one given is not looked into. Raises RecursionError as `Step.below`."""
     waiting: list[tuple[Step, Any]] = [(Step(), value)]
     seen: set[int] = set()
     while waiting:
@@ -329,5 +325,4 @@ def walk(value: Any) -> Iterator[tuple[Step, Any]]:
                 continue
             seen.add(id(item))
         yield path, item
-        inside = [(path.below(name), part) for name, part in parts(item)]
-        waiting += reversed(inside)
+        waiting += reversed([(path.below(name), part) for name, part in inside(item)])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -18,14 +18,8 @@ from s3ta.errors import UserError
 from s3ta.external_code_errors import is_out_of_memory
 from s3ta.files import read_json
 from s3ta.models.pretrained import read_tensors
-from s3ta.models.safe_pickle import ForbiddenError, Step, Stored, walk
-from s3ta.models.torch_file import (
-    is_larger_than_file,
-    is_plain_pickle,
-    read_inert,
-    read_plain_pickle,
-    read_with_torch,
-)
+from s3ta.models.safe_pickle import ForbiddenError, Stored, walk
+from s3ta.models.torch_file import is_larger_than_file, is_plain_pickle, read_inert, read_plain_pickle, read_with_torch
 
 INDEX = ".index.json"
 IN_FOLDERS = (
@@ -45,14 +39,6 @@ _FOREIGN = (
     (rb"(?s).{257}ustar", "a tar archive: unpack it; if an old torch wrote it, load it there and save it again"),
 )
 """How files of other kinds begin."""
-
-
-class Content(NamedTuple):
-    """What a file holds: tensors by name, perhaps within other mappings."""
-
-    value: Any
-    names: list[str]
-    """Every class and function that its pickle names."""
 
 
 class Source(NamedTuple):
@@ -106,7 +92,7 @@ def _refuse_parts_of_training(path: Path) -> None:
         )
 
 
-def read_state(path: Path, ignored: tuple[str, ...] = (), label: str | None = None) -> Content:
+def read_state(path: Path, ignored: tuple[str, ...] = (), label: str | None = None) -> Stored:
     """What a file of weights holds, without the entries that the patterns name. Runs nothing of the file.
 
     Args:
@@ -122,19 +108,18 @@ def read_state(path: Path, ignored: tuple[str, ...] = (), label: str | None = No
     else:
         stored = _read_torch(path)
     with sound(path):
-        value, left_out = _without(stored.value, ignored, label or path.name)
+        left_out = _take_out(stored.value, ignored, label or path.name)
         harmless = {id(item) for part in left_out for _, item in walk(part)}
         unread = [item for item in stored.unknown if id(item) not in harmless]
-        leading = next((step.names() for step, item in walk(value) if item is unread[0]), []) if unread else []
+        leading = next((step.names() for step, item in walk(stored.value) if item is unread[0]), []) if unread else []
     if unread:
         where = f" in {leading[0]!r}" if leading else ""
-        entry = where.partition("'")[2].rstrip("'")
-        advice = f", or leave that out with --ignore-keys '{entry}'" if entry else ""
+        advice = f", or leave that out with --ignore-keys {leading[0]!r}" if leading else ""
         raise UserError(
             f"{path} holds more than tensors ({unread[0].name}{where}), and to read that is to run what the file asks for, so "
             f"it is not done here: where you trust it, save only its state_dict(), with torch.save or as safetensors{advice}."
         )
-    return Content(value, stored.names)
+    return stored._replace(unknown=[])
 
 
 def objects_note(names: list[str], taken: set[str], file: str) -> list[str]:
@@ -150,36 +135,26 @@ def objects_note(names: list[str], taken: set[str], file: str) -> list[str]:
     return [f"{file} also holds Python objects ({', '.join(objects[:3])}{more}), of which nothing was loaded."]
 
 
-def _without(value: Any, patterns: tuple[str, ...], file: str) -> tuple[Any, list[Any]]:
-    """The value without what the patterns name, and what was left out."""
-    left_out: list[Any] = []
+def _take_out(value: Any, patterns: tuple[str, ...], file: str) -> list[Any]:
+    """What the patterns name in the mappings of a value, taken out of these."""
+    taken: list[Any] = []
     used: set[str] = set()
-    seen: set[int] = set()
-
-    waiting: list[tuple[Step, Any]] = [(Step(), value)] if patterns else []
-    while waiting:
-        path, part = waiting.pop()
-        if id(part) in seen or not isinstance(part, dict):
-            continue
-        seen.add(id(part))
-        inside: list[tuple[Step, Any]] = []
-        for key in list(part):
-            step = path.below(str(key))
-            fitting = [pattern for pattern in patterns if any(_fits(name, pattern) for name in _names(step.names()))]
+    for path, part in walk(value, _entries) if patterns else ():
+        for key in list(part) if isinstance(part, dict) else ():
+            steps = path.below(str(key)).names()
+            names = [".".join(steps[start:]) for start in range(len(steps))]
+            fitting = [pattern for pattern in patterns if any(_fits(name, pattern) for name in names)]
             used.update(fitting)
             if fitting:
-                left_out.append(part.pop(key))
-            else:
-                inside.append((step, part[key]))
-        waiting += reversed(inside)
+                taken.append(part.pop(key))
     for pattern in patterns:
         if pattern not in used:
             raise UserError(f"--ignore-keys '{pattern}' fits nothing in {file}: leave it out, or name what is there.")
-    return value, left_out
+    return taken
 
 
-def _names(steps: list[str]) -> Iterator[str]:
-    return (".".join(steps[start:]) for start in range(len(steps)))
+def _entries(value: Any) -> Iterable[tuple[str, Any]]:
+    return ((str(key), part) for key, part in value.items()) if isinstance(value, dict) else ()
 
 
 def _fits(name: str, pattern: str) -> bool:
@@ -219,12 +194,12 @@ def _read_torch(path: Path) -> Stored:
     if is_plain_pickle(_head(path)):
         with sound(path):
             return read_plain_pickle(path)
-    try:
-        return Stored(read_with_torch(path), [], [])
-    except Exception as error:  # noqa: BLE001 - torch raises many kinds for a file that it does not read
-        if is_out_of_memory(error):
-            raise _too_large(path) from None
     with sound(path):
+        try:
+            return Stored(read_with_torch(path), [], [])
+        except Exception as error:  # torch raises many kinds for a file that it does not read
+            if is_out_of_memory(error):
+                raise
         return read_inert(path)
 
 
@@ -240,14 +215,12 @@ def sound(path: Path) -> Iterator[None]:
             f"{path} asks to run {error}, which no file of weights has a reason to: nothing of it was run; do not use it."
         ) from None
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of zipfile, struct and torch
-        raise (_too_large(path) if is_out_of_memory(error) else _unreadable(path)) from None
-
-
-def _too_large(path: Path) -> UserError:
-    return UserError(
-        f"There is not enough memory to read {path} ({path.stat().st_size / 1e9:.2g} GB): close other programs, or use a "
-        "machine with more."
-    )
+        if is_out_of_memory(error):
+            raise UserError(
+                f"There is not enough memory to read {path} ({path.stat().st_size / 1e9:.2g} GB): close other programs, or "
+                "use a machine with more."
+            ) from None
+        raise _unreadable(path) from None
 
 
 def _refuse_other_archives(path: Path) -> None:

@@ -6,6 +6,7 @@ understood is refused. Nothing of a file is run (`safe_pickle`).
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -25,6 +26,10 @@ class FillResult(NamedTuple):
     config: dict[str, Any]
     """JSON: `weights` (the file's name), `container` and `prefix` that were taken off, `notes` (sentences for people);
     `ignored`, where patterns were given."""
+    path: Path | None = None
+    """Of the file; None: there is none."""
+    suffix: str = ""
+    """What it adds to the model's name."""
 
 
 def fill(
@@ -40,7 +45,7 @@ def fill(
       ignored: patterns of entries and names to leave out.
     Raises:
       UserError: a file that is missing, damaged, no weights, or of another network; the sentence says which."""
-    path, key, file, _ = split_key(weights)
+    path, key, file, stem = split_key(weights)
     net_state = {name: value for name, value in net.state_dict().items() if isinstance(value, Tensor)}
     content = read_state(path, ignored, file)
     with sound(path):
@@ -63,4 +68,4 @@ def fill(
     if ignored:
         config["ignored"] = list(ignored)
         notes.append(f"Left out of {file} on request: {', '.join(ignored)}.")
-    return FillResult(mean, std, config)
+    return FillResult(mean, std, config, path, f"@{stem}" if key is None else f"@{stem}-{key}")

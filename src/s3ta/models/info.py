@@ -97,20 +97,6 @@ class Classifier(nn.Module):
         Raises:
           UserError: a size below 1; means, deviations, outputs or names of the wrong number or out of range."""
         super().__init__()
-        _check_numbers(num_classes, in_channels, image_size, mean, std, channel_order)
-        for what, values in (("outputs", outputs), ("class names", classes)):
-            if values is not None and len(values) != num_classes:
-                raise UserError(f"There are {len(values)} {what} for {num_classes} classes.")
-        if outputs is not None and (len(set(outputs)) != len(outputs) or min(outputs) < 0):
-            raise UserError("The outputs to use must be numbers from 0 up, each named once.")
-        self.net = net
-        self.channel_order = channel_order
-        plain = mean is None and std is None
-        self.normalize = nn.Identity() if plain else Normalize(tuple(mean or (0.0,)), tuple(std or (1.0,)))
-        chosen = None if outputs is None else torch.tensor(list(outputs), dtype=torch.long)
-        self.register_buffer("_outputs", chosen, persistent=False)
-        if _is_sequential(net):
-            self.unroll = self._unroll
         self.card = ModelInfo(
             name=name,
             num_classes=num_classes,
@@ -127,6 +113,20 @@ class Classifier(nn.Module):
             classes=None if classes is None else tuple(classes),
             view=view,
         )
+        _check_card(self.card)
+        for what, values in (("outputs", outputs), ("class names", classes)):
+            if values is not None and len(values) != num_classes:
+                raise UserError(f"There are {len(values)} {what} for {num_classes} classes.")
+        if outputs is not None and (len(set(outputs)) != len(outputs) or min(outputs) < 0):
+            raise UserError("The outputs to use must be numbers from 0 up, each named once.")
+        self.net = net
+        self.channel_order = channel_order
+        plain = mean is None and std is None
+        self.normalize = nn.Identity() if plain else Normalize(tuple(mean or (0.0,)), tuple(std or (1.0,)))
+        chosen = None if outputs is None else torch.tensor(list(outputs), dtype=torch.long)
+        self.register_buffer("_outputs", chosen, persistent=False)
+        if _is_sequential(net):
+            self.unroll = self._unroll
 
     def train(self, mode: bool = True) -> Classifier:
         """As of any module; the parts of an exported program have no modes and stay as they are."""
@@ -174,21 +174,15 @@ def _is_sequential(net: nn.Module) -> bool:
         return False
 
 
-def _check_numbers(
-    num_classes: int,
-    in_channels: int,
-    image_size: int,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    channel_order: str,
-) -> None:
-    for what, value in (("num_classes", num_classes), ("in_channels", in_channels), ("image_size", image_size)):
-        if value < 1:
-            raise UserError(f"{what} is {value}: it must be 1 or more.")
+def _check_card(card: ModelInfo) -> None:
+    for what in ("num_classes", "in_channels", "image_size"):
+        if getattr(card, what) < 1:
+            raise UserError(f"{what} is {getattr(card, what)}: it must be 1 or more.")
+    mean, std, channel_order = (card.config[what] for what in ("mean", "std", "channel_order"))
     for what, values in (("mean", mean), ("std", std)):
-        if values is not None and len(values) not in (1, in_channels):
+        if values is not None and len(values) not in (1, card.in_channels):
             raise UserError(
-                f"{what} has {len(values)} numbers, but the images have {in_channels} channels: "
+                f"{what} has {len(values)} numbers, but the images have {card.in_channels} channels: "
                 "give one number, or one per channel."
             )
         if values is not None and not all(map(math.isfinite, values)):
@@ -197,8 +191,8 @@ def _check_numbers(
         raise UserError(f"std is {', '.join(map(str, std))}: every number must be above 0.")
     if channel_order not in ("rgb", "bgr"):
         raise UserError(f"The channel order is '{channel_order}': it must be rgb or bgr.")
-    if channel_order == "bgr" and in_channels != 3:
-        raise UserError(f"Images of {in_channels} channels cannot be turned from RGB to BGR.")
+    if channel_order == "bgr" and card.in_channels != 3:
+        raise UserError(f"Images of {card.in_channels} channels cannot be turned from RGB to BGR.")
 
 
 def select_outputs(model: nn.Module, outputs: Sequence[int]) -> Classifier:
@@ -211,24 +205,30 @@ def select_outputs(model: nn.Module, outputs: Sequence[int]) -> Classifier:
         raise UserError(
             f"The outputs of {info.name} are numbered from 0 to {info.num_classes - 1}; name one or more of them."
         )
+    return rewrapped(model, outputs)
+
+
+def rewrapped(model: nn.Module, outputs: Sequence[int] | None = None) -> Classifier:
+    """The network of a model in another `Classifier`, answering with these of its classes (None: all); nothing is copied."""
+    info = model_info(model)
     settings = info.config if isinstance(model, Classifier) else {}
-    before = settings.get("outputs")
-    chosen = Classifier(
+    kept, before = range(info.num_classes) if outputs is None else outputs, settings.get("outputs")
+    classifier = Classifier(
         model.net if isinstance(model, Classifier) else model,
         name=info.name,
-        num_classes=len(outputs),
+        num_classes=len(kept),
         image_size=info.image_size,
         in_channels=info.in_channels,
         mean=settings.get("mean"),
         std=settings.get("std"),
         channel_order=settings.get("channel_order", "rgb"),
-        outputs=[output if before is None else before[output] for output in outputs],
-        classes=None if info.classes is None else [info.classes[output] for output in outputs],
+        outputs=outputs if before is None else [before[output] for output in kept],
+        classes=None if info.classes is None else [info.classes[output] for output in kept],
         view=info.view,
         config=info.config,
     )
-    chosen.card = chosen.card._replace(origins=info.origins)
-    return chosen.to(device_of(model)).train(model.training)
+    classifier.card = classifier.card._replace(origins=info.origins)
+    return classifier.to(device_of(model)).train(model.training)
 
 
 def model_info(model: nn.Module) -> ModelInfo:

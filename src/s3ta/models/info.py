@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from s3ta.errors import UserError
 from s3ta.external_code_errors import attribute, guarded, set_mode
-from s3ta.models.vision import Normalize, VisionClassifier
+from s3ta.models.vision import Normalize, VisionClassifier, check_length
 from s3ta.types import Images, Logits, Trace
 
 
@@ -180,12 +180,10 @@ def _check_card(card: ModelInfo) -> None:
             raise UserError(f"{what} is {getattr(card, what)}: it must be 1 or more.")
     mean, std, channel_order = (card.config[what] for what in ("mean", "std", "channel_order"))
     for what, values in (("mean", mean), ("std", std)):
-        if values is not None and len(values) not in (1, card.in_channels):
-            raise UserError(
-                f"{what} has {len(values)} numbers, but the images have {card.in_channels} channels: "
-                "give one number, or one per channel."
-            )
-        if values is not None and not all(map(math.isfinite, values)):
+        if values is None:
+            continue
+        check_length(what, values, card.in_channels)
+        if not all(map(math.isfinite, values)):
             raise UserError(f"{what} is {', '.join(map(str, values))}: every number must be finite.")
     if std is not None and min(std) <= 0:
         raise UserError(f"std is {', '.join(map(str, std))}: every number must be above 0.")

@@ -6,6 +6,7 @@ This is the only place where pixels are normalised: everything outside a model w
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -33,6 +34,15 @@ class Normalize(nn.Module):
         return (images - self.mean) / self.std
 
 
+def check_length(what: str, numbers: Sequence[float], in_channels: int) -> None:
+    """UserError where a mean or a deviation has neither one number nor one per channel."""
+    if len(numbers) not in (1, in_channels):
+        raise UserError(
+            f"{what} has {len(numbers)} numbers, but the images have {in_channels} channels: "
+            "give one number, or one per channel."
+        )
+
+
 class VisionNet(nn.Module):
     """Images in [0, 1] -> the map of features (M4); a `resnetv2` ends with BN and ReLU, so each of its features is >= 0.
 
@@ -43,12 +53,8 @@ class VisionNet(nn.Module):
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        for name in ("mean", "std"):
-            if len(getattr(config, name)) not in (1, config.in_channels):
-                raise UserError(
-                    f"vision.{name} has {len(getattr(config, name))} numbers, but the images have "
-                    f"{config.in_channels} channels: give one number, or one per channel."
-                )
+        check_length("vision.mean", config.mean, config.in_channels)
+        check_length("vision.std", config.std, config.in_channels)
         self.normalize = Normalize(config.mean, config.std)
         self.backbone = build_backbone(config)
         self.net = self.backbone.net

@@ -48,16 +48,19 @@ def open_model(source: str | Path, options: LoadOptions | None = None) -> Vision
     if not is_foreign(text):
         return _agreeing(from_pretrained(text), text, options)
     library, _, name = text.partition(":")
-    if library in ("timm", "torchvision"):
-        build = from_timm if library == "timm" else from_torchvision
+    if (build := {"timm": from_timm, "torchvision": from_torchvision}.get(library)) is not None:
         file = None if options.file is None else split_key(options.file).path
         return _wrapped(build(name, options, file), text, options)
     with _here_importable():  # the forward pass that `_wrapped` makes may still import something
         made = _call(text, _factory(text))
         set_mode(made, mode=False)
         _refuse_meta(made, text)
+        if options.weights in ("pretrained", "random"):
+            raise UserError(
+                f"{text} decides itself on its weights: leave out --weights {options.weights}, or give a file."
+            )
         if isinstance(made, VisionClassifier) or isinstance(attribute(made, "card"), ModelInfo):
-            model = _filled(made, text, options.weights, options.ignored)
+            model = _filled(made, text, options)
             info = model_info(model)
             answers = num_outputs(model, info.in_channels, info.image_size, text, options.micro_batch)
             if answers != info.num_classes:
@@ -156,8 +159,6 @@ def _refuse_meta(net: nn.Module, source: str) -> None:
 
 
 def _from_factory(net: nn.Module, source: str, options: LoadOptions) -> BuiltNetwork:
-    if options.weights is not None:
-        _check_file(options.weights, source)
     if options.image_size is None:
         raise UserError(
             f"{source} does not say how large its images are: give --image-size, or let it return a s3ta.Classifier."
@@ -179,11 +180,6 @@ def _from_factory(net: nn.Module, source: str, options: LoadOptions) -> BuiltNet
 def _first_channels(net: nn.Module) -> int:
     """Image channels, by the first convolution; 3 where there is none."""
     return next((part.in_channels for part in net.modules() if isinstance(part, nn.Conv2d)), 3)
-
-
-def _check_file(weights: str, source: str) -> None:
-    if weights in ("pretrained", "random"):
-        raise UserError(f"{source} decides itself on its weights: leave out --weights {weights}, or give a file.")
 
 
 # --- what is said about them ---------------------------------------------------------------------------------------
@@ -228,23 +224,24 @@ def _wrapped(network: BuiltNetwork, source: str, options: LoadOptions) -> Classi
     return (classifier if options.outputs is None else select_outputs(classifier, options.outputs)).eval()
 
 
-def _filled(model: nn.Module, source: str, weights: str | None, ignored: tuple[str, ...]) -> nn.Module:
+def _filled(model: nn.Module, source: str, options: LoadOptions) -> nn.Module:
     """A model that says itself what it is, with the weights of a file in place of a factory's."""
     info = model_info(model)
     if isinstance(model, Classifier):
         model.card = info._replace(config={"source": source, **info.config})
-    if weights is None:
+    if options.file is None:
         return model
-    _check_file(weights, source)
     inner = model.net if isinstance(model, Classifier) else model
-    filled = fill(inner, weights, info.in_channels, ignored=ignored)
+    filled = fill(inner, options.file, info.in_channels, ignored=options.ignored)
     if isinstance(model, Classifier):
         config = model.card.config
         refuse_contradiction("mean", tuple(config["mean"] or (0.0,)), filled.mean, source)
         refuse_contradiction("std", tuple(config["std"] or (1.0,)), filled.std, source)
         model.card = model.card._replace(name=f"{info.name}{filled.suffix}", config=config | filled.config)
     elif filled.mean is not None or filled.std is not None:
-        raise UserError(f"{weights} holds a normalisation, but {source} is a model with one of its own: take it out.")
+        raise UserError(
+            f"{options.file} holds a normalisation, but {source} is a model with one of its own: take it out."
+        )
     return model
 
 

@@ -14,18 +14,18 @@ from s3ta.models.timm_torchvision import BuiltNetwork
 
 def choose_normalisation(
     network: BuiltNetwork, stored: FillResult, options: LoadOptions, in_channels: int, source: str
-) -> tuple[Row | None, Row | None, list[str], PreparationSources]:
+) -> tuple[Row | None, Row | None, tuple[str, ...], PreparationSources]:
     """What is given, unless the weights say otherwise; else what is stored with the weights, or beside; else the library's.
 
     Returns mean, std, notes, and the origins with what files beside the weights say in vain.
     Raises UserError for a contradiction, for half of one, and for a row of the wrong length that nobody gave."""
     library = next(iter(network.library), "")
-    mean, std, notes = options.mean, options.std, list[str]()
+    mean, std, notes = options.mean, options.std, tuple[str, ...]()
     beside, unused_preparation = Beside(), ""
     if (file := stored.path) is not None:
         if all(row is None for row in (mean, std, stored.mean, stored.std)):
             beside = normalisation_beside(file)
-            stored, notes = stored._replace(mean=beside.mean, std=beside.std), [*beside.notes]
+            stored, notes = stored._replace(mean=beside.mean, std=beside.std), beside.notes
         unused_preparation = preparation_unused(file, timm=library == "timm")
     if mean is not None and std is None and stored.std is None:
         raise UserError("--mean is given without --std: give both; --std 1 where nothing is divided.")

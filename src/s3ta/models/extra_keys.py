@@ -48,7 +48,7 @@ def explained(
         return None, None, notes
     mean, std = (_agreed(kinds.get(what, []), state, what, file) for what in ("mean", "std"))
     mean, std, scaled = for_unit_pixels(mean, std, f"stored in {file}")
-    return mean, std, notes + scaled
+    return mean, std, [*notes, *scaled]
 
 
 def _kind(name: str, per_channel: bool) -> str:

@@ -52,12 +52,9 @@ def find_weights(source: str | Path) -> Path:
         if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
             return folder
     if Path(source).exists():
-        unfinished = (Path(source) / "recipe.json").is_file()
-        advice = (
-            "its training has not finished; run the same `s3ta train` command again"
-            if unfinished
-            else f"a model folder holds {CONFIG} and {WEIGHTS}"
-        )
+        advice = f"a model folder holds {CONFIG} and {WEIGHTS}"
+        if (Path(source) / "recipe.json").is_file():
+            advice = "its training has not finished; run the same `s3ta train` command again"
         raise UserError(f"{source} is not a model: {advice}.")
     if not is_hub_id(str(source)):
         raise UserError(f"{source} does not exist. Give a run folder, a model folder, or a Hub id such as owner/name.")
@@ -136,7 +133,7 @@ def tensor_as_bytes(value: object) -> bytes:
     """What a tensor, or anything else that a state dict may hold, is made of, as bytes."""
     if isinstance(value, Tensor):
         parts = _parts(value.detach())
-        return _memory(value) if parts is None else b"".join(tensor_as_bytes(part) for part in parts)
+        return _memory(value) if parts is None else tensor_as_bytes(parts)
     if isinstance(value, Mapping):
         return b"".join(tensor_as_bytes(part) for key in sorted(value, key=str) for part in (str(key), value[key]))
     if isinstance(value, (list, tuple)):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from s3ta.models.extra_keys import check_numbers, explained
+from s3ta.models.hub_config import Row
 from s3ta.models.key_prefixes import choose_prefix, fits
 from s3ta.models.state_dict_selection import AVERAGED, choose_state, objects_within
 from s3ta.models.weight_files import objects_note, read_state, sound, split_key
@@ -20,9 +21,9 @@ from s3ta.models.weight_files import objects_note, read_state, sound, split_key
 class FillResult(NamedTuple):
     """What a file of weights says beside the weights themselves."""
 
-    mean: tuple[float, ...] | None
+    mean: Row | None
     """Of the normalisation stored with them, for pixels in [0, 1]; None: none is stored."""
-    std: tuple[float, ...] | None
+    std: Row | None
     config: dict[str, Any]
     """JSON: `weights` (the file's name), `container` and `prefix` that were taken off, `notes` (sentences for people);
     `ignored`, where patterns were given."""
@@ -50,7 +51,7 @@ def fill(
     content = read_state(path, ignored, file)
     with sound(path):
         name, state, others, notes = choose_state(content.value, key, file, lambda state: fits(net_state, state))
-    prefix, of_prefix = choose_prefix(net_state, state, file, name)
+    prefix, copies, of_prefix = choose_prefix(net_state, state, file, name)
     taken = {key: state[prefix + key] for key in net_state if prefix + key in state}
     objects = objects_note(content.names, objects_within(content.value, name), file)
     notes = objects + notes + of_prefix
@@ -60,8 +61,9 @@ def fill(
         )
     elif name.rpartition(".")[2] in AVERAGED and key is None:
         notes.append(f"{file} holds only a running average of the weights, {name}.")
-    left = [stored for stored in state if not stored.startswith(prefix) or stored[len(prefix) :] not in taken]
-    mean, std, of_rest = explained(left, net_state, state, prefix, unused, in_channels, file)
+    known = {start + key for start in (prefix, *copies) for key in net_state}
+    left = {key: value for key, value in state.items() if key not in known}
+    mean, std, of_rest = explained(left, prefix, unused, in_channels, file)
     notes += of_rest + check_numbers(taken, net_state, file)
     net.load_state_dict(taken, strict=False)  # what may be missing was decided above
     config = {"weights": f"file {file}", "container": name or None, "prefix": prefix, "notes": notes}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from s3ta.errors import UserError
-from s3ta.models.hub_config import for_unit_pixels
-from s3ta.models.key_prefixes import misfits, prefixes, strip_wrappers
+from s3ta.models.hub_config import Row, for_unit_pixels
+from s3ta.models.key_prefixes import strip_wrappers
 from s3ta.models.state_dict_selection import AVERAGED, State
 from s3ta.types import dtype_name
 
@@ -20,18 +19,13 @@ COUNTERS = ("n_averaged",)
 
 
 def explained(
-    left: list[str], net: State, state: State, prefix: str, unused: tuple[str, ...], in_channels: int, file: str
-) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, list[str]]:
-    """The stored normalisation, and notes; everything else that was not taken must be known to decide no answer."""
-    copies = [other for other in prefixes(state) if other != prefix and not misfits(net, state, other)]
+    left: State, prefix: str, unused: tuple[str, ...], in_channels: int, file: str
+) -> tuple[Row | None, Row | None, list[str]]:
+    """The normalisation among the weights that are left, and notes; all others must be known to decide no answer."""
     kinds: dict[str, list[str]] = {}
-    for key in left:
-        if any(key.startswith(other) and key[len(other) :] in net for other in copies):
-            kind = "copy"
-        elif unused and key.removeprefix(prefix).startswith(unused):
-            kind = "aid"
-        else:
-            kind = _kind(strip_wrappers(key), state[key].numel() in (1, in_channels))
+    for key, value in left.items():
+        is_aid = unused and key.removeprefix(prefix).startswith(unused)
+        kind = "aid" if is_aid else _kind(strip_wrappers(key), value.numel() in (1, in_channels))
         kinds.setdefault(kind, []).append(key)
     if strange := kinds.get("strange"):
         raise UserError(
@@ -46,7 +40,7 @@ def explained(
         notes.append(f"{len(aids)} weights of training aids ('{aids[0]}' and so on) were left out.")
     if not {"mean", "std"} & kinds.keys():
         return None, None, notes
-    mean, std = (_agreed(kinds.get(what, []), state, what, file) for what in ("mean", "std"))
+    mean, std = (_agreed(kinds.get(what, []), left, what, file) for what in ("mean", "std"))
     mean, std, scaled = for_unit_pixels(mean, std, f"stored in {file}")
     return mean, std, [*notes, *scaled]
 
@@ -59,7 +53,7 @@ def _kind(name: str, per_channel: bool) -> str:
     return "count" if name in COUNTERS or name.endswith("num_batches_tracked") else "strange"
 
 
-def _agreed(keys: list[str], state: State, what: str, file: str) -> tuple[float, ...]:
+def _agreed(keys: list[str], state: State, what: str, file: str) -> Row:
     """The one value that is stored, perhaps several times."""
     values = {key: tuple(state[key].double().flatten().tolist()) for key in keys}
     if len(set(values.values())) != 1:
@@ -74,7 +68,9 @@ def check_numbers(taken: State, net: State, file: str) -> list[str]:
     for key, stored in taken.items():
         to = net[key].dtype
         if stored.is_meta or stored.layout != torch.strided or stored.is_quantized:
-            raise UserError(f"{file} holds '{key}' as {_kind_of(stored)}: save ordinary weights, as float32.")
+            kind = "a quantised tensor" if stored.is_quantized else "a sparse tensor"
+            kind = "a tensor without numbers (on the meta device)" if stored.is_meta else kind
+            raise UserError(f"{file} holds '{key}' as {kind}: save ordinary weights, as float32.")
         if stored.is_complex() and not to.is_complex:
             raise UserError(
                 f"{file} holds '{key}' as complex numbers, the network as {dtype_name(to)}: of another network?"
@@ -89,9 +85,3 @@ def check_numbers(taken: State, net: State, file: str) -> list[str]:
         if to.is_floating_point and not stored.to(to).isfinite().all():
             raise UserError(f"{file} holds numbers that are not finite, first in '{key}': its training went wrong.")
     return [f"Weights were cast from {' and '.join(sorted(casts))}."] if casts else []
-
-
-def _kind_of(stored: Tensor) -> str:
-    if stored.is_meta:
-        return "a tensor without numbers (on the meta device)"
-    return "a quantised tensor" if stored.is_quantized else "a sparse tensor"

@@ -222,7 +222,10 @@ class Reader:
             if self._num_made > _MOST_BYTES + _BYTES_PER_BYTE * self._num_read:
                 raise ValueError("its calls make too much")
         elif name in _RECORDED or name.startswith("numpy.random."):
-            made = Instance(_class_of(name, arguments), arguments)
+            by_class = (
+                name.endswith(("._reconstruct", "._reconstructor")) and arguments and isinstance(arguments[0], Name)
+            )
+            made = Instance(arguments[0].full if by_class else name, arguments)
         else:  # also of what another such call would have given
             made = Unknown(name or getattr(function, "name", type(function).__name__), (function, *arguments))
             self._unknown.append(made)
@@ -235,12 +238,6 @@ class Reader:
         (state,) = self._last(1)
         if isinstance(self._stack[-1], Instance):
             self._stack[-1].state = state
-
-
-def _class_of(name: str, arguments: tuple[Any, ...]) -> str:
-    """Of the object that a call of a function in `_RECORDED` makes: its own name, or the class in its first argument."""
-    by_class = name.endswith(("._reconstruct", "._reconstructor")) and arguments and isinstance(arguments[0], Name)
-    return arguments[0].full if by_class else name
 
 
 _CONSTANTS: dict[str, Callable[[], Any]] = {

@@ -444,7 +444,7 @@ MUTANTS = {
         "tests/data/test_preprocessing.py -k torchvisions_pixels",
     ),
     "weights that are too many pass": Mutant(
-        "models/extra_keys.py:explained",
+        "models/external_weights.py:_explained",
         'if strange := kinds.get("strange"):',
         'if (strange := kinds.get("strange")) and not prefix:',
         f"{BAD} -k weights_that_are_none",

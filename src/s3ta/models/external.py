@@ -35,8 +35,7 @@ def open_model(source: str | Path, options: LoadOptions | None = None) -> Vision
     Args:
       source: a run folder, a model folder, a Hub id (see `from_pretrained`), or a name as `is_foreign` knows them.
       options: what is said about it.
-    Raises:
-      UserError: it cannot be found, fetched, imported or filled, or something said about it is missing or wrong."""
+    Raises UserError: it cannot be found, fetched, imported or filled, or something said about it is missing or wrong."""
     options, text = options or LoadOptions(), str(source)
     for what in ("num_classes", "image_size", "in_channels"):
         value = getattr(options, what)

@@ -94,8 +94,7 @@ class Classifier(nn.Module):
           classes: their names, where known.
           view: how its authors prepare an image file.
           config: JSON, what else identifies it, such as where it came from.
-        Raises:
-          UserError: a size below 1; means, deviations, outputs or names of the wrong number or out of range."""
+        Raises UserError: a size below 1; means, deviations, outputs or names of the wrong number or out of range."""
         super().__init__()
         self.card = ModelInfo(
             name=name,
@@ -196,8 +195,7 @@ def _check_card(card: ModelInfo) -> None:
 def select_outputs(model: nn.Module, outputs: Sequence[int]) -> Classifier:
     """The same network, answering with these of its classes only, in this order; weights are shared, nothing is copied.
 
-    Raises:
-      UserError: a number that is not a class of the model, or one named twice."""
+    Raises UserError: a number that is not a class of the model, or one named twice."""
     info = model_info(model)
     if not outputs or not all(0 <= output < info.num_classes for output in outputs):
         raise UserError(

@@ -41,8 +41,7 @@ def num_outputs(net: nn.Module, in_channels: int, image_size: int, source: str, 
 
     Args:
       micro_batch: how many images it will be asked about at once; None: not known.
-    Raises:
-      UserError: it raises every time, or what it answers are no logits."""
+    Raises UserError: it raises every time, or what it answers are no logits."""
     first: BaseException | None = None
     for images in _questions((in_channels, image_size, image_size), micro_batch, device_of(net)):
         try:

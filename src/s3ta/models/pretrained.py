@@ -37,8 +37,7 @@ def save_pretrained(model: VisionClassifier, folder: str | Path, classes: list[s
 def from_pretrained(source: str | Path) -> VisionClassifier:
     """Load a model, in eval mode, from a folder written by `save_pretrained`, from a run folder, or from a Hub id.
 
-    Raises:
-      UserError: nothing there, or a damaged, foreign or mismatching file; the sentence says which."""
+    Raises UserError: nothing there, or a damaged, foreign or mismatching file; the sentence says which."""
     folder = find_weights(source)
     config, _ = read_config(folder)
     model = build_model(config)

@@ -97,8 +97,7 @@ class S3TA(VisionClassifier):
 
         Returns:
           Trace of logits `(T, B, Y)` after every glimpse and attention `(T, B, N, h, w)` at every glimpse.
-        Raises:
-          UserError: num_glimpses below 1."""
+        Raises UserError: num_glimpses below 1."""
         num_glimpses = self.config.num_glimpses if num_glimpses is None else num_glimpses
         if num_glimpses < 1:
             raise UserError(f"num_glimpses is {num_glimpses}: a model must look at least once.")

@@ -59,8 +59,7 @@ def choose_state(content: Any, key: str | None, file: str, fits: Callable[[State
       key: the path of an entry, as a person named it; None: choose.
       file: its name, for sentences.
       fits: whether the network could be filled with these weights.
-    Raises:
-      UserError: no weights there, or several that fit; the sentence says what there is."""
+    Raises UserError: no weights there, or several that fit; the sentence says what there is."""
     if key is not None:
         part = _at(content, key)
         if (state := _state_of(part) or _state_of(part, mixed=True)) is None:

@@ -99,8 +99,7 @@ def read_state(path: Path, ignored: tuple[str, ...] = (), label: str | None = No
       path: a file, also an index of shards.
       ignored: patterns such as `criterion.*` of names of entries or of weights; what lies inside goes with them.
       label: the file in sentences that are recorded; None: its name.
-    Raises:
-      UserError: a file that is none of weights, damaged, or asks to run code; a pattern that nothing fits."""
+    Raises UserError: a file that is none of weights, damaged, or asks to run code; a pattern that nothing fits."""
     if path.name.endswith(INDEX):
         stored = Stored(_read_shards(path), [], [])
     elif _is_safetensors(path, _head(path)):

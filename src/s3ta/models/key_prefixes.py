@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -17,15 +17,11 @@ PREFIXES = ("module.", "model.", "net.", "_orig_mod.", "backbone.", "encoder.", 
 `module.model.`; `1.` the network behind a normalisation in `nn.Sequential`)."""
 
 
-def prefixes(keys: Iterable[str]) -> list[str]:
+def prefixes(keys: Collection[str]) -> list[str]:
     """The wrappers, and wrappers of wrappers, that some of the names begin with; fewest first."""
-    keys, level = list(keys), [""]
-    starts = list(level)
-    while level:
-        level = [
-            start + word for start in level for word in PREFIXES if any(key.startswith(start + word) for key in keys)
-        ]
-        starts += level
+    starts = [""]
+    for start in starts:  # also those that are added meanwhile
+        starts += [start + word for word in PREFIXES if any(key.startswith(start + word) for key in keys)]
     return starts
 
 

@@ -132,7 +132,7 @@ def tensor_as_bytes(value: object) -> bytes:
     """What a tensor, or anything else that a state dict may hold, is made of, as bytes."""
     if isinstance(value, Tensor):
         parts = _parts(value.detach())
-        return _memory(value) if parts is None else tensor_as_bytes(parts)
+        return parts if isinstance(parts, bytes) else tensor_as_bytes(parts)
     if isinstance(value, Mapping):
         return b"".join(tensor_as_bytes(part) for key in sorted(value, key=str) for part in (str(key), value[key]))
     if isinstance(value, (list, tuple)):
@@ -140,8 +140,8 @@ def tensor_as_bytes(value: object) -> bytes:
     return without_addresses(repr(value)).encode()
 
 
-def _parts(value: Tensor) -> tuple[Any, ...] | None:
-    """What describes a tensor that is no plain block of memory; None where it is one."""
+def _parts(value: Tensor) -> tuple[Any, ...] | bytes:
+    """What a tensor is made of: its numbers as they lie in memory, or where it is no plain block, what describes it."""
     if value.is_quantized:
         if value.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
             return value.int_repr(), value.q_scale(), value.q_zero_point()
@@ -149,12 +149,7 @@ def _parts(value: Tensor) -> tuple[Any, ...] | None:
     if value.layout == torch.sparse_coo:
         whole = value.coalesce()
         return tuple(value.shape), whole.indices(), whole.values()
-    if value.layout == torch.strided:
-        return None
-    return (value.to_dense(),)
-
-
-def _memory(value: Tensor) -> bytes:
-    """The bytes of a tensor as they lie in memory; through uint8, because numpy does not know every kind of number."""
-    flat = value.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().tobytes()
+    if value.layout != torch.strided:
+        return (value.to_dense(),)
+    flat = value.cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes()  # numpy does not know every kind of number

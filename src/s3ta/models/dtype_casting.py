@@ -14,15 +14,10 @@ from s3ta.types import dtype_name
 
 
 def cast_to_float32(net: nn.Module, answers: Callable[[], bool]) -> tuple[str, ...]:
-    """Cast a network to float32 in place. Where it does not answer then, and did before (it casts its input itself), it gets
-    its own numbers back.
+    """Cast a network to float32 in place. Where it does not answer float32 images then (`answers`), and did before (it casts
+    its input itself), it gets its own numbers back.
 
-    Args:
-      net: any network.
-      answers: whether it answers float32 images.
-    Returns:
-      What was done, for the record: nothing where it is float32 already.
-    Raises ForeignError where it cannot be cast."""
+    Returns what was done, for the record: nothing where it is float32 already. Raises ForeignError where it cannot be cast."""
     others = [
         (holder, key, tensor, tensor.data)
         for holder, key, tensor in _slots(net)
@@ -33,16 +28,15 @@ def cast_to_float32(net: nn.Module, answers: Callable[[], bool]) -> tuple[str, .
     kinds = " and ".join(sorted({dtype_name(data.dtype) for *_, data in others}))
     with guarded(f"{type(net).__name__}.float()"):
         net.float()
-    if answers():
-        return (f"Weights were cast from {kinds} to float32.",)
-    for holder, key, tensor, data in others:
-        if isinstance(tensor, nn.Parameter):
-            tensor.data = data
-        holder[key] = tensor
-    if answers():
-        return (f"Weights stay {kinds}, for the network fails in float32; its answers are taken as float32.",)
-    with guarded(f"{type(net).__name__}.float()"):
-        net.float()
+    if not answers():
+        for holder, key, tensor, data in others:
+            if isinstance(tensor, nn.Parameter):
+                tensor.data = data
+            holder[key] = tensor
+        if answers():
+            return (f"Weights stay {kinds}, for the network fails in float32; its answers are taken as float32.",)
+        with guarded(f"{type(net).__name__}.float()"):
+            net.float()
     return (f"Weights were cast from {kinds} to float32.",)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -61,7 +61,8 @@ class Classifier(nn.Module):
     """Any network, as an attack and an evaluation see it: RGB images in [0, 1] -> logits (B, Y), float32.
 
     Normalisation, channel order and the choice of outputs happen inside, so radii keep their meaning. A network with a
-    method `unroll(images, num_glimpses) -> Trace` keeps it. Whatever the network raises becomes a `ForeignError`."""
+    method `unroll(images, num_glimpses) -> Trace` keeps it. Whatever the network raises becomes a `ForeignError`; gradients
+    are on or off afterwards as they were."""
 
     _outputs: Tensor | None
 
@@ -135,19 +136,19 @@ class Classifier(nn.Module):
         return self
 
     def forward(self, images: Images) -> Logits:
-        with self._guard(images):
+        with self._guard(images), torch.set_grad_enabled(torch.is_grad_enabled()):
             return self._chosen(self.net(self._prepared(images)))
 
     def _unroll(self, images: Images, num_glimpses: int | None = None) -> Trace:
         """As of the network; called `unroll` where the network has it."""
-        with self._guard(images):
+        with self._guard(images), torch.set_grad_enabled(torch.is_grad_enabled()):
             trace = self.net.unroll(self._prepared(images), num_glimpses)  # pyright: ignore[reportCallIssue]
         return Trace(self._chosen(trace.logits), trace.attention.float())
 
     def _guard(self, images: Tensor) -> AbstractContextManager[None]:
         if torch.compiler.is_compiling():  # whoever compiles guards the call
             return nullcontext()
-        return _guarded_forward(f"{self.card.name}, asked about images of shape {tuple(images.shape)},")
+        return guarded(f"{self.card.name}, asked about images of shape {tuple(images.shape)},")
 
     def _prepared(self, images: Tensor) -> Tensor:
         return self.normalize(images.flip(1) if self.channel_order == "bgr" else images)
@@ -156,13 +157,6 @@ class Classifier(nn.Module):
         chosen = logits if self._outputs is None else logits[..., self._outputs]
         # what is no tensor of logits is left as it is, for the checks to name
         return chosen.float() if isinstance(chosen, Tensor) and chosen.is_floating_point() else chosen
-
-
-@contextmanager
-def _guarded_forward(call: str) -> Iterator[None]:
-    """Around a network's forward pass: it is guarded, and gradients are afterwards on or off as they were."""
-    with guarded(call), torch.set_grad_enabled(torch.is_grad_enabled()):
-        yield
 
 
 def _is_sequential(net: nn.Module) -> bool:

@@ -52,11 +52,8 @@ def is_foreign(source: str) -> bool:
     """Whether this names a network that is not ours: `timm:...`, `torchvision:...` or `package.module:factory`.
 
     A path that exists never does, nor does `owner/name`, nor `C:anything`, which Windows takes for a path."""
-    if _exists(source):
-        return False
-    if source.startswith(("timm:", "torchvision:")):
-        return True
-    return re.fullmatch(rf"(?![A-Za-z]:){_WORD}:{_WORD}", source) is not None
+    of_library = source.startswith(("timm:", "torchvision:"))
+    return not _exists(source) and (of_library or bool(re.fullmatch(rf"(?![A-Za-z]:){_WORD}:{_WORD}", source)))
 
 
 def refuse_file_of_code(source: str) -> None:

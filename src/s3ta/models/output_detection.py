@@ -39,8 +39,7 @@ def num_outputs(net: nn.Module, in_channels: int, image_size: int, source: str, 
     It is asked about two grey images; where it raises, about two of noise in [0, 1], and then about a micro-batch of noise,
     for a correct network may refuse what no data hold. What it raised first is told only where it answers none of them.
 
-    Args:
-      micro_batch: how many images it will be asked about at once; None: not known.
+    `micro_batch`: how many images it will be asked about at once; None: not known.
     Raises UserError: it raises every time, or what it answers are no logits."""
     first: BaseException | None = None
     for images in _questions((in_channels, image_size, image_size), micro_batch, device_of(net)):

@@ -55,9 +55,7 @@ def choose_state(content: Any, key: str | None, file: str, fits: Callable[[State
     """The state dict that is named, or stands under usual names, or else alone fits the network.
 
     Args:
-      content: of the file.
       key: the path of an entry, as a person named it; None: choose.
-      file: its name, for sentences.
       fits: whether the network could be filled with these weights.
     Raises UserError: no weights there, or several that fit; the sentence says what there is."""
     if key is not None:

@@ -47,7 +47,6 @@ def from_timm(name: str, options: LoadOptions, file: Path | None) -> BuiltNetwor
     """NAME[.TAG] of timm, or `hf-hub:owner/name`, built under seed 0 and perhaps fetched.
 
     `file` will fill it: its own name, or what lies beside it, may tell of which tag it is.
-
     Raises UserError for a name or tag that it does not have, and for weights that cannot be had here."""
     import timm
     from timm.data.config import resolve_model_data_config
@@ -174,7 +173,6 @@ def from_torchvision(name: str, options: LoadOptions, file: Path | None) -> Buil
     """NAME[.TAG] of torchvision, built under seed 0 and perhaps fetched.
 
     `file` will fill it: its own name may tell of which tag it is.
-
     Raises UserError for a name or tag that it does not have, and for weights that cannot be had here."""
     import torchvision
     from torchvision import models

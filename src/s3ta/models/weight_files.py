@@ -6,7 +6,6 @@ Nothing of the file is run. What cannot be read is refused as what it is.
 from __future__ import annotations
 
 import re
-import struct
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -96,7 +95,6 @@ def read_state(path: Path, ignored: tuple[str, ...] = (), label: str | None = No
     """What a file of weights holds, without the entries that the patterns name. Runs nothing of the file.
 
     Args:
-      path: a file, also an index of shards.
       ignored: patterns such as `criterion.*` of names of entries or of weights; what lies inside goes with them.
       label: the file in sentences that are recorded; None: its name.
     Raises UserError: a file that is none of weights, damaged, or asks to run code; a pattern that nothing fits."""
@@ -182,7 +180,7 @@ def _head(path: Path) -> bytes:
 
 def _is_safetensors(path: Path, head: bytes) -> bool:
     """By content: eight bytes of length, then as much JSON. What is called so and is nothing else counts, too."""
-    if len(head) > 8 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] <= path.stat().st_size - 8:
+    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size - 8:
         return True
     return path.suffix.lower() == ".safetensors" and not head.startswith((b"PK", b"\x80"))
 
@@ -219,7 +217,13 @@ def sound(path: Path) -> Iterator[None]:
                 f"There is not enough memory to read {path} ({path.stat().st_size / 1e9:.2g} GB): close other programs, or "
                 "use a machine with more."
             ) from None
-        raise _unreadable(path) from None
+        with path.open("rb") as file:
+            head = file.read(300)
+        if kind := next((kind for start, kind in _FOREIGN if re.match(start, head)), None):
+            raise UserError(f"{path} is {kind}. Safetensors and state dicts of torch.save are read.") from None
+        raise UserError(
+            f"{path} is damaged, or not a file of weights: safetensors and state dicts of torch.save are read."
+        ) from None
 
 
 def _refuse_other_archives(path: Path) -> None:
@@ -244,16 +248,6 @@ def _refuse_other_archives(path: Path) -> None:
             f"{path} is a compressed archive, or one that unpacks to more than it has: torch.save writes none, and none is "
             "read. Where you trust it, load it with torch and save its state_dict() again."
         )
-
-
-def _unreadable(path: Path) -> UserError:
-    with path.open("rb") as file:
-        head = file.read(300)
-    if kind := next((kind for start, kind in _FOREIGN if re.match(start, head)), None):
-        return UserError(f"{path} is {kind}. Safetensors and state dicts of torch.save are read.")
-    return UserError(
-        f"{path} is damaged, or not a file of weights: safetensors and state dicts of torch.save are read."
-    )
 
 
 # --- several files ------------------------------------------------------------------------------------------------

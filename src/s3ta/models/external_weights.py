@@ -23,8 +23,6 @@ _MODULES = ("", "normalize.", "normalizer.", "normalization.", "0.")
 MEANS = tuple(module + name for module in _MODULES for name in ("mean", "mu", "new_mean"))
 STDS = tuple(module + name for module in _MODULES for name in ("std", "sigma", "new_std"))
 """Names, behind any wrappers, of a normalisation that is stored with the weights (RobustBench, Madry)."""
-COUNTERS = ("n_averaged",)
-"""Names of what other wrappers count (`torch.optim.swa_utils.AveragedModel`); they decide no answer."""
 
 
 class FillResult(NamedTuple):
@@ -113,7 +111,8 @@ def _kind(name: str, per_channel: bool) -> str:
         return "mean" if name in MEANS else "std"
     if name.partition(".")[0] in AVERAGED:
         return "averaged"
-    return "count" if name in COUNTERS or name.endswith("num_batches_tracked") else "strange"
+    # counters decide no answer; the first is of `torch.optim.swa_utils.AveragedModel`
+    return "count" if name == "n_averaged" or name.endswith("num_batches_tracked") else "strange"
 
 
 def _agreed(keys: list[str], state: State, what: str, file: str) -> Row:

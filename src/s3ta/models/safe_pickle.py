@@ -309,7 +309,7 @@ class Step(NamedTuple):
         return names[::-1]
 
 
-def walk(value: Any, inside: Callable[[Any], Iterable[tuple[str, Any]]] = parts) -> Iterator[tuple[Step, Any]]:
+def walk(value: Any, inside: Callable[[Any], Iterable[tuple[Any, Any]]] = parts) -> Iterator[tuple[Step, Any]]:
     """Everything inside a value, itself first, each object once, with where it lies; `inside` says what lies in one.
 
     What is taken out of a value while it is the last one given is not looked into. Raises RecursionError as `Step.below`."""
@@ -322,4 +322,4 @@ def walk(value: Any, inside: Callable[[Any], Iterable[tuple[str, Any]]] = parts)
                 continue
             seen.add(id(item))
         yield path, item
-        waiting += reversed([(path.below(name), part) for name, part in inside(item)])
+        waiting += reversed([(path.below(str(name)), part) for name, part in inside(item)])

@@ -75,11 +75,11 @@ def choose_state(content: Any, key: str | None, file: str, fits: Callable[[State
         return Chosen(first, known[first], others, _notes(content, first, file))
     anywhere = _all_states(content)
     fitting = {path: state for path, state in anywhere.items() if fits(state)}
-    if len(plain := [path for path in fitting if not _is_average(path)]) == 1 and len(fitting) > 1:
-        return Chosen(plain[0], fitting[plain[0]], [path for path in fitting if path != plain[0]], [])
-    if len(fitting) == 1:
-        name, state = next(iter(fitting.items()))
-        return Chosen(name, state, [], [f"The only weights in {file} that fit the network are those under '{name}'."])
+    plain = [path for path in fitting if not _is_average(path)] if len(fitting) > 1 else list(fitting)
+    if len(plain) == 1:
+        others = [path for path in fitting if path != plain[0]]
+        notes = [f"The only weights in {file} that fit the network are those under '{plain[0]}'."]
+        return Chosen(plain[0], fitting[plain[0]], others, [] if others else notes)
     if fitting:
         raise UserError(
             f"{file} holds several weights that fit the network ({', '.join(fitting)}): name one, as "

@@ -101,13 +101,14 @@ def _timm_preparation(name: str, file: Path | None) -> tuple[str, dict[str, Any]
     if isinstance(beside, dict):
         return "", beside, (f"note: {file.parent.name}/config.json says how images are prepared; that is done.",)
     default = get_pretrained_cfg(name)
-    configs = ((known.partition(".")[2], get_pretrained_cfg(known)) for known in list_pretrained(f"{name}.*"))
-    ways = (
-        (tag, str(c.url), f"{c.input_size[1]} px, crop {c.crop_pct:g}, {c.interpolation}, mean {c.mean[0]:.3g}")
-        for tag, c in configs
-        if c is not None
-    )
-    tag, remarks = _preparation(file, f"timm:{name}", ways, (default and default.tag) or "")
+
+    def ways() -> Iterator[tuple[str, str, str]]:
+        for known in list_pretrained(f"{name}.*"):
+            if (config := get_pretrained_cfg(known)) is not None:
+                way = f"{config.input_size[1]} px, crop {config.crop_pct:g}, {config.interpolation}"
+                yield known.partition(".")[2], str(config.url), f"{way}, mean {config.mean[0]:.3g}"
+
+    tag, remarks = _preparation(file, f"timm:{name}", ways(), (default and default.tag) or "")
     return tag, None, remarks
 
 
@@ -227,12 +228,14 @@ def from_torchvision(name: str, options: LoadOptions, file: Path | None) -> Buil
 
 def _torchvision_preparation(base: str, entries: Any, file: Path) -> tuple[str, tuple[str, ...]]:
     """The tag that a file of weights shows by its name, and a remark on what it leaves open."""
-    prepared = ((entry, entry.transforms()) for entry in entries)
-    ways = (
-        (entry.name, entry.url, f"shorter side to {p.resize_size[0]}, cut {p.crop_size[0]} px, {p.interpolation.value}")
-        for entry, p in prepared
-    )
-    tag, remarks = _preparation(file, f"torchvision:{base}", ways, entries.DEFAULT.name)
+
+    def ways() -> Iterator[tuple[str, str, str]]:
+        for entry in entries:
+            how = entry.transforms()
+            size = f"shorter side to {how.resize_size[0]}, cut {how.crop_size[0]} px"
+            yield entry.name, entry.url, f"{size}, {how.interpolation.value}"
+
+    tag, remarks = _preparation(file, f"torchvision:{base}", ways(), entries.DEFAULT.name)
     if base in _AIDED and not tag:
         remarks = (
             f"warning: {file.name} does not say whether its network transforms its input, as torchvision's own weights of "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -98,13 +98,13 @@ def read_state(path: Path, ignored: tuple[str, ...] = (), label: str | None = No
       ignored: patterns such as `criterion.*` of names of entries or of weights; what lies inside goes with them.
       label: the file in sentences that are recorded; None: its name.
     Raises UserError: a file that is none of weights, damaged, or asks to run code; a pattern that nothing fits."""
-    if path.name.endswith(INDEX):
-        stored = Stored(_read_shards(path), [], [])
-    elif _is_safetensors(path, _head(path)):
-        stored = Stored(read_tensors(path), [], [])
-    else:
-        stored = _read_torch(path)
     with sound(path):
+        if path.name.endswith(INDEX):
+            stored = Stored(_read_shards(path), [], [])
+        elif _is_safetensors(path, _head(path)):
+            stored = Stored(read_tensors(path), [], [])
+        else:
+            stored = _read_torch(path)
         left_out = _take_out(stored.value, ignored, label or path.name)
         harmless = {id(item) for part in left_out for _, item in walk(part)}
         unread = [item for item in stored.unknown if id(item) not in harmless]
@@ -136,7 +136,7 @@ def _take_out(value: Any, patterns: tuple[str, ...], file: str) -> list[Any]:
     """What the patterns name in the mappings of a value, taken out of these."""
     taken: list[Any] = []
     used: set[str] = set()
-    for path, part in walk(value, _entries) if patterns else ():
+    for path, part in walk(value, lambda part: part.items() if isinstance(part, dict) else ()) if patterns else ():
         for key in list(part) if isinstance(part, dict) else ():
             steps = path.below(str(key)).names()
             names = [".".join(steps[start:]) for start in range(len(steps))]
@@ -144,14 +144,9 @@ def _take_out(value: Any, patterns: tuple[str, ...], file: str) -> list[Any]:
             used.update(fitting)
             if fitting:
                 taken.append(part.pop(key))
-    for pattern in patterns:
-        if pattern not in used:
-            raise UserError(f"--ignore-keys '{pattern}' fits nothing in {file}: leave it out, or name what is there.")
+    if idle := [pattern for pattern in patterns if pattern not in used]:
+        raise UserError(f"--ignore-keys '{idle[0]}' fits nothing in {file}: leave it out, or name what is there.")
     return taken
-
-
-def _entries(value: Any) -> Iterable[tuple[str, Any]]:
-    return ((str(key), part) for key, part in value.items()) if isinstance(value, dict) else ()
 
 
 def _fits(name: str, pattern: str) -> bool:
@@ -189,15 +184,13 @@ def _read_torch(path: Path) -> Stored:
     if zipfile.is_zipfile(path):
         _refuse_other_archives(path)
     if is_plain_pickle(_head(path)):
-        with sound(path):
-            return read_plain_pickle(path)
-    with sound(path):
-        try:
-            return Stored(read_with_torch(path), [], [])
-        except Exception as error:  # torch raises many kinds for a file that it does not read
-            if is_out_of_memory(error):
-                raise
-        return read_inert(path)
+        return read_plain_pickle(path)
+    try:
+        return Stored(read_with_torch(path), [], [])
+    except Exception as error:  # torch raises many kinds for a file that it does not read
+        if is_out_of_memory(error):
+            raise
+    return read_inert(path)
 
 
 @contextmanager

@@ -158,20 +158,16 @@ class Reader:
         """Raises ValueError, LookupError, TypeError, AttributeError, EOFError or RecursionError for what is no sound
         pickle, and ForbiddenError."""
         for opcode, argument, position in pickletools.genops(self._stream):
-            self._num_read = position or 0
-            self._do(opcode, argument)
+            self._num_read, name = position or 0, opcode.name
+            if name in _CONSTANTS:
+                self._stack.append(_CONSTANTS[name]())
+            elif name in _STEPS:
+                _STEPS[name](self, argument)
+            elif not opcode.stack_before and len(opcode.stack_after) == 1:  # text, bytes and numbers, of any protocol
+                self._stack.append(argument)
+            elif name not in ("PROTO", "FRAME", "STOP"):
+                raise ValueError(f"the instruction {name} is not read")
         return Stored(self._stack.pop(), list(self._names), self._unknown)
-
-    def _do(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
-        name = opcode.name
-        if name in _CONSTANTS:
-            self._stack.append(_CONSTANTS[name]())
-        elif name in _STEPS:
-            _STEPS[name](self, argument)
-        elif not opcode.stack_before and len(opcode.stack_after) == 1:  # text, bytes and numbers, of any protocol
-            self._stack.append(argument)
-        elif name not in ("PROTO", "FRAME", "STOP"):
-            raise ValueError(f"the instruction {name} is not read")
 
     def _after_mark(self) -> list[Any]:
         mark = next((i for i in reversed(range(len(self._stack))) if isinstance(self._stack[i], _Mark)), None)

@@ -68,10 +68,8 @@ def choose_state(content: Any, key: str | None, file: str, fits: Callable[[State
         first, *others = sorted(known, key=_is_average)
         if first:
             within = tuple(f"{path}." for path in known)
-            anywhere = {
-                path: state for path, state in _all_states(content).items() if not f"{path}.".startswith(within)
-            }
-            others += [path for path, state in anywhere.items() if fits(state)]
+            states = _all_states(content).items()
+            others += [path for path, state in states if not f"{path}.".startswith(within) and fits(state)]
         return Chosen(first, known[first], others, _notes(content, first, file))
     anywhere = _all_states(content)
     fitting = {path: state for path, state in anywhere.items() if fits(state)}

@@ -197,9 +197,7 @@ def from_torchvision(name: str, options: LoadOptions, file: Path | None) -> Buil
     prepared = entry.transforms()
     size, resize = prepared.crop_size[0], prepared.resize_size[0]
     image_size = options.image_size or size
-    settings: dict[str, Any] = {}
-    if base in _AIDED:
-        settings["aux_logits"] = False
+    settings: dict[str, Any] = {"aux_logits": False} if base in _AIDED else {}
     if not options.is_pretrained:
         settings |= {} if options.num_classes is None else {"num_classes": options.num_classes}
         family = base.partition("_")[0]

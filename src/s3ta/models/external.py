@@ -228,19 +228,17 @@ def _filled(model: nn.Module, source: str, options: LoadOptions) -> nn.Module:
     info = model_info(model)
     if isinstance(model, Classifier):
         model.card = info._replace(config={"source": source, **info.config})
-    if options.file is None:
+    if (weights := options.file) is None:
         return model
     inner = model.net if isinstance(model, Classifier) else model
-    filled = fill(inner, options.file, info.in_channels, ignored=options.ignored)
+    filled = fill(inner, weights, info.in_channels, ignored=options.ignored)
     if isinstance(model, Classifier):
         config = model.card.config
         refuse_contradiction("mean", tuple(config["mean"] or (0.0,)), filled.mean, source)
         refuse_contradiction("std", tuple(config["std"] or (1.0,)), filled.std, source)
         model.card = model.card._replace(name=f"{info.name}{filled.suffix}", config=config | filled.config)
     elif filled.mean is not None or filled.std is not None:
-        raise UserError(
-            f"{options.file} holds a normalisation, but {source} is a model with one of its own: take it out."
-        )
+        raise UserError(f"{weights} holds a normalisation, but {source} is a model with one of its own: take it out.")
     return model
 
 

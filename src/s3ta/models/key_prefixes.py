@@ -59,16 +59,13 @@ def choose_prefix(net: State, state: State, file: str, container: str) -> tuple[
     fitting = [prefix for prefix, wrong in tried.items() if not wrong]
     if not fitting:
         others = [prefix for prefix in _endings(net, state) if not misfits(net, state, prefix)]
-        if len(others) == 1:
-            return (
-                others[0],
-                [],
-                [f"The weights in {file} that fit the network are those under '{others[0].rstrip('.')}'."],
-            )
-        if others:
+        names = [prefix.rstrip(".") for prefix in others]
+        if len(names) == 1:
+            return others[0], [], [f"The weights in {file} that fit the network are those under '{names[0]}'."]
+        if names:
             raise UserError(
-                f"{file} holds several networks that fit ({', '.join(name.rstrip('.') for name in others)}): leave the others "
-                f"out, as with --ignore-keys '{others[-1].rstrip('.')}'."
+                f"{file} holds several networks that fit ({', '.join(names)}): leave the others out, as with --ignore-keys "
+                f"'{names[-1]}'."
             )
         wrong = min(tried.values(), key=len)
         raise UserError(

@@ -80,9 +80,8 @@ def _checked(answer: Any, images: Tensor, source: str) -> int:
     if answer.ndim != 2 or len(answer) != count or not answer.shape[1] or not answer.is_floating_point():
         number = "two" if count == 2 else str(count)
         raise UserError(
-            f"{source} answers {number} images of {' x '.join(map(str, shape))} with "
-            f"{dtype_name(answer.dtype)} of shape {tuple(answer.shape)}: it must give logits, one row per "
-            "image."
+            f"{source} answers {number} images of {' x '.join(map(str, shape))} with {dtype_name(answer.dtype)} of shape "
+            f"{tuple(answer.shape)}: it must give logits, one row per image."
         )
     return answer.shape[1]
 

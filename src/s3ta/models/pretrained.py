@@ -122,10 +122,8 @@ def weights_hash(model: nn.Module) -> str:
 
     Raises ForeignError where the model does not give them."""
     with guarded(f"state_dict() of {type(getattr(model, 'net', model)).__name__}"):
-        state = model.state_dict()
-        return sha256(
-            *(part for key, value in sorted(state.items()) for part in (key.encode(), tensor_as_bytes(value)))
-        )
+        state = sorted(model.state_dict().items())
+        return sha256(*(part for key, value in state for part in (key.encode(), tensor_as_bytes(value))))
 
 
 def tensor_as_bytes(value: object) -> bytes:

@@ -70,13 +70,11 @@ def from_timm(name: str, options: LoadOptions, file: Path | None) -> BuiltNetwor
     with _fetching(source), seeded_global_generators(0):
         net = timm.create_model(f"{name}.{tag}" if tag else name, pretrained=options.is_pretrained, **settings)
     data = resolve_model_data_config(net)
-    size = data["input_size"][1]
+    channels, size, _ = data["input_size"]
     tag = getattr(net, "pretrained_cfg", {}).get("tag")
     view, notes = _timm_view(data, options.image_size or size)
-    if options.is_pretrained and options.in_channels not in (None, data["input_size"][0]):
-        notes += (
-            f"timm adapted the first convolution from {data['input_size'][0]} to {options.in_channels} channels.",
-        )
+    if options.is_pretrained and options.in_channels not in (None, channels):
+        notes += (f"timm adapted the first convolution from {channels} to {options.in_channels} channels.",)
     return BuiltNetwork(
         net,
         name.rpartition("/")[2],

@@ -333,6 +333,7 @@ def test_what_a_tag_would_decide_is_derived_or_told(
     assert card.view == view
     assert (len(card.origins.remarks) == 1) is (remark is not None)
     assert remark is None or remark in card.origins.remarks[0]
+    assert not any("DEFAULT" in told for told in card.origins.remarks), "only another name of one of the tags"
     assert not any("calls" in note or "does not say" in note for note in card.config["notes"]), "identity is as before"
 
 

@@ -28,7 +28,7 @@ from s3ta.models import (
     select_outputs,
     weights_hash,
 )
-from s3ta.models.info import _check_numbers
+from s3ta.models.info import _check_card
 
 from .helpers import pictures, shaken_model
 
@@ -696,8 +696,9 @@ def test_a_classifier_refuses_impossible_settings(settings, sentence):
 
 
 def test_an_unknown_channel_order_is_refused():
+    card = model_info(Classifier(nn.Identity(), name="n", num_classes=1, image_size=1))
     with pytest.raises(UserError, match="The channel order is 'brg': it must be rgb or bgr"):
-        _check_numbers(1, 3, 1, None, None, "brg")
+        _check_card(card._replace(config=card.config | {"channel_order": "brg"}))
 
 
 def test_a_model_without_a_card_is_refused():

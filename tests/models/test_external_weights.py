@@ -15,8 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from s3ta.errors import UserError
 from s3ta.models import weights_hash
-from s3ta.models.external_weights import fill
-from s3ta.models.extra_keys import MEANS, STDS
+from s3ta.models.external_weights import MEANS, STDS, fill
 from s3ta.models.key_prefixes import PREFIXES
 from s3ta.models.state_dict_selection import AVERAGED, CONTAINERS
 

@@ -287,7 +287,7 @@ MUTANTS = {
         "evaluate/early_stopping.py:EarlyStopping.see",
         "self._settled[seen] |= everywhere[seen]",
         "self._settled[indices[done]] = True",
-        f"{LEAVING} -k on_the_way",
+        f"{LEAVING} -k right_at_any_read_out",
     ),
     "leaves without having hit its target": Mutant(
         "evaluate/early_stopping.py:EarlyStopping.see",
@@ -299,7 +299,7 @@ MUTANTS = {
         "evaluate/early_stopping.py:EarlyStopping.left_out",
         "            self._settled[:] = False\n",
         "",
-        f"{LEAVING} -k everybody",
+        f"{LEAVING} -k every_example",
     ),
     "a cascade goes on with those who fell": Mutant(
         "evaluate/early_stopping.py:EarlyStopping.see",
@@ -323,7 +323,7 @@ MUTANTS = {
         "evaluate/plan.py:AttackRound.cost",
         "return AttackCost(spent.num_gradients, spent.num_forwards + len(self.read_outs))",
         "return AttackCost(spent.num_gradients, spent.num_forwards)",
-        f"{BUDGETS} -k nobody",
+        f"{BUDGETS} -k exceeds_its_budget",
     ),
     "what a budget cut off is no upper bound": Mutant(
         "records/metrics.py:_count",
@@ -405,13 +405,13 @@ MUTANTS = {
         "evaluate/scoring.py:records",
         ".amax(dim=1).clamp(max=1)",
         ".gather(1, labels[:, None])[:, 0]",
-        f"{FOREIGN} -k two_hundred",
+        f"{FOREIGN} -k among_200",
     ),
     "outputs chosen after the softmax": Mutant(
         "models/info.py:Classifier._chosen",
         "else logits[..., self._outputs]",
         "else logits.softmax(dim=-1)[..., self._outputs]",
-        f"{FOREIGN} -k two_hundred",
+        f"{FOREIGN} -k among_200",
     ),
     "outputs in another order": Mutant(
         "models/info.py:Classifier.__init__",
@@ -444,10 +444,10 @@ MUTANTS = {
         "tests/data/test_preprocessing.py -k torchvisions_pixels",
     ),
     "weights that are too many pass": Mutant(
-        "models/extra_keys.py:explained",
+        "models/external_weights.py:_explained",
         'if strange := kinds.get("strange"):',
         'if (strange := kinds.get("strange")) and not prefix:',
-        f"{BAD} -k weights_that_are_none",
+        f"{BAD} -k files_without_weights",
     ),
     "what cannot be read is counted": Mutant(
         "workflow/data.py:_readable",
@@ -572,7 +572,8 @@ def test_every_patch_fits(name):
     file, text = planted(MUTANTS[name])
     compile(text, file, "exec")
     assert text != (SOURCE / file).read_text()
-    assert (ROOT / MUTANTS[name].tests.split()[0]).is_file()
+    tests, _, words = MUTANTS[name].tests.partition(" -k ")
+    assert all(word in (ROOT / tests.split()[0]).read_text() for word in shlex.split(words)), "no test of that name"
 
 
 TWO_FUNCTIONS = "def first():\n    return 1\n\n\nclass Second:\n    def first(self):\n        return 1\n"

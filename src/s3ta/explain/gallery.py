@@ -24,8 +24,7 @@ def gallery(model: nn.Module, dataset: Dataset, kept: dict[str, np.ndarray], mic
       dataset: where the examples come from.
       kept: ids, targets (-1: none), adversarial images (n, C, H, W) and the attack's name.
       micro_batch: the evaluation's, so that the answers shown are the recorded ones to the last bit.
-    Raises:
-      UserError: the examples are not in the data set."""
+    Raises UserError: the examples are not in the data set."""
     ids = [str(i) for i in kept["example_ids"]]
     positions = {example_id: i for i, example_id in enumerate(dataset.ids)}
     if any(example_id not in positions for example_id in ids):

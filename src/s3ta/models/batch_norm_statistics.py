@@ -89,17 +89,14 @@ class SharedBatchNorm(BatchNormAct2d):
         mean = _sum(x.float().sum(dim=(0, 2, 3)), self.span) / count
         centred = x.float() - mean.view(1, -1, 1, 1)
         variance = _sum(centred.square().sum(dim=(0, 2, 3)), self.span) / count
-        self._remember(mean.detach(), variance.detach() * count / max(1, count - 1))
+        with torch.no_grad():
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / max(1, count - 1), self.momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
         normalised = centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
         return self.act(self.drop(normalised.to(x.dtype)))
-
-    @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
 
 
 class _Sum(torch.autograd.Function):

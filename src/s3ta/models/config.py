@@ -14,15 +14,7 @@ from s3ta.errors import unknown_name
 Positive = Annotated[int, Field(gt=0)]
 Stem = Literal["conv7_pool", "conv7", "conv3"]
 
-BACKBONES = (
-    "resnetv2_mini",
-    "resnetv2_18",
-    "resnetv2_34",
-    "resnetv2_50",
-    "resnetv2_101",
-    "resnetv2_152",
-    "wrn_28_10",
-)
+BACKBONES = ("resnetv2_mini", "resnetv2_18", "resnetv2_34", "resnetv2_50", "resnetv2_101", "resnetv2_152", "wrn_28_10")
 
 
 def default_stem(image_size: int) -> Stem:

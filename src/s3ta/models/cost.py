@@ -12,11 +12,10 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from s3ta.models.activation_checkpointing import checkpoint_groups
 from s3ta.models.config import ModelConfig
 from s3ta.models.factory import build_model, num_parameters
 from s3ta.models.precomputed_costs import Cost
-from s3ta.models.vision import VisionClassifier
+from s3ta.models.vision import VisionClassifier, checkpoint_groups
 
 _READ: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,41 +13,30 @@ from s3ta.external_code_errors import guarded
 from s3ta.types import dtype_name
 
 
-class _Slot(NamedTuple):
-    """Where a module keeps a parameter or buffer."""
-
-    holder: dict[str, Any]
-    key: str
-    tensor: Tensor
-
-
 def cast_to_float32(net: nn.Module, answers: Callable[[], bool]) -> tuple[str, ...]:
-    """Cast a network to float32 in place. Where it does not answer then, and did before (it casts its input itself), it gets
-    its own numbers back.
+    """Cast a network to float32 in place. Where it does not answer float32 images then (`answers`), and did before (it casts
+    its input itself), it gets its own numbers back.
 
-    Args:
-      net: any network.
-      answers: whether it answers float32 images.
-    Returns:
-      What was done, for the record: nothing where it is float32 already.
-    Raises ForeignError where it cannot be cast."""
-    slots = [slot for slot in _slots(net) if slot.tensor.is_floating_point() and slot.tensor.dtype != torch.float32]
-    if not slots:
+    Returns what was done, for the record: nothing where it is float32 already. Raises ForeignError where it cannot be cast."""
+    others = [
+        (holder, key, tensor, tensor.data)
+        for holder, key, tensor in _slots(net)
+        if tensor.is_floating_point() and tensor.dtype != torch.float32
+    ]
+    if not others:
         return ()
-    numbers = [slot.tensor.data for slot in slots]
-    kinds = " and ".join(sorted({dtype_name(data.dtype) for data in numbers}))
+    kinds = " and ".join(sorted({dtype_name(data.dtype) for *_, data in others}))
     with guarded(f"{type(net).__name__}.float()"):
         net.float()
-    if answers():
-        return (f"Weights were cast from {kinds} to float32.",)
-    for slot, data in zip(slots, numbers, strict=True):
-        if isinstance(slot.tensor, nn.Parameter):
-            slot.tensor.data = data
-        slot.holder[slot.key] = slot.tensor
-    if answers():
-        return (f"Weights stay {kinds}, for the network fails in float32; its answers are taken as float32.",)
-    with guarded(f"{type(net).__name__}.float()"):
-        net.float()
+    if not answers():
+        for holder, key, tensor, data in others:
+            if isinstance(tensor, nn.Parameter):
+                tensor.data = data
+            holder[key] = tensor
+        if answers():
+            return (f"Weights stay {kinds}, for the network fails in float32; its answers are taken as float32.",)
+        with guarded(f"{type(net).__name__}.float()"):
+            net.float()
     return (f"Weights were cast from {kinds} to float32.",)
 
 
@@ -61,7 +50,8 @@ def leave_inference_mode(net: nn.Module) -> None:
             holder[key] = ordinary.setdefault(id(tensor), made)
 
 
-def _slots(net: nn.Module) -> Iterator[_Slot]:
+def _slots(net: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
+    """Every parameter and buffer, with where its module keeps it."""
     for module in net.modules():
         for holder in (module._parameters, module._buffers):
-            yield from (_Slot(holder, key, tensor) for key, tensor in holder.items() if tensor is not None)
+            yield from ((holder, key, tensor) for key, tensor in holder.items() if tensor is not None)

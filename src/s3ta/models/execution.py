@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, NamedTuple
 
 import torch
@@ -26,12 +25,10 @@ class ExecutionMode(NamedTuple):
     """Weights and images in the memory order that GPUs prefer."""
 
 
-@contextmanager
-def many_compilations() -> Iterator[None]:
+def many_compilations() -> AbstractContextManager[object]:
     """Inside, torch compiles a function for each of many modes, shapes and numbers of glimpses; by default it goes over to
     eager mode, without a word, after eight."""
-    with torch._dynamo.config.patch(recompile_limit=64):
-        yield
+    return torch._dynamo.config.patch(recompile_limit=64)
 
 
 class ExecutedModel(nn.Module):

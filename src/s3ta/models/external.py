@@ -17,10 +17,9 @@ from torch import nn
 from s3ta.errors import UserError, unknown_name
 from s3ta.external_code_errors import ForeignError, attribute, guarded, set_mode
 from s3ta.models.dtype_casting import cast_to_float32, leave_inference_mode
-from s3ta.models.external_normalisation import chosen, origins, refuse_half, same_numbers
+from s3ta.models.external_normalisation import choose_normalisation, refuse_contradiction, same_numbers
 from s3ta.models.external_weights import FillResult, fill
-from s3ta.models.hub_config import Beside, for_unit_pixels, normalisation_beside, preparation_unused
-from s3ta.models.info import Classifier, ModelInfo, device_of, model_info, select_outputs
+from s3ta.models.info import Classifier, ModelInfo, device_of, model_info, rewrapped, select_outputs
 from s3ta.models.model_names import LoadOptions, is_foreign, refuse_unknown_source
 from s3ta.models.output_detection import num_outputs
 from s3ta.models.pretrained import from_pretrained
@@ -36,8 +35,7 @@ def open_model(source: str | Path, options: LoadOptions | None = None) -> Vision
     Args:
       source: a run folder, a model folder, a Hub id (see `from_pretrained`), or a name as `is_foreign` knows them.
       options: what is said about it.
-    Raises:
-      UserError: it cannot be found, fetched, imported or filled, or something said about it is missing or wrong."""
+    Raises UserError: it cannot be found, fetched, imported or filled, or something said about it is missing or wrong."""
     options, text = options or LoadOptions(), str(source)
     for what in ("num_classes", "image_size", "in_channels"):
         value = getattr(options, what)
@@ -49,16 +47,19 @@ def open_model(source: str | Path, options: LoadOptions | None = None) -> Vision
     if not is_foreign(text):
         return _agreeing(from_pretrained(text), text, options)
     library, _, name = text.partition(":")
-    if library in ("timm", "torchvision"):
-        build = from_timm if library == "timm" else from_torchvision
+    if (build := {"timm": from_timm, "torchvision": from_torchvision}.get(library)) is not None:
         file = None if options.file is None else split_key(options.file).path
         return _wrapped(build(name, options, file), text, options)
     with _here_importable():  # the forward pass that `_wrapped` makes may still import something
         made = _call(text, _factory(text))
         set_mode(made, mode=False)
         _refuse_meta(made, text)
+        if options.weights in ("pretrained", "random"):
+            raise UserError(
+                f"{text} decides itself on its weights: leave out --weights {options.weights}, or give a file."
+            )
         if isinstance(made, VisionClassifier) or isinstance(attribute(made, "card"), ModelInfo):
-            model = _filled(made, text, options.weights, options.ignored)
+            model = _filled(made, text, options)
             info = model_info(model)
             answers = num_outputs(model, info.in_channels, info.image_size, text, options.micro_batch)
             if answers != info.num_classes:
@@ -157,8 +158,6 @@ def _refuse_meta(net: nn.Module, source: str) -> None:
 
 
 def _from_factory(net: nn.Module, source: str, options: LoadOptions) -> BuiltNetwork:
-    if options.weights is not None:
-        _check_file(options.weights, source)
     if options.image_size is None:
         raise UserError(
             f"{source} does not say how large its images are: give --image-size, or let it return a s3ta.Classifier."
@@ -182,11 +181,6 @@ def _first_channels(net: nn.Module) -> int:
     return next((part.in_channels for part in net.modules() if isinstance(part, nn.Conv2d)), 3)
 
 
-def _check_file(weights: str, source: str) -> None:
-    if weights in ("pretrained", "random"):
-        raise UserError(f"{source} decides itself on its weights: leave out --weights {weights}, or give a file.")
-
-
 # --- what is said about them ---------------------------------------------------------------------------------------
 
 
@@ -195,25 +189,10 @@ def _wrapped(network: BuiltNetwork, source: str, options: LoadOptions) -> Classi
     in_channels = options.in_channels or _first_channels(network.net)
     image_size = options.image_size or network.image_size
     assert image_size is not None, "sources that do not know it were refused"
-    config: dict[str, Any] = {"source": source, "weights": network.weights, "library": network.library}
-    name, notes, stored = network.name, list(network.notes), FillResult(None, None, {})
-    beside, unused = Beside(), ""
+    stored = FillResult(None, None, {"notes": []})
     if options.file is not None:
         stored = fill(network.net, options.file, in_channels, network.unused, options.ignored)
-        config |= stored.config
-        notes += stored.config["notes"]
-        name = f"{name}@{_stem(options.file)}"
-        if options.mean is None and options.std is None and stored.mean is None and stored.std is None:
-            beside = normalisation_beside(split_key(options.file).path)
-            stored = stored._replace(mean=beside.mean, std=beside.std)
-            notes += beside.notes
-        unused = preparation_unused(split_key(options.file).path, timm="timm" in network.library)
-    refuse_half(options.mean, options.std, stored)
-    if options.mean is not None and options.std is not None:
-        mean, std, scaled = for_unit_pixels(options.mean, options.std, "given")
-        options, notes = options._replace(mean=mean, std=std), notes + scaled
-    mean = chosen("mean", options.mean, stored.mean, network.mean, in_channels, source)
-    std = chosen("std", options.std, stored.std, network.std, in_channels, source)
+    mean, std, notes, origins = choose_normalisation(network, stored, options, in_channels, source)
     set_mode(network.net, mode=False)
     answers = num_outputs(network.net, in_channels, image_size, source, options.micro_batch)
     if options.num_classes not in (None, answers):
@@ -223,7 +202,7 @@ def _wrapped(network: BuiltNetwork, source: str, options: LoadOptions) -> Classi
         )
     classifier = Classifier(
         network.net,
-        name=name,
+        name=f"{network.name}{stored.suffix}",
         num_classes=answers,
         image_size=image_size,
         in_channels=in_channels,
@@ -232,34 +211,32 @@ def _wrapped(network: BuiltNetwork, source: str, options: LoadOptions) -> Classi
         channel_order=options.channel_order or "rgb",
         classes=options.class_names,
         view=network.view,
-        config={**config, "notes": notes},
+        config={
+            "source": source,
+            "weights": network.weights,
+            "library": network.library,
+            **stored.config,
+            "notes": [*network.notes, *stored.config["notes"], *notes],
+        },
     ).to(device_of(network.net))
-    given = options.mean is not None and options.std is not None
-    origin = origins(network, given, stored.mean is not None, beside.unused, unused)
-    classifier.card = classifier.card._replace(origins=origin)
+    classifier.card = classifier.card._replace(origins=origins)
     return (classifier if options.outputs is None else select_outputs(classifier, options.outputs)).eval()
 
 
-def _stem(weights: str) -> str:
-    source = split_key(weights)
-    return source.stem if source.key is None else f"{source.stem}-{source.key}"
-
-
-def _filled(model: nn.Module, source: str, weights: str | None, ignored: tuple[str, ...]) -> nn.Module:
+def _filled(model: nn.Module, source: str, options: LoadOptions) -> nn.Module:
     """A model that says itself what it is, with the weights of a file in place of a factory's."""
     info = model_info(model)
     if isinstance(model, Classifier):
         model.card = info._replace(config={"source": source, **info.config})
-    if weights is None:
+    if (weights := options.file) is None:
         return model
-    _check_file(weights, source)
     inner = model.net if isinstance(model, Classifier) else model
-    filled = fill(inner, weights, info.in_channels, ignored=ignored)
+    filled = fill(inner, weights, info.in_channels, ignored=options.ignored)
     if isinstance(model, Classifier):
-        for what, stored in (("mean", filled.mean), ("std", filled.std)):
-            chosen(what, tuple(model.card.config[what] or (float(what == "std"),)), stored, None, 0, source)
-        config = {**model.card.config, **filled.config}
-        model.card = model.card._replace(name=f"{info.name}@{_stem(weights)}", config=config)
+        config = model.card.config
+        refuse_contradiction("mean", tuple(config["mean"] or (0.0,)), filled.mean, source)
+        refuse_contradiction("std", tuple(config["std"] or (1.0,)), filled.std, source)
+        model.card = model.card._replace(name=f"{info.name}{filled.suffix}", config=config | filled.config)
     elif filled.mean is not None or filled.std is not None:
         raise UserError(f"{weights} holds a normalisation, but {source} is a model with one of its own: take it out.")
     return model
@@ -283,17 +260,8 @@ def _agreeing(model: Any, source: str, options: LoadOptions) -> VisionClassifier
     if options.class_names is not None:
         if info.classes not in (None, options.class_names):
             raise UserError(f"{source} says itself what its classes are called, and otherwise: leave the names out.")
-        if not isinstance(model, Classifier):
-            model = Classifier(
-                model,
-                name=info.name,
-                num_classes=info.num_classes,
-                image_size=info.image_size,
-                in_channels=info.in_channels,
-                classes=options.class_names,
-                config=info.config,
-            ).to(device_of(model))
-        elif len(options.class_names) != info.num_classes:
+        if len(options.class_names) != info.num_classes:
             raise UserError(f"There are {len(options.class_names)} class names for {info.num_classes} classes.")
+        model = model if isinstance(model, Classifier) else rewrapped(model)
         model.card = model.card._replace(classes=options.class_names)
     return (model if options.outputs is None else select_outputs(model, options.outputs)).eval()

@@ -22,8 +22,7 @@ def create_model(name: str, num_classes: int = 1000, image_size: int = 224, in_c
       num_classes: size of the answer.
       image_size: height and width in pixels; chooses the stem.
       in_channels: image channels.
-    Raises:
-      UserError: unknown name, nearest names offered."""
+    Raises UserError: unknown name, nearest names offered."""
     return build_model(model_config(name, num_classes, image_size, in_channels))
 
 

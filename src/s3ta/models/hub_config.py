@@ -59,8 +59,7 @@ def normalisation_beside(path: Path) -> Beside:
     label = path.resolve().parent.name
     stated = settings.get("pretrained_cfg")
     if isinstance(stated, dict) and (pair := _pair(stated, ("mean", "std"), f"{label}/{_FILES[0]}")):
-        mean, std, notes = for_unit_pixels(*pair, f"in {label}/{_FILES[0]}")
-        return Beside(mean, std, tuple(notes))
+        return Beside(*for_unit_pixels(*pair, f"in {label}/{_FILES[0]}"))
     file = f"{label}/{_FILES[1]}"
     if settings.get("do_normalize") == False:  # noqa: E712 - what is absent, or null, is the default: it is done
         pair = (0.0,), (1.0,)
@@ -78,8 +77,7 @@ def _rescaled(mean: Row, std: Row, settings: dict[str, Any], file: str) -> Besid
         raise UserError(f"{file} has rescale_factor {factor!r}, which is no number above 0: {_ADVICE}.")
     scale, offset = 255 * factor, 1.0 if settings.get("rescale_offset") else 0.0
     if math.isclose(scale, 1, rel_tol=1e-3) and not offset:
-        mean, std, notes = for_unit_pixels(mean, std, f"in {file}")
-        return Beside(mean, std, tuple(notes))
+        return Beside(*for_unit_pixels(mean, std, f"in {file}"))
     if factor == 1 and max(mean + std) <= 2:
         raise UserError(
             f"{file} says that pixels are not rescaled, and its numbers (mean {shown(mean)}, std {shown(std)}) may be for "
@@ -96,20 +94,20 @@ _OF_BYTES = 10
 """Means and deviations of pixels of 0 to 255 lie far above, of pixels of 0 to 1 far below."""
 
 
-def for_unit_pixels(mean: Row, std: Row, where: str) -> tuple[Row, Row, list[str]]:
+def for_unit_pixels(mean: Row, std: Row, where: str) -> tuple[Row, Row, tuple[str, ...]]:
     """The normalisation for pixels in [0, 1]: numbers above 10 are for pixels of 0 to 255, and divided; and notes. Numbers that
     are not finite are left for others to refuse.
 
     Raises UserError where one of the two is for pixels of 0 to 1 and the other for pixels of 0 to 255."""
     if not all(map(math.isfinite, mean + std)) or max(mean + std) <= _OF_BYTES:
-        return mean, std, []
+        return mean, std, ()
     if min(std) < 1 if max(mean) > _OF_BYTES else any(mean):
         raise UserError(
             f"The normalisation {where} has mean {shown(mean)} and std {shown(std)}, of which one is for pixels of 0 to 1 "
             f"and the other for pixels of 0 to 255: {_ADVICE}."
         )
     note = f"The normalisation {where} is for pixels of 0 to 255; it was divided by 255."
-    return tuple(value / 255 for value in mean), tuple(value / 255 for value in std), [note]
+    return tuple(value / 255 for value in mean), tuple(value / 255 for value in std), (note,)
 
 
 def _pair(settings: dict[str, Any], names: tuple[str, str], file: str) -> tuple[Row, Row] | None:

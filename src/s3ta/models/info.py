@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from s3ta.errors import UserError
 from s3ta.external_code_errors import attribute, guarded, set_mode
-from s3ta.models.vision import Normalize, VisionClassifier
+from s3ta.models.vision import Normalize, VisionClassifier, check_length
 from s3ta.types import Images, Logits, Trace
 
 
@@ -61,7 +61,8 @@ class Classifier(nn.Module):
     """Any network, as an attack and an evaluation see it: RGB images in [0, 1] -> logits (B, Y), float32.
 
     Normalisation, channel order and the choice of outputs happen inside, so radii keep their meaning. A network with a
-    method `unroll(images, num_glimpses) -> Trace` keeps it. Whatever the network raises becomes a `ForeignError`."""
+    method `unroll(images, num_glimpses) -> Trace` keeps it. Whatever the network raises becomes a `ForeignError`; gradients
+    are on or off afterwards as they were."""
 
     _outputs: Tensor | None
 
@@ -94,23 +95,8 @@ class Classifier(nn.Module):
           classes: their names, where known.
           view: how its authors prepare an image file.
           config: JSON, what else identifies it, such as where it came from.
-        Raises:
-          UserError: a size below 1; means, deviations, outputs or names of the wrong number or out of range."""
+        Raises UserError: a size below 1; means, deviations, outputs or names of the wrong number or out of range."""
         super().__init__()
-        _check_numbers(num_classes, in_channels, image_size, mean, std, channel_order)
-        for what, values in (("outputs", outputs), ("class names", classes)):
-            if values is not None and len(values) != num_classes:
-                raise UserError(f"There are {len(values)} {what} for {num_classes} classes.")
-        if outputs is not None and (len(set(outputs)) != len(outputs) or min(outputs) < 0):
-            raise UserError("The outputs to use must be numbers from 0 up, each named once.")
-        self.net = net
-        self.channel_order = channel_order
-        plain = mean is None and std is None
-        self.normalize = nn.Identity() if plain else Normalize(tuple(mean or (0.0,)), tuple(std or (1.0,)))
-        chosen = None if outputs is None else torch.tensor(list(outputs), dtype=torch.long)
-        self.register_buffer("_outputs", chosen, persistent=False)
-        if _is_sequential(net):
-            self.unroll = self._unroll
         self.card = ModelInfo(
             name=name,
             num_classes=num_classes,
@@ -127,6 +113,20 @@ class Classifier(nn.Module):
             classes=None if classes is None else tuple(classes),
             view=view,
         )
+        _check_card(self.card)
+        for what, values in (("outputs", outputs), ("class names", classes)):
+            if values is not None and len(values) != num_classes:
+                raise UserError(f"There are {len(values)} {what} for {num_classes} classes.")
+        if outputs is not None and (len(set(outputs)) != len(outputs) or min(outputs) < 0):
+            raise UserError("The outputs to use must be numbers from 0 up, each named once.")
+        self.net = net
+        self.channel_order = channel_order
+        plain = mean is None and std is None
+        self.normalize = nn.Identity() if plain else Normalize(tuple(mean or (0.0,)), tuple(std or (1.0,)))
+        chosen = None if outputs is None else torch.tensor(list(outputs), dtype=torch.long)
+        self.register_buffer("_outputs", chosen, persistent=False)
+        if _is_sequential(net):
+            self.unroll = self._unroll
 
     def train(self, mode: bool = True) -> Classifier:
         """As of any module; the parts of an exported program have no modes and stay as they are."""
@@ -136,19 +136,19 @@ class Classifier(nn.Module):
         return self
 
     def forward(self, images: Images) -> Logits:
-        with self._guard(images):
+        with self._guard(images), torch.set_grad_enabled(torch.is_grad_enabled()):
             return self._chosen(self.net(self._prepared(images)))
 
     def _unroll(self, images: Images, num_glimpses: int | None = None) -> Trace:
         """As of the network; called `unroll` where the network has it."""
-        with self._guard(images):
+        with self._guard(images), torch.set_grad_enabled(torch.is_grad_enabled()):
             trace = self.net.unroll(self._prepared(images), num_glimpses)  # pyright: ignore[reportCallIssue]
         return Trace(self._chosen(trace.logits), trace.attention.float())
 
     def _guard(self, images: Tensor) -> AbstractContextManager[None]:
         if torch.compiler.is_compiling():  # whoever compiles guards the call
             return nullcontext()
-        return _guarded_forward(f"{self.card.name}, asked about images of shape {tuple(images.shape)},")
+        return guarded(f"{self.card.name}, asked about images of shape {tuple(images.shape)},")
 
     def _prepared(self, images: Tensor) -> Tensor:
         return self.normalize(images.flip(1) if self.channel_order == "bgr" else images)
@@ -159,13 +159,6 @@ class Classifier(nn.Module):
         return chosen.float() if isinstance(chosen, Tensor) and chosen.is_floating_point() else chosen
 
 
-@contextmanager
-def _guarded_forward(call: str) -> Iterator[None]:
-    """Around a network's forward pass: it is guarded, and gradients are afterwards on or off as they were."""
-    with guarded(call), torch.set_grad_enabled(torch.is_grad_enabled()):
-        yield
-
-
 def _is_sequential(net: nn.Module) -> bool:
     """Whether a model has an `unroll` as S3TA's; one without `num_glimpses` is something else of that name."""
     try:
@@ -174,61 +167,58 @@ def _is_sequential(net: nn.Module) -> bool:
         return False
 
 
-def _check_numbers(
-    num_classes: int,
-    in_channels: int,
-    image_size: int,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    channel_order: str,
-) -> None:
-    for what, value in (("num_classes", num_classes), ("in_channels", in_channels), ("image_size", image_size)):
-        if value < 1:
-            raise UserError(f"{what} is {value}: it must be 1 or more.")
+def _check_card(card: ModelInfo) -> None:
+    for what in ("num_classes", "in_channels", "image_size"):
+        if getattr(card, what) < 1:
+            raise UserError(f"{what} is {getattr(card, what)}: it must be 1 or more.")
+    mean, std, channel_order = (card.config[what] for what in ("mean", "std", "channel_order"))
     for what, values in (("mean", mean), ("std", std)):
-        if values is not None and len(values) not in (1, in_channels):
-            raise UserError(
-                f"{what} has {len(values)} numbers, but the images have {in_channels} channels: "
-                "give one number, or one per channel."
-            )
-        if values is not None and not all(map(math.isfinite, values)):
+        if values is None:
+            continue
+        check_length(what, values, card.in_channels)
+        if not all(map(math.isfinite, values)):
             raise UserError(f"{what} is {', '.join(map(str, values))}: every number must be finite.")
     if std is not None and min(std) <= 0:
         raise UserError(f"std is {', '.join(map(str, std))}: every number must be above 0.")
     if channel_order not in ("rgb", "bgr"):
         raise UserError(f"The channel order is '{channel_order}': it must be rgb or bgr.")
-    if channel_order == "bgr" and in_channels != 3:
-        raise UserError(f"Images of {in_channels} channels cannot be turned from RGB to BGR.")
+    if channel_order == "bgr" and card.in_channels != 3:
+        raise UserError(f"Images of {card.in_channels} channels cannot be turned from RGB to BGR.")
 
 
 def select_outputs(model: nn.Module, outputs: Sequence[int]) -> Classifier:
     """The same network, answering with these of its classes only, in this order; weights are shared, nothing is copied.
 
-    Raises:
-      UserError: a number that is not a class of the model, or one named twice."""
+    Raises UserError: a number that is not a class of the model, or one named twice."""
     info = model_info(model)
     if not outputs or not all(0 <= output < info.num_classes for output in outputs):
         raise UserError(
             f"The outputs of {info.name} are numbered from 0 to {info.num_classes - 1}; name one or more of them."
         )
+    return rewrapped(model, outputs)
+
+
+def rewrapped(model: nn.Module, outputs: Sequence[int] | None = None) -> Classifier:
+    """The network of a model in another `Classifier`, answering with these of its classes (None: all); nothing is copied."""
+    info = model_info(model)
     settings = info.config if isinstance(model, Classifier) else {}
-    before = settings.get("outputs")
-    chosen = Classifier(
+    kept, before = range(info.num_classes) if outputs is None else outputs, settings.get("outputs")
+    classifier = Classifier(
         model.net if isinstance(model, Classifier) else model,
         name=info.name,
-        num_classes=len(outputs),
+        num_classes=len(kept),
         image_size=info.image_size,
         in_channels=info.in_channels,
         mean=settings.get("mean"),
         std=settings.get("std"),
         channel_order=settings.get("channel_order", "rgb"),
-        outputs=[output if before is None else before[output] for output in outputs],
-        classes=None if info.classes is None else [info.classes[output] for output in outputs],
+        outputs=outputs if before is None else [before[output] for output in kept],
+        classes=None if info.classes is None else [info.classes[output] for output in kept],
         view=info.view,
         config=info.config,
     )
-    chosen.card = chosen.card._replace(origins=info.origins)
-    return chosen.to(device_of(model)).train(model.training)
+    classifier.card = classifier.card._replace(origins=info.origins)
+    return classifier.to(device_of(model)).train(model.training)
 
 
 def model_info(model: nn.Module) -> ModelInfo:

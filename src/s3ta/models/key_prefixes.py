@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -17,15 +17,11 @@ PREFIXES = ("module.", "model.", "net.", "_orig_mod.", "backbone.", "encoder.", 
 `module.model.`; `1.` the network behind a normalisation in `nn.Sequential`)."""
 
 
-def prefixes(keys: Iterable[str]) -> list[str]:
+def prefixes(keys: Collection[str]) -> list[str]:
     """The wrappers, and wrappers of wrappers, that some of the names begin with; fewest first."""
-    keys, level = list(keys), [""]
-    starts = list(level)
-    while level:
-        level = [
-            start + word for start in level for word in PREFIXES if any(key.startswith(start + word) for key in keys)
-        ]
-        starts += level
+    starts = [""]
+    for start in starts:  # also those that are added meanwhile
+        starts += [start + word for word in PREFIXES if any(key.startswith(start + word) for key in keys)]
     return starts
 
 
@@ -55,14 +51,29 @@ def _memory(value: Tensor) -> Any:
     return (value.data_ptr(), value.shape, value.stride()) if value.numel() else id(value)
 
 
-def choose_prefix(net: State, state: State, file: str, container: str) -> tuple[str, list[str]]:
-    """The prefix of the network's weights in the file, and notes.
+def choose_prefix(net: State, state: State, file: str, container: str) -> tuple[str, list[str], list[str]]:
+    """The prefix of the network's weights in the file, those of equal copies of them, and notes.
 
     Raises UserError where the weights fit in no way, or in several that differ."""
     tried = {prefix: misfits(net, state, prefix) for prefix in prefixes(state)}
     fitting = [prefix for prefix, wrong in tried.items() if not wrong]
     if not fitting:
-        return _unusual_prefix(net, state, tried, file, container)
+        others = [prefix for prefix in _endings(net, state) if not misfits(net, state, prefix)]
+        names = [prefix.rstrip(".") for prefix in others]
+        if len(names) == 1:
+            return others[0], [], [f"The weights in {file} that fit the network are those under '{names[0]}'."]
+        if names:
+            raise UserError(
+                f"{file} holds several networks that fit ({', '.join(names)}): leave the others out, as with --ignore-keys "
+                f"'{names[-1]}'."
+            )
+        wrong = min(tried.values(), key=len)
+        raise UserError(
+            f"{file}{f' ({container})' if container else ''} does not fit the network: {'; '.join(wrong[:3])} "
+            f"({len(wrong)} of its {len(net)} weights do not fit). Tried the names as they are"
+            f"{''.join(f', without {prefix}' for prefix in tried if prefix)}; the file's begin with "
+            f"'{next(iter(state))}' ({_guess(net, state, file)})."
+        )
     first, *copies = fitting
     for copy in copies:
         for key in net:
@@ -72,7 +83,7 @@ def choose_prefix(net: State, state: State, file: str, container: str) -> tuple[
                     f"{file} holds the weights twice, as {first or 'they are'} and {copy}, and '{key}' differs: "
                     "keep one of them."
                 )
-    return first, []
+    return first, copies, []
 
 
 def fits(net: State, state: State) -> bool:
@@ -84,27 +95,6 @@ def _endings(net: State, state: State) -> list[str]:
     """What stands before the name of one of the network's weights, wherever that name ends one of the file's."""
     name = max(net, key=len, default="")
     return [key.removesuffix(name) for key in state if key.endswith(f".{name}")]
-
-
-def _unusual_prefix(
-    net: State, state: State, tried: dict[str, list[str]], file: str, container: str
-) -> tuple[str, list[str]]:
-    """The only other start of names behind which all the weights are."""
-    others = [prefix for prefix in _endings(net, state) if not misfits(net, state, prefix)]
-    if len(others) == 1:
-        return others[0], [f"The weights in {file} that fit the network are those under '{others[0].rstrip('.')}'."]
-    if others:
-        raise UserError(
-            f"{file} holds several networks that fit ({', '.join(name.rstrip('.') for name in others)}): leave the others out, "
-            f"as with --ignore-keys '{others[-1].rstrip('.')}'."
-        )
-    wrong = min(tried.values(), key=len)
-    raise UserError(
-        f"{file}{f' ({container})' if container else ''} does not fit the network: {'; '.join(wrong[:3])} "
-        f"({len(wrong)} of its {len(net)} weights do not fit). Tried the names as they are"
-        f"{''.join(f', without {prefix}' for prefix in tried if prefix)}; the file's begin with "
-        f"'{next(iter(state))}' ({_guess(net, state, file)})."
-    )
 
 
 def _guess(net: State, state: State, file: str) -> str:

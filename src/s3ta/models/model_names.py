@@ -52,11 +52,8 @@ def is_foreign(source: str) -> bool:
     """Whether this names a network that is not ours: `timm:...`, `torchvision:...` or `package.module:factory`.
 
     A path that exists never does, nor does `owner/name`, nor `C:anything`, which Windows takes for a path."""
-    if _exists(source):
-        return False
-    if source.startswith(("timm:", "torchvision:")):
-        return True
-    return re.fullmatch(rf"(?![A-Za-z]:){_WORD}:{_WORD}", source) is not None
+    of_library = source.startswith(("timm:", "torchvision:"))
+    return not _exists(source) and (of_library or bool(re.fullmatch(rf"(?![A-Za-z]:){_WORD}:{_WORD}", source)))
 
 
 def refuse_file_of_code(source: str) -> None:
@@ -66,12 +63,9 @@ def refuse_file_of_code(source: str) -> None:
         return
     path = Path(match[1]).expanduser()
     inside = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    parts = [part for part in inside.parts if part != "."]
+    parts, first = [part for part in inside.parts if part != "."], ""
     if inside.is_absolute() or ".." in parts:
-        parts = parts[-1:]
-        first = f"go to the folder {path.parent} and "
-    else:
-        first = ""
+        parts, first = parts[-1:], f"go to the folder {path.parent} and "
     raise UserError(f"A factory is named by its module, not by its file: {first}write {'.'.join(parts)}:{match[2]}.")
 
 
@@ -85,12 +79,9 @@ def refuse_unknown_source(source: str) -> None:
     refuse_file_of_code(source)
     if is_foreign(source) or _exists(source) or is_hub_id(source):
         return
-    if "/" not in source:
-        raise UserError(
-            f"{source} does not exist. Give a run folder, a model folder, a Hub id such as owner/name, timm:NAME, "
-            "torchvision:NAME, or package.module:factory."
-        )
-    raise UserError(f"{source} does not exist. Give a run folder, a model folder, or a Hub id such as owner/name.")
+    hub = "a Hub id such as owner/name"
+    others = f"or {hub}" if "/" in source else f"{hub}, timm:NAME, torchvision:NAME, or package.module:factory"
+    raise UserError(f"{source} does not exist. Give a run folder, a model folder, {others}.")
 
 
 def _exists(source: str) -> bool:

@@ -39,10 +39,8 @@ def num_outputs(net: nn.Module, in_channels: int, image_size: int, source: str, 
     It is asked about two grey images; where it raises, about two of noise in [0, 1], and then about a micro-batch of noise,
     for a correct network may refuse what no data hold. What it raised first is told only where it answers none of them.
 
-    Args:
-      micro_batch: how many images it will be asked about at once; None: not known.
-    Raises:
-      UserError: it raises every time, or what it answers are no logits."""
+    `micro_batch`: how many images it will be asked about at once; None: not known.
+    Raises UserError: it raises every time, or what it answers are no logits."""
     first: BaseException | None = None
     for images in _questions((in_channels, image_size, image_size), micro_batch, device_of(net)):
         try:
@@ -82,9 +80,8 @@ def _checked(answer: Any, images: Tensor, source: str) -> int:
     if answer.ndim != 2 or len(answer) != count or not answer.shape[1] or not answer.is_floating_point():
         number = "two" if count == 2 else str(count)
         raise UserError(
-            f"{source} answers {number} images of {' x '.join(map(str, shape))} with "
-            f"{dtype_name(answer.dtype)} of shape {tuple(answer.shape)}: it must give logits, one row per "
-            "image."
+            f"{source} answers {number} images of {' x '.join(map(str, shape))} with {dtype_name(answer.dtype)} of shape "
+            f"{tuple(answer.shape)}: it must give logits, one row per image."
         )
     return answer.shape[1]
 

@@ -37,8 +37,7 @@ def save_pretrained(model: VisionClassifier, folder: str | Path, classes: list[s
 def from_pretrained(source: str | Path) -> VisionClassifier:
     """Load a model, in eval mode, from a folder written by `save_pretrained`, from a run folder, or from a Hub id.
 
-    Raises:
-      UserError: nothing there, or a damaged, foreign or mismatching file; the sentence says which."""
+    Raises UserError: nothing there, or a damaged, foreign or mismatching file; the sentence says which."""
     folder = find_weights(source)
     config, _ = read_config(folder)
     model = build_model(config)
@@ -52,12 +51,9 @@ def find_weights(source: str | Path) -> Path:
         if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
             return folder
     if Path(source).exists():
-        unfinished = (Path(source) / "recipe.json").is_file()
-        advice = (
-            "its training has not finished; run the same `s3ta train` command again"
-            if unfinished
-            else f"a model folder holds {CONFIG} and {WEIGHTS}"
-        )
+        advice = f"a model folder holds {CONFIG} and {WEIGHTS}"
+        if (Path(source) / "recipe.json").is_file():
+            advice = "its training has not finished; run the same `s3ta train` command again"
         raise UserError(f"{source} is not a model: {advice}.")
     if not is_hub_id(str(source)):
         raise UserError(f"{source} does not exist. Give a run folder, a model folder, or a Hub id such as owner/name.")
@@ -126,17 +122,15 @@ def weights_hash(model: nn.Module) -> str:
 
     Raises ForeignError where the model does not give them."""
     with guarded(f"state_dict() of {type(getattr(model, 'net', model)).__name__}"):
-        state = model.state_dict()
-        return sha256(
-            *(part for key, value in sorted(state.items()) for part in (key.encode(), tensor_as_bytes(value)))
-        )
+        state = sorted(model.state_dict().items())
+        return sha256(*(part for key, value in state for part in (key.encode(), tensor_as_bytes(value))))
 
 
 def tensor_as_bytes(value: object) -> bytes:
     """What a tensor, or anything else that a state dict may hold, is made of, as bytes."""
     if isinstance(value, Tensor):
         parts = _parts(value.detach())
-        return _memory(value) if parts is None else b"".join(tensor_as_bytes(part) for part in parts)
+        return parts if isinstance(parts, bytes) else tensor_as_bytes(parts)
     if isinstance(value, Mapping):
         return b"".join(tensor_as_bytes(part) for key in sorted(value, key=str) for part in (str(key), value[key]))
     if isinstance(value, (list, tuple)):
@@ -144,8 +138,8 @@ def tensor_as_bytes(value: object) -> bytes:
     return without_addresses(repr(value)).encode()
 
 
-def _parts(value: Tensor) -> tuple[Any, ...] | None:
-    """What describes a tensor that is no plain block of memory; None where it is one."""
+def _parts(value: Tensor) -> tuple[Any, ...] | bytes:
+    """What a tensor is made of: its numbers as they lie in memory, or where it is no plain block, what describes it."""
     if value.is_quantized:
         if value.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
             return value.int_repr(), value.q_scale(), value.q_zero_point()
@@ -153,12 +147,7 @@ def _parts(value: Tensor) -> tuple[Any, ...] | None:
     if value.layout == torch.sparse_coo:
         whole = value.coalesce()
         return tuple(value.shape), whole.indices(), whole.values()
-    if value.layout == torch.strided:
-        return None
-    return (value.to_dense(),)
-
-
-def _memory(value: Tensor) -> bytes:
-    """The bytes of a tensor as they lie in memory; through uint8, because numpy does not know every kind of number."""
-    flat = value.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().tobytes()
+    if value.layout != torch.strided:
+        return (value.to_dense(),)
+    flat = value.cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes()  # numpy does not know every kind of number

@@ -95,10 +95,8 @@ class S3TA(VisionClassifier):
     def unroll(self, images: Images, num_glimpses: int | None = None) -> Trace:
         """Look `num_glimpses` times (default: the config's; any number >= 1 works, trained with or not).
 
-        Returns:
-          Trace of logits `(T, B, Y)` after every glimpse and attention `(T, B, N, h, w)` at every glimpse.
-        Raises:
-          UserError: num_glimpses below 1."""
+        Returns the Trace of logits `(T, B, Y)` after every glimpse and attention `(T, B, N, h, w)` at every glimpse.
+        Raises UserError: num_glimpses below 1."""
         num_glimpses = self.config.num_glimpses if num_glimpses is None else num_glimpses
         if num_glimpses < 1:
             raise UserError(f"num_glimpses is {num_glimpses}: a model must look at least once.")

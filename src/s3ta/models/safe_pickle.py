@@ -74,10 +74,6 @@ class _Mark:
     """Where a run of values begins on the stack."""
 
 
-def _text_as_bytes(text: str, encoding: str = "latin1") -> bytes:
-    return text.encode("latin1" if encoding == "latin1" else "utf-8")
-
-
 def _mapping(*arguments: Any) -> Any:
     """`OrderedDict` and its kin from nothing, pairs or another mapping; a `defaultdict` is called with its factory."""
     given = arguments[-1] if arguments else ()
@@ -125,7 +121,7 @@ _PLAIN: dict[str, Callable[..., Any]] = {
     "builtins.dict": _mapping,
     "builtins.list": _items,
     **{name: lambda *items: tuple(_items(*items)) for name in _TUPLES},
-    "_codecs.encode": _text_as_bytes,
+    "_codecs.encode": lambda text, encoding="latin1": text.encode("latin1" if encoding == "latin1" else "utf-8"),
 }
 _PATHS = ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
 _PLAIN |= {f"{module}.{name}": _path for module in ("pathlib", "pathlib._local") for name in _PATHS}
@@ -162,24 +158,20 @@ class Reader:
         """Raises ValueError, LookupError, TypeError, AttributeError, EOFError or RecursionError for what is no sound
         pickle, and ForbiddenError."""
         for opcode, argument, position in pickletools.genops(self._stream):
-            self._num_read = position or 0
-            self._do(opcode, argument)
+            self._num_read, name = position or 0, opcode.name
+            if name in _CONSTANTS:
+                self._stack.append(_CONSTANTS[name]())
+            elif name in _STEPS:
+                _STEPS[name](self, argument)
+            elif not opcode.stack_before and len(opcode.stack_after) == 1:  # text, bytes and numbers, of any protocol
+                self._stack.append(argument)
+            elif name not in ("PROTO", "FRAME", "STOP"):
+                raise ValueError(f"the instruction {name} is not read")
         return Stored(self._stack.pop(), list(self._names), self._unknown)
 
-    def _do(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
-        name = opcode.name
-        if name in _CONSTANTS:
-            self._stack.append(_CONSTANTS[name]())
-        elif name in _STEPS:
-            _STEPS[name](self, argument)
-        elif not opcode.stack_before and len(opcode.stack_after) == 1:  # text, bytes and numbers, of any protocol
-            self._stack.append(argument)
-        elif name not in ("PROTO", "FRAME", "STOP"):
-            raise ValueError(f"the instruction {name} is not read")
-
     def _after_mark(self) -> list[Any]:
-        mark = next(i for i in range(len(self._stack) - 1, -2, -1) if i < 0 or isinstance(self._stack[i], _Mark))
-        if mark < 0:
+        mark = next((i for i in reversed(range(len(self._stack))) if isinstance(self._stack[i], _Mark)), None)
+        if mark is None:
             raise ValueError("there is no mark")
         values = self._stack[mark + 1 :]
         del self._stack[mark:]
@@ -226,7 +218,10 @@ class Reader:
             if self._num_made > _MOST_BYTES + _BYTES_PER_BYTE * self._num_read:
                 raise ValueError("its calls make too much")
         elif name in _RECORDED or name.startswith("numpy.random."):
-            made = Instance(_class_of(name, arguments), arguments)
+            by_class = (
+                name.endswith(("._reconstruct", "._reconstructor")) and arguments and isinstance(arguments[0], Name)
+            )
+            made = Instance(arguments[0].full if by_class else name, arguments)
         else:  # also of what another such call would have given
             made = Unknown(name or getattr(function, "name", type(function).__name__), (function, *arguments))
             self._unknown.append(made)
@@ -239,12 +234,6 @@ class Reader:
         (state,) = self._last(1)
         if isinstance(self._stack[-1], Instance):
             self._stack[-1].state = state
-
-
-def _class_of(name: str, arguments: tuple[Any, ...]) -> str:
-    """Of the object that a call of a function in `_RECORDED` makes: its own name, or the class in its first argument."""
-    by_class = name.endswith(("._reconstruct", "._reconstructor")) and arguments and isinstance(arguments[0], Name)
-    return arguments[0].full if by_class else name
 
 
 _CONSTANTS: dict[str, Callable[[], Any]] = {
@@ -316,10 +305,10 @@ class Step(NamedTuple):
         return names[::-1]
 
 
-def walk(value: Any) -> Iterator[tuple[Step, Any]]:
-    """Everything inside a value, itself first, each object once, with where it lies.
+def walk(value: Any, inside: Callable[[Any], Iterable[tuple[Any, Any]]] = parts) -> Iterator[tuple[Step, Any]]:
+    """Everything inside a value, itself first, each object once, with where it lies; `inside` says what lies in one.
 
-    Raises RecursionError as `Step.below`."""
+    What is taken out of a value while it is the last one given is not looked into. Raises RecursionError as `Step.below`."""
     waiting: list[tuple[Step, Any]] = [(Step(), value)]
     seen: set[int] = set()
     while waiting:
@@ -329,5 +318,4 @@ def walk(value: Any) -> Iterator[tuple[Step, Any]]:
                 continue
             seen.add(id(item))
         yield path, item
-        inside = [(path.below(name), part) for name, part in parts(item)]
-        waiting += reversed(inside)
+        waiting += reversed([(path.below(str(name)), part) for name, part in inside(item)])

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 from torch import Tensor
 
 from s3ta.errors import UserError
-from s3ta.models.safe_pickle import MOST_DEPTH, Instance, Name, walk
+from s3ta.models.safe_pickle import MOST_DEPTH, Instance, Name, parts, walk
 from s3ta.models.torch_file import tensor_of_array
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "unaveraged_model_state_dict")
@@ -55,26 +55,29 @@ def choose_state(content: Any, key: str | None, file: str, fits: Callable[[State
     """The state dict that is named, or stands under usual names, or else alone fits the network.
 
     Args:
-      content: of the file.
       key: the path of an entry, as a person named it; None: choose.
-      file: its name, for sentences.
       fits: whether the network could be filled with these weights.
-    Raises:
-      UserError: no weights there, or several that fit; the sentence says what there is."""
+    Raises UserError: no weights there, or several that fit; the sentence says what there is."""
     if key is not None:
-        return _named(content, key, file)
+        part = _at(content, key)
+        if (state := _state_of(part) or _state_of(part, mixed=True)) is None:
+            raise UserError(f"{file} has no weights under '{key}': it holds {_listed(content)}.")
+        return Chosen(key, state, [], [])
     known = _known_states(content) or _known_states(content, mixed=True)
     if known:
         first, *others = sorted(known, key=_is_average)
-        others += [] if first == "" else _others_that_fit(content, known, fits)
+        if first:
+            within = tuple(f"{path}." for path in known)
+            states = _all_states(content).items()
+            others += [path for path, state in states if not f"{path}.".startswith(within) and fits(state)]
         return Chosen(first, known[first], others, _notes(content, first, file))
     anywhere = _all_states(content)
     fitting = {path: state for path, state in anywhere.items() if fits(state)}
-    if len(plain := [path for path in fitting if not _is_average(path)]) == 1 and len(fitting) > 1:
-        return Chosen(plain[0], fitting[plain[0]], [path for path in fitting if path != plain[0]], [])
-    if len(fitting) == 1:
-        name, state = next(iter(fitting.items()))
-        return Chosen(name, state, [], [f"The only weights in {file} that fit the network are those under '{name}'."])
+    plain = [path for path in fitting if not _is_average(path)] if len(fitting) > 1 else list(fitting)
+    if len(plain) == 1:
+        others = [path for path in fitting if path != plain[0]]
+        notes = [f"The only weights in {file} that fit the network are those under '{plain[0]}'."]
+        return Chosen(plain[0], fitting[plain[0]], others, [] if others else notes)
     if fitting:
         raise UserError(
             f"{file} holds several weights that fit the network ({', '.join(fitting)}): name one, as "
@@ -101,35 +104,12 @@ def objects_within(content: Any, path: str) -> set[str]:
 def _at(content: Any, path: str) -> Any:
     names = [path] if isinstance(content, dict) and path in content else path.split(".") if path else []
     for name in names:
-        content = _entry(content, name)
+        content = next((part for key, part in parts(content) if key == name), None)
     return content
 
 
 def _is_average(path: str) -> bool:
     return _AVERAGE.search(path) is not None
-
-
-def _others_that_fit(content: Any, known: dict[str, State], fits: Callable[[State], bool]) -> list[str]:
-    """Paths of weights under other names than the known ones, and not within what these hold."""
-    outside = {path: state for path, state in _all_states(content).items() if not _is_within(path, known)}
-    return [path for path, state in outside.items() if fits(state)]
-
-
-def _is_within(path: str, known: dict[str, State]) -> bool:
-    return any(path == start or path.startswith(f"{start}.") for start in known)
-
-
-def _named(content: Any, key: str, file: str) -> Chosen:
-    part = _at(content, key)
-    if (state := _state_of(part) or _state_of(part, mixed=True)) is None:
-        raise UserError(f"{file} has no weights under '{key}': it holds {_listed(content)}.")
-    return Chosen(key, state, [], [])
-
-
-def _entry(part: Any, name: str) -> Any:
-    if isinstance(part, dict):
-        return next((value for key, value in part.items() if str(key) == name), None)
-    return part[int(name)] if isinstance(part, (list, tuple)) and name.isdigit() and int(name) < len(part) else None
 
 
 def _state_of(value: Any, *, mixed: bool = False, allowance: NameAllowance | None = None) -> State | None:
@@ -140,9 +120,9 @@ def _state_of(value: Any, *, mixed: bool = False, allowance: NameAllowance | Non
         return _state_of_module(value, allowance or NameAllowance()) or None
     if not isinstance(value, dict) or not value:
         return None
-    parts = {str(key): tensor_of_array(part) for key, part in value.items()}
-    tensors = {key: part for key, part in parts.items() if isinstance(part, Tensor)}
-    others = [part for key, part in parts.items() if key not in tensors]
+    entries = {str(key): tensor_of_array(part) for key, part in value.items()}
+    tensors = {key: part for key, part in entries.items() if isinstance(part, Tensor)}
+    others = [part for key, part in entries.items() if key not in tensors]
     return tensors if tensors and (not others or (mixed and all(map(_is_plain, others)))) else None
 
 
@@ -172,8 +152,8 @@ def _state_of_module(whole: Instance, allowance: NameAllowance) -> State:
                 if isinstance(value, Tensor) and not (kind == "_buffers" and name in hidden):
                     allowance.take(len(start) + len(name))
                     state[f"{start}{name}"] = value
-        parts = _named_parts(settings, "_modules")
-        waiting += [(f"{start}{name}.", depth + 1, part) for name, part in reversed(parts)]
+        inside = reversed(_named_parts(settings, "_modules"))
+        waiting += [(f"{start}{name}.", depth + 1, part) for name, part in inside]
     return state
 
 
@@ -197,7 +177,7 @@ def _unusual(content: Any) -> str | None:
     for path, value in walk(content):
         kind = value.name if isinstance(value, Instance) else ""
         if getattr(value, "is_quantized", False) or "qtensor" in kind or "_packed_params" in path.name:
-            return f"a quantised network ('{'.'.join(path.names())}')"
+            kind = "a quantised network"
         if kind.startswith("a "):
             return f"{kind} ('{'.'.join(path.names())}')"
     return None

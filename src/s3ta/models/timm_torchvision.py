@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -47,7 +47,6 @@ def from_timm(name: str, options: LoadOptions, file: Path | None) -> BuiltNetwor
     """NAME[.TAG] of timm, or `hf-hub:owner/name`, built under seed 0 and perhaps fetched.
 
     `file` will fill it: its own name, or what lies beside it, may tell of which tag it is.
-
     Raises UserError for a name or tag that it does not have, and for weights that cannot be had here."""
     import timm
     from timm.data.config import resolve_model_data_config
@@ -71,13 +70,11 @@ def from_timm(name: str, options: LoadOptions, file: Path | None) -> BuiltNetwor
     with _fetching(source), seeded_global_generators(0):
         net = timm.create_model(f"{name}.{tag}" if tag else name, pretrained=options.is_pretrained, **settings)
     data = resolve_model_data_config(net)
-    size = data["input_size"][1]
+    channels, size, _ = data["input_size"]
     tag = getattr(net, "pretrained_cfg", {}).get("tag")
     view, notes = _timm_view(data, options.image_size or size)
-    if options.is_pretrained and options.in_channels not in (None, data["input_size"][0]):
-        notes += (
-            f"timm adapted the first convolution from {data['input_size'][0]} to {options.in_channels} channels.",
-        )
+    if options.is_pretrained and options.in_channels not in (None, channels):
+        notes += (f"timm adapted the first convolution from {channels} to {options.in_channels} channels.",)
     return BuiltNetwork(
         net,
         name.rpartition("/")[2],
@@ -101,31 +98,38 @@ def _timm_preparation(name: str, file: Path | None) -> tuple[str, dict[str, Any]
     beside = settings_beside(file).get("pretrained_cfg")
     if isinstance(beside, dict):
         return "", beside, (f"note: {file.parent.name}/config.json says how images are prepared; that is done.",)
-    default, ways = get_pretrained_cfg(name), {}
-    for known in list_pretrained(f"{name}.*"):
-        tag, config = known.partition(".")[2], get_pretrained_cfg(known)
-        if config is None:
-            continue
-        if str(config.url).rpartition("/")[2] == file.name:
-            return tag, None, (_derived(file, "timm", tag),)
-        way = f"{config.input_size[1]} px, crop {config.crop_pct:g}, {config.interpolation}, mean {config.mean[0]:.3g}"
-        ways[way] = tag if default is not None and tag == default.tag else ways.get(way, tag)
-    return "", None, _ambiguous(file, f"timm:{name}", ways, (default and default.tag) or "")
+    default = get_pretrained_cfg(name)
+
+    def ways() -> Iterator[tuple[str, str, str]]:
+        for known in list_pretrained(f"{name}.*"):
+            if (config := get_pretrained_cfg(known)) is not None:
+                way = f"{config.input_size[1]} px, crop {config.crop_pct:g}, {config.interpolation}"
+                yield known.partition(".")[2], str(config.url), f"{way}, mean {config.mean[0]:.3g}"
+
+    tag, remarks = _preparation(file, f"timm:{name}", ways(), (default and default.tag) or "")
+    return tag, None, remarks
 
 
-def _derived(file: Path, library: str, tag: str) -> str:
-    return f"note: by its name, {file.name} holds the weights that {library} calls {tag}: images are prepared as for these."
+def _preparation(
+    file: Path, source: str, ways: Iterable[tuple[str, str, str]], used: str
+) -> tuple[str, tuple[str, ...]]:
+    """The tag that a file of weights shows by its name, and a remark on that, or on what the name leaves open.
 
-
-def _ambiguous(file: Path, source: str, ways: dict[str, str], used: str) -> tuple[str, ...]:
-    """A remark where a library prepares images in several ways for weights of one network; nothing where it has one."""
-    if len(ways) < 2:
-        return ()
-    way = next((way for way, tag in ways.items() if tag == used), "its defaults")
-    others = [f"{source}.{tag} ({way})" for way, tag in ways.items() if tag != used]
+    `ways`: tag, address and preparation of all weights that a library has of this network; `used`: the tag without a file."""
+    tags: dict[str, str] = {}
+    for tag, url, way in ways:
+        if url.rpartition("/")[2] == file.name:
+            library = source.partition(":")[0]
+            note = f"note: by its name, {file.name} holds the weights that {library} calls {tag}: "
+            return tag, (f"{note}images are prepared as for these.",)
+        tags[way] = tag if tag == used else tags.get(way, tag)
+    if len(tags) < 2:
+        return "", ()
+    usual = next((way for way, tag in tags.items() if tag == used), "its defaults")
+    others = [f"{source}.{tag} ({way})" for way, tag in tags.items() if tag != used]
     more = f", or one of {len(others) - 2} others" if len(others) > 2 else ""
-    return (
-        f"note: {file.name} does not say how its images were prepared. This is done as for {source}.{used} ({way}); name "
+    return "", (
+        f"note: {file.name} does not say how its images were prepared. This is done as for {source}.{used} ({usual}); name "
         f"another instead of {source} if it is one: {', '.join(others[:2])}{more}; or give --preprocessing, --mean, --std.",
     )
 
@@ -168,7 +172,6 @@ def from_torchvision(name: str, options: LoadOptions, file: Path | None) -> Buil
     """NAME[.TAG] of torchvision, built under seed 0 and perhaps fetched.
 
     `file` will fill it: its own name may tell of which tag it is.
-
     Raises UserError for a name or tag that it does not have, and for weights that cannot be had here."""
     import torchvision
     from torchvision import models
@@ -192,9 +195,7 @@ def from_torchvision(name: str, options: LoadOptions, file: Path | None) -> Buil
     prepared = entry.transforms()
     size, resize = prepared.crop_size[0], prepared.resize_size[0]
     image_size = options.image_size or size
-    settings: dict[str, Any] = {}
-    if base in _AIDED:
-        settings["aux_logits"] = False
+    settings: dict[str, Any] = {"aux_logits": False} if base in _AIDED else {}
     if not options.is_pretrained:
         settings |= {} if options.num_classes is None else {"num_classes": options.num_classes}
         family = base.partition("_")[0]
@@ -223,20 +224,21 @@ def from_torchvision(name: str, options: LoadOptions, file: Path | None) -> Buil
 
 def _torchvision_preparation(base: str, entries: Any, file: Path) -> tuple[str, tuple[str, ...]]:
     """The tag that a file of weights shows by its name, and a remark on what it leaves open."""
-    ways = {}
-    for tag, entry in entries.__members__.items():
-        if entry.url.rpartition("/")[2] == file.name:
-            return tag, (_derived(file, "torchvision", tag),)
-        how = entry.transforms()
-        way = f"shorter side to {how.resize_size[0]}, cut {how.crop_size[0]} px, {how.interpolation.value}"
-        ways[way] = tag if entry is entries.DEFAULT else ways.get(way, tag)
-    if base in _AIDED:
-        return "", (
+
+    def ways() -> Iterator[tuple[str, str, str]]:
+        for entry in entries:
+            how = entry.transforms()
+            size = f"shorter side to {how.resize_size[0]}, cut {how.crop_size[0]} px"
+            yield entry.name, entry.url, f"{size}, {how.interpolation.value}"
+
+    tag, remarks = _preparation(file, f"torchvision:{base}", ways(), entries.DEFAULT.name)
+    if base in _AIDED and not tag:
+        remarks = (
             f"warning: {file.name} does not say whether its network transforms its input, as torchvision's own weights of "
             f"{base} want it; it is measured without, as if it was trained from scratch. Where it comes from torchvision's "
             f"weights, name them: torchvision:{base}.{entries.DEFAULT.name}.",
         )
-    return "", _ambiguous(file, f"torchvision:{base}", ways, entries.DEFAULT.name)
+    return tag, remarks
 
 
 def _version(library: Any) -> str:
@@ -246,26 +248,18 @@ def _version(library: Any) -> str:
 
 @contextmanager
 def _fetching(source: str) -> Iterator[None]:
-    """Around one call of a library that may fetch and build: whatever goes wrong in it becomes one sentence."""
+    """Around one call of a library that may fetch and build: whatever goes wrong in it becomes one sentence, none is logged."""
+    loggers = [logging.getLogger(library) for library in ("huggingface_hub", "timm")]
+    levels = [logger.level for logger in loggers]
     try:
-        with _quiet("huggingface_hub", "timm"):  # retries; what went wrong is told below
-            yield
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)  # they warn of retries
+        yield
     except Exception as error:  # each library, and each way to the network, has errors of its own
         raise UserError(
             f"{source} could not be fetched or built ({reason(error)}). Where there is no network, give a file with "
             "--weights FILE, or --weights random."
         ) from error
-
-
-@contextmanager
-def _quiet(*names: str) -> Iterator[None]:
-    """Without log lines below errors from these libraries."""
-    loggers = [logging.getLogger(name) for name in names]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
     finally:
-        for logger, level in zip(loggers, before, strict=True):
+        for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -38,8 +38,6 @@ _STORAGES = {
     "ComplexFloat": torch.complex64,
     "ComplexDouble": torch.complex128,
 }
-
-
 _PARAMETERS: dict[str, Callable[..., Any]] = {
     f"torch._utils._rebuild_{name}": lambda value, *_: value for name in ("parameter", "parameter_with_state")
 }
@@ -141,11 +139,10 @@ def _read_archive(archive: zipfile.ZipFile) -> Stored:
 
 def _read_stream(file: BinaryIO) -> Stored:
     """The format before the archives: pickles one after another, then the numbers of every storage in a row."""
-    no_tensors: Callable[[Any], Any] = _storage_of
-    if (magic := Reader(file, no_tensors).read().value) != _MAGIC:
+    if (magic := Reader(file, _storage_of).read().value) != _MAGIC:
         raise ValueError(f"it begins with {magic!r}")
-    for _ in range(2):  # version and machine
-        Reader(file, no_tensors).read()
+    for _ in ("version", "machine"):
+        Reader(file, _storage_of).read()
     start, storages = file.tell(), dict[str, _Storage]()
 
     def remembered(pid: Any) -> Any:
@@ -156,7 +153,7 @@ def _read_stream(file: BinaryIO) -> Stored:
 
     Reader(file, remembered).read()
     numbers: dict[str, bytearray] = {}
-    for key in Reader(file, no_tensors).read().value:
+    for key in Reader(file, _storage_of).read().value:
         storage: _Storage = storages[str(key)]
         (count,) = struct.unpack("<q", file.read(8))
         if storage.dtype is None or count != storage.num_values:
@@ -179,9 +176,8 @@ def _filled(stream: Any, size: int) -> bytearray:
     """The next `size` bytes of a stream, held once. Raises ValueError where it ends before."""
     data = bytearray(size)
     for start in range(0, size, _CHUNK):
-        part = stream.read(min(_CHUNK, size - start))
-        data[start : start + len(part)] = part
-        if len(part) < min(_CHUNK, size - start):
+        part = memoryview(data)[start : start + _CHUNK]
+        if stream.readinto(part) < len(part):
             raise ValueError("a tensor is cut short")
     return data
 

@@ -6,14 +6,17 @@ This is the only place where pixels are normalised: everything outside a model w
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from s3ta.errors import UserError
-from s3ta.models.activation_checkpointing import checkpoint_groups, recomputed
 from s3ta.models.backbones import build_backbone
+from s3ta.models.batch_norm_statistics import statistics_kept
 from s3ta.models.config import ModelConfig, ResNetConfig, VisionConfig
 from s3ta.types import Images, Logits
 
@@ -33,6 +36,34 @@ class Normalize(nn.Module):
         return (images - self.mean) / self.std
 
 
+def check_length(what: str, numbers: Sequence[float], in_channels: int) -> None:
+    """UserError where a mean or a deviation has neither one number nor one per channel."""
+    if len(numbers) not in (1, in_channels):
+        raise UserError(
+            f"{what} has {len(numbers)} numbers, but the images have {in_channels} channels: "
+            "give one number, or one per channel."
+        )
+
+
+def checkpoint_groups(units: Sequence[nn.Module], units_per_checkpoint: int) -> Iterator[nn.Sequential]:
+    """The units, so many at a time; the last group may have fewer."""
+    for first in range(0, len(units), units_per_checkpoint):
+        yield nn.Sequential(*units[first : first + units_per_checkpoint])
+
+
+def _recomputed(group: nn.Module, features: Tensor) -> Tensor:
+    """The group's answer and gradients as they are without; what it computes on the way is made again for the gradients.
+
+    Made again, BN takes the same batch's statistics but does not move its averages a second time."""
+    return checkpoint(
+        group,
+        features,
+        use_reentrant=False,
+        preserve_rng_state=False,
+        context_fn=lambda: (nullcontext(), statistics_kept(group)),
+    )  # pyright: ignore[reportReturnType]
+
+
 class VisionNet(nn.Module):
     """Images in [0, 1] -> the map of features (M4); a `resnetv2` ends with BN and ReLU, so each of its features is >= 0.
 
@@ -43,12 +74,8 @@ class VisionNet(nn.Module):
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        for name in ("mean", "std"):
-            if len(getattr(config, name)) not in (1, config.in_channels):
-                raise UserError(
-                    f"vision.{name} has {len(getattr(config, name))} numbers, but the images have "
-                    f"{config.in_channels} channels: give one number, or one per channel."
-                )
+        check_length("vision.mean", config.mean, config.in_channels)
+        check_length("vision.std", config.std, config.in_channels)
         self.normalize = Normalize(config.mean, config.std)
         self.backbone = build_backbone(config)
         self.net = self.backbone.net
@@ -63,7 +90,7 @@ class VisionNet(nn.Module):
             return self.net.forward_features(self.normalize(images))
         features = self.backbone.stem(self.normalize(images))
         for group in checkpoint_groups(self.backbone.units, self.units_per_checkpoint):
-            features = recomputed(group, features)
+            features = _recomputed(group, features)
         return self.backbone.last(features)
 
 

@@ -6,7 +6,6 @@ Nothing of the file is run. What cannot be read is refused as what it is.
 from __future__ import annotations
 
 import re
-import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,14 +17,8 @@ from s3ta.errors import UserError
 from s3ta.external_code_errors import is_out_of_memory
 from s3ta.files import read_json
 from s3ta.models.pretrained import read_tensors
-from s3ta.models.safe_pickle import ForbiddenError, Step, Stored, walk
-from s3ta.models.torch_file import (
-    is_larger_than_file,
-    is_plain_pickle,
-    read_inert,
-    read_plain_pickle,
-    read_with_torch,
-)
+from s3ta.models.safe_pickle import ForbiddenError, Stored, walk
+from s3ta.models.torch_file import is_larger_than_file, is_plain_pickle, read_inert, read_plain_pickle, read_with_torch
 
 INDEX = ".index.json"
 IN_FOLDERS = (
@@ -45,14 +38,6 @@ _FOREIGN = (
     (rb"(?s).{257}ustar", "a tar archive: unpack it; if an old torch wrote it, load it there and save it again"),
 )
 """How files of other kinds begin."""
-
-
-class Content(NamedTuple):
-    """What a file holds: tensors by name, perhaps within other mappings."""
-
-    value: Any
-    names: list[str]
-    """Every class and function that its pickle names."""
 
 
 class Source(NamedTuple):
@@ -106,35 +91,32 @@ def _refuse_parts_of_training(path: Path) -> None:
         )
 
 
-def read_state(path: Path, ignored: tuple[str, ...] = (), label: str | None = None) -> Content:
+def read_state(path: Path, ignored: tuple[str, ...] = (), label: str | None = None) -> Stored:
     """What a file of weights holds, without the entries that the patterns name. Runs nothing of the file.
 
     Args:
-      path: a file, also an index of shards.
       ignored: patterns such as `criterion.*` of names of entries or of weights; what lies inside goes with them.
       label: the file in sentences that are recorded; None: its name.
-    Raises:
-      UserError: a file that is none of weights, damaged, or asks to run code; a pattern that nothing fits."""
-    if path.name.endswith(INDEX):
-        stored = Stored(_read_shards(path), [], [])
-    elif _is_safetensors(path, _head(path)):
-        stored = Stored(read_tensors(path), [], [])
-    else:
-        stored = _read_torch(path)
+    Raises UserError: a file that is none of weights, damaged, or asks to run code; a pattern that nothing fits."""
     with sound(path):
-        value, left_out = _without(stored.value, ignored, label or path.name)
+        if path.name.endswith(INDEX):
+            stored = Stored(_read_shards(path), [], [])
+        elif _is_safetensors(path, _head(path)):
+            stored = Stored(read_tensors(path), [], [])
+        else:
+            stored = _read_torch(path)
+        left_out = _take_out(stored.value, ignored, label or path.name)
         harmless = {id(item) for part in left_out for _, item in walk(part)}
         unread = [item for item in stored.unknown if id(item) not in harmless]
-        leading = next((step.names() for step, item in walk(value) if item is unread[0]), []) if unread else []
+        leading = next((step.names() for step, item in walk(stored.value) if item is unread[0]), []) if unread else []
     if unread:
         where = f" in {leading[0]!r}" if leading else ""
-        entry = where.partition("'")[2].rstrip("'")
-        advice = f", or leave that out with --ignore-keys '{entry}'" if entry else ""
+        advice = f", or leave that out with --ignore-keys {leading[0]!r}" if leading else ""
         raise UserError(
             f"{path} holds more than tensors ({unread[0].name}{where}), and to read that is to run what the file asks for, so "
             f"it is not done here: where you trust it, save only its state_dict(), with torch.save or as safetensors{advice}."
         )
-    return Content(value, stored.names)
+    return stored._replace(unknown=[])
 
 
 def objects_note(names: list[str], taken: set[str], file: str) -> list[str]:
@@ -150,36 +132,21 @@ def objects_note(names: list[str], taken: set[str], file: str) -> list[str]:
     return [f"{file} also holds Python objects ({', '.join(objects[:3])}{more}), of which nothing was loaded."]
 
 
-def _without(value: Any, patterns: tuple[str, ...], file: str) -> tuple[Any, list[Any]]:
-    """The value without what the patterns name, and what was left out."""
-    left_out: list[Any] = []
+def _take_out(value: Any, patterns: tuple[str, ...], file: str) -> list[Any]:
+    """What the patterns name in the mappings of a value, taken out of these."""
+    taken: list[Any] = []
     used: set[str] = set()
-    seen: set[int] = set()
-
-    waiting: list[tuple[Step, Any]] = [(Step(), value)] if patterns else []
-    while waiting:
-        path, part = waiting.pop()
-        if id(part) in seen or not isinstance(part, dict):
-            continue
-        seen.add(id(part))
-        inside: list[tuple[Step, Any]] = []
-        for key in list(part):
-            step = path.below(str(key))
-            fitting = [pattern for pattern in patterns if any(_fits(name, pattern) for name in _names(step.names()))]
+    for path, part in walk(value, lambda part: part.items() if isinstance(part, dict) else ()) if patterns else ():
+        for key in list(part) if isinstance(part, dict) else ():
+            steps = path.below(str(key)).names()
+            names = [".".join(steps[start:]) for start in range(len(steps))]
+            fitting = [pattern for pattern in patterns if any(_fits(name, pattern) for name in names)]
             used.update(fitting)
             if fitting:
-                left_out.append(part.pop(key))
-            else:
-                inside.append((step, part[key]))
-        waiting += reversed(inside)
-    for pattern in patterns:
-        if pattern not in used:
-            raise UserError(f"--ignore-keys '{pattern}' fits nothing in {file}: leave it out, or name what is there.")
-    return value, left_out
-
-
-def _names(steps: list[str]) -> Iterator[str]:
-    return (".".join(steps[start:]) for start in range(len(steps)))
+                taken.append(part.pop(key))
+    if idle := [pattern for pattern in patterns if pattern not in used]:
+        raise UserError(f"--ignore-keys '{idle[0]}' fits nothing in {file}: leave it out, or name what is there.")
+    return taken
 
 
 def _fits(name: str, pattern: str) -> bool:
@@ -208,7 +175,7 @@ def _head(path: Path) -> bytes:
 
 def _is_safetensors(path: Path, head: bytes) -> bool:
     """By content: eight bytes of length, then as much JSON. What is called so and is nothing else counts, too."""
-    if len(head) > 8 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] <= path.stat().st_size - 8:
+    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size - 8:
         return True
     return path.suffix.lower() == ".safetensors" and not head.startswith((b"PK", b"\x80"))
 
@@ -217,15 +184,13 @@ def _read_torch(path: Path) -> Stored:
     if zipfile.is_zipfile(path):
         _refuse_other_archives(path)
     if is_plain_pickle(_head(path)):
-        with sound(path):
-            return read_plain_pickle(path)
+        return read_plain_pickle(path)
     try:
         return Stored(read_with_torch(path), [], [])
-    except Exception as error:  # noqa: BLE001 - torch raises many kinds for a file that it does not read
+    except Exception as error:  # torch raises many kinds for a file that it does not read
         if is_out_of_memory(error):
-            raise _too_large(path) from None
-    with sound(path):
-        return read_inert(path)
+            raise
+    return read_inert(path)
 
 
 @contextmanager
@@ -240,14 +205,18 @@ def sound(path: Path) -> Iterator[None]:
             f"{path} asks to run {error}, which no file of weights has a reason to: nothing of it was run; do not use it."
         ) from None
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of zipfile, struct and torch
-        raise (_too_large(path) if is_out_of_memory(error) else _unreadable(path)) from None
-
-
-def _too_large(path: Path) -> UserError:
-    return UserError(
-        f"There is not enough memory to read {path} ({path.stat().st_size / 1e9:.2g} GB): close other programs, or use a "
-        "machine with more."
-    )
+        if is_out_of_memory(error):
+            raise UserError(
+                f"There is not enough memory to read {path} ({path.stat().st_size / 1e9:.2g} GB): close other programs, or "
+                "use a machine with more."
+            ) from None
+        with path.open("rb") as file:
+            head = file.read(300)
+        if kind := next((kind for start, kind in _FOREIGN if re.match(start, head)), None):
+            raise UserError(f"{path} is {kind}. Safetensors and state dicts of torch.save are read.") from None
+        raise UserError(
+            f"{path} is damaged, or not a file of weights: safetensors and state dicts of torch.save are read."
+        ) from None
 
 
 def _refuse_other_archives(path: Path) -> None:
@@ -272,16 +241,6 @@ def _refuse_other_archives(path: Path) -> None:
             f"{path} is a compressed archive, or one that unpacks to more than it has: torch.save writes none, and none is "
             "read. Where you trust it, load it with torch and save its state_dict() again."
         )
-
-
-def _unreadable(path: Path) -> UserError:
-    with path.open("rb") as file:
-        head = file.read(300)
-    if kind := next((kind for start, kind in _FOREIGN if re.match(start, head)), None):
-        return UserError(f"{path} is {kind}. Safetensors and state dicts of torch.save are read.")
-    return UserError(
-        f"{path} is damaged, or not a file of weights: safetensors and state dicts of torch.save are read."
-    )
 
 
 # --- several files ------------------------------------------------------------------------------------------------

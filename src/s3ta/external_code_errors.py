@@ -5,7 +5,6 @@ What runs behind it: importing and calling a factory, `train()`, `eval()`, `stat
 
 from __future__ import annotations
 
-import random
 import re
 import sysconfig
 import traceback
@@ -13,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from s3ta.errors import UserError
 
@@ -133,18 +130,3 @@ def modes_kept(module: Any) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
-
-
-@contextmanager
-def plain_generators(seed: int | None = None) -> Iterator[None]:
-    """Python's and NumPy's global generators as they were afterwards, whatever other code draws from them; begun from `seed`
-    where there is one."""
-    python, legacy = random.getstate(), np.random.get_state()
-    try:
-        if seed is not None:
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(legacy)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import numpy as np
 import torch
 
 from s3ta.console import standard_streams_kept
-from s3ta.external_code_errors import plain_generators
 
 
 @contextmanager
@@ -59,6 +60,20 @@ def seeded_global_generators(seed: int | None = None) -> Iterator[None]:
             torch.cuda.manual_seed_all(torch.initial_seed())
 
 
+@contextmanager
+def plain_generators(seed: int | None = None) -> Iterator[None]:
+    """As `seeded_global_generators`, of Python's and NumPy's alone."""
+    python, legacy = random.getstate(), np.random.get_state()
+    try:
+        if seed is not None:
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)
+
+
 def _current_folder() -> str | None:
     """None where it is gone."""
     with suppress(OSError):
@@ -67,8 +82,7 @@ def _current_folder() -> str | None:
 
 
 def _restore_threads(num_threads: int) -> list[str]:
-    changed = torch.get_num_threads()
-    if changed == num_threads:
+    if (changed := torch.get_num_threads()) == num_threads:
         return []
     torch.set_num_threads(num_threads)
     return [

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from s3ta.data import Batch
-from s3ta.external_code_errors import is_request_to_stop, modes_kept, original, plain_generators, reason, where
+from s3ta.external_code_errors import is_request_to_stop, modes_kept, original, reason, where
 from s3ta.models import device_of, tensor_as_bytes
+from s3ta.process_state import plain_generators
 
 _AT_ONCE = 32
 LEAST_DIFFERENCE = 1e-3
@@ -58,13 +59,7 @@ class Task(NamedTuple):
 class ModelHarness:
     """The model and the examples that it is asked about; images and labels on its device, answers on the CPU."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        batch: Batch,
-        task: Task,
-        for_order: Batch | None = None,
-    ) -> None:
+    def __init__(self, model: nn.Module, batch: Batch, task: Task, for_order: Batch | None = None) -> None:
         self.num_classes, self.data_classes, self.micro_batch = task
         self.model, self.images, self.labels = model, batch.images.to(device_of(model)), batch.labels.cpu()
         self.ids, self.for_order = batch.ids, for_order

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from s3ta.attacks.draws import RandomKey, start_noise
+from s3ta.attacks.draws import RandomKey, random_signs
 from s3ta.attacks.freeze_model import frozen
 from s3ta.attacks.gradients import GradientEstimate, autograd_gradient
 from s3ta.attacks.loop import perturb
@@ -25,6 +25,7 @@ from s3ta.types import Images
 class TangentPlane(NamedTuple):
     """A loss and its gradient at some images: what the loss nearby is predicted from."""
 
+    objective: Objective
     images: Images
     loss: Float[Tensor, " B"]
     gradient: Float[Tensor, "B C H W"]
@@ -48,17 +49,11 @@ def tangent_plane(outputs_fn: OutputsFn, images: Images, objective: Objective) -
     with frozen(outputs_fn):
         estimate = autograd_gradient(outputs_fn, objective, images)
     assert estimate.outputs is not None
-    return TangentPlane(images.detach(), objective(estimate.outputs), estimate.gradient)
+    return TangentPlane(objective, images.detach(), objective(estimate.outputs), estimate.gradient)
 
 
 def local_linearity(
-    outputs_fn: OutputsFn,
-    plane: TangentPlane,
-    objective: Objective,
-    *,
-    radius: float,
-    draw: RandomKey,
-    num_attack_steps: int = 10,
+    outputs_fn: OutputsFn, plane: TangentPlane, *, radius: float, draw: RandomKey, num_attack_steps: int = 10
 ) -> LocalLinearity:
     """Search the L-infinity ball for the largest deviation from the tangent plane, by sign steps of a quarter of the radius.
 
@@ -67,8 +62,7 @@ def local_linearity(
 
     Args:
       outputs_fn: images in [0, 1] -> logits or Trace.
-      plane: the tangent plane of the objective at the clean images, of `tangent_plane`.
-      objective: the loss, one number per example; the one that the tangent was made with.
+      plane: that of the loss at the clean images (`tangent_plane`).
       radius: of the ball, cut at the box of valid pixels.
       draw: names the random signs.
       num_attack_steps: length of the search."""
@@ -78,7 +72,7 @@ def local_linearity(
     def look(images: Images, outputs: ModelOutputs) -> Tensor:
         """The signed deviation at the images; the best is remembered."""
         nonlocal gamma, furthest
-        deviation = objective(outputs) - plane.loss - plane.predicted(images)
+        deviation = plane.objective(outputs) - plane.loss - plane.predicted(images)
         better = deviation.abs() > gamma
         gamma = torch.where(better, deviation.abs(), gamma)
         furthest = torch.where(better.view(-1, 1, 1, 1), images, furthest)
@@ -90,17 +84,15 @@ def local_linearity(
         side = look(images, estimate.outputs).sign().view(-1, 1, 1, 1)
         return estimate._replace(gradient=side * (estimate.gradient - plane.gradient))
 
-    shape = tuple(plane.images.shape[1:])
-    signs = [torch.from_numpy(start_noise(draw.seed, i, shape, *draw.names)).sign() for i in draw.ids]
     with frozen(outputs_fn):
         attacked = perturb(
             outputs_fn,
             plane.images,
             threat=threat,
-            objective=objective,
+            objective=plane.objective,
             step_rule=sign_step(radius / 4),
             num_attack_steps=num_attack_steps,
-            start=threat.start(plane.images, torch.stack(signs).to(plane.images)),
+            start=threat.start(plane.images, random_signs(draw, plane.images)),
             gradient=away_from_the_plane,
         )
         with torch.no_grad():

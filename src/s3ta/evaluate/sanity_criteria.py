@@ -111,10 +111,8 @@ def stronger(kind: str, what: str, broken: Tensor, pgd: Tried) -> Finding:
 def zero_gradients(subject: Subject, end: Tried) -> Finding:
     """The share of images whose gradient is exactly zero at every pixel (X37)."""
     objective = untargeted(subject.labels)
-    zero = [
-        int(vanishes(tangent_plane(subject.model, images, objective).gradient).sum())
-        for images in (subject.clean.images, end.images)
-    ]
+    planes = [tangent_plane(subject.model, images, objective) for images in (subject.clean.images, end.images)]
+    zero = [int(vanishes(plane.gradient).sum()) for plane in planes]
     total = len(subject.ids)
     evidence = {"num_zero": zero[0], "num_zero_at_the_end": zero[1], "num_examples": total}
     measured = (
@@ -182,16 +180,9 @@ def linearity(subject: Subject, inside: list[Tried]) -> Finding:
 
     Of the margin, not of the cross-entropy, whose gradient is tiny wherever an honest model is sure."""
     check = Check("local linearity")
-    objective = untargeted(subject.labels, "margin")
-    plane = tangent_plane(subject.model, subject.clean.images, objective)
-    deviation = local_linearity(
-        subject.model,
-        plane,
-        objective,
-        radius=subject.radius,
-        draw=subject.draw(NUM_NOISES + 1),
-        num_attack_steps=NUM_LINEARITY_STEPS,
-    )
+    plane = tangent_plane(subject.model, subject.clean.images, untargeted(subject.labels, "margin"))
+    draw, steps = subject.draw(NUM_NOISES + 1), NUM_LINEARITY_STEPS
+    deviation = local_linearity(subject.model, plane, radius=subject.radius, draw=draw, num_attack_steps=steps)
     margins = torch.stack([tried.margin for tried in inside])
     worst = torch.stack([tried.images for tried in inside])[margins.argmax(dim=0), torch.arange(len(subject.ids))]
     rise, predicted = margins.amax(dim=0) - subject.clean.margin, plane.predicted(worst)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from s3ta.attacks import SPSA, AutoAttackConfig, LoopConfig
+from s3ta.attack_config import SPSA, AutoAttackConfig, LoopConfig, TransferConfig
 from s3ta.data import Batch, fetch_batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.evaluate.lint import as_found
@@ -19,7 +19,6 @@ from s3ta.evaluate.micro_batches import pad_batch
 from s3ta.evaluate.pass_timing import PassTimes
 from s3ta.evaluate.plan import AttackRound, Chunk
 from s3ta.evaluate.runner import run_chunk
-from s3ta.evaluate.suites import TransferConfig
 from s3ta.evaluate.task import EvaluationTask
 
 _LIGHT = 0.1

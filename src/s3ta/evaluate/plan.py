@@ -9,10 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from s3ta.attack_config import NamedAttack, TransferConfig
 from s3ta.attacks import AttackCost, attack_cost, draw_targets
 from s3ta.data import Dataset
 from s3ta.errors import UserError
-from s3ta.evaluate.suites import NamedAttack, Suite, TransferConfig
+from s3ta.evaluate.suite import Suite
 from s3ta.models import ExecutionMode
 from s3ta.random_streams import stream
 from s3ta.records import CLEAN, DRAWN, Choice

@@ -64,15 +64,8 @@ SYNONYMS = {
     "radius": ("eps", "epsilon", "max_norm", "bound"),
     "step_size": ("alpha", "eps_iter", "eps_step", "stepsize", "step_length", "rel_stepsize"),
     "num_attack_steps": (
-        "steps",
-        "iters",
-        "iterations",
-        "num_steps",
-        "n_iter",
-        "nb_iter",
-        "num_iter",
-        "max_iter",
-        "niter",
+        *("steps", "num_steps", "iters", "iterations"),
+        *("n_iter", "nb_iter", "num_iter", "max_iter", "niter"),
     ),
     "num_restarts": ("restarts", "n_restarts", "nb_restarts", "random_restarts"),
     "objective": ("targeted",),
@@ -149,20 +142,17 @@ def override(config: ConfigT, assignments: list[str]) -> ConfigT:
 
 
 def _assign(tree: dict[str, Any], path: str, text: str) -> None:
-    *parents, last = path.split(".")
+    *parents, last = names = path.split(".")
     node: Any = tree
-    for depth, name in enumerate([*parents, last]):
-        if not isinstance(node, dict) or name not in node:
-            prefix = ".".join(path.split(".")[:depth])
-            if not isinstance(node, dict):
-                raise UserError(f"Unknown setting '{path}': {prefix} is one value and has no parts.")
-            known = node.keys()
-            if (ours := next((field for field in known if name.lower() in SYNONYMS.get(field, ())), None)) is not None:
-                setting = f"{prefix}.{ours}" if prefix else ours
-                raise UserError(f"Unknown setting '{path}'. Here it is called {setting}.")
-            raise unknown_name(
-                "setting", path, [f"{prefix}.{key}" if prefix else key for key in known], "s3ta show RECIPE"
-            )
+    for depth, name in enumerate(names):
+        prefix = "".join(f"{parent}." for parent in names[:depth])
+        if not isinstance(node, dict):
+            raise UserError(f"Unknown setting '{path}': {prefix.rstrip('.')} is one value and has no parts.")
+        if name not in node:
+            for field in node:
+                if name.lower() in SYNONYMS.get(field, ()):
+                    raise UserError(f"Unknown setting '{path}'. Here it is called {prefix}{field}.")
+            raise unknown_name("setting", path, [prefix + key for key in node], "s3ta show RECIPE")
         if depth < len(parents):
             node = node[name]
     try:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from rich.progress import Progress, TaskID
+from rich.progress import Progress
 
 from s3ta.errors import UserError
 from s3ta.evaluate import Suite, attack_rounds, get_suite, tiny_suite
@@ -116,14 +116,13 @@ class Contender:
 
     def _start(self, *command: str) -> None:
         self.command = command[0]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
         with readable_errors(self.log), self.log.open("ab") as log:
             self.child = subprocess.Popen(
                 [sys.executable, "-m", "s3ta", *command, "--device", "cpu", *self._tiny],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env=environment,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
             )
 
     def stop(self) -> None:
@@ -133,12 +132,11 @@ class Contender:
 
     def wait(self) -> None:
         """Wait for the child to leave; insist after a while."""
-        if self.child is None:
-            return
-        try:
-            self.child.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            self.child.kill()
+        if self.child is not None:
+            try:
+                self.child.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                self.child.kill()
 
     def status(self) -> tuple[str, int, int | None, str]:
         """What the process is doing: (activity, done, total or None if not known yet, note).
@@ -227,31 +225,30 @@ def _display(contenders: list[Contender]) -> Iterator[Callable[[], None]]:
     if console.is_terminal:
         with bars() as display:
             yield _watch(display, contenders)
-    else:
-        reporters: dict[str, LineReporter] = {}
+        return
+    reporters: dict[str, LineReporter] = {}
 
-        def show() -> None:
-            for contender in contenders:
-                activity, done, total, note = contender.status()
-                name = f"{contender.folder.name}: {activity}"
-                if total is not None:
-                    reporters.setdefault(name, LineReporter(name, total))(done, note)
+    def show() -> None:
+        for contender in contenders:
+            activity, done, total, note = contender.status()
+            name = f"{contender.folder.name}: {activity}"
+            if total is not None:
+                reporters.setdefault(name, LineReporter(name, total))(done, note)
 
-        yield show
+    yield show
 
 
 def _watch(display: Progress, contenders: list[Contender]) -> Callable[[], None]:
-    tasks: list[TaskID] = [display.add_task(c.recipe, total=c.num_steps, note="") for c in contenders]
-    before = [""] * len(tasks)
+    tasks = [display.add_task(contender.recipe, total=contender.num_steps, note="") for contender in contenders]
+    shown = dict.fromkeys(tasks, "")
 
     def show() -> None:
-        for i, (contender, task) in enumerate(zip(contenders, tasks, strict=True)):
+        for contender, task in zip(contenders, tasks, strict=True):
             activity, done, total, note = contender.status()
-            if activity != before[i]:
+            if activity != shown[task]:
                 display.reset(task, total=total)
-                before[i] = activity
-            display.update(
-                task, description=f"{contender.folder.name}: {activity}", completed=done, total=total, note=note
-            )
+                shown[task] = activity
+            description = f"{contender.folder.name}: {activity}"
+            display.update(task, description=description, completed=done, total=total, note=note)
 
     return show

@@ -95,7 +95,8 @@ def run_attack(
     outputs_fn = unwrapped(outputs_fn)
     seed = None if draw is None else int(stream(draw.seed, "model", *draw.names).integers(2**63))
     with frozen(outputs_fn), seeded_global_generators(seed):
-        checked = watched(_given_in(dtype, outputs_fn), labels, targets if config.objective == "targeted" else None)
+        given = outputs_fn if dtype == clean.dtype else lambda images: outputs_fn(images.to(dtype))
+        checked = watched(given, labels, targets if config.objective == "targeted" else None)
         if dtype in LOW_PRECISION:
             checked = _answering_in_float32(checked)
         threat = threat_model_of(config, clean, draw)
@@ -105,15 +106,9 @@ def run_attack(
         else:
             attacked = _run_loop(checked, _Examples(clean, labels, targets, draw), config, threat, start)
     if config.eight_bit:
-        attacked = attacked._replace(
-            images=torch.stack([threat.eight_bit(images, clean) for images in attacked.images])
-        )
+        rounded = [threat.eight_bit(images, clean) for images in attacked.images]
+        attacked = attacked._replace(images=torch.stack(rounded))
     return attacked
-
-
-def _given_in(dtype: torch.dtype, outputs_fn: OutputsFn) -> OutputsFn:
-    """The model, given images of this type; the callable itself where it is no lower precision."""
-    return (lambda images: outputs_fn(images.to(dtype))) if dtype in LOW_PRECISION else outputs_fn
 
 
 def _answering_in_float32(outputs_fn: OutputsFn) -> OutputsFn:
@@ -130,31 +125,28 @@ def _run_loop(
     if config.eight_bit:
         moved_about = isinstance(config.gradient, ExactGradient) and config.gradient.moves_images
         outputs_fn = _rounded(outputs_fn, None if moved_about else threat, clean)
-    objective = _objective(outputs_fn, examples, config)
-    goal = (
-        targeted(examples.targets, "margin")
-        if config.objective == "targeted" and examples.targets is not None
-        else None
-    )
+    if config.objective == "targeted" and examples.targets is not None:
+        goal = targeted(examples.targets, "margin")
+    else:
+        goal = untargeted(examples.labels, "margin")
     attacked = perturb(
         outputs_fn,
         clean,
         threat=threat,
-        objective=objective,
+        objective=_objective(outputs_fn, examples, config),
         step_rule=step_rule(config),
         num_attack_steps=config.num_attack_steps,
         start=start,
         read_outs=config.read_outs,
         gradient=gradient_source(config.gradient, examples.draw, threat.mask),
-        keep_best=None if config.keep == "last" else goal or untargeted(examples.labels, "margin"),
+        keep_best=None if config.keep == "last" else goal,
     )
     return attacked._replace(num_forwards=attacked.num_forwards + config.looks_first)
 
 
 def draw_start(config: LoopAttack, seed: int, ids: Sequence[str], clean: Images, *names: int | str) -> Images:
     """One start per example from its own stream; see `start_noise`. Drawn on the CPU, moved to the images' device."""
-    shape, normal = tuple(clean.shape[1:]), config.norm == "l2"
-    prob = config.random_start_prob
+    shape, prob, normal = tuple(clean.shape[1:]), config.random_start_prob, config.norm == "l2"
     noise = [start_noise(seed, i, shape, *names, random_start_prob=prob, normal=normal) for i in ids]
     threat = threat_model_of(config, clean, RandomKey(seed, tuple(ids), names))
     return threat.start(clean, torch.from_numpy(np.stack(noise)).to(clean))

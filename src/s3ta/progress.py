@@ -98,9 +98,8 @@ def waiting(what: str) -> Iterator[None]:
         patience = _PATIENCE
         while not over.wait(patience):
             if _speakers[-1:] == [me]:
-                console.print(
-                    f"{what} ..." + (f" {time.monotonic() - began:.0f} s so far" if has_spoken.is_set() else "")
-                )
+                so_far = f" {time.monotonic() - began:.0f} s so far" if has_spoken.is_set() else ""
+                console.print(f"{what} ...{so_far}")
                 has_spoken.set()
             patience = _AGAIN
 

@@ -40,9 +40,7 @@ Transform: TypeAlias = Callable[[Images, int, int], Images]
 
 
 def gradient_source(config: ExactGradient | SPSA, draw: RandomKey | None, mask: Tensor | None) -> GradientSource:
-    """The gradient source of an attack's settings; `mask` as of its threat model.
-
-    Raises UserError where it needs random numbers and `draw` is None."""
+    """That of an attack's settings; `mask` as of its threat model. Raises UserError where it needs `draw`, and it is None."""
     if isinstance(config, SPSA):
         return spsa(needed(draw), config.num_directions, config.delta, config.micro_batch, mask)
     if config.is_plain:
@@ -72,8 +70,7 @@ def gradient_over_transformations(
     """The mean gradient over random transformations of the image, or over a model's own randomness (EOT, Athalye 2018).
 
     Args:
-      source: where each sample's gradient comes from.
-      num_samples: how many are averaged at each step.
+      num_samples: how many gradients of `source` are averaged at each step.
       draw: names the randomness. The global generators, which a random model draws from, are seeded from here and put back.
       transforms: what happens to the images before the model sees them, one by one; none: it is random itself."""
 
@@ -114,10 +111,7 @@ def straight_through(
     function: Callable[[Tensor], Tensor], surrogate: Callable[[Tensor], Tensor] | None = None
 ) -> Callable[[Tensor], Tensor]:
     """The function forward, another one's gradient backward: for parts whose gradient is zero or absent (BPDA, Athalye 2018).
-
-    Args:
-      function: e.g. a quantiser or a JPEG coder.
-      surrogate: differentiable, of the same shape; None: the identity.
+    `surrogate` is differentiable and of the same shape; None: the identity.
 
         attack(lambda images: model(straight_through(quantise)(images)), ...)"""
 
@@ -162,7 +156,7 @@ def spsa(
             signs = embedding(packed.int(), table).flatten(2)[..., :size]  # (directions, B, pixels)
             if movable is not None:
                 signs = signs * movable
-            probed = torch.empty(2, number, count, size, device=images.device, dtype=images.dtype)
+            probed = images.new_empty(2, number, count, size)
             torch.add(images.flatten(1), signs, alpha=delta, out=probed[0])
             torch.sub(images.flatten(1), signs, alpha=delta, out=probed[1])
             if factor is not None:

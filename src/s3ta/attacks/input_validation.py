@@ -19,11 +19,8 @@ _ROUNDING = 1e-6
 
 
 def check_examples(clean: Tensor, labels: Tensor, targets: Tensor | None) -> None:
-    """Refuse what cannot be attacked, whatever the model.
-
-    Raises:
-      UserError: no images, not (images, channels, height, width) of floating point in [0, 1], or labels or targets that are
-        not one int64 per image."""
+    """UserError for what cannot be attacked, whatever the model: no images, not (images, channels, height, width) of floating
+    point in [0, 1], or labels or targets that are not one int64 per image."""
     if clean.ndim != 4 or not clean.is_floating_point():
         raise UserError(
             f"The images under attack have shape {tuple(clean.shape)} and type {dtype_name(clean.dtype)}: "
@@ -107,8 +104,9 @@ def watched(outputs_fn: OutputsFn, labels: Labels, targets: Labels | None) -> Ou
 def check_answer(logits: Tensor, num_images: int, labels: Labels, targets: Labels | None) -> None:
     """Errors and warning as in `watched`, but for the gradient."""
     if logits.ndim != 2 or len(logits) != num_images:
+        shape = tuple(logits.shape)
         raise UserError(
-            f"The model answers {num_images} images with shape {tuple(logits.shape)}: it must give (images, classes) logits."
+            f"The model answers {num_images} images with shape {shape}: it must give (images, classes) logits."
         )
     num_classes = logits.shape[1]
     if num_classes < 2:

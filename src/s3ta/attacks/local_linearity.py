@@ -58,14 +58,7 @@ def local_linearity(
     """Search the L-infinity ball for the largest deviation from the tangent plane, by sign steps of a quarter of the radius.
 
     The search begins at random signs (stream `start`) and keeps the best point that it saw; each step costs one gradient, and
-    the last point one forward pass.
-
-    Args:
-      outputs_fn: images in [0, 1] -> logits or Trace.
-      plane: that of the loss at the clean images (`tangent_plane`).
-      radius: of the ball, cut at the box of valid pixels.
-      draw: names the random signs.
-      num_attack_steps: length of the search."""
+    the last point one forward pass. The ball is cut at the box of valid pixels."""
     threat = Linf(radius)
     gamma, furthest = torch.full_like(plane.loss, -1.0), plane.images
 

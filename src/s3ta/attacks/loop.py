@@ -58,9 +58,6 @@ def perturb(
     Args:
       outputs_fn: images in [0, 1] -> logits or Trace; a module is frozen and put in eval mode for the duration.
       clean: the images under attack. They and `start` are never modified.
-      threat: what is allowed.
-      objective: per-example quantity to ascend.
-      step_rule: how the iterate moves along the gradient.
       num_attack_steps: how many steps; 0 returns the start.
       start: where to begin, inside the ball; default the clean images.
       read_outs: step counts whose iterates are wanted besides the last.
@@ -70,8 +67,7 @@ def perturb(
     Returns:
       Attacked, with one entry per read-out, the last after num_attack_steps steps.
     Raises:
-      UserError: no images, images that are not finite or not in [0, 1], or a gradient that is not finite
-        (NotFiniteError)."""
+      UserError: no images, images not finite or not in [0, 1], or a gradient that is not finite (NotFiniteError)."""
     check_images(clean)
     counts = {n for n in read_outs if n < num_attack_steps} | {num_attack_steps}
     clean = clean.detach()
@@ -85,10 +81,8 @@ def perturb(
             estimate = None
             if done < num_attack_steps:
                 estimate = gradient(outputs_fn, objective, iterate, done)
-                num_gradients, num_forwards = (
-                    num_gradients + estimate.num_gradients,
-                    num_forwards + estimate.num_forwards,
-                )
+                num_gradients += estimate.num_gradients
+                num_forwards += estimate.num_forwards
                 if not _is_finite(estimate.gradient):
                     raise NotFiniteError(f"The model's gradient is not finite (NaN or infinite) at attack step {done}.")
             if keep_best is not None:

@@ -46,10 +46,8 @@ def measure_chunk_seconds(task: EvaluationTask, rounds: Iterable[AttackRound], p
     began = time.perf_counter()
     trials: dict[str, Trial | None] = {}
     seconds: dict[int, float] = {}
-    settings = task.settings
-    settings = settings._replace(search=settings.search._replace(compiled=False))
-    first = task.positions[: settings.micro_batch]
-    task = replace(task, settings=settings, positions=first)
+    settings = task.settings._replace(search=task.settings.search._replace(compiled=False))
+    task = replace(task, settings=settings, positions=task.positions[: settings.micro_batch])
     batch: Batch | None = None
     for attack_round in rounds:
         config = attack_round.attack.attack if attack_round.attack else None
@@ -60,12 +58,11 @@ def measure_chunk_seconds(task: EvaluationTask, rounds: Iterable[AttackRound], p
             try:
                 with exact_arithmetic(settings.num_threads), as_found(task.model), warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # the run itself warns
-                    batch = batch or _as_answered(task, fetch_batch(task.dataset, first))
+                    batch = batch or _as_answered(task, fetch_batch(task.dataset, task.positions))
                     trials[key] = _trial(task, attack_round, pace, batch)
             except Exception:  # noqa: BLE001 - the run itself says what is wrong
                 trials[key] = None
-        trial = trials.get(key)
-        if trial is not None:
+        if trial := trials.get(key):
             verdicts = (len(attack_round.read_outs) - 1) * pace.forward
             seconds[attack_round.number] = trial.fixed + config.num_attack_steps * trial.per_step + verdicts
     return seconds
@@ -79,8 +76,9 @@ def _as_answered(task: EvaluationTask, batch: Batch) -> Batch:
 
 
 def _trial(task: EvaluationTask, attack_round: AttackRound, pace: PassTimes, batch: Batch) -> Trial | None:
-    assert attack_round.attack is not None
-    config = attack_round.attack.attack
+    attack = attack_round.attack
+    assert attack is not None
+    config = attack.attack
     changes: dict[str, Any] = {"radius": 1e-6} if isinstance(config, AutoAttackConfig) else {"read_outs": ()}
     scale, size = 1.0, task.settings.micro_batch
     if isinstance(config, LoopConfig) and isinstance(config.gradient, SPSA):
@@ -95,7 +93,7 @@ def _trial(task: EvaluationTask, attack_round: AttackRound, pace: PassTimes, bat
     more = max(1, min(20, int(_LONG / max(step, 1e-9))))
 
     def seconds(num_steps: int) -> float:
-        short = attack_round.attack and attack_round.attack.model_copy(
+        short = attack.model_copy(
             update={"attack": config.model_copy(update=changes | {"num_attack_steps": num_steps})}
         )
         chunk = Chunk(attack_round._replace(attack=short), 0, tuple(task.positions), ())

@@ -17,21 +17,8 @@ from s3ta.attacks import SPSA, AttackCost, Linf, PGDConfig, attack_cost, frozen,
 from s3ta.data import Batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.errors import UserError
-from s3ta.evaluate.sanity_criteria import (
-    LARGE_RADIUS,
-    NUM_LINEARITY_STEPS,
-    NUM_NOISES,
-    Subject,
-    Tried,
-    UnansweredError,
-    eight_bits,
-    larger_radius,
-    linearity,
-    still_rising,
-    stronger,
-    tried_on,
-    zero_gradients,
-)
+from s3ta.evaluate import sanity_criteria as criteria
+from s3ta.evaluate.sanity_criteria import LARGE_RADIUS, NUM_LINEARITY_STEPS, NUM_NOISES, Subject, Tried
 from s3ta.external_code_errors import reason
 from s3ta.finding import Check, Finding, ask_all
 from s3ta.models.info import device_of
@@ -49,7 +36,6 @@ def probe(model: nn.Module, batch: Batch, radius: float, seed: int, report: Repo
     The answers do not depend on the order of the images: they are sorted by id.
 
     Args:
-      model: images in [0, 1] -> logits; frozen and put in eval mode for the duration.
       batch: real examples, 16 to 32 of them, best such as the model gets right.
       radius: the L-infinity radius of the evaluation, at most 1; with 0 nothing is asked.
       seed: of all random numbers: streams `start`, `probe` and `model`, attack name "probes".
@@ -74,7 +60,7 @@ def probe(model: nn.Module, batch: Batch, radius: float, seed: int, report: Repo
     tell(0)
     with exact_arithmetic(), frozen(model), seeded_global_generators(model_seed):
         try:
-            clean = tried_on(model, images, labels)
+            clean = criteria.tried_on(model, images, labels)
         except Exception as error:  # noqa: BLE001 - whatever a foreign model raises
             return [check.failed(reason(error))]
         right, num_right = clean.right, int(clean.right.sum())
@@ -152,7 +138,7 @@ class _Experiments:
 
     def __getitem__(self, name: str) -> list[Tried]:
         if name in self._failed:
-            raise UnansweredError(self._failed[name])
+            raise criteria.UnansweredError(self._failed[name])
         return self._tried[name]
 
     def _try(self, name: str, experiment: Callable[[], list[Tried]], num_passes: int) -> None:
@@ -168,7 +154,7 @@ def _noises(subject: Subject) -> list[Tried]:
     """Images at the corners of the ball, drawn at random."""
     clean, threat = subject.clean.images, Linf(subject.radius)
     noises = [random_signs(subject.draw(number), clean) for number in range(1, NUM_NOISES + 1)]
-    return [tried_on(subject.model, threat.start(clean, signs), subject.labels) for signs in noises]
+    return [criteria.tried_on(subject.model, threat.start(clean, signs), subject.labels) for signs in noises]
 
 
 def _ask(subject: Subject, tell: Callable[[int], None]) -> list[Finding]:
@@ -184,21 +170,21 @@ def _ask(subject: Subject, tell: Callable[[int], None]) -> list[Finding]:
 
     def noise() -> Finding:
         broken = torch.stack([experiment.broken for experiment in tried["noises"]]).any(dim=0)
-        return stronger("random noise", worst_noise, broken, tried["pgd"][0])
+        return criteria.stronger("random noise", worst_noise, broken, tried["pgd"][0])
 
     def rising() -> Finding:
-        finding = still_rising(subject.clean, *tried["pgd"])
+        finding = criteria.still_rising(subject.clean, *tried["pgd"])
         return finding._replace(evidence=finding.evidence | _what_broke(subject, end()))
 
     questions: dict[str, Callable[[], Finding | list[Finding]]] = {
-        "larger radius": lambda: larger_radius(subject, *tried["large"]),
+        "larger radius": lambda: criteria.larger_radius(subject, *tried["large"]),
         "random noise": noise,
-        "black box": lambda: stronger("black box", small_spsa, tried["spsa"][0].broken, tried["pgd"][0]),
-        "margin loss": lambda: stronger("margin loss", margin, tried["margin"][0].broken, tried["pgd"][0]),
-        "zero gradients": lambda: zero_gradients(subject, end()),
+        "black box": lambda: criteria.stronger("black box", small_spsa, tried["spsa"][0].broken, tried["pgd"][0]),
+        "margin loss": lambda: criteria.stronger("margin loss", margin, tried["margin"][0].broken, tried["pgd"][0]),
+        "zero gradients": lambda: criteria.zero_gradients(subject, end()),
         "loss still rising": rising,
-        "eight bits": lambda: eight_bits(subject, end().images),
-        "local linearity": lambda: linearity(subject, inside()),
+        "eight bits": lambda: criteria.eight_bits(subject, end().images),
+        "local linearity": lambda: criteria.linearity(subject, inside()),
     }
     return ask_all(questions)
 
@@ -212,4 +198,4 @@ def _what_broke(subject: Subject, end: Tried) -> dict[str, Any]:
 def _attacked(subject: Subject, config: PGDConfig) -> list[Tried]:
     """Images at each read-out."""
     attacked = run_attack(subject.model, subject.clean.images, subject.labels, config=config, draw=subject.draw())
-    return [tried_on(subject.model, images, subject.labels) for images in attacked.images]
+    return [criteria.tried_on(subject.model, images, subject.labels) for images in attacked.images]

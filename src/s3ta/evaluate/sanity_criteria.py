@@ -75,8 +75,7 @@ def tried_on(model: nn.Module, images: Tensor, labels: Tensor) -> Tried:
 def larger_radius(subject: Subject, large: Tried) -> Finding:
     """At radius 0.5 every image can be made plain grey, so nobody does better than guess."""
     check = Check("larger radius")
-    right, total = int(large.right.sum()), len(subject.ids)
-    chance = 1 / large.logits.shape[1]
+    right, total, chance = int(large.right.sum()), len(subject.ids), 1 / large.logits.shape[1]
     evidence = {"num_right": right, "num_examples": total, "chance": round(chance, 6), "radius": LARGE_RADIUS}
     measured = (
         f"at radius {LARGE_RADIUS}, where every image can be made plain grey, 20 PGD steps leave {right} of {total} images "
@@ -90,17 +89,22 @@ def larger_radius(subject: Subject, large: Tried) -> Finding:
 def stronger(kind: str, what: str, broken: Tensor, pgd: Tried) -> Finding:
     """Whether something that should not be stronger than PGD on the cross-entropy is clearly so; exact McNemar."""
     only_this, only_pgd = int((broken & pgd.right).sum()), int((~broken & pgd.broken).sum())
-    total, p_value = len(broken), mcnemar(only_this, only_pgd)
+    total, p_value, by_this, by_pgd = (
+        len(broken),
+        mcnemar(only_this, only_pgd),
+        int(broken.sum()),
+        int(pgd.broken.sum()),
+    )
     evidence = {
-        "broken": int(broken.sum()),
-        "broken_by_pgd": int(pgd.broken.sum()),
+        "broken": by_this,
+        "broken_by_pgd": by_pgd,
         "only_this_breaks": only_this,
         "only_pgd_breaks": only_pgd,
         "num_examples": total,
         "p_value": p_value,
     }
     measured = (
-        f"{what} breaks {int(broken.sum())} of {total} images, PGD of 20 steps on the cross-entropy {int(pgd.broken.sum())} "
+        f"{what} breaks {by_this} of {total} images, PGD of 20 steps on the cross-entropy {by_pgd} "
         f"(alone {only_this} and {only_pgd}, exact McNemar p {p_value:.2g})."
     )
     if breaks_more(only_this, only_pgd, _CONSIDERABLE * total, _LEVEL):
@@ -119,12 +123,14 @@ def zero_gradients(subject: Subject, end: Tried) -> Finding:
         f"The input gradient of the cross-entropy is exactly zero for {zero[0]} of {total} clean images, and for {zero[1]} "
         "where PGD ends."
     )
-    severity = "warning" if max(zero) > _MANY_ZEROS * total else "note" if max(zero) else "passed"
-    advice = {
-        "warning": f"Sign PGD stands still there: attack the margin (attack.loss=margin). {_MASKED}",
-        "note": "Sign PGD stands still on these: attack the margin too (attack.loss=margin).",
-    }
-    return Finding("zero gradients", severity, measured, evidence, advice.get(severity, ""))
+    check = Check("zero gradients")
+    if max(zero) > _MANY_ZEROS * total:
+        advice = f"Sign PGD stands still there: attack the margin (attack.loss=margin). {_MASKED}"
+        return check.warning(measured, evidence, advice)
+    if max(zero):
+        advice = "Sign PGD stands still on these: attack the margin too (attack.loss=margin)."
+        return check.note(measured, evidence, advice)
+    return check.passed(measured, evidence)
 
 
 def still_rising(clean: Tried, pgd: Tried, late: Tried, end: Tried) -> Finding:
@@ -164,15 +170,14 @@ def eight_bits(subject: Subject, images: Tensor) -> Finding:
     if not number:
         sentence = "Whether adversarial images survive 8 bits is not known: no image of 40 PGD steps is adversarial."
         return check.unchecked(sentence, evidence)
-    measured = (
-        f"{left} of {number} adversarial images of 40 PGD steps are still adversarial when rounded to whole 255ths."
-    )
+    images_text = f"{left} of {number} adversarial images of 40 PGD steps"
+    measured = f"{images_text} are still adversarial when rounded to whole 255ths."
     if 2 * left < number:
         advice = "Saved as PNG files most are harmless: attack with attack.eight_bit=true, and look for rounding in the model."
         return check.warning(f"Only {measured}", evidence, advice)
-    severity = "passed" if left == number else "note"
-    advice = "" if left == number else "Where images must be files, attack with attack.eight_bit=true."
-    return Finding("eight bits", severity, measured, evidence, advice)
+    if left == number:
+        return check.passed(measured, evidence)
+    return check.note(measured, evidence, "Where images must be files, attack with attack.eight_bit=true.")
 
 
 def linearity(subject: Subject, inside: list[Tried]) -> Finding:

@@ -66,9 +66,8 @@ def local(situation: AttackContext) -> Suite:
     names = ("annealed-100", "local-box-100", "small-box-100")
     described = "one Euclidean budget, spent everywhere, in a quarter, in a sixteenth of the image"
     if situation.norm == "linf" and 4 * situation.radius > 1:
-        described += (
-            f" (but pixels move by 1 at most, where the budget would be {4 * situation.radius:g} in the sixteenth)"
-        )
+        budget = f"the budget would be {4 * situation.radius:g} in the sixteenth"
+        described += f" (but pixels move by 1 at most, where {budget})"
     return _named("local", described, situation, names)
 
 
@@ -147,10 +146,8 @@ def suite_of_attacks(names: Sequence[str], situation: AttackContext) -> Suite:
         raise UserError(f"An attack is named twice: {', '.join(names)}.")
     by_rule = tuple(name for name in names if name in PAPER_STEPS)
     attacks, described = _from_catalogue(names, situation), ", ".join(names)
-    suite = Suite(
-        name="+".join(names), description=described, attacks=attacks, gallery_attack=names[0], paper_steps=by_rule
-    )
-    return _fitting(suite, situation)
+    facts = {"description": described, "gallery_attack": names[0], "paper_steps": by_rule}
+    return _fitting(Suite(name="+".join(names), attacks=attacks, **facts), situation)
 
 
 def transfer_suite(manifest: dict[str, Any]) -> Suite:

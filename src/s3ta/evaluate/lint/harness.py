@@ -137,6 +137,11 @@ def differ(first: Tensor, second: Tensor) -> bool:
     return difference(first, second) > LEAST_DIFFERENCE
 
 
+def not_finite_rows(values: Tensor) -> list[int]:
+    """Which of n rows hold NaN or infinity."""
+    return (~torch.isfinite(values)).any(dim=1).nonzero().flatten().tolist()
+
+
 def number(value: float) -> float | str:
     """For the evidence: six digits; infinity and NaN, which JSON has not, in words."""
     return float(f"{value:.6g}") if np.isfinite(value) else str(value)

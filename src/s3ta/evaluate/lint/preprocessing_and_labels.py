@@ -28,8 +28,14 @@ _FEWEST = 8
 """Fewer examples cannot reach the level, whatever they say."""
 _PER_CLASS, _FEWEST_PER_CLASS = 4, 2
 """Examples of a class by which an order is judged: on average, where all classes are looked at; and of each, where some are."""
-_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_CIFAR10 = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+_USUAL = {
+    1: {"MNIST": ((0.1307,), (0.3081,))},
+    3: {
+        "ImageNet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        "CIFAR-10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    },
+}
+"""Means and deviations by the number of channels."""
 _CAFFE = (123.68, 116.779, 103.939)
 """Means of red, green and blue in 0..255."""
 KINDS = ("input range", "normalisation", "channel order", "label order")
@@ -170,9 +176,8 @@ def _order_of_some(probe: ModelHarness, examples: Batch) -> Finding:
     evidence |= now.evidence
     if rival.is_better(now):
         return _warning([rival], now, evidence)
-    sentence = (
-        f"No other order is answered better ({num_classes} of {probe.num_classes} classes, by {len(labels)} examples)."
-    )
+    of_what = f"{num_classes} of {probe.num_classes} classes, by {len(labels)} examples"
+    sentence = f"No other order is answered better ({of_what})."
     return _no_better("label order", now, sentence, evidence | {"alternatives": {rival.name: rival.evidence(now)}})
 
 
@@ -227,11 +232,7 @@ def _preparations(model: nn.Module, channels: int) -> Iterator[Preparation]:
         caffe = tuple(value / 255 for value in reversed(_CAFFE))
         sentence = f"{range_} and order (0..255, blue first, mean subtracted)"
         yield Preparation("caffe", KINDS[0], sentence, caffe, (1 / 255,), flip=True)
-    usual = {"2p - 1": ((0.5,), (0.5,))}
-    if channels == 3:
-        usual |= {"ImageNet": _IMAGENET, "CIFAR-10": _CIFAR10}
-    elif channels == 1:
-        usual |= {"MNIST": ((0.1307,), (0.3081,))}
+    usual = {"2p - 1": ((0.5,), (0.5,)), **_USUAL.get(channels, {})}
     for name, (mean, std) in usual.items():
         yield Preparation(f"with {name}", KINDS[1], f"A normalisation seems to be missing ({name})", mean, std)
     undone = {**usual, **{f"its own, {mean}, {std}": (mean, std) for mean, std in _own(model, channels)}}

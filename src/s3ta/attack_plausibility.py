@@ -34,10 +34,8 @@ def implausible(name: str, attack: dict[str, Any], shape: Sequence[int] | None =
     """Steps that cannot cross the ball, or leap over it; a ball that is far smaller than its norm's usual ones, or as large as
     everything; a mask of which a part covers no pixel.
 
-    Args:
-      name: how the sentences call the attack.
-      attack: its settings as JSON values.
-      shape: (channels, height, width) of an image; None: unknown, and what needs it is not asked."""
+    `attack` holds its settings as JSON values; `shape` is (channels, height, width) of an image; None: unknown, and what needs
+    it is not asked."""
     findings = [] if shape is None else [*_vanishing_regions(name, attack, shape)]
     radius = attack.get("radius")
     if radius is None:

@@ -31,17 +31,14 @@ class Config(BaseModel):
     """Settings that make no other experiment: prose, logging, how the same result is computed."""
 
     def identity(self, *, with_defaults: bool = False) -> dict[str, Any]:
-        """What makes two configs the same experiment, as JSON values: at every depth each setting that differs from its
-        declared default, each that has none, and each `kind`; so a setting added later changes no identity.
-
-        `with_defaults`: all of them, so that a difference can be named with both values."""
+        """The settings that make the experiment, as JSON values, at every depth: each that differs from its declared default,
+        each that has none, and each `kind`; so a setting added later changes no identity. `with_defaults`: all of them."""
         identity = {}
         for name, field in type(self).model_fields.items():
-            if name in self.OUTSIDE_IDENTITY:
-                continue
             value = getattr(self, name)
             is_tag = get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
-            if with_defaults or is_tag or field.is_required() or not _is_default(value, field, self):
+            is_told = with_defaults or is_tag or field.is_required() or not _is_default(value, field, self)
+            if is_told and name not in self.OUTSIDE_IDENTITY:
                 identity[name] = _identity(value, with_defaults=with_defaults)
         return identity
 
@@ -108,9 +105,8 @@ def to_json(config: Config) -> str:
 
 
 def from_json(cls: type[ConfigT], text: str | bytes, where: str) -> ConfigT:
-    """Read a config strictly; `where` names the source in the error.
-
-    Raises UserError for text that is not JSON, unknown keys, wrong types and values out of range."""
+    """Read a config strictly. Raises UserError, with the source `where`, for text that is not JSON, unknown keys, wrong types
+    and values out of range."""
     try:
         return cls.model_validate_json(text)
     except ValidationError as error:

@@ -27,12 +27,10 @@ class ForeignError(UserError):
 
 @contextmanager
 def guarded(call: str, advice: str = "") -> Iterator[None]:
-    """Around somebody else's code.
+    """Around somebody else's code: ForeignError from whatever is raised; any other UserError, Ctrl-C and the like pass.
 
-    Args:
-      call: which call it is, and of what; the sentence begins with it.
-      advice: the end of the sentence: what to do. Such a guard also tells again what one inside it told without.
-    Raises ForeignError, from whatever was raised; any other UserError, Ctrl-C and the like pass."""
+    The sentence begins with `call` and ends with `advice`. A guard with advice also tells again what one inside it told
+    without."""
     try:
         yield
     except BaseException as caught:  # it may raise anything

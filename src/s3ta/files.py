@@ -107,7 +107,8 @@ def read_json(path: Path) -> Any:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The records of a JSON-lines file; a torn last line (killed while writing) is left out."""
-    lines, records = path.read_text(encoding="utf-8").splitlines() if path.exists() else [], []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    records = []
     with suppress(ValueError):
         for line in lines:
             records.append(json.loads(line))
@@ -124,18 +125,16 @@ def append_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
 
 @contextmanager
 def sole_use(folder: Path) -> Iterator[None]:
-    """Hold the folder against other processes; the hold ends with this process, however it ends.
-
-    Raises UserError where another process holds it, or a part of it."""
+    """Hold the folder against other processes; the hold ends with this process, however it ends. Raises UserError where another
+    one holds it, or a part of it."""
     with _held(folder, LOCK, shared=False, message=f"Another process is at work on {folder}"):
         yield
 
 
 @contextmanager
 def part_use(folder: Path, part: str) -> Iterator[None]:
-    """Hold one part of the folder's work (such as `1-of-2`) against others; other parts may be worked on meanwhile.
-
-    Raises UserError where another process holds the same part, or the whole folder."""
+    """Hold one part of the folder's work (such as `1-of-2`) against others; other parts may be worked on meanwhile. Raises
+    UserError where another process holds the same part, or the whole folder."""
     whole = _held(folder, LOCK, shared=True, message=f"Another process is at work on all of {folder}")
     message = f"Another process is at work on part {part} of {folder}"
     with whole, _held(folder, f"{LOCK}-{part}", shared=False, message=message):
@@ -183,9 +182,7 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def read_arrays(path: Path, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
-    """The named arrays of an `.npz` (None: all); nothing is unpickled.
-
-    Raises UserError where the file is damaged or lacks one."""
+    """The named arrays of an `.npz` (None: all), nothing unpickled. Raises UserError where it is damaged or lacks one."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             return {name: stored[name] for name in (stored.files if names is None else names)}

@@ -19,10 +19,8 @@ def process_state_kept(program: str | None = None) -> Iterator[list[str]]:
     """The current folder, the arguments, the standard streams, torch's default type and device, whether gradients are on, and
     the number of CPU threads, as they were afterwards.
 
-    Args:
-      program: what other code finds as the only argument meanwhile; None: the arguments as they are.
-    Yields:
-      A list; afterwards it holds a sentence if the number of threads was another one: that may change last bits."""
+    Other code finds `program` as the only argument meanwhile; None: the arguments as they are. Yields a list; afterwards it
+    holds a sentence if the number of threads was another one: that may change last bits."""
     changes: list[str] = []
     folder, arguments = _current_folder(), sys.argv
     dtype, device, num_threads = torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads()

@@ -21,11 +21,7 @@ _FLOOR = 1e-37
 
 def all_glimpses_objective(objective: Objective) -> Objective:
     """The objective summed over the read-outs of all glimpses."""
-
-    def summed(outputs: ModelOutputs) -> Tensor:
-        return torch.stack([objective(logits) for logits in trace_of(outputs).logits]).sum(dim=0)
-
-    return summed
+    return lambda outputs: torch.stack([objective(logits) for logits in trace_of(outputs).logits]).sum(dim=0)
 
 
 def single_glimpse_objective(objective: Objective, glimpse: int) -> Objective:

@@ -104,10 +104,8 @@ def watched(outputs_fn: OutputsFn, labels: Labels, targets: Labels | None) -> Ou
 def check_answer(logits: Tensor, num_images: int, labels: Labels, targets: Labels | None) -> None:
     """Errors and warning as in `watched`, but for the gradient."""
     if logits.ndim != 2 or len(logits) != num_images:
-        shape = tuple(logits.shape)
-        raise UserError(
-            f"The model answers {num_images} images with shape {shape}: it must give (images, classes) logits."
-        )
+        answer = f"answers {num_images} images with shape {tuple(logits.shape)}"
+        raise UserError(f"The model {answer}: it must give (images, classes) logits.")
     num_classes = logits.shape[1]
     if num_classes < 2:
         raise UserError("The model has one class: an attack needs two or more; a yes-or-no logit z is the pair (0, z).")

@@ -111,14 +111,12 @@ def l2_100(situation: AttackContext) -> Built:
 
 def local_box_100(situation: AttackContext) -> Built:
     """Annealed, only in one box of a quarter of the image at a random place, twice as far: the same Euclidean budget."""
-    box = BoxRegion(height=0.5, width=0.5)
-    return _annealed(situation._replace(radius=_in_box(situation, 2)), mask=box)
+    return _in_box(situation, 2)
 
 
 def small_box_100(situation: AttackContext) -> Built:
     """Annealed, only in one box of a sixteenth of the image at a random place, four times as far: the same Euclidean budget."""
-    box = BoxRegion(height=0.25, width=0.25)
-    return _annealed(situation._replace(radius=_in_box(situation, 4)), mask=box)
+    return _in_box(situation, 4)
 
 
 def all_glimpses_100(situation: AttackContext) -> Built:
@@ -208,9 +206,10 @@ def get_attack(name: str, situation: AttackContext) -> Built:
     raise UserError(f"--radius {radius:g} is not between 0 and 1, but {advice}")
 
 
-def _in_box(situation: AttackContext, factor: int) -> float:
-    """The radius under a mask that leaves 1 / factor^2 of the pixels: one Euclidean length, in pixels of [0, 1]."""
-    return situation.radius if situation.norm == "l2" else min(1.0, factor * situation.radius)
+def _in_box(situation: AttackContext, factor: int) -> PGDConfig:
+    """Under a mask that leaves 1 / factor^2 of the pixels, which move so much further: one Euclidean length."""
+    radius = situation.radius if situation.norm == "l2" else min(1.0, factor * situation.radius)
+    return _annealed(situation._replace(radius=radius), mask=BoxRegion(height=1 / factor, width=1 / factor))
 
 
 def _pgd(situation: AttackContext, **settings: Any) -> PGDConfig:

@@ -106,18 +106,15 @@ class ImageKeeper:
     settings: Settings
 
     def lacks(self, chunk: Chunk) -> bool:
-        """Whether images that belong beside this chunk are not there, or are another evaluation's: the chunk is then run
-        again."""
+        """Whether images that belong beside this chunk are not there, or are another evaluation's: it is then run again."""
         folder = self.ledger.folder
         if self._is_shown(chunk) and not _is_own(folder / KEPT_FILE, self.ledger):
             return True
         return self._is_kept(chunk) and not _is_own(images_path(folder, chunk.number), self.ledger)
 
     def keep(self, chunk: Chunk, columns: dict[str, Any], final: Tensor) -> None:
-        """Write the images of a chunk after the last attack step, float32 (n, C, H, W), compressed, where they are wanted.
-
-        Args:
-          columns: the records; those of the examples that ran come first."""
+        """Write the images of a chunk after the last attack step, float32 (n, C, H, W), compressed, where they are wanted. In
+        the columns, the records of the examples that ran come first."""
         identity, attack = np.array(self.ledger.identity), np.array(chunk.attack_round.name)
         ids, pixels = columns["example_id"][: len(final)].tolist(), final.cpu().numpy()
         if self._is_kept(chunk):

@@ -95,8 +95,8 @@ def manifest(task: EvaluationTask) -> dict[str, Any]:
 
 
 def output_fingerprint(model: nn.Module) -> list[float]:
-    """What the model says of two fixed images of noise: its first logits, at most 8 of each, to six digits; nothing where it
-    does not answer, or answers otherwise when it is asked again, for then there is nothing to know it by.
+    """The first logits, at most 8 of each, to six digits, of two fixed images of noise; none where the model does not answer,
+    or answers otherwise when it is asked again.
 
     Weights and modules do not tell everything that `forward` does. Machines differ in last bits, so this is compared with a
     tolerance (`refuse_changed_model_code`), and is no part of the identity."""

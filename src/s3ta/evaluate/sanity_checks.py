@@ -95,10 +95,8 @@ def num_evaluations(count: int) -> int:
 
 def _attacks(radius: float) -> dict[str, PGDConfig]:
     """The attacks by name; PGD is read out at 20 steps, and where the last tenth begins."""
-    pgd = PGDConfig(
-        objective="untargeted", radius=radius, step_size=radius / 8, num_attack_steps=40, read_outs=(20, 36)
-    )
     twenty = PGDConfig(objective="untargeted", radius=radius, step_size=radius / 8, num_attack_steps=20)
+    pgd = twenty.model_copy(update={"num_attack_steps": 40, "read_outs": (20, 36)})
     large = PGDConfig(
         objective="untargeted",
         radius=LARGE_RADIUS,

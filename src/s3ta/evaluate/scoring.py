@@ -53,9 +53,8 @@ def records(model: nn.Module, attacked_batch: AttackedBatch, read_out: int) -> d
         logits = model(images).float()
     if rows := (~torch.isfinite(logits).all(dim=1)).nonzero().flatten().tolist():
         example = ids[min(max(rows[0] - first, 0), count - 1)]
-        raise UserError(
-            f"The model's answer to example {example} is not finite (NaN or infinite): it cannot be scored as right or wrong."
-        )
+        problem = "is not finite (NaN or infinite): it cannot be scored as right or wrong."
+        raise UserError(f"The model's answer to example {example} {problem}")
     prediction = logits.argmax(dim=1)
     aim = torch.full_like(labels, NO_TARGET) if targets is None else targets
 

@@ -38,9 +38,8 @@ _LONGEST = 24
 def build_suite(
     name: str | None, attacks: list[str], situation: AttackContext, is_tiny: bool, overrides: list[str]
 ) -> Suite:
-    """The suite of a name, or of single attacks, at a radius, shrunk and changed as asked.
-
-    Raises UserError for both, for what is unknown, and for a radius where the suite states its own."""
+    """The suite of a name, or of single attacks, at a radius, shrunk and changed as asked. Raises UserError for both, for what
+    is unknown, and for a radius where the suite states its own."""
     if attacks and name is not None:
         raise UserError("Give either --suite or --attack, not both.")
     if name in SUITES and situation.is_stated:
@@ -79,10 +78,9 @@ def _tiny_attack(attack: Any) -> Any:
 def override_suite(suite: Suite, assignments: list[str], at_radius: Callable[[float], Suite] | None = None) -> Suite:
     """The suite with `attack.a=b` settings applied to each of its attacks that has them, under a name that says so.
 
-    A changed radius goes to all that hangs on it. A suite that fits any radius is built anew there (`at_radius`), so that its
-    step sizes and the parts of its budget follow. Where step sizes follow the paper's rule (`Suite.paper_steps`), they do so
-    at a changed radius or number of steps too: `table1 attack.radius=8/255` takes steps of 1/255, with 10 steps as with 1,000.
-    Attacks that a change makes the same run once (`table2`, with its two radii). Rates of Adam stay.
+    A suite that fits any radius is built anew at a changed one (`at_radius`), so that step sizes and the parts of a budget
+    follow. Where step sizes follow the paper's rule (`Suite.paper_steps`), they do so at a changed radius or number of steps
+    too. Attacks that a change makes the same run once (`table2`, with its two radii). Rates of Adam stay.
 
     Raises UserError for settings that no attack has (nearest names offered), or that one that has them cannot take."""
     if not assignments:

@@ -48,7 +48,6 @@ class Task(NamedTuple):
     """What a model is measured on."""
 
     num_classes: int
-    """How many logits there must be."""
     data_classes: Sequence[str]
     """Names of the data's classes, in the order of the labels."""
     micro_batch: int | None = None
@@ -68,8 +67,7 @@ class ModelHarness:
         """The only number of images that the model answers; None: it need not be looked for."""
 
     def ask_in_whole_batches(self) -> bool:
-        """Fill up what is asked from now on to micro-batches, as every batch is that is measured; False where their size is not
-        known, or that was so already."""
+        """Fill up what is asked from now on to micro-batches; False where their size is not known, or that was so already."""
         if self.micro_batch is None or self.only is not None:
             return False
         self.only = self.at_once = self.micro_batch
@@ -119,9 +117,7 @@ def as_model_error(call: Callable[[], T]) -> T:
 
 def shape_of(answer: object) -> str:
     """An answer in words."""
-    if isinstance(answer, Tensor):
-        return f"a tensor of shape {tuple(answer.shape)}"
-    return f"a {type(answer).__name__}"
+    return f"a tensor of shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
 
 
 def difference(first: Tensor, second: Tensor) -> float:

@@ -16,20 +16,11 @@ from s3ta.evaluate.lint.harness import ModelError, ModelHarness, SavedTensor, Ta
 from s3ta.finding import Check, Finding
 
 KINDS = (
-    "answer",
-    "finite",
-    "train mode",
-    "own state",
-    "input writes",
-    "randomness",
-    "batch dependence",
-    "precision",
-    "recurrent",
+    *("answer", "finite", "train mode", "own state", "input writes"),
+    *("randomness", "batch dependence", "precision", "recurrent"),
     *behaviour.OF_LOGITS,
     *preprocessing_and_labels.KINDS,
-    "clean accuracy",
-    "gradient",
-    "saturated loss",
+    *("clean accuracy", "gradient", "saturated loss"),
 )
 """Every check, in the order of the findings."""
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     )
     from s3ta.attacks.input_validation import NotFiniteError
     from s3ta.attacks.local_linearity import LocalLinearity, TangentPlane, local_linearity, tangent_plane
-    from s3ta.attacks.loop import Attacked, perturb
+    from s3ta.attacks.loop import Attack, Attacked, perturb
     from s3ta.attacks.objectives import (
         ModelOutputs,
         Objective,
@@ -60,6 +60,7 @@ __all__ = [
     "L2",
     "SPSA",
     "AdamConfig",
+    "Attack",
     "AttackConfig",
     "AttackCost",
     "Attacked",

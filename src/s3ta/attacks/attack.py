@@ -19,7 +19,7 @@ from s3ta.attacks.draws import RandomKey, needed, start_noise
 from s3ta.attacks.freeze_model import frozen, unwrapped
 from s3ta.attacks.gradients import gradient_source, straight_through
 from s3ta.attacks.input_validation import LOW_PRECISION, check_examples, check_quantized, watched
-from s3ta.attacks.loop import Attacked, perturb
+from s3ta.attacks.loop import Attack, Attacked, perturb
 from s3ta.attacks.masks import region_mask
 from s3ta.attacks.objectives import ModelOutputs, Objective, OutputsFn, final_logits
 from s3ta.attacks.step_rules import step_rule
@@ -115,18 +115,16 @@ def _run_loop(
         goal = objectives.targeted(examples.targets, "margin")
     else:
         goal = objectives.untargeted(examples.labels, "margin")
-    attacked = perturb(
-        outputs_fn,
-        clean,
-        threat=threat,
-        objective=_objective(outputs_fn, examples, config),
-        step_rule=step_rule(config),
-        num_attack_steps=config.num_attack_steps,
-        start=start,
-        read_outs=config.read_outs,
-        gradient=gradient_source(config.gradient, examples.draw, threat.mask),
+    attack = Attack(
+        threat,
+        _objective(outputs_fn, examples, config),
+        step_rule(config),
+        config.num_attack_steps,
+        config.read_outs,
+        gradient_source(config.gradient, examples.draw, threat.mask),
         keep_best=None if config.keep == "last" else goal,
     )
+    attacked = perturb(outputs_fn, clean, attack, start)
     return attacked._replace(num_forwards=attacked.num_forwards + config.looks_first)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from s3ta.attacks.draws import RandomKey, random_signs
 from s3ta.attacks.freeze_model import frozen
 from s3ta.attacks.gradients import GradientEstimate, autograd_gradient
-from s3ta.attacks.loop import perturb
+from s3ta.attacks.loop import Attack, perturb
 from s3ta.attacks.objectives import ModelOutputs, Objective, OutputsFn
 from s3ta.attacks.step_rules import sign_step
 from s3ta.attacks.threat import Linf
@@ -77,17 +77,10 @@ def local_linearity(
         side = look(images, estimate.outputs).sign().view(-1, 1, 1, 1)
         return estimate._replace(gradient=side * (estimate.gradient - plane.gradient))
 
+    start = threat.start(plane.images, random_signs(draw, plane.images))
+    attack = Attack(threat, plane.objective, sign_step(radius / 4), num_attack_steps, gradient=away_from_the_plane)
     with frozen(outputs_fn):
-        attacked = perturb(
-            outputs_fn,
-            plane.images,
-            threat=threat,
-            objective=plane.objective,
-            step_rule=sign_step(radius / 4),
-            num_attack_steps=num_attack_steps,
-            start=threat.start(plane.images, random_signs(draw, plane.images)),
-            gradient=away_from_the_plane,
-        )
+        attacked = perturb(outputs_fn, plane.images, attack, start)
         with torch.no_grad():
             look(attacked.final, outputs_fn(attacked.final))
     return LocalLinearity(gamma, furthest)

@@ -266,6 +266,7 @@ AttackConfig = Annotated[PGDConfig | AdamConfig | AutoAttackConfig, Field(discri
 class TransferConfig(Config):
     """No attack of its own: the images that an attack found on another model."""
 
+    read_outs: ClassVar[tuple[int, ...]] = ()
     kind: Literal["transfer"] = "transfer"
     attack_name: str
     """The attack's name there."""
@@ -283,10 +284,6 @@ class TransferConfig(Config):
     @property
     def num_attack_steps(self) -> int:
         return self.attack.num_attack_steps
-
-    @property
-    def read_outs(self) -> tuple[int, ...]:
-        return ()
 
 
 class NamedAttack(Config):

@@ -139,10 +139,8 @@ class Contender:
                 self.child.kill()
 
     def status(self) -> tuple[str, int, int | None, str]:
-        """What the process is doing: (activity, done, total or None if not known yet, note).
-
-        Attacks and the checks that follow them are counted in passes, for chunks differ: one of clean images is a pass per
-        image, one of a long attack hundreds."""
+        """(activity, done, total or None if not known yet, note). Attacks and the checks after them are counted in passes, for
+        chunks differ: one of clean images is a pass per image, one of a long attack hundreds."""
         lines = read_lines(self.folder / "train.jsonl")
         steps = max((line["step"] for line in lines), default=0)
         if steps < self.num_steps:
@@ -151,21 +149,20 @@ class Contender:
         path = self.ledger / "manifest.json"
         if self._passes is None and path.is_file():
             self._passes = Passes.of(self.suite, read_json(path))
-        if self._passes is None:
+        if (passes := self._passes) is None:
             return "attacking", 0, None, ""
         there = {int(chunk.stem.partition("-")[2]) for chunk in self.ledger.glob("chunk-*.parquet")}
-        done = sum(cost for chunk, cost in enumerate(self._passes.of_chunks) if chunk in there)
-        if len(there) < len(self._passes.of_chunks):
-            return "attacking", done, self._passes.total, ""
-        return "attacking", done + self._checked(), self._passes.total, "checks"
+        done = sum(cost for chunk, cost in enumerate(passes.of_chunks) if chunk in there)
+        if len(there) < len(passes.of_chunks):
+            return "attacking", done, passes.total, ""
+        return "attacking", done + self._checked(passes.of_checks), passes.total, "checks"
 
-    def _checked(self) -> int:
+    def _checked(self, most: int) -> int:
         """Passes of the checks so far, as the child says in its log."""
-        assert self._passes is not None
         if self.done or "probes" in read_found(self.ledger):
-            return self._passes.of_checks
+            return most
         progress_counts = re.findall(r"^checks of the evaluation.*: (\d+)/\d+", self._log_text(), re.MULTILINE)
-        return min(int(progress_counts[-1]), self._passes.of_checks) if progress_counts else 0
+        return min(int(progress_counts[-1]), most) if progress_counts else 0
 
     def _log_text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.is_file() else ""

@@ -39,14 +39,8 @@ random generator of its own, whose two answers are close by chance, is not taken
 
 def manifest(task: EvaluationTask) -> dict[str, Any]:
     """What identifies the measurement (`s3ta.records.ledger`); `informative` may differ when it is resumed."""
-    model, dataset, suite, settings, ids, info = (
-        task.model,
-        task.dataset,
-        task.suite,
-        task.settings,
-        task.ids,
-        task.info,
-    )
+    model, dataset, suite, settings = task.model, task.dataset, task.suite, task.settings
+    ids, info = task.ids, task.info
     return {
         "format": FORMAT,
         "num_chunks": num_chunks(suite, len(ids), settings.micro_batch),

@@ -89,12 +89,8 @@ def larger_radius(subject: Subject, large: Tried) -> Finding:
 def stronger(kind: str, what: str, broken: Tensor, pgd: Tried) -> Finding:
     """Whether something that should not be stronger than PGD on the cross-entropy is clearly so; exact McNemar."""
     only_this, only_pgd = int((broken & pgd.right).sum()), int((~broken & pgd.broken).sum())
-    total, p_value, by_this, by_pgd = (
-        len(broken),
-        mcnemar(only_this, only_pgd),
-        int(broken.sum()),
-        int(pgd.broken.sum()),
-    )
+    total, p_value = len(broken), mcnemar(only_this, only_pgd)
+    by_this, by_pgd = int(broken.sum()), int(pgd.broken.sum())
     evidence = {
         "broken": by_this,
         "broken_by_pgd": by_pgd,

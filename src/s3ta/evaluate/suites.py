@@ -145,9 +145,14 @@ def suite_of_attacks(names: Sequence[str], situation: AttackContext) -> Suite:
     if len(set(names)) < len(names):
         raise UserError(f"An attack is named twice: {', '.join(names)}.")
     by_rule = tuple(name for name in names if name in PAPER_STEPS)
-    attacks, described = _from_catalogue(names, situation), ", ".join(names)
-    facts = {"description": described, "gallery_attack": names[0], "paper_steps": by_rule}
-    return _fitting(Suite(name="+".join(names), attacks=attacks, **facts), situation)
+    suite = Suite(
+        name="+".join(names),
+        description=", ".join(names),
+        attacks=_from_catalogue(names, situation),
+        gallery_attack=names[0],
+        paper_steps=by_rule,
+    )
+    return _fitting(suite, situation)
 
 
 def transfer_suite(manifest: dict[str, Any]) -> Suite:

@@ -177,13 +177,11 @@ class LoopConfig(Config):
     @model_validator(mode="after")
     def _fits_together(self) -> LoopConfig:
         if any(not 0 < n <= self.num_attack_steps for n in self.read_outs):
-            raise ValueError(
-                f"read_outs {self.read_outs} must lie between 1 and num_attack_steps {self.num_attack_steps}"
-            )
+            steps = self.num_attack_steps
+            raise ValueError(f"read_outs {self.read_outs} must lie between 1 and num_attack_steps {steps}")
         if self.norm == "linf" and self.radius > 1:
-            raise ValueError(
-                f"radius {self.radius:g} is more than 1, the whole range of a pixel: write 16/255 or norm l2"
-            )
+            advice = "write 16/255 or norm l2"
+            raise ValueError(f"radius {self.radius:g} is more than 1, the whole range of a pixel: {advice}")
         if self.objective in ("multitargeted", "divergence") and self.loss != "cross_entropy":
             raise ValueError(f"objective '{self.objective}' has a loss of its own: leave `loss` as it is")
         return self
@@ -268,6 +266,7 @@ AttackConfig = Annotated[PGDConfig | AdamConfig | AutoAttackConfig, Field(discri
 class TransferConfig(Config):
     """No attack of its own: the images that an attack found on another model."""
 
+    read_outs: ClassVar[tuple[int, ...]] = ()
     kind: Literal["transfer"] = "transfer"
     attack_name: str
     """The attack's name there."""
@@ -286,10 +285,6 @@ class TransferConfig(Config):
     def num_attack_steps(self) -> int:
         return self.attack.num_attack_steps
 
-    @property
-    def read_outs(self) -> tuple[int, ...]:
-        return ()
-
 
 class NamedAttack(Config):
     """An attack under the name that its records carry."""
@@ -303,9 +298,7 @@ class NamedAttack(Config):
 
     @classmethod
     def from_entry(cls, entry: Mapping[str, Any]) -> NamedAttack:
-        """Read what a manifest tells; settings that came later have their defaults.
-
-        Raises UserError for settings that do not exist or do not fit."""
+        """Read what a manifest tells; settings that came later have their defaults. Raises UserError for strange ones."""
         settings = {name: value for name, value in entry.items() if name != "name"}
         if settings.get("kind") in ("autoattack", "transfer"):
             settings.pop("objective", None)

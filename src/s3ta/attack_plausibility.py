@@ -34,23 +34,18 @@ def implausible(name: str, attack: dict[str, Any], shape: Sequence[int] | None =
     """Steps that cannot cross the ball, or leap over it; a ball that is far smaller than its norm's usual ones, or as large as
     everything; a mask of which a part covers no pixel.
 
-    Args:
-      name: how the sentences call the attack.
-      attack: its settings as JSON values.
-      shape: (channels, height, width) of an image; None: unknown, and what needs it is not asked."""
+    `attack` holds its settings as JSON values; `shape` is (channels, height, width) of an image; None: unknown, and what needs
+    it is not asked."""
     findings = [] if shape is None else [*_vanishing_regions(name, attack, shape)]
     radius = attack.get("radius")
     if radius is None:
         return findings
     if not radius:
         sentence = f"'{name}' has a radius of 0: nothing can move, so its numbers are those of the clean images."
-        return [
-            *findings,
-            Check("small ball").note(sentence, {"attack": name, "radius": radius, "nothing_moves": True}),
-        ]
-    findings += _short_steps(name, attack)
-    findings += _long_steps(name, attack)
-    findings += _large_epsilon(name, attack)
+        evidence = {"attack": name, "radius": radius, "nothing_moves": True}
+        return [*findings, Check("small ball").note(sentence, evidence)]
+    for question in (_short_steps, _long_steps, _large_epsilon):
+        findings += question(name, attack)
     findings += _ball_size(name, attack, shape)
     return findings if shape is None else [*findings, *_large_shift(name, attack, shape)]
 
@@ -129,8 +124,8 @@ def _length_of_rates(rates: Sequence[Any], steps: int) -> float:
 
 
 def _long_steps(name: str, attack: dict[str, Any]) -> Iterator[Finding]:
-    """Steps longer than the radius: from the middle each leaves the ball, and the iterate leaps from edge to edge. A single
-    step may be so long, and the first of annealed ones may cross the whole ball, as in APGD."""
+    """Steps longer than the radius. A single step may be so long, and the first of annealed ones may cross the whole ball, as
+    in APGD."""
     size, steps, radius = attack.get("step_size"), attack.get("num_attack_steps"), attack["radius"]
     if attack.get("kind") != "pgd" or size is None or steps is None or steps < 2:
         return
@@ -175,10 +170,8 @@ def _ball_size(name: str, attack: dict[str, Any], shape: Sequence[int] | None) -
     evidence: dict[str, Any] = {"attack": name, "radius": radius}
     larger = "Give a radius of 1/255 or more."
     if attack.get("eight_bit") and radius < _GREY_LEVEL * (1 - _ROUNDING):
-        sentence = (
-            f"'{name}' proposes whole 255ths, and within {radius:.3g} no pixel has another one: nothing can move."
-        )
-        yield check.warning(sentence, evidence, larger)
+        measured = f"within {radius:.3g} no pixel has another one: nothing can move."
+        yield check.warning(f"'{name}' proposes whole 255ths, and {measured}", evidence, larger)
         return
     if not euclidean and radius < _HALF * _GREY_LEVEL:
         sentence = (
@@ -187,9 +180,10 @@ def _ball_size(name: str, attack: dict[str, Any], shape: Sequence[int] | None) -
         )
         yield check.note(sentence, evidence | {"nothing_moves": True}, larger)
         return
-    values = None if shape is None else math.prod(shape) * mask_share(attack.get("mask"), *shape[-2:])
-    if euclidean and values is not None:
-        level = math.sqrt(values) * _GREY_LEVEL
+    everything = math.inf if euclidean else _HALF
+    if euclidean and shape is not None:
+        length = math.sqrt(math.prod(shape) * mask_share(attack.get("mask"), *shape[-2:]))
+        level, everything = length * _GREY_LEVEL, _HALF * length
         if radius < level:
             sentence = (
                 f"'{name}' may move an image by a Euclidean length of {radius:.3g}; one grey level at every pixel it may "
@@ -204,9 +198,6 @@ def _ball_size(name: str, attack: dict[str, Any], shape: Sequence[int] | None) -
                 yield check.warning(sentence, seen, advice)
             else:
                 yield check.note(sentence, seen, "Say the norm beside the number.")
-        everything = _HALF * math.sqrt(values)
-    else:
-        everything = math.inf if euclidean else _HALF
     if radius >= everything:
         whole = "every image can be made plain grey: nobody withstands that."
         part = "all that its mask leaves free can be made plain grey, whatever it was."

@@ -31,17 +31,14 @@ class Config(BaseModel):
     """Settings that make no other experiment: prose, logging, how the same result is computed."""
 
     def identity(self, *, with_defaults: bool = False) -> dict[str, Any]:
-        """What makes two configs the same experiment, as JSON values: at every depth each setting that differs from its
-        declared default, each that has none, and each `kind`; so a setting added later changes no identity.
-
-        `with_defaults`: all of them, so that a difference can be named with both values."""
+        """The settings that make the experiment, as JSON values, at every depth: each that differs from its declared default,
+        each that has none, and each `kind`; so a setting added later changes no identity. `with_defaults`: all of them."""
         identity = {}
         for name, field in type(self).model_fields.items():
-            if name in self.OUTSIDE_IDENTITY:
-                continue
             value = getattr(self, name)
             is_tag = get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
-            if with_defaults or is_tag or field.is_required() or not _is_default(value, field, self):
+            is_told = with_defaults or is_tag or field.is_required() or not _is_default(value, field, self)
+            if is_told and name not in self.OUTSIDE_IDENTITY:
                 identity[name] = _identity(value, with_defaults=with_defaults)
         return identity
 
@@ -64,15 +61,8 @@ SYNONYMS = {
     "radius": ("eps", "epsilon", "max_norm", "bound"),
     "step_size": ("alpha", "eps_iter", "eps_step", "stepsize", "step_length", "rel_stepsize"),
     "num_attack_steps": (
-        "steps",
-        "iters",
-        "iterations",
-        "num_steps",
-        "n_iter",
-        "nb_iter",
-        "num_iter",
-        "max_iter",
-        "niter",
+        *("steps", "num_steps", "iters", "iterations"),
+        *("n_iter", "nb_iter", "num_iter", "max_iter", "niter"),
     ),
     "num_restarts": ("restarts", "n_restarts", "nb_restarts", "random_restarts"),
     "objective": ("targeted",),
@@ -115,9 +105,8 @@ def to_json(config: Config) -> str:
 
 
 def from_json(cls: type[ConfigT], text: str | bytes, where: str) -> ConfigT:
-    """Read a config strictly; `where` names the source in the error.
-
-    Raises UserError for text that is not JSON, unknown keys, wrong types and values out of range."""
+    """Read a config strictly. Raises UserError, with the source `where`, for text that is not JSON, unknown keys, wrong types
+    and values out of range."""
     try:
         return cls.model_validate_json(text)
     except ValidationError as error:
@@ -149,20 +138,17 @@ def override(config: ConfigT, assignments: list[str]) -> ConfigT:
 
 
 def _assign(tree: dict[str, Any], path: str, text: str) -> None:
-    *parents, last = path.split(".")
+    *parents, last = names = path.split(".")
     node: Any = tree
-    for depth, name in enumerate([*parents, last]):
-        if not isinstance(node, dict) or name not in node:
-            prefix = ".".join(path.split(".")[:depth])
-            if not isinstance(node, dict):
-                raise UserError(f"Unknown setting '{path}': {prefix} is one value and has no parts.")
-            known = node.keys()
-            if (ours := next((field for field in known if name.lower() in SYNONYMS.get(field, ())), None)) is not None:
-                setting = f"{prefix}.{ours}" if prefix else ours
-                raise UserError(f"Unknown setting '{path}'. Here it is called {setting}.")
-            raise unknown_name(
-                "setting", path, [f"{prefix}.{key}" if prefix else key for key in known], "s3ta show RECIPE"
-            )
+    for depth, name in enumerate(names):
+        prefix = "".join(f"{parent}." for parent in names[:depth])
+        if not isinstance(node, dict):
+            raise UserError(f"Unknown setting '{path}': {prefix.rstrip('.')} is one value and has no parts.")
+        if name not in node:
+            for field in node:
+                if name.lower() in SYNONYMS.get(field, ()):
+                    raise UserError(f"Unknown setting '{path}'. Here it is called {prefix}{field}.")
+            raise unknown_name("setting", path, [prefix + key for key in node], "s3ta show RECIPE")
         if depth < len(parents):
             node = node[name]
     try:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from rich.progress import Progress, TaskID
+from rich.progress import Progress
 
 from s3ta.errors import UserError
 from s3ta.evaluate import Suite, attack_rounds, get_suite, tiny_suite
@@ -116,14 +116,13 @@ class Contender:
 
     def _start(self, *command: str) -> None:
         self.command = command[0]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
         with readable_errors(self.log), self.log.open("ab") as log:
             self.child = subprocess.Popen(
                 [sys.executable, "-m", "s3ta", *command, "--device", "cpu", *self._tiny],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env=environment,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
             )
 
     def stop(self) -> None:
@@ -133,18 +132,15 @@ class Contender:
 
     def wait(self) -> None:
         """Wait for the child to leave; insist after a while."""
-        if self.child is None:
-            return
-        try:
-            self.child.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            self.child.kill()
+        if self.child is not None:
+            try:
+                self.child.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                self.child.kill()
 
     def status(self) -> tuple[str, int, int | None, str]:
-        """What the process is doing: (activity, done, total or None if not known yet, note).
-
-        Attacks and the checks that follow them are counted in passes, for chunks differ: one of clean images is a pass per
-        image, one of a long attack hundreds."""
+        """(activity, done, total or None if not known yet, note). Attacks and the checks after them are counted in passes, for
+        chunks differ: one of clean images is a pass per image, one of a long attack hundreds."""
         lines = read_lines(self.folder / "train.jsonl")
         steps = max((line["step"] for line in lines), default=0)
         if steps < self.num_steps:
@@ -153,21 +149,20 @@ class Contender:
         path = self.ledger / "manifest.json"
         if self._passes is None and path.is_file():
             self._passes = Passes.of(self.suite, read_json(path))
-        if self._passes is None:
+        if (passes := self._passes) is None:
             return "attacking", 0, None, ""
         there = {int(chunk.stem.partition("-")[2]) for chunk in self.ledger.glob("chunk-*.parquet")}
-        done = sum(cost for chunk, cost in enumerate(self._passes.of_chunks) if chunk in there)
-        if len(there) < len(self._passes.of_chunks):
-            return "attacking", done, self._passes.total, ""
-        return "attacking", done + self._checked(), self._passes.total, "checks"
+        done = sum(cost for chunk, cost in enumerate(passes.of_chunks) if chunk in there)
+        if len(there) < len(passes.of_chunks):
+            return "attacking", done, passes.total, ""
+        return "attacking", done + self._checked(passes.of_checks), passes.total, "checks"
 
-    def _checked(self) -> int:
+    def _checked(self, most: int) -> int:
         """Passes of the checks so far, as the child says in its log."""
-        assert self._passes is not None
         if self.done or "probes" in read_found(self.ledger):
-            return self._passes.of_checks
+            return most
         progress_counts = re.findall(r"^checks of the evaluation.*: (\d+)/\d+", self._log_text(), re.MULTILINE)
-        return min(int(progress_counts[-1]), self._passes.of_checks) if progress_counts else 0
+        return min(int(progress_counts[-1]), most) if progress_counts else 0
 
     def _log_text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.is_file() else ""
@@ -227,31 +222,30 @@ def _display(contenders: list[Contender]) -> Iterator[Callable[[], None]]:
     if console.is_terminal:
         with bars() as display:
             yield _watch(display, contenders)
-    else:
-        reporters: dict[str, LineReporter] = {}
+        return
+    reporters: dict[str, LineReporter] = {}
 
-        def show() -> None:
-            for contender in contenders:
-                activity, done, total, note = contender.status()
-                name = f"{contender.folder.name}: {activity}"
-                if total is not None:
-                    reporters.setdefault(name, LineReporter(name, total))(done, note)
+    def show() -> None:
+        for contender in contenders:
+            activity, done, total, note = contender.status()
+            name = f"{contender.folder.name}: {activity}"
+            if total is not None:
+                reporters.setdefault(name, LineReporter(name, total))(done, note)
 
-        yield show
+    yield show
 
 
 def _watch(display: Progress, contenders: list[Contender]) -> Callable[[], None]:
-    tasks: list[TaskID] = [display.add_task(c.recipe, total=c.num_steps, note="") for c in contenders]
-    before = [""] * len(tasks)
+    tasks = [display.add_task(contender.recipe, total=contender.num_steps, note="") for contender in contenders]
+    shown = dict.fromkeys(tasks, "")
 
     def show() -> None:
-        for i, (contender, task) in enumerate(zip(contenders, tasks, strict=True)):
+        for contender, task in zip(contenders, tasks, strict=True):
             activity, done, total, note = contender.status()
-            if activity != before[i]:
+            if activity != shown[task]:
                 display.reset(task, total=total)
-                before[i] = activity
-            display.update(
-                task, description=f"{contender.folder.name}: {activity}", completed=done, total=total, note=note
-            )
+                shown[task] = activity
+            description = f"{contender.folder.name}: {activity}"
+            display.update(task, description=description, completed=done, total=total, note=note)
 
     return show

@@ -22,8 +22,7 @@ _EXACT = ("none", "ieee")
 
 
 class _Precision(NamedTuple):
-    """How torch computes in float32: by its former settings, None where it refuses to tell because both kinds were used, and
-    by its present ones."""
+    """How torch computes in float32: by its former settings, None where it refuses to tell, and by its present ones."""
 
     matmul: str | None
     allow_tf32: bool | None
@@ -58,10 +57,7 @@ def exact_arithmetic(num_threads: int | None = None, *, deterministic: bool = Tr
     """TF32 and bfloat16 off, deterministic kernels, `num_threads` CPU threads (None: as they are); all is restored afterwards,
     and what a model inside changes of the process (`process_state_kept`).
 
-    Without `deterministic` a GPU may choose its fastest kernels, and repeats its last bits no more.
-
-    Kernels change their last bits with the batch shape and the number of threads, and a last bit can flip a verdict; so
-    both are fixed and recorded."""
+    Without `deterministic` a GPU may choose its fastest kernels, and repeats its last bits no more."""
     precision, before = _Precision.read(), (cudnn.deterministic, cudnn.benchmark)
     with process_state_kept():
         try:

@@ -69,12 +69,8 @@ class Ranks:
         return tuple(sums.tolist())
 
     def gather(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]] | None:
-        """On the first process the tensors of all, one dict for each rank in order; elsewhere None.
-
-        Args:
-          tensors: any shapes, dtypes and devices; the same names, shapes and dtypes on every process.
-        Returns:
-          Copies on the CPU, bit for bit."""
+        """On the first process copies of all tensors, on the CPU, bit for bit, one dict for each rank in order; elsewhere None.
+        Names, shapes and dtypes must be the same on every process."""
         if self.count == 1:
             return [{name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}]
         own_bytes = torch.cat([torch.empty(0, dtype=torch.uint8), *(_bytes(tensor) for tensor in tensors.values())])
@@ -104,13 +100,8 @@ def _unpacked(data: Tensor, like: dict[str, Tensor]) -> dict[str, Tensor]:
 def ranks(patience: timedelta = _PATIENCE) -> Iterator[Ranks]:
     """Joins the processes of `torchrun`, and leaves them at the end; alone where there is one.
 
-    Tensors on the CPU travel by gloo. Where there are GPUs, those on them travel by NCCL, and the process's own GPU
-    becomes torch's current one.
-
-    Args:
-      patience: how long a process waits for the slowest before it fails.
-    Raises:
-      UserError: torchrun's variables are incomplete, or contradict each other."""
+    Tensors on the CPU travel by gloo, those on GPUs by NCCL, and the process's own GPU becomes torch's current one. A process
+    waits for the slowest as long as `patience`. Raises UserError where torchrun's variables are incomplete or do not agree."""
     count = _number("WORLD_SIZE", 1)
     if count == 1:
         yield Ranks()
@@ -154,9 +145,8 @@ def _attempt(store: Store, rank: int, count: int, patience: timedelta) -> str:
     waiting, until = set(range(1, count)), time.monotonic() + patience.total_seconds()
     while waiting:
         if time.monotonic() > until:
-            raise UserError(
-                f"Of {count} processes those of rank {sorted(waiting)} did not come: see what they said last."
-            )
+            missing = sorted(waiting)
+            raise UserError(f"Of {count} processes those of rank {missing} did not come: see what they said last.")
         for other in sorted(waiting):
             if store.check([f"hello-{other}"]):
                 store.set(f"answer-{store.get(f'hello-{other}').decode()}", host)

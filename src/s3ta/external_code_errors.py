@@ -5,7 +5,6 @@ What runs behind it: importing and calling a factory, `train()`, `eval()`, `stat
 
 from __future__ import annotations
 
-import random
 import re
 import sysconfig
 import traceback
@@ -13,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from s3ta.errors import UserError
 
@@ -30,12 +27,10 @@ class ForeignError(UserError):
 
 @contextmanager
 def guarded(call: str, advice: str = "") -> Iterator[None]:
-    """Around somebody else's code.
+    """Around somebody else's code: ForeignError from whatever is raised; any other UserError, Ctrl-C and the like pass.
 
-    Args:
-      call: which call it is, and of what; the sentence begins with it.
-      advice: the end of the sentence: what to do. Such a guard also tells again what one inside it told without.
-    Raises ForeignError, from whatever was raised; any other UserError, Ctrl-C and the like pass."""
+    The sentence begins with `call` and ends with `advice`. A guard with advice also tells again what one inside it told
+    without."""
     try:
         yield
     except BaseException as caught:  # it may raise anything
@@ -133,18 +128,3 @@ def modes_kept(module: Any) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
-
-
-@contextmanager
-def plain_generators(seed: int | None = None) -> Iterator[None]:
-    """Python's and NumPy's global generators as they were afterwards, whatever other code draws from them; begun from `seed`
-    where there is one."""
-    python, legacy = random.getstate(), np.random.get_state()
-    try:
-        if seed is not None:
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(legacy)

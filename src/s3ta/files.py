@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,23 +101,18 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.") from None
-    except (ValueError, UnicodeDecodeError):
+    except ValueError:
         raise UserError(f"{path} is damaged: it does not hold JSON.") from None
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The records of a JSON-lines file; a torn last line (killed while writing) is left out."""
-    if not path.exists():
-        return []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            break
-        if isinstance(record, dict):
-            records.append(record)
-    return records
+    with suppress(ValueError):
+        for line in lines:
+            records.append(json.loads(line))
+    return [record for record in records if isinstance(record, dict)]
 
 
 def append_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
@@ -130,23 +125,19 @@ def append_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
 
 @contextmanager
 def sole_use(folder: Path) -> Iterator[None]:
-    """Hold the folder against other processes; the hold ends with this process, however it ends.
-
-    Raises UserError where another process holds it, or a part of it."""
+    """Hold the folder against other processes; the hold ends with this process, however it ends. Raises UserError where another
+    one holds it, or a part of it."""
     with _held(folder, LOCK, shared=False, message=f"Another process is at work on {folder}"):
         yield
 
 
 @contextmanager
 def part_use(folder: Path, part: str) -> Iterator[None]:
-    """Hold one part of the folder's work (such as `1-of-2`) against others; other parts may be worked on meanwhile.
-
-    Raises UserError where another process holds the same part, or the whole folder."""
+    """Hold one part of the folder's work (such as `1-of-2`) against others; other parts may be worked on meanwhile. Raises
+    UserError where another process holds the same part, or the whole folder."""
     whole = _held(folder, LOCK, shared=True, message=f"Another process is at work on all of {folder}")
-    with (
-        whole,
-        _held(folder, f"{LOCK}-{part}", shared=False, message=f"Another process is at work on part {part} of {folder}"),
-    ):
+    message = f"Another process is at work on part {part} of {folder}"
+    with whole, _held(folder, f"{LOCK}-{part}", shared=False, message=message):
         yield
 
 
@@ -168,13 +159,13 @@ def _held(folder: Path, name: str, *, shared: bool, message: str) -> Iterator[No
 
 def in_use(folder: Path) -> bool:
     """Whether another process holds the folder."""
+    if not (folder / LOCK).exists():
+        return False
     try:
-        if (folder / LOCK).exists():
-            with sole_use(folder):
-                pass
+        with sole_use(folder):
+            return False
     except UserError:
         return True
-    return False
 
 
 def make_folder(path: Path) -> None:
@@ -191,16 +182,13 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def read_arrays(path: Path, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
-    """The named arrays of an `.npz` (None: all); nothing is unpickled.
-
-    Raises UserError where the file is damaged or lacks one."""
+    """The named arrays of an `.npz` (None: all), nothing unpickled. Raises UserError where it is damaged or lacks one."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             return {name: stored[name] for name in (stored.files if names is None else names)}
     except Exception as error:  # noqa: BLE001 - numpy raises many kinds for a damaged archive
-        raise UserError(
-            f"{path} is damaged ({type(error).__name__}): remove it and run the same command again."
-        ) from None
+        kind = type(error).__name__
+        raise UserError(f"{path} is damaged ({kind}): remove it and run the same command again.") from None
 
 
 def sha256(*parts: bytes) -> str:

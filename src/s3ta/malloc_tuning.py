@@ -24,7 +24,6 @@ class Allocator(NamedTuple):
     """Whether this process keeps freed memory, and why."""
 
     is_kept: bool
-    """Whether freed memory now stays with the process."""
     sentence: str
     """For the manifest of an evaluation and the log of a training run: what was set, or why nothing was."""
 
@@ -37,9 +36,9 @@ _state: list[Allocator] = []
 def keep_memory() -> Allocator:
     """Let this process keep the CPU memory that it frees, up to its peak, until it ends; results stay the same bits.
 
-    It changes the whole process, so the command line does it (`--return-memory` leaves it out), and a program that uses the
-    package only where it calls this, before the first pass. Nothing happens where the allocator is not glibc's, or where the
-    environment says how it is to behave (`MALLOC_...`, `GLIBC_TUNABLES`). Returns what was done; a second call does nothing."""
+    It changes the whole process, so only the command line does it unasked (`--return-memory` leaves it out). Nothing happens
+    where the allocator is not glibc's, or the environment says how it is to behave (`MALLOC_...`, `GLIBC_TUNABLES`). Returns
+    what was done; a second call does nothing."""
     if not _state:
         _state.append(_kept(os.environ, _glibc()))
     return _state[0]

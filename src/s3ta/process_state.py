@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import numpy as np
 import torch
 
 from s3ta.console import standard_streams_kept
-from s3ta.external_code_errors import plain_generators
 
 
 @contextmanager
@@ -18,10 +19,8 @@ def process_state_kept(program: str | None = None) -> Iterator[list[str]]:
     """The current folder, the arguments, the standard streams, torch's default type and device, whether gradients are on, and
     the number of CPU threads, as they were afterwards.
 
-    Args:
-      program: what other code finds as the only argument meanwhile; None: the arguments as they are.
-    Yields:
-      A list; afterwards it holds a sentence if the number of threads was another one: that may change last bits."""
+    Other code finds `program` as the only argument meanwhile; None: the arguments as they are. Yields a list; afterwards it
+    holds a sentence if the number of threads was another one: that may change last bits."""
     changes: list[str] = []
     folder, arguments = _current_folder(), sys.argv
     dtype, device, num_threads = torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads()
@@ -59,6 +58,20 @@ def seeded_global_generators(seed: int | None = None) -> Iterator[None]:
             torch.cuda.manual_seed_all(torch.initial_seed())
 
 
+@contextmanager
+def plain_generators(seed: int | None = None) -> Iterator[None]:
+    """As `seeded_global_generators`, of Python's and NumPy's alone."""
+    python, legacy = random.getstate(), np.random.get_state()
+    try:
+        if seed is not None:
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)
+
+
 def _current_folder() -> str | None:
     """None where it is gone."""
     with suppress(OSError):
@@ -67,8 +80,7 @@ def _current_folder() -> str | None:
 
 
 def _restore_threads(num_threads: int) -> list[str]:
-    changed = torch.get_num_threads()
-    if changed == num_threads:
+    if (changed := torch.get_num_threads()) == num_threads:
         return []
     torch.set_num_threads(num_threads)
     return [

@@ -83,8 +83,7 @@ def progress(description: str, total: int) -> Iterator[Reporter]:
             yield _ignore
         elif screen.is_terminal:
             with bars() as display:
-                task: TaskID = display.add_task(description, total=total, note="")
-                yield _BarReporter(display, task)
+                yield _bar_reporter(display, display.add_task(description, total=total, note=""))
         else:
             yield LineReporter(description, total, screen)
 
@@ -99,9 +98,8 @@ def waiting(what: str) -> Iterator[None]:
         patience = _PATIENCE
         while not over.wait(patience):
             if _speakers[-1:] == [me]:
-                console.print(
-                    f"{what} ..." + (f" {time.monotonic() - began:.0f} s so far" if has_spoken.is_set() else "")
-                )
+                so_far = f" {time.monotonic() - began:.0f} s so far" if has_spoken.is_set() else ""
+                console.print(f"{what} ...{so_far}")
                 has_spoken.set()
             patience = _AGAIN
 
@@ -126,17 +124,17 @@ def _speaking() -> Iterator[object]:
         _speakers.remove(me)
 
 
-class _BarReporter:
-    """Moves a bar; its first report says where an earlier, interrupted run stood, and starts the clock."""
+def _bar_reporter(display: Progress, task: TaskID) -> Reporter:
+    has_started = False
 
-    def __init__(self, display: Progress, task: TaskID) -> None:
-        self.display, self.task, self.started = display, task, False
+    def move(completed: int, note: str = "") -> None:
+        nonlocal has_started
+        if not has_started:  # the clock starts where an earlier, interrupted run stood
+            has_started = True
+            display.reset(task, completed=completed)
+        display.update(task, completed=completed, note=note)
 
-    def __call__(self, completed: int, note: str = "") -> None:
-        if not self.started:
-            self.started = True
-            self.display.reset(self.task, completed=completed)
-        self.display.update(self.task, completed=completed, note=note)
+    return move
 
 
 class LineReporter:
@@ -159,7 +157,6 @@ class LineReporter:
             return
         self.next_line, self.finished = completed + max(1, self.total // 10), completed >= self.total
         self.last_line = elapsed
-        left = ""
-        if done > 0 and completed < self.total:
-            left = f", about {elapsed / done * (self.total - completed):.0f} s left"
+        has_pace = done > 0 and completed < self.total
+        left = f", about {elapsed / done * (self.total - completed):.0f} s left" if has_pace else ""
         self.screen.print(f"{self.description}: {completed}/{self.total}{left} {note}".rstrip())

@@ -16,10 +16,7 @@ import numpy as np
 def stream(seed: int, purpose: str, *index: int | str) -> np.random.Generator:
     """The generator that belongs to this name. Opening it twice gives the same numbers twice.
 
-    Args:
-      seed: the experiment's seed; any integer.
-      purpose: what the numbers are for, such as "target" or "start".
-      index: what they belong to: example id, attack name, restart, epoch, ..."""
+    `purpose`: what the numbers are for, such as "target"; `index`: what they belong to: example id, attack name, ..."""
     name = json.dumps([int(seed), purpose, *(i if isinstance(i, str) else int(i) for i in index)])
     key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=16).digest(), "little")
     return np.random.Generator(np.random.Philox(key=key))

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3ta.attacks import Linf, PGDConfig, draw_start, perturb, sign_step, untargeted
+from s3ta.attacks import Attack, Linf, PGDConfig, draw_start, perturb, sign_step, untargeted
 
 from .helpers import Linear, names
 
@@ -36,12 +36,14 @@ def test_every_iterate_of_an_attack_keeps_ball_and_box(seed, radius, step_size, 
     attacked = perturb(
         model,
         clean,
-        threat=Linf(radius),
-        objective=untargeted(torch.tensor([0, 2])),
-        step_rule=sign_step(step_size),
-        num_attack_steps=num_steps,
+        Attack(
+            threat=Linf(radius),
+            objective=untargeted(torch.tensor([0, 2])),
+            step_rule=sign_step(step_size),
+            num_attack_steps=num_steps,
+            read_outs=range(num_steps),
+        ),
         start=start,
-        read_outs=range(num_steps),
     )
     assert attacked.read_outs == tuple(range(num_steps + 1))
     for images in attacked.images:

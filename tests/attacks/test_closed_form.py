@@ -7,6 +7,7 @@ from s3ta.attacks import (
     L2,
     SPSA,
     AdamConfig,
+    Attack,
     ExactGradient,
     GradientEstimate,
     GridRegion,
@@ -153,11 +154,13 @@ def test_the_last_iterate_is_returned_even_where_an_earlier_one_was_better():
     attacked = perturb(
         hill,
         clean,
-        threat=Linf(0.3),
-        objective=untargeted(labels),
-        step_rule=sign_step(0.05),
-        num_attack_steps=2,
-        read_outs=(1,),
+        Attack(
+            threat=Linf(0.3),
+            objective=untargeted(labels),
+            step_rule=sign_step(0.05),
+            num_attack_steps=2,
+            read_outs=(1,),
+        ),
     )
     assert attacked.read_outs == (1, 2)
     torch.testing.assert_close(attacked.images[0], clean + 0.05)
@@ -193,11 +196,11 @@ def test_radius_zero_changes_nothing():
 def test_default_start_is_the_clean_image():
     model, clean = Linear(5), pictures(3)
     rest = {"threat": Linf(0.1), "objective": untargeted(torch.tensor([3, 0, 4])), "step_rule": sign_step(0.02)}
-    nothing = perturb(model, clean, num_attack_steps=0, **rest)
+    nothing = perturb(model, clean, Attack(num_attack_steps=0, **rest))
     assert torch.equal(nothing.final, clean)
     assert nothing.final.data_ptr() != clean.data_ptr()
-    explicit = perturb(model, clean, num_attack_steps=3, start=clean, **rest)
-    assert torch.equal(perturb(model, clean, num_attack_steps=3, **rest).final, explicit.final)
+    explicit = perturb(model, clean, Attack(num_attack_steps=3, **rest), start=clean)
+    assert torch.equal(perturb(model, clean, Attack(num_attack_steps=3, **rest)).final, explicit.final)
 
 
 def test_objectives_are_the_plain_cross_entropy_per_example():
@@ -233,11 +236,13 @@ def test_another_gradient_source_is_used_instead():
     attacked = perturb(
         model,
         clean,
-        threat=Linf(0.05),
-        objective=untargeted(torch.tensor([3, 0, 4])),
-        step_rule=sign_step(0.02),
-        num_attack_steps=4,
-        gradient=up,
+        Attack(
+            threat=Linf(0.05),
+            objective=untargeted(torch.tensor([3, 0, 4])),
+            step_rule=sign_step(0.02),
+            num_attack_steps=4,
+            gradient=up,
+        ),
     )
     assert model.calls == 0
     assert attacked.num_gradients.tolist() == [[8] * 3]
@@ -490,9 +495,9 @@ def test_the_start_may_be_the_best_and_the_first_of_equals_is_kept():
         "num_attack_steps": 5,
         "gradient": lambda fn, objective, images, step: GradientEstimate(torch.ones_like(images), fn(images), 1, 1),
     }
-    kept = perturb(flat_then_lower, clean, keep_best=lambda outputs: outputs[:, 1], **rest)
+    kept = perturb(flat_then_lower, clean, Attack(keep_best=lambda outputs: outputs[:, 1], **rest))
     assert torch.equal(kept.final, clean)
-    assert (perturb(flat_then_lower, clean, **rest).final - clean).min() > 0.19
+    assert (perturb(flat_then_lower, clean, Attack(**rest)).final - clean).min() > 0.19
 
 
 @pytest.mark.parametrize("keep", ["last", "best"])
@@ -556,11 +561,13 @@ def test_every_step_sees_the_features_of_its_own_image():
         perturb(
             model,
             clean,
-            threat=Linf(0.1),
-            objective=untargeted(labels),
-            step_rule=sign_step(0.05),
-            num_attack_steps=3,
-            gradient=spy,
+            Attack(
+                threat=Linf(0.1),
+                objective=untargeted(labels),
+                step_rule=sign_step(0.05),
+                num_attack_steps=3,
+                gradient=spy,
+            ),
         )
     assert not torch.equal(seen[1][0], seen[0][0])
     for images, logits in seen:

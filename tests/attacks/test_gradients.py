@@ -9,6 +9,7 @@ import torch
 
 from s3ta.attacks import (
     SPSA,
+    Attack,
     ExactGradient,
     Linf,
     PGDConfig,
@@ -537,6 +538,6 @@ def test_the_estimate_needs_no_gradient_from_the_model():
             return model((images * 400).round() / 400)
 
     rest = {"objective": untargeted(labels), "step_rule": sign_step(0.05), "num_attack_steps": 8, "threat": Linf(0.2)}
-    attacked = perturb(black_box, clean, gradient=spsa(_draw(2), 512, 0.01, 512), **rest)
+    attacked = perturb(black_box, clean, Attack(gradient=spsa(_draw(2), 512, 0.01, 512), **rest))
     corner = (clean + 0.2 * model.up(labels).sign()).clamp(0, 1)
     torch.testing.assert_close(attacked.final, corner, rtol=0, atol=1e-12)

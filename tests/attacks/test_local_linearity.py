@@ -52,7 +52,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 def gamma(model, images, objective, radius: float = RADIUS, steps: int = 10):
     at = tangent_plane(model, images, objective)
     draw = RandomKey(5, tuple(names(len(images))), ("linearity", 0))
-    return at, local_linearity(model, at, objective, radius=radius, draw=draw, num_attack_steps=steps)
+    return at, local_linearity(model, at, radius=radius, draw=draw, num_attack_steps=steps)
 
 
 def test_a_linear_loss_lies_in_its_tangent_plane():
@@ -122,7 +122,7 @@ def test_neighbours_do_not_matter_and_the_model_is_left_alone():
     _, together = gamma(model, images, untargeted(labels), 0.05)
     at = tangent_plane(model, images[2:3], untargeted(labels[2:3]))
     draw = RandomKey(5, ("image-2",), ("linearity", 0))
-    alone = local_linearity(model, at, untargeted(labels[2:3]), radius=0.05, draw=draw)
+    alone = local_linearity(model, at, radius=0.05, draw=draw)
     torch.testing.assert_close(alone.gamma, together.gamma[2:3])
     assert model.training
     assert all(parameter.requires_grad for parameter in model.parameters())

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from s3ta.attacks import (
+    Attack,
     Linf,
     PGDConfig,
     RandomKey,
@@ -176,13 +177,12 @@ def test_traces_and_plain_functions_are_accepted():
     function = perturb(
         lambda images: torch.einsum("bchw,ychw->by", images, linear),
         clean,
-        threat=Linf(0.1),
-        objective=untargeted(LABELS),
-        step_rule=sign_step(0.03),
-        num_attack_steps=2,
+        Attack(threat=Linf(0.1), objective=untargeted(LABELS), step_rule=sign_step(0.03), num_attack_steps=2),
     )
     module = perturb(
-        Linear(5), clean, threat=Linf(0.1), objective=untargeted(LABELS), step_rule=sign_step(0.03), num_attack_steps=2
+        Linear(5),
+        clean,
+        Attack(threat=Linf(0.1), objective=untargeted(LABELS), step_rule=sign_step(0.03), num_attack_steps=2),
     )
     assert torch.equal(function.final, module.final)
 

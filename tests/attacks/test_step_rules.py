@@ -8,6 +8,7 @@ import torch
 from s3ta.attacks import (
     L2,
     AdamConfig,
+    Attack,
     Linf,
     PGDConfig,
     RandomKey,
@@ -47,11 +48,13 @@ def _walk(rule, clean, threat, num_steps, start=None, model=_hills, scale=1.0):
     return perturb(
         model,
         clean,
-        threat=threat,
-        objective=lambda logits: scale * _loss(logits),
-        step_rule=rule,
-        num_attack_steps=num_steps,
-        read_outs=range(num_steps),
+        Attack(
+            threat=threat,
+            objective=lambda logits: scale * _loss(logits),
+            step_rule=rule,
+            num_attack_steps=num_steps,
+            read_outs=range(num_steps),
+        ),
         start=start,
     ).images
 

@@ -7,7 +7,7 @@ import torch
 
 from s3ta.attacks import SPSA, PGDConfig
 from s3ta.errors import UserError
-from s3ta.evaluate import EvaluationTask, NamedAttack, Suite, attack_rounds, attack_timing, pass_timing
+from s3ta.evaluate import EvaluationTask, NamedAttack, Suite, attack_rounds, pass_timing
 from s3ta.models import ExecutionMode
 from tests.evaluate.small import SETTINGS, small_suite, some_digits
 
@@ -82,26 +82,26 @@ def test_a_chunk_takes_what_short_runs_of_the_attack_itself_took(monkeypatch, cl
         runs.append((config.num_attack_steps, config.read_outs, getattr(config.gradient, "num_directions", None)))
 
     runs = []
-    monkeypatch.setattr(attack_timing, "run_chunk", run_chunk)
+    monkeypatch.setattr(pass_timing, "run_chunk", run_chunk)
     suite = Suite(name="s", description="", attacks=(NamedAttack(name="a", attack=attack),), gallery_attack="a")
     model, pace = _Timed([0.0]), pass_timing.PassTimes(0.001, 0.001, 0.001)
-    times = attack_timing.measure_chunk_seconds(_evaluation(model, suite), attack_rounds(suite), pace)
+    times = pass_timing.measure_chunk_seconds(_evaluation(model, suite), attack_rounds(suite), pace)
     per_step = 0.004 * (directions or 1)
     assert times == pytest.approx({1: 0.2 + 50 * per_step + 0.001}, rel=0.02)
     assert [(steps, outs) for steps, outs, _ in runs] == [(1, ()), (1, ()), (runs[2][0], ())]
     assert all(number in (directions, 10) for _, _, number in runs), "probes are few while the time is taken"
     slow = pass_timing.PassTimes(0.2, 0.1, 0.2)
-    assert attack_timing.measure_chunk_seconds(_evaluation(model, suite), attack_rounds(suite), slow) == {}
+    assert pass_timing.measure_chunk_seconds(_evaluation(model, suite), attack_rounds(suite), slow) == {}
 
 
 def test_an_attack_that_raises_fails_in_the_run_not_in_its_estimate(monkeypatch):
     def run_chunk(*given):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(attack_timing, "run_chunk", run_chunk)
+    monkeypatch.setattr(pass_timing, "run_chunk", run_chunk)
     model, pace = _Timed([0.0]), pass_timing.PassTimes(0.001, 0.001, 0.001)
     assert (
-        attack_timing.measure_chunk_seconds(_evaluation(model, small_suite()), attack_rounds(small_suite()), pace) == {}
+        pass_timing.measure_chunk_seconds(_evaluation(model, small_suite()), attack_rounds(small_suite()), pace) == {}
     )
 
 

@@ -12,16 +12,8 @@ import torch
 from torch import nn
 
 from s3ta.errors import UserError
-from s3ta.external_code_errors import (
-    ForeignError,
-    attribute,
-    guarded,
-    original,
-    plain_generators,
-    reason,
-    set_mode,
-    where,
-)
+from s3ta.external_code_errors import ForeignError, attribute, guarded, original, reason, set_mode, where
+from s3ta.process_state import plain_generators
 
 
 @pytest.fixture

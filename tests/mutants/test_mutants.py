@@ -345,8 +345,8 @@ MUTANTS = {
     ),
     "transferred images of another restart": Mutant(
         "evaluate/runner.py:_run_group",
-        "images.load(config.attack_name, attack_round.restart,",
-        "images.load(config.attack_name, 0,",
+        "task.images.load(config.attack_name, attack_round.restart,",
+        "task.images.load(config.attack_name, 0,",
         "tests/evaluate/test_transfer.py -k own_images",
     ),
     "masked gradients pass unnoticed": Mutant(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from s3ta.attacks.attack import draw_start, run_attack, threat_model_of
     from s3ta.attacks.autoattack import auto_attack
     from s3ta.attacks.cost import AttackCost, attack_cost
-    from s3ta.attacks.draws import RandomKey, draw_targets, random_target, start_noise
+    from s3ta.attacks.draws import RandomKey, draw_targets, random_signs, random_target, start_noise
     from s3ta.attacks.freeze_model import frozen
     from s3ta.attacks.glimpse_objectives import (
         all_glimpses_objective,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     )
     from s3ta.attacks.input_validation import NotFiniteError
     from s3ta.attacks.local_linearity import LocalLinearity, TangentPlane, local_linearity, tangent_plane
-    from s3ta.attacks.loop import Attacked, perturb
+    from s3ta.attacks.loop import Attack, Attacked, perturb
     from s3ta.attacks.objectives import (
         ModelOutputs,
         Objective,
@@ -60,6 +60,7 @@ __all__ = [
     "L2",
     "SPSA",
     "AdamConfig",
+    "Attack",
     "AttackConfig",
     "AttackCost",
     "Attacked",
@@ -99,6 +100,7 @@ __all__ = [
     "logit_margin",
     "perturb",
     "random_shift_and_noise",
+    "random_signs",
     "random_target",
     "run_attack",
     "seeded_global_generators",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -12,25 +13,15 @@ from torch import Tensor
 
 from s3ta.attack_config import AdamConfig, AutoAttackConfig, ExactGradient, LoopConfig, PGDConfig
 from s3ta.attack_plausibility import ImplausibleSettingsWarning, implausible
-from s3ta.attacks import glimpse_objectives
+from s3ta.attacks import glimpse_objectives, objectives
 from s3ta.attacks.autoattack import auto_attack
 from s3ta.attacks.draws import RandomKey, needed, start_noise
 from s3ta.attacks.freeze_model import frozen, unwrapped
 from s3ta.attacks.gradients import gradient_source, straight_through
 from s3ta.attacks.input_validation import LOW_PRECISION, check_examples, check_quantized, watched
-from s3ta.attacks.loop import Attacked, perturb
+from s3ta.attacks.loop import Attack, Attacked, perturb
 from s3ta.attacks.masks import region_mask
-from s3ta.attacks.objectives import (
-    Objective,
-    OutputsFn,
-    divergence,
-    final_logits,
-    map_outputs,
-    ranked_target,
-    target_margin,
-    targeted,
-    untargeted,
-)
+from s3ta.attacks.objectives import ModelOutputs, Objective, OutputsFn, final_logits
 from s3ta.attacks.step_rules import step_rule
 from s3ta.attacks.threat import L2, Linf, Threat, quantize_8bit
 from s3ta.errors import UserError
@@ -67,14 +58,11 @@ def run_attack(
 
     Args:
       outputs_fn: images in [0, 1] -> logits or Trace.
-      clean, labels: the examples under attack.
-      config: what to do.
       targets: classes to reach; needed by a targeted attack, ignored by any other.
       start: where to begin; None: drawn, as `draw_start` does.
       draw: names the random numbers; needed where there are any besides a given start.
     Raises:
-      UserError: labels or targets that are not among the model's classes, a target that is the label, logits that are not
-        (batch, classes) or not finite, no images, images outside [0, 1], or an attack that does not fit the model.
+      UserError: as `check_examples` and `watched`, and for an attack that does not fit the model.
     Warns:
       UserWarning: the model seems to answer with probabilities, whose gradients are weak, or answers in 16 bits; as
         ImplausibleSettingsWarning, the settings cannot do what the radius says."""
@@ -88,14 +76,13 @@ def run_attack(
     clean = clean.clamp(0, 1)  # a rounding beyond is let pass
     if config.eight_bit:
         check_quantized(clean)
-    if draw is not None and len(draw.ids) != len(clean):
-        raise UserError(
-            f"`draw` names {len(draw.ids)} examples, but there are {len(clean)} images: give one id per image."
-        )
+    if draw is not None and (num_ids := len(draw.ids)) != len(clean):
+        raise UserError(f"`draw` names {num_ids} examples, but there are {len(clean)} images: give one id per image.")
     outputs_fn = unwrapped(outputs_fn)
     seed = None if draw is None else int(stream(draw.seed, "model", *draw.names).integers(2**63))
     with frozen(outputs_fn), seeded_global_generators(seed):
-        checked = watched(_given_in(dtype, outputs_fn), labels, targets if config.objective == "targeted" else None)
+        given = outputs_fn if dtype == clean.dtype else lambda images: outputs_fn(images.to(dtype))
+        checked = watched(given, labels, targets if config.objective == "targeted" else None)
         if dtype in LOW_PRECISION:
             checked = _answering_in_float32(checked)
         threat = threat_model_of(config, clean, draw)
@@ -105,19 +92,13 @@ def run_attack(
         else:
             attacked = _run_loop(checked, _Examples(clean, labels, targets, draw), config, threat, start)
     if config.eight_bit:
-        attacked = attacked._replace(
-            images=torch.stack([threat.eight_bit(images, clean) for images in attacked.images])
-        )
+        rounded = [threat.eight_bit(images, clean) for images in attacked.images]
+        attacked = attacked._replace(images=torch.stack(rounded))
     return attacked
 
 
-def _given_in(dtype: torch.dtype, outputs_fn: OutputsFn) -> OutputsFn:
-    """The model, given images of this type; the callable itself where it is no lower precision."""
-    return (lambda images: outputs_fn(images.to(dtype))) if dtype in LOW_PRECISION else outputs_fn
-
-
 def _answering_in_float32(outputs_fn: OutputsFn) -> OutputsFn:
-    return lambda images: map_outputs(Tensor.float, outputs_fn(images))
+    return lambda images: objectives.map_outputs(Tensor.float, outputs_fn(images))
 
 
 def _run_loop(
@@ -130,31 +111,26 @@ def _run_loop(
     if config.eight_bit:
         moved_about = isinstance(config.gradient, ExactGradient) and config.gradient.moves_images
         outputs_fn = _rounded(outputs_fn, None if moved_about else threat, clean)
-    objective = _objective(outputs_fn, examples, config)
-    goal = (
-        targeted(examples.targets, "margin")
-        if config.objective == "targeted" and examples.targets is not None
-        else None
+    if config.objective == "targeted" and examples.targets is not None:
+        goal = objectives.targeted(examples.targets, "margin")
+    else:
+        goal = objectives.untargeted(examples.labels, "margin")
+    attack = Attack(
+        threat,
+        _objective(outputs_fn, examples, config),
+        step_rule(config),
+        config.num_attack_steps,
+        config.read_outs,
+        gradient_source(config.gradient, examples.draw, threat.mask),
+        keep_best=None if config.keep == "last" else goal,
     )
-    attacked = perturb(
-        outputs_fn,
-        clean,
-        threat=threat,
-        objective=objective,
-        step_rule=step_rule(config),
-        num_attack_steps=config.num_attack_steps,
-        start=start,
-        read_outs=config.read_outs,
-        gradient=gradient_source(config.gradient, examples.draw, threat.mask),
-        keep_best=None if config.keep == "last" else goal or untargeted(examples.labels, "margin"),
-    )
+    attacked = perturb(outputs_fn, clean, attack, start)
     return attacked._replace(num_forwards=attacked.num_forwards + config.looks_first)
 
 
 def draw_start(config: LoopAttack, seed: int, ids: Sequence[str], clean: Images, *names: int | str) -> Images:
     """One start per example from its own stream; see `start_noise`. Drawn on the CPU, moved to the images' device."""
-    shape, normal = tuple(clean.shape[1:]), config.norm == "l2"
-    prob = config.random_start_prob
+    shape, prob, normal = tuple(clean.shape[1:]), config.random_start_prob, config.norm == "l2"
     noise = [start_noise(seed, i, shape, *names, random_start_prob=prob, normal=normal) for i in ids]
     threat = threat_model_of(config, clean, RandomKey(seed, tuple(ids), names))
     return threat.start(clean, torch.from_numpy(np.stack(noise)).to(clean))
@@ -170,33 +146,32 @@ def threat_model_of(config: LoopAttack | AutoAttackConfig, clean: Images, draw: 
 def _objective(outputs_fn: OutputsFn, examples: _Examples, config: LoopAttack) -> Objective:
     """The objective that the attack ascends."""
     clean, labels, targets, draw = examples
-    outputs = None
-    if config.looks_first:
-        with torch.no_grad():
-            outputs = outputs_fn(clean)
+
+    @cache
+    @torch.no_grad()
+    def looked_first() -> ModelOutputs:
+        return outputs_fn(clean)
+
     restart = draw.restart if draw else 0
     if config.objective == "targeted":
         if targets is None:
-            raise UserError(
-                "A targeted attack needs targets: give one wrong class per image (`draw_targets` draws them)."
-            )
-        objective = targeted(targets, config.loss, labels)
+            needs = "give one wrong class per image (`draw_targets` draws them)."
+            raise UserError(f"A targeted attack needs targets: {needs}")
+        objective = objectives.targeted(targets, config.loss, labels)
     elif config.objective == "multitargeted":
-        assert outputs is not None
-        objective = target_margin(ranked_target(final_logits(outputs), labels, restart), labels)
+        likeliest = objectives.ranked_target(final_logits(looked_first()), labels, restart)
+        objective = objectives.target_margin(likeliest, labels)
     elif config.objective == "divergence":
-        assert outputs is not None
-        objective = divergence(final_logits(outputs))
+        objective = objectives.divergence(final_logits(looked_first()))
     else:
-        objective = untargeted(labels, config.loss)
+        objective = objectives.untargeted(labels, config.loss)
     if config.glimpses == "all":
         objective = glimpse_objectives.all_glimpses_objective(objective)
     elif config.glimpses == "each":
         objective = glimpse_objectives.single_glimpse_objective(objective, restart)
     if config.steering is not None:
         if config.steering.towards == "away":
-            assert outputs is not None
-            steering = glimpse_objectives.steer_away(glimpse_objectives.trace_of(outputs).attention)
+            steering = glimpse_objectives.steer_away(glimpse_objectives.trace_of(looked_first()).attention)
         else:
             assert config.steering.region is not None
             steering = glimpse_objectives.steer_onto(region_mask(config.steering.region, clean, draw))

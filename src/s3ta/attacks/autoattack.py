@@ -38,13 +38,8 @@ def auto_attack(
     back bit for bit as `pyautoattack` found them, but projected where one lies outside the ball by more than rounding
     (1e-6). Where a part fails (`fab-t`: finds nothing inside the ball) it returns the clean image.
 
-    Args:
-      outputs_fn: images in [0, 1] -> logits or Trace; seen in float32.
-      clean, labels, config, seed: what is attacked, and how; global random state is left as it was.
-    Returns:
-      Attacked with one read-out; counted is what went through the model for each example, a first look at it included.
-    Raises:
-      UserError: no package, too few classes, images outside [0, 1] or not to be tiled (square), logits not finite."""
+    Returns one read-out; counted is what went through the model for each example, a first look at it included. UserError: no
+    package, too few classes, images outside [0, 1] or not to be tiled (square), logits not finite."""
     check_images(clean)
     if config.part != "square":
         refuse_inference_mode()

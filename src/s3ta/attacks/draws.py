@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from s3ta.errors import UserError
 from s3ta.random_streams import stream
@@ -66,6 +67,12 @@ def start_noise(
     if normal:
         return generator.standard_normal(shape, dtype=np.float32)
     return generator.random(shape, dtype=np.float32) * 2 - 1
+
+
+def random_signs(draw: RandomKey, like: Tensor) -> Tensor:
+    """A corner of the L-infinity ball for each example: -1 or 1 at every pixel, from the streams of its start."""
+    noise = [start_noise(draw.seed, i, tuple(like.shape[1:]), *draw.names) for i in draw.ids]
+    return torch.from_numpy(np.stack(noise)).sign().to(like)
 
 
 def needed(draw: RandomKey | None) -> RandomKey:

@@ -21,11 +21,7 @@ _FLOOR = 1e-37
 
 def all_glimpses_objective(objective: Objective) -> Objective:
     """The objective summed over the read-outs of all glimpses."""
-
-    def summed(outputs: ModelOutputs) -> Tensor:
-        return torch.stack([objective(logits) for logits in trace_of(outputs).logits]).sum(dim=0)
-
-    return summed
+    return lambda outputs: torch.stack([objective(logits) for logits in trace_of(outputs).logits]).sum(dim=0)
 
 
 def single_glimpse_objective(objective: Objective, glimpse: int) -> Objective:
@@ -43,9 +39,7 @@ def steer_away(reference: Float[Tensor, "T B N h w"]) -> Objective:
 
     Its gradient to the attention logits is the map minus the clean map: nothing on the clean image itself, so begin from
     noise, and weak as long as a very sharp map stays where it was.
-
-    Args:
-      reference: the maps of the clean images, each summing to 1; as many glimpses as the attacked model takes."""
+    `reference`: the maps of the clean images, each summing to 1; as many glimpses as the attacked model takes."""
 
     def moved(outputs: ModelOutputs) -> Tensor:
         attention = trace_of(outputs).attention
@@ -56,9 +50,7 @@ def steer_away(reference: Float[Tensor, "T B N h w"]) -> Objective:
 
 def steer_onto(region: Float[Tensor, "#B 1 H W"]) -> Objective:
     """Maps onto a region: the logarithm of the attention mass on it, mean over glimpses and heads, nats, at most 0.
-
-    Args:
-      region: 1 for the pixels that belong to it, 0 for the others, at any size; averaged to that of the attention map."""
+    `region`: 1 for the pixels that belong to it, 0 for the others, at any size; averaged to that of the attention map."""
 
     def gathered(outputs: ModelOutputs) -> Tensor:
         attention = trace_of(outputs).attention

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import reduce
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -41,20 +40,14 @@ Transform: TypeAlias = Callable[[Images, int, int], Images]
 
 
 def gradient_source(config: ExactGradient | SPSA, draw: RandomKey | None, mask: Tensor | None) -> GradientSource:
-    """The gradient source of an attack's settings; `mask` as of its threat model.
-
-    Raises UserError where it needs random numbers and `draw` is None."""
+    """That of an attack's settings; `mask` as of its threat model. Raises UserError where it needs `draw`, and it is None."""
     if isinstance(config, SPSA):
         return spsa(needed(draw), config.num_directions, config.delta, config.micro_batch, mask)
     if config.is_plain:
         return autograd_gradient
     key = needed(draw)
-    return gradient_over_transformations(autograd_gradient, config.num_samples, key, _transforms(config, key))
-
-
-def _transforms(config: ExactGradient, draw: RandomKey) -> list[Transform]:
-    """What happens to the images of each sample, one after the other."""
-    return [random_shift_and_noise(draw, config.max_shift, config.noise)] if config.max_shift or config.noise else []
+    transforms = [random_shift_and_noise(key, config.max_shift, config.noise)] if config.moves_images else []
+    return gradient_over_transformations(autograd_gradient, config.num_samples, key, transforms)
 
 
 def autograd_gradient(outputs_fn: OutputsFn, objective: Objective, images: Images, step: int = 0) -> GradientEstimate:
@@ -77,17 +70,17 @@ def gradient_over_transformations(
     """The mean gradient over random transformations of the image, or over a model's own randomness (EOT, Athalye 2018).
 
     Args:
-      source: where each sample's gradient comes from.
-      num_samples: how many are averaged at each step.
-      draw: names the randomness. A model that draws from torch's global generator finds it seeded from here, and so
-        answers the same in every repetition; the generator is left as it was.
+      num_samples: how many gradients of `source` are averaged at each step.
+      draw: names the randomness. The global generators, which a random model draws from, are seeded from here and put back.
       transforms: what happens to the images before the model sees them, one by one; none: it is random itself."""
 
     def averaged(outputs_fn: OutputsFn, objective: Objective, images: Images, step: int) -> GradientEstimate:
         total, gradients, forwards = torch.zeros_like(images), 0, 0
         for sample in range(num_samples):
             seed = int(stream(draw.seed, "model", *draw.names, step, sample).integers(2**63))
-            changed = _after(transforms, outputs_fn, step, sample) if transforms else outputs_fn
+            changed = outputs_fn
+            for transform in reversed(transforms):
+                changed = _after(transform, changed, step, sample)
             with seeded_global_generators(seed):
                 estimate = source(changed, objective, images, step)
             total += estimate.gradient
@@ -118,10 +111,7 @@ def straight_through(
     function: Callable[[Tensor], Tensor], surrogate: Callable[[Tensor], Tensor] | None = None
 ) -> Callable[[Tensor], Tensor]:
     """The function forward, another one's gradient backward: for parts whose gradient is zero or absent (BPDA, Athalye 2018).
-
-    Args:
-      function: e.g. a quantiser or a JPEG coder.
-      surrogate: differentiable, of the same shape; None: the identity.
+    `surrogate` is differentiable and of the same shape; None: the identity.
 
         attack(lambda images: model(straight_through(quantise)(images)), ...)"""
 
@@ -140,10 +130,9 @@ def spsa(
     The v_i are mirrored Rademacher probes (+-1 at every pixel and channel) around the current iterate (X33), the same pair
     of an example whatever its neighbours (X34). Sums are kept in float32 or better.
 
-    Probed images are cut to [0, 1], as the model expects them. A pixel nearer to 0 or 1 than d then moves by less than 2 d
-    from one probe of a pair to the other, and its difference is divided by what it moved. So the estimate is that of the
-    slope between the two probes, unbiased where the objective is linear; where it is curved it belongs to their middle, which
-    lies up to d / 2 inside the box.
+    Probed images are cut to [0, 1], as the model expects them, and the difference of a pixel is divided by what it then still
+    moved from one probe of a pair to the other. So the estimate is that of the slope between the two, unbiased where the
+    objective is linear; where it is curved it belongs to their middle, which lies up to d / 2 inside the box.
 
     Args:
       draw: names the probes; each step draws its own.
@@ -167,7 +156,7 @@ def spsa(
             signs = embedding(packed.int(), table).flatten(2)[..., :size]  # (directions, B, pixels)
             if movable is not None:
                 signs = signs * movable
-            probed = torch.empty(2, number, count, size, device=images.device, dtype=images.dtype)
+            probed = images.new_empty(2, number, count, size)
             torch.add(images.flatten(1), signs, alpha=delta, out=probed[0])
             torch.sub(images.flatten(1), signs, alpha=delta, out=probed[1])
             if factor is not None:
@@ -209,16 +198,12 @@ def _packed_signs(draw: RandomKey, example_id: str, step: int, size: int) -> Cal
 def _values(outputs_fn: OutputsFn, objective: Objective, probed: Tensor, count: int) -> Tensor:
     """The objective of every probed image; they come in rounds of the `count` examples, in order."""
     outputs = outputs_fn(probed)
-    return torch.cat([objective(_rows(outputs, first, first + count)) for first in range(0, len(probed), count)])
-
-
-def _rows(outputs: ModelOutputs, first: int, end: int) -> ModelOutputs:
     if isinstance(outputs, Trace):
-        return Trace(outputs.logits[:, first:end], outputs.attention[:, first:end])
-    return outputs[first:end]
+        rounds = map(Trace, outputs.logits.split(count, dim=1), outputs.attention.split(count, dim=1))
+    else:
+        rounds = outputs.split(count)
+    return torch.cat([objective(part) for part in rounds])
 
 
-def _after(transforms: Sequence[Transform], outputs_fn: OutputsFn, step: int, sample: int) -> OutputsFn:
-    return lambda images: outputs_fn(
-        reduce(lambda moved, transform: transform(moved, step, sample), transforms, images)
-    )
+def _after(transform: Transform, outputs_fn: OutputsFn, step: int, sample: int) -> OutputsFn:
+    return lambda images: outputs_fn(transform(images, step, sample))

@@ -11,8 +11,7 @@ from s3ta.attacks.objectives import ModelOutputs, OutputsFn
 from s3ta.errors import UserError
 from s3ta.types import Images, Labels, Trace, dtype_name
 
-_NEAR_ONE = 1e-3
-_NEAR_WHOLE = 1e-3
+_NEAR = 1e-3
 LOW_PRECISION = (torch.float16, torch.bfloat16)
 """Too coarse for iterates: next to 1 bfloat16 has no number within half of 1/255."""
 _ROUNDING = 1e-6
@@ -20,11 +19,8 @@ _ROUNDING = 1e-6
 
 
 def check_examples(clean: Tensor, labels: Tensor, targets: Tensor | None) -> None:
-    """Refuse what cannot be attacked, whatever the model.
-
-    Raises:
-      UserError: no images, not (images, channels, height, width) of floating point in [0, 1], or labels or targets that are
-        not one int64 per image."""
+    """UserError for what cannot be attacked, whatever the model: no images, not (images, channels, height, width) of floating
+    point in [0, 1], or labels or targets that are not one int64 per image."""
     if clean.ndim != 4 or not clean.is_floating_point():
         raise UserError(
             f"The images under attack have shape {tuple(clean.shape)} and type {dtype_name(clean.dtype)}: "
@@ -45,14 +41,10 @@ def check_images(images: Tensor) -> None:
         raise UserError("There are no images to attack.")
     low, high = images.amin().item(), images.amax().item()
     if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
-        what = (
-            f"values from {low:.9g} to {high:.9g}"
-            if low == low and high == high
-            else "values that are not numbers (NaN)"
-        )
-        raise UserError(
-            f"The images under attack have {what}: give pixels in [0, 1] and put normalisation into the model."
-        )
+        is_nan = low != low or high != high
+        values = "values that are not numbers (NaN)" if is_nan else f"values from {low:.9g} to {high:.9g}"
+        advice = "give pixels in [0, 1] and put normalisation into the model."
+        raise UserError(f"The images under attack have {values}: {advice}")
 
 
 def refuse_inference_mode() -> None:
@@ -70,10 +62,9 @@ class NotFiniteError(UserError):
 
 def check_quantized(clean: Tensor) -> None:
     """Refuse clean images that are not whole 255ths, where adversarial ones must be."""
-    if ((clean * 255) - (clean * 255).round()).abs().max() > _NEAR_WHOLE:
-        raise UserError(
-            "The clean images are not of 8 bits (whole 255ths), so an attack with eight_bit cannot begin there."
-        )
+    if ((clean * 255) - (clean * 255).round()).abs().max() > _NEAR:
+        sentence = "The clean images are not of 8 bits (whole 255ths), so an attack with eight_bit cannot begin there."
+        raise UserError(sentence)
 
 
 def watched(outputs_fn: OutputsFn, labels: Labels, targets: Labels | None) -> OutputsFn:
@@ -113,23 +104,20 @@ def watched(outputs_fn: OutputsFn, labels: Labels, targets: Labels | None) -> Ou
 def check_answer(logits: Tensor, num_images: int, labels: Labels, targets: Labels | None) -> None:
     """Errors and warning as in `watched`, but for the gradient."""
     if logits.ndim != 2 or len(logits) != num_images:
-        raise UserError(
-            f"The model answers {num_images} images with shape {tuple(logits.shape)}: it must give (images, classes) logits."
-        )
+        answer = f"answers {num_images} images with shape {tuple(logits.shape)}"
+        raise UserError(f"The model {answer}: it must give (images, classes) logits.")
     num_classes = logits.shape[1]
     if num_classes < 2:
         raise UserError("The model has one class: an attack needs two or more; a yes-or-no logit z is the pair (0, z).")
     if not torch.isfinite(logits).all():
         raise NotFiniteError("The model's logits are not finite (NaN or infinite): it cannot be attacked or scored.")
     for name, classes in (("label", labels), ("target", targets)):
-        if classes is not None and not (int(classes.min()) >= 0 and int(classes.max()) < num_classes):
-            bad = int(classes[(classes < 0) | (classes >= num_classes)][0])
-            raise UserError(f"A {name} is {bad}, but the model has classes 0 to {num_classes - 1}.")
-    if targets is not None and bool((targets == labels).any()):
-        raise UserError(
-            f"Example {int((targets == labels).nonzero()[0])} of the batch has its own label as the target."
-        )
-    if logits.min() >= 0 and ((logits.sum(dim=1) - 1).abs() < _NEAR_ONE).all():
+        outside = [] if classes is None else classes[(classes < 0) | (classes >= num_classes)].tolist()
+        if outside:
+            raise UserError(f"A {name} is {outside[0]}, but the model has classes 0 to {num_classes - 1}.")
+    if targets is not None and (aimless := (targets == labels).nonzero().flatten().tolist()):
+        raise UserError(f"Example {aimless[0]} of the batch has its own label as the target.")
+    if logits.min() >= 0 and ((logits.sum(dim=1) - 1).abs() < _NEAR).all():
         warnings.warn(
             "The model seems to answer with probabilities, not logits: losses that take logits then have weak gradients, "
             "and it may look more robust than it is. Return logits, or the logarithm of the probabilities.",

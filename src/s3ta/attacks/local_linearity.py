@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from s3ta.attacks.draws import RandomKey, start_noise
+from s3ta.attacks.draws import RandomKey, random_signs
 from s3ta.attacks.freeze_model import frozen
 from s3ta.attacks.gradients import GradientEstimate, autograd_gradient
-from s3ta.attacks.loop import perturb
+from s3ta.attacks.loop import Attack, perturb
 from s3ta.attacks.objectives import ModelOutputs, Objective, OutputsFn
 from s3ta.attacks.step_rules import sign_step
 from s3ta.attacks.threat import Linf
@@ -25,6 +25,7 @@ from s3ta.types import Images
 class TangentPlane(NamedTuple):
     """A loss and its gradient at some images: what the loss nearby is predicted from."""
 
+    objective: Objective
     images: Images
     loss: Float[Tensor, " B"]
     gradient: Float[Tensor, "B C H W"]
@@ -48,37 +49,23 @@ def tangent_plane(outputs_fn: OutputsFn, images: Images, objective: Objective) -
     with frozen(outputs_fn):
         estimate = autograd_gradient(outputs_fn, objective, images)
     assert estimate.outputs is not None
-    return TangentPlane(images.detach(), objective(estimate.outputs), estimate.gradient)
+    return TangentPlane(objective, images.detach(), objective(estimate.outputs), estimate.gradient)
 
 
 def local_linearity(
-    outputs_fn: OutputsFn,
-    plane: TangentPlane,
-    objective: Objective,
-    *,
-    radius: float,
-    draw: RandomKey,
-    num_attack_steps: int = 10,
+    outputs_fn: OutputsFn, plane: TangentPlane, *, radius: float, draw: RandomKey, num_attack_steps: int = 10
 ) -> LocalLinearity:
     """Search the L-infinity ball for the largest deviation from the tangent plane, by sign steps of a quarter of the radius.
 
     The search begins at random signs (stream `start`) and keeps the best point that it saw; each step costs one gradient, and
-    the last point one forward pass.
-
-    Args:
-      outputs_fn: images in [0, 1] -> logits or Trace.
-      plane: the tangent plane of the objective at the clean images, of `tangent_plane`.
-      objective: the loss, one number per example; the one that the tangent was made with.
-      radius: of the ball, cut at the box of valid pixels.
-      draw: names the random signs.
-      num_attack_steps: length of the search."""
+    the last point one forward pass. The ball is cut at the box of valid pixels."""
     threat = Linf(radius)
     gamma, furthest = torch.full_like(plane.loss, -1.0), plane.images
 
     def look(images: Images, outputs: ModelOutputs) -> Tensor:
         """The signed deviation at the images; the best is remembered."""
         nonlocal gamma, furthest
-        deviation = objective(outputs) - plane.loss - plane.predicted(images)
+        deviation = plane.objective(outputs) - plane.loss - plane.predicted(images)
         better = deviation.abs() > gamma
         gamma = torch.where(better, deviation.abs(), gamma)
         furthest = torch.where(better.view(-1, 1, 1, 1), images, furthest)
@@ -90,19 +77,10 @@ def local_linearity(
         side = look(images, estimate.outputs).sign().view(-1, 1, 1, 1)
         return estimate._replace(gradient=side * (estimate.gradient - plane.gradient))
 
-    shape = tuple(plane.images.shape[1:])
-    signs = [torch.from_numpy(start_noise(draw.seed, i, shape, *draw.names)).sign() for i in draw.ids]
+    start = threat.start(plane.images, random_signs(draw, plane.images))
+    attack = Attack(threat, plane.objective, sign_step(radius / 4), num_attack_steps, gradient=away_from_the_plane)
     with frozen(outputs_fn):
-        attacked = perturb(
-            outputs_fn,
-            plane.images,
-            threat=threat,
-            objective=objective,
-            step_rule=sign_step(radius / 4),
-            num_attack_steps=num_attack_steps,
-            start=threat.start(plane.images, torch.stack(signs).to(plane.images)),
-            gradient=away_from_the_plane,
-        )
+        attacked = perturb(outputs_fn, plane.images, attack, start)
         with torch.no_grad():
             look(attacked.final, outputs_fn(attacked.final))
     return LocalLinearity(gamma, furthest)

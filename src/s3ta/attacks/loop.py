@@ -40,38 +40,35 @@ class Attacked(NamedTuple):
         return self.images[-1]
 
 
-def perturb(
-    outputs_fn: OutputsFn,
-    clean: Images,
-    *,
-    threat: Threat,
-    objective: Objective,
-    step_rule: StepRule,
-    num_attack_steps: int,
-    start: Images | None = None,
-    read_outs: Sequence[int] = (),
-    gradient: GradientSource = autograd_gradient,
-    keep_best: Objective | None = None,
-) -> Attacked:
+class Attack(NamedTuple):
+    """Everything of an attack but its start."""
+
+    threat: Threat
+    objective: Objective
+    """To ascend."""
+    step_rule: StepRule
+    num_attack_steps: int
+    """0: the start is the result."""
+    read_outs: Sequence[int] = ()
+    """Step counts whose iterates are wanted besides the last."""
+    gradient: GradientSource = autograd_gradient
+    keep_best: Objective | None = None
+    """None: the last iterate counts, as in the paper (X14). A quantity: of all iterates up to a read-out, start included, the
+    first with the largest value counts; it costs one forward pass more."""
+
+
+def perturb(outputs_fn: OutputsFn, clean: Images, attack: Attack, start: Images | None = None) -> Attacked:
     """Ascend the objective inside the threat model and return the iterates at the read-outs.
 
     Args:
       outputs_fn: images in [0, 1] -> logits or Trace; a module is frozen and put in eval mode for the duration.
       clean: the images under attack. They and `start` are never modified.
-      threat: what is allowed.
-      objective: per-example quantity to ascend.
-      step_rule: how the iterate moves along the gradient.
-      num_attack_steps: how many steps; 0 returns the start.
       start: where to begin, inside the ball; default the clean images.
-      read_outs: step counts whose iterates are wanted besides the last.
-      gradient: where gradients come from; default exact, by autograd.
-      keep_best: None: the last iterate counts, as in the paper (X14). A quantity: of all iterates up to a read-out, start
-        included, the first with the largest value counts; it costs one forward pass more.
     Returns:
       Attacked, with one entry per read-out, the last after num_attack_steps steps.
     Raises:
-      UserError: no images, images that are not finite or not in [0, 1], or a gradient that is not finite
-        (NotFiniteError)."""
+      UserError: no images, images not finite or not in [0, 1], or a gradient that is not finite (NotFiniteError)."""
+    threat, objective, step_rule, num_attack_steps, read_outs, gradient, keep_best = attack
     check_images(clean)
     counts = {n for n in read_outs if n < num_attack_steps} | {num_attack_steps}
     clean = clean.detach()
@@ -85,10 +82,8 @@ def perturb(
             estimate = None
             if done < num_attack_steps:
                 estimate = gradient(outputs_fn, objective, iterate, done)
-                num_gradients, num_forwards = (
-                    num_gradients + estimate.num_gradients,
-                    num_forwards + estimate.num_forwards,
-                )
+                num_gradients += estimate.num_gradients
+                num_forwards += estimate.num_forwards
                 if not _is_finite(estimate.gradient):
                     raise NotFiniteError(f"The model's gradient is not finite (NaN or infinite) at attack step {done}.")
             if keep_best is not None:

@@ -95,9 +95,9 @@ def _targeted_dlr(logits: Logits, labels: Labels, targets: Labels) -> Tensor:
 
 
 def _largest(logits: Logits, number: int) -> Tensor:
-    if logits.shape[1] < number:
+    if (count := logits.shape[1]) < number:
         raise UserError(
-            f"This dlr loss needs {number} classes or more, but the model has {logits.shape[1]}: choose another loss."
+            f"This dlr loss needs {number} classes or more, but the model has {count}: choose another loss."
         )
     return logits.topk(number, dim=1).values
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from s3ta.lazy import load_names_on_first_use
 
 if TYPE_CHECKING:
+    from s3ta.attack_config import NamedAttack, TransferConfig
     from s3ta.evaluate.attack_catalogue import ATTACKS, AttackContext, get_attack
-    from s3ta.evaluate.attack_timing import measure_chunk_seconds
     from s3ta.evaluate.image_store import KEPT_FILE, ImageStore, KeptImages
     from s3ta.evaluate.manifest import (
         manifest,
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         suite_identity,
         suite_with_defaults,
     )
-    from s3ta.evaluate.pass_timing import PassTimes, measure_pass_times
+    from s3ta.evaluate.pass_timing import PassTimes, measure_chunk_seconds, measure_pass_times
     from s3ta.evaluate.plan import (
         Settings,
         Shard,
@@ -27,13 +27,11 @@ if TYPE_CHECKING:
         total,
     )
     from s3ta.evaluate.runner import evaluate, evaluate_into
+    from s3ta.evaluate.suite import Suite
     from s3ta.evaluate.suite_overrides import build_suite, norm_of_overrides, override_suite, tiny_suite
     from s3ta.evaluate.suites import (
         SUITES,
         SUITES_AT_ANY_RADIUS,
-        NamedAttack,
-        Suite,
-        TransferConfig,
         describe_suites,
         get_suite,
         incompatibility,

@@ -52,13 +52,9 @@ def targeted_100(situation: AttackContext) -> Built:
 
 def targeted_1000(situation: AttackContext) -> Built:
     """The paper's, 1,000 steps, read out at 100, 250 and 1,000."""
-    return _pgd(
-        situation,
-        objective="targeted",
-        step_size=evaluation_step_size(1000, situation.radius),
-        num_attack_steps=1000,
-        read_outs=(100, 250, 1000),
-    )
+    size = evaluation_step_size(1000, situation.radius)
+    counts: dict[str, Any] = {"num_attack_steps": 1000, "read_outs": (100, 250, 1000)}
+    return _pgd(situation, objective="targeted", step_size=size, **counts)
 
 
 def adam_250(situation: AttackContext) -> Built:
@@ -73,14 +69,8 @@ def spsa_100(situation: AttackContext) -> Built:
 
 def spsa_20(situation: AttackContext) -> Built:
     """An affordable SPSA: untargeted margin, 128 directions per step, 20 steps of a fifth of the radius."""
-    return _pgd(
-        situation,
-        loss="margin",
-        step_size=situation.radius / 5,
-        num_attack_steps=20,
-        gradient=SPSA(num_directions=128),
-        keep="best",
-    )
+    gradient, size = SPSA(num_directions=128), situation.radius / 5
+    return _pgd(situation, loss="margin", step_size=size, num_attack_steps=20, gradient=gradient, keep="best")
 
 
 def margin_100(situation: AttackContext) -> Built:
@@ -121,14 +111,12 @@ def l2_100(situation: AttackContext) -> Built:
 
 def local_box_100(situation: AttackContext) -> Built:
     """Annealed, only in one box of a quarter of the image at a random place, twice as far: the same Euclidean budget."""
-    box = BoxRegion(height=0.5, width=0.5)
-    return _annealed(situation._replace(radius=_in_box(situation, 2)), mask=box)
+    return _in_box(situation, 2)
 
 
 def small_box_100(situation: AttackContext) -> Built:
     """Annealed, only in one box of a sixteenth of the image at a random place, four times as far: the same Euclidean budget."""
-    box = BoxRegion(height=0.25, width=0.25)
-    return _annealed(situation._replace(radius=_in_box(situation, 4)), mask=box)
+    return _in_box(situation, 4)
 
 
 def all_glimpses_100(situation: AttackContext) -> Built:
@@ -205,36 +193,28 @@ def get_attack(name: str, situation: AttackContext) -> Built:
     """The attack of that name. Raises UserError, nearest names offered, and for a radius that its ball cannot have."""
     if name not in ATTACKS:
         raise unknown_name("attack", name, ATTACKS, "s3ta list attacks")
+    radius = situation.radius
     try:
-        attack = ATTACKS[name](situation._replace(radius=min(situation.radius, 1.0)))
-        if situation.radius > 1 and attack.norm == "l2":
-            attack = ATTACKS[name](situation)
+        attack = ATTACKS[name](situation._replace(radius=min(radius, 1.0)))
+        if radius <= 1:
+            return attack
+        if attack.norm == "l2":  # boxes cut theirs at 1, so that an attack can be built proves nothing for pixels
+            return ATTACKS[name](situation)
     except ValidationError:
-        attack = None
-    if attack is None or (
-        situation.radius > 1 and attack.norm == "linf"
-    ):  # boxes cut theirs at 1, so the attack alone says nothing
-        raise UserError(
-            f"--radius {situation.radius:g} is not between 0 and 1, but '{name}' moves pixels, which are: write 8/255, not 8."
-        )
-    return attack
+        pass
+    advice = f"'{name}' moves pixels, which are: write 8/255, not 8."
+    raise UserError(f"--radius {radius:g} is not between 0 and 1, but {advice}")
 
 
-def _in_box(situation: AttackContext, factor: int) -> float:
-    """The radius under a mask that leaves 1 / factor^2 of the pixels: one Euclidean length, in pixels of [0, 1]."""
-    return situation.radius if situation.norm == "l2" else min(1.0, factor * situation.radius)
+def _in_box(situation: AttackContext, factor: int) -> PGDConfig:
+    """Under a mask that leaves 1 / factor^2 of the pixels, which move so much further: one Euclidean length."""
+    radius = situation.radius if situation.norm == "l2" else min(1.0, factor * situation.radius)
+    return _annealed(situation._replace(radius=radius), mask=BoxRegion(height=1 / factor, width=1 / factor))
 
 
 def _pgd(situation: AttackContext, **settings: Any) -> PGDConfig:
-    return PGDConfig(
-        **{
-            "objective": "untargeted",
-            "norm": situation.norm,
-            "radius": situation.radius,
-            "step_size": situation.radius / 10,
-            **settings,
-        }
-    )
+    usual = {"norm": situation.norm, "radius": situation.radius, "step_size": situation.radius / 10}
+    return PGDConfig(**{"objective": "untargeted", **usual, **settings})
 
 
 def _annealed(situation: AttackContext, **settings: Any) -> PGDConfig:

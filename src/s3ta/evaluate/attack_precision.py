@@ -18,9 +18,7 @@ from s3ta.models.execution import not_sequential
 
 def attack_copy(model: nn.Module, manner: ExecutionMode) -> nn.Module:
     """The model to compute gradients with: run in that manner, its weights shared; the model itself where nothing special is
-    asked. Another memory order is the weights' own, so that alone takes a copy.
-
-    Raises UserError where the copy cannot be made."""
+    asked. Another memory order is the weights' own, so that alone takes a copy. Raises UserError where none can be made."""
     if manner == ExecutionMode():
         return model
     return ExecutedModel(_copied(model) if manner.channels_last else model, manner)
@@ -43,9 +41,7 @@ def _copied(model: nn.Module) -> nn.Module:
 
 
 def attacked_fn(model: nn.Module, config: PGDConfig | AdamConfig | AutoAttackConfig) -> OutputsFn:
-    """What an attack calls: logits, or the Trace of as many glimpses as it wants.
-
-    Raises UserError for an attack on glimpses where the model has none."""
+    """What an attack calls: logits, or the Trace of as many glimpses as it wants. Raises UserError where the model has none."""
     if isinstance(config, AutoAttackConfig) or not config.needs_trace:
         return model
     if not hasattr(model, "unroll"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from s3ta.data import Dataset
@@ -28,15 +29,11 @@ def layout(planned: Sequence[Chunk], finished: Mapping[int, Columns], dataset: D
     earlier chunk was lost, and came out otherwise when it was done again. Costs alone contradict nothing.
 
     Args:
-      planned: all chunks of whole blocks of one round, from the records of the rounds before it.
-      finished: columns of the sound chunks, by number.
-      dataset: knows the ids.
-      micro_batch: examples in a chunk, at most."""
-    blocks: dict[int, list[Chunk]] = {}
-    for chunk in planned:
-        blocks.setdefault(chunk.block, []).append(chunk)
+      planned: all chunks of whole blocks of one round, in order, from the records of the rounds before it.
+      finished: columns of the sound chunks, by number."""
     result = Layout([], [])
-    for block in blocks.values():
+    for _, chunks in groupby(planned, key=lambda chunk: chunk.block):
+        block = list(chunks)
         positions = {dataset.ids[position]: position for chunk in block for position in _statuses(chunk)}
         recorded = {p.number: _recorded(finished[p.number], positions) for p in block if p.number in finished}
         differing = [p.number for p in block if p.number in recorded and recorded[p.number] != _statuses(p)]
@@ -48,8 +45,7 @@ def layout(planned: Sequence[Chunk], finished: Mapping[int, Columns], dataset: D
 
 def _recorded(columns: Columns, positions: Mapping[str, int]) -> dict[int, str]:
     """Places of a finished chunk's examples, in its order, with their status; -1: an example of another block."""
-    rows = zip(columns["example_id"], columns["status"], strict=True)
-    return {positions.get(example, -1): status for example, status in rows}
+    return {positions.get(i, -1): status for i, status in zip(columns["example_id"], columns["status"], strict=True)}
 
 
 def _statuses(chunk: Chunk) -> dict[int, str]:
@@ -64,22 +60,22 @@ def _around(block: Sequence[Chunk], recorded: Mapping[int, dict[int, str]], micr
         return None
     if any((status == SETTLED) != (planned[position] == SETTLED) for position, status in taken.items()):
         return None
-    others = {position: status for position, status in planned.items() if position not in taken}
-    run = [position for position, status in others.items() if status == RUN]
-    left_out = tuple((position, status) for position, status in others.items() if status != RUN)
+    run, left_out = _divided({position: status for position, status in planned.items() if position not in taken})
     missing = [chunk.number for chunk in block if chunk.number not in recorded]
-    if len(run) > micro_batch * len(missing) or (others and not missing):
+    if len(run) > micro_batch * len(missing) or (left_out and not missing):
         return None
     chunks = []
     for chunk in block:
         if chunk.number in recorded:
-            statuses = recorded[chunk.number].items()
-            ran = tuple(position for position, status in statuses if status == RUN)
-            chunks.append(
-                chunk._replace(positions=ran, left_out=tuple(example for example in statuses if example[1] != RUN))
-            )
+            positions, others = _divided(recorded[chunk.number])
         else:
             begin = micro_batch * missing.index(chunk.number)
-            ran = tuple(run[begin : begin + micro_batch])
-            chunks.append(chunk._replace(positions=ran, left_out=() if begin else left_out))
+            positions, others = run[begin : begin + micro_batch], () if begin else left_out
+        chunks.append(chunk._replace(positions=positions, left_out=others))
     return chunks
+
+
+def _divided(statuses: Mapping[int, str]) -> tuple[tuple[int, ...], tuple[tuple[int, str], ...]]:
+    """Places of those that run, and of those that do not with their status."""
+    run = tuple(position for position, status in statuses.items() if status == RUN)
+    return run, tuple(example for example in statuses.items() if example[1] != RUN)

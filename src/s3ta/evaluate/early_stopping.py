@@ -22,11 +22,10 @@ class EarlyStopping:
     * an attack that costs more than is left of its budget."""
 
     def __init__(self, task: EvaluationTask) -> None:
-        self._suite, self._settings, positions = task.suite, task.settings, task.positions
-        self._positions, self._index = positions, {name: index for index, name in enumerate(task.ids)}
-        self._wrong = np.zeros(len(positions), bool)
-        self._settled = np.zeros(len(positions), bool)
-        self._spent = np.zeros(len(positions), np.int64)
+        self._suite, self._settings, self._positions = task.suite, task.settings, task.positions
+        self._index = {name: index for index, name in enumerate(task.ids)}
+        self._wrong, self._settled = np.zeros((2, len(self._positions)), bool)
+        self._spent = np.zeros(len(self._positions), np.int64)
         self._attack = CLEAN
 
     @property

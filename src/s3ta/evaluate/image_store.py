@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,12 @@ from torch import Tensor
 
 from s3ta.errors import UserError
 from s3ta.evaluate.plan import Chunk, Settings
-from s3ta.evaluate.suites import Suite
+from s3ta.evaluate.suite import Suite
 from s3ta.files import read_arrays, write_arrays
 from s3ta.records import CLEAN, RUN, Ledger, is_cascade
 
 KEPT_FILE = "adversarial.npz"
 """The first images of the attack that the report shows."""
-_KEYS = ("example_ids", "attack", "restart", "images")
 _LEDGER = "ledger"
 """The array that says which measurement the images belong to."""
 
@@ -44,12 +44,13 @@ class ImageStore:
         self._where: dict[tuple[str, int, str], tuple[Path, int]] = {}
         for index in range(ledger.num_chunks):
             path = images_path(ledger.folder, index)
-            if path.is_file():
-                if not _is_own(path, ledger):
-                    raise UserError(f"{path} belongs to another evaluation than the manifest beside it: take it away.")
-                arrays = read_arrays(path, _KEYS[:3])
-                for row, example_id in enumerate(arrays["example_ids"].tolist()):
-                    self._where[str(arrays["attack"]), int(arrays["restart"]), example_id] = (path, row)
+            if not path.is_file():
+                continue
+            if not _is_own(path, ledger):
+                raise UserError(f"{path} belongs to another evaluation than the manifest beside it: take it away.")
+            arrays = read_arrays(path, ("example_ids", "attack", "restart"))
+            for row, example_id in enumerate(arrays["example_ids"].tolist()):
+                self._where[str(arrays["attack"]), int(arrays["restart"]), example_id] = (path, row)
         if not self._where:
             raise UserError(f"{ledger.folder} holds no images: evaluate the source model with --keep-images.")
         self._folder = ledger.folder
@@ -60,15 +61,15 @@ class ImageStore:
 
     def load_all(self, keys: list[tuple[str, int, str]]) -> Tensor:
         """The images of these attacks, restarts and examples, in their order; each file is read once."""
-        rows_by_path: dict[Path, list[tuple[int, int]]] = {}
+        rows_by_path = defaultdict[Path, list[tuple[int, int]]](list)
         for number, key in enumerate(keys):
             if key not in self._where:
                 raise UserError(f"{self._folder} holds no image of example {key[2]} under attack '{key[0]}'.")
             path, row = self._where[key]
-            rows_by_path.setdefault(path, []).append((number, row))
+            rows_by_path[path].append((number, row))
         images: list[np.ndarray] = [np.empty(0)] * len(keys)
         for path, rows in rows_by_path.items():
-            stored = read_arrays(path, _KEYS[3:])["images"]
+            stored = read_arrays(path, ("images",))["images"]
             for number, row in rows:
                 images[number] = stored[row]
         return torch.from_numpy(np.stack(images))
@@ -105,18 +106,15 @@ class ImageKeeper:
     settings: Settings
 
     def lacks(self, chunk: Chunk) -> bool:
-        """Whether images that belong beside this chunk are not there, or are another evaluation's: the chunk is then run
-        again."""
+        """Whether images that belong beside this chunk are not there, or are another evaluation's: it is then run again."""
         folder = self.ledger.folder
         if self._is_shown(chunk) and not _is_own(folder / KEPT_FILE, self.ledger):
             return True
         return self._is_kept(chunk) and not _is_own(images_path(folder, chunk.number), self.ledger)
 
     def keep(self, chunk: Chunk, columns: dict[str, Any], final: Tensor) -> None:
-        """Write the images of a chunk after the last attack step, float32 (n, C, H, W), compressed, where they are wanted.
-
-        Args:
-          columns: the records; those of the examples that ran come first."""
+        """Write the images of a chunk after the last attack step, float32 (n, C, H, W), compressed, where they are wanted. In
+        the columns, the records of the examples that ran come first."""
         identity, attack = np.array(self.ledger.identity), np.array(chunk.attack_round.name)
         ids, pixels = columns["example_id"][: len(final)].tolist(), final.cpu().numpy()
         if self._is_kept(chunk):
@@ -125,14 +123,9 @@ class ImageKeeper:
             write_arrays(images_path(self.ledger.folder, chunk.number), {**arrays, _LEDGER: identity})
         if self._is_shown(chunk):
             num_shown = self.settings.num_kept
-            arrays = {
-                "example_ids": np.array(ids[:num_shown]),
-                "targets": np.asarray(
-                    columns["target"][: len(ids)][:num_shown]
-                ),  # those the attack was given; -1: none
-                "adversarial": pixels[:num_shown],
-                "attack": attack,
-            }
+            targets = np.asarray(columns["target"][: len(ids)][:num_shown])  # those the attack was given; -1: none
+            arrays = {"example_ids": np.array(ids[:num_shown]), "targets": targets, "attack": attack}
+            arrays["adversarial"] = pixels[:num_shown]
             write_arrays(self.ledger.folder / KEPT_FILE, {**arrays, _LEDGER: identity})
 
     def _is_kept(self, chunk: Chunk) -> bool:

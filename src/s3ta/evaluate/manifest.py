@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +21,7 @@ from s3ta.evaluate.lint import as_found
 from s3ta.evaluate.plan import Settings, micro_batches_per_block, num_chunks
 from s3ta.evaluate.suite import Suite
 from s3ta.evaluate.task import EvaluationTask
-from s3ta.external_code_errors import guarded
+from s3ta.external_code_errors import guarded, without_addresses
 from s3ta.files import read_json, sha256
 from s3ta.malloc_tuning import allocator
 from s3ta.models import ExecutionMode, ResNetConfig, S3TAConfig, device_of, model_info, num_parameters, weights_hash
@@ -41,7 +40,7 @@ random generator of its own, whose two answers are close by chance, is not taken
 def manifest(task: EvaluationTask) -> dict[str, Any]:
     """What identifies the measurement (`s3ta.records.ledger`); `informative` may differ when it is resumed."""
     model, dataset, suite, settings = task.model, task.dataset, task.suite, task.settings
-    ids, info, device = task.ids, task.info, task.device
+    ids, info = task.ids, task.info
     return {
         "format": FORMAT,
         "num_chunks": num_chunks(suite, len(ids), settings.micro_batch),
@@ -75,10 +74,10 @@ def manifest(task: EvaluationTask) -> dict[str, Any]:
         "micro_batch": settings.micro_batch,
         "block": micro_batches_per_block(suite, settings),
         "num_threads": settings.num_threads,
-        "device": device.type,
+        "device": task.device.type,
         "informative": {
             "versions": {name: version(name) for name in ("s3ta", "torch", "timm", "numpy")},
-            "hardware": hardware(device),
+            "hardware": hardware(task.device),
             "batch_size": settings.batch_size or settings.micro_batch,
             "answers": output_fingerprint(model),
             "examples": settings.examples,
@@ -90,8 +89,8 @@ def manifest(task: EvaluationTask) -> dict[str, Any]:
 
 
 def output_fingerprint(model: nn.Module) -> list[float]:
-    """What the model says of two fixed images of noise: its first logits, at most 8 of each, to six digits; nothing where it
-    does not answer, or answers otherwise when it is asked again, for then there is nothing to know it by.
+    """The first logits, at most 8 of each, to six digits, of two fixed images of noise; none where the model does not answer,
+    or answers otherwise when it is asked again.
 
     Weights and modules do not tell everything that `forward` does. Machines differ in last bits, so this is compared with a
     tolerance (`refuse_changed_model_code`), and is no part of the identity."""
@@ -133,8 +132,8 @@ def _structure(model: nn.Module) -> str:
     """Identifies what the weights do not tell: the modules as torch prints them, and constants outside the state dict."""
     with guarded(f"state_dict() of {type(model).__name__}"):
         saved = model.state_dict().keys()
-    others = [(name, buffer) for name, buffer in model.named_buffers() if name not in saved]
     # four digits: machines compute sines with other last bits
+    others = ((name, buffer) for name, buffer in model.named_buffers() if name not in saved)
     lines = [f"{name} {tuple(buffer.shape)} {_total(buffer)}" for name, buffer in others]
     return sha256("\n".join([_printed(model), *lines]).encode())
 
@@ -142,7 +141,7 @@ def _structure(model: nn.Module) -> str:
 def _printed(model: nn.Module) -> str:
     """As torch prints it; names and types where that fails, or is another text each time."""
     try:
-        texts = {re.sub(r" at 0x[0-9a-fA-F]+", "", repr(model)) for _ in range(2)}
+        texts = {without_addresses(repr(model)) for _ in range(2)}
     except Exception:  # noqa: BLE001 - somebody else's `__repr__` may raise anything
         texts = set()
     if len(texts) == 1:
@@ -203,9 +202,8 @@ def suite_with_defaults(suite: dict[str, Any]) -> dict[str, Any]:
 
 
 def _config_as_today(config: Any) -> Any:
-    kind = (
-        {"resnet": ResNetConfig, "s3ta": S3TAConfig}.get(str(config.get("kind"))) if isinstance(config, dict) else None
-    )
+    kinds = {"resnet": ResNetConfig, "s3ta": S3TAConfig}
+    kind = kinds.get(str(config.get("kind"))) if isinstance(config, dict) else None
     if kind is None:
         return config
     known = {name: value for name, value in config.items() if name in kind.model_fields}

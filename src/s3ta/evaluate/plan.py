@@ -9,10 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from s3ta.attack_config import NamedAttack, TransferConfig
 from s3ta.attacks import AttackCost, attack_cost, draw_targets
 from s3ta.data import Dataset
 from s3ta.errors import UserError
-from s3ta.evaluate.suites import NamedAttack, Suite, TransferConfig
+from s3ta.evaluate.suite import Suite
 from s3ta.models import ExecutionMode
 from s3ta.random_streams import stream
 from s3ta.records import CLEAN, DRAWN, Choice
@@ -56,7 +57,6 @@ class Shard:
     count: int = 1
 
     def owns(self, block: int) -> bool:
-        """Whether this shard does the block, through all rounds."""
         return block % self.count == self.index - 1
 
     @property
@@ -65,7 +65,6 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """`1-of-2`"""
         return f"{self.index}-of-{self.count}"
 
 
@@ -125,9 +124,8 @@ def choose_examples(dataset: Dataset, num_examples: int | None, seed: int) -> li
     A smaller number gives a prefix of a larger one. Raises UserError for a number the data set cannot give."""
     total = len(dataset.ids)
     if num_examples is not None and not 0 < num_examples <= total:
-        raise UserError(
-            f"Cannot use {num_examples} examples: the {dataset.split} split of {dataset.source} has {total}."
-        )
+        split = f"the {dataset.split} split of {dataset.source}"
+        raise UserError(f"Cannot use {num_examples} examples: {split} has {total}.")
     return stream(seed, "examples", dataset.content).permutation(total)[:num_examples].tolist()
 
 
@@ -155,15 +153,11 @@ def chunks_of_round(
     left_out: Mapping[int, str] | None = None,
     block: int = 4,
 ) -> list[Chunk]:
-    """The chunks of one round. Within a block, those that are left out make room, so that every micro-batch of it but the
-    last is full; blocks do not touch each other, so that shards need not know of each other.
+    """The chunks of one round, in blocks of so many micro-batches.
 
-    There are always as many chunks as without anybody left out; the last ones of a block may be empty.
-
-    Args:
-      positions: all examples, in order.
-      left_out: places of the examples that do not run, with their status.
-      block: micro-batches in a block."""
+    Within a block, those that are left out (places, with status) make room, so that every micro-batch of it but the last is
+    full; blocks do not touch each other, so that shards need not know of each other. There are always as many chunks as without
+    anybody left out; the last ones of a block may be empty."""
     size, all_chunks = block * micro_batch, -(-len(positions) // micro_batch)
     cut = []
     for block_index, begin in enumerate(range(0, len(positions), size)):
@@ -197,13 +191,10 @@ def chunks_of_shard(suite: Suite, num_examples: int, settings: Settings, shard: 
 
 
 def targets_of(settings: Settings, ids: Sequence[str], labels: Tensor, num_classes: int) -> Tensor:
-    """The targets of these examples: given, or drawn from (seed, example id).
-
-    Raises UserError where targets are given, but not for all of them."""
+    """The targets of these examples: given, or drawn from (seed, example id). Raises UserError where some are not given."""
     if settings.targets is None:
         return draw_targets(settings.seed, ids, labels, num_classes)
-    lacking = [example for example in ids if example not in settings.targets]
-    if lacking:
+    if lacking := [example for example in ids if example not in settings.targets]:
         raise UserError(f"No target is given for example {lacking[0]}: name one for each example, or give no targets.")
     return torch.tensor([settings.targets[example] for example in ids], dtype=labels.dtype, device=labels.device)
 

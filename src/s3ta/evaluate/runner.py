@@ -17,14 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s3ta.attacks import (
-    AutoAttackConfig,
-    RandomKey,
-    frozen,
-    run_attack,
-    seeded_global_generators,
-    threat_model_of,
-)
+from s3ta.attack_config import AutoAttackConfig, TransferConfig
+from s3ta.attacks import RandomKey, frozen, run_attack, seeded_global_generators, threat_model_of
 from s3ta.data import Batch, check_model_fits_data, fetch_batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.evaluate.attack_precision import attacked_fn
@@ -43,7 +37,6 @@ from s3ta.evaluate.plan import (
     micro_batches_per_block,
 )
 from s3ta.evaluate.scoring import AttackedBatch, left_out_records, no_records, records, unattacked
-from s3ta.evaluate.suites import TransferConfig
 from s3ta.evaluate.task import EvaluationTask
 from s3ta.process_state import process_state_kept
 from s3ta.progress import Reporter, console
@@ -80,12 +73,9 @@ def evaluate_into(task: EvaluationTask, ledger: Ledger, report: Reporter, shard:
     warned: set[str] = set()
     with exact_arithmetic(settings.num_threads), frozen(model), frozen(attack_model):
         for attack_round in attack_rounds(suite):
-            planned = [chunk for chunk in _planned(task, attack_round, early_stopping) if shard.owns(chunk.block)]
-            finished = {
-                p.number: _columns(ledger, p.number)
-                for p in planned
-                if p.number not in missing and early_stopping.matters
-            }
+            planned = _planned(task, attack_round, early_stopping, shard)
+            sound = [chunk.number for chunk in planned if chunk.number not in missing and early_stopping.matters]
+            finished = {number: _columns(ledger, number) for number in sound}
             chunks, contradicted = layout(planned, finished, dataset, settings.micro_batch)
             for number in contradicted:
                 _say_discarded(ledger, number)
@@ -93,8 +83,7 @@ def evaluate_into(task: EvaluationTask, ledger: Ledger, report: Reporter, shard:
                 images_path(ledger.folder, number).unlink(missing_ok=True)
                 missing.add(number)
             todo = [chunk for chunk in chunks if chunk.number in missing or keeper.lacks(chunk)]
-            groups = [chunk.positions for chunk in todo]
-            with closing(load_batches(dataset, groups, settings)) as batches:
+            with closing(load_batches(dataset, [chunk.positions for chunk in todo], settings)) as batches:
                 for chunk in chunks:
                     columns = finished.get(chunk.number)
                     if chunk in todo:
@@ -116,11 +105,11 @@ def evaluate_into(task: EvaluationTask, ledger: Ledger, report: Reporter, shard:
         report(done)
 
 
-def _planned(task: EvaluationTask, attack_round: AttackRound, early_stopping: EarlyStopping) -> list[Chunk]:
-    """The chunks of one round, as they are before any of them was done."""
-    suite, settings = task.suite, task.settings
-    block, left_out = micro_batches_per_block(suite, settings), early_stopping.left_out(attack_round)
-    return chunks_of_round(attack_round, task.positions, settings.micro_batch, left_out, block)
+def _planned(task: EvaluationTask, attack_round: AttackRound, stopping: EarlyStopping, shard: Shard) -> list[Chunk]:
+    """The shard's chunks of one round, as they are before any of them was done."""
+    block, left_out = micro_batches_per_block(task.suite, task.settings), stopping.left_out(attack_round)
+    chunks = chunks_of_round(attack_round, task.positions, task.settings.micro_batch, left_out, block)
+    return [chunk for chunk in chunks if shard.owns(chunk.block)]
 
 
 def run_chunk(task: EvaluationTask, chunk: Chunk, batch: Batch | None = None) -> tuple[Columns, Tensor]:
@@ -130,8 +119,7 @@ def run_chunk(task: EvaluationTask, chunk: Chunk, batch: Batch | None = None) ->
     would have had, with copies in the other rows: the records are the same, in the same order. AutoAttack's parts draw noise
     for a whole micro-batch and always get it whole."""
     dataset, settings = task.dataset, task.settings
-    groups: list[list[Columns]] = []
-    finals = [torch.empty(0, *dataset.shape)]
+    groups, finals = list[list[Columns]](), [torch.empty(0, *dataset.shape)]
     if chunk.positions:
         whole = pad_batch(batch or fetch_batch(dataset, chunk.positions), settings.micro_batch)
         count, size = len(chunk.positions), settings.batch_size or settings.micro_batch
@@ -161,11 +149,9 @@ def _run_group(
     if config is None:
         attacked, threat = unattacked(clean), None
     elif isinstance(config, TransferConfig):
-        images = task.images
-        assert images is not None, "a suite of transfers needs the images"
-        attacked = unattacked(
-            images.load(config.attack_name, attack_round.restart, ids).to(device), config.num_attack_steps
-        )
+        assert task.images is not None, "a suite of transfers needs the images"
+        images = task.images.load(config.attack_name, attack_round.restart, ids)
+        attacked = unattacked(images.to(device), config.num_attack_steps)
         threat = threat_model_of(config.attack, clean, draw)
     else:
         outputs_fn = attacked_fn(task.attack_model, config)

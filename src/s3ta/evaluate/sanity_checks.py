@@ -11,36 +11,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from s3ta.attacks import (
-    SPSA,
-    AttackCost,
-    Linf,
-    PGDConfig,
-    attack_cost,
-    frozen,
-    run_attack,
-    start_noise,
-)
+from s3ta.attacks import SPSA, AttackCost, Linf, PGDConfig, attack_cost, frozen, random_signs, run_attack
 from s3ta.data import Batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.errors import UserError
-from s3ta.evaluate.sanity_criteria import (
-    LARGE_RADIUS,
-    NUM_LINEARITY_STEPS,
-    NUM_NOISES,
-    Subject,
-    Tried,
-    UnansweredError,
-    eight_bits,
-    larger_radius,
-    linearity,
-    still_rising,
-    stronger,
-    tried_on,
-    zero_gradients,
-)
+from s3ta.evaluate import sanity_criteria as criteria
+from s3ta.evaluate.sanity_criteria import LARGE_RADIUS, NUM_LINEARITY_STEPS, NUM_NOISES, Subject, Tried
 from s3ta.external_code_errors import reason
 from s3ta.finding import Check, Finding, ask_all
 from s3ta.models.info import device_of
@@ -58,7 +36,6 @@ def probe(model: nn.Module, batch: Batch, radius: float, seed: int, report: Repo
     The answers do not depend on the order of the images: they are sorted by id.
 
     Args:
-      model: images in [0, 1] -> logits; frozen and put in eval mode for the duration.
       batch: real examples, 16 to 32 of them, best such as the model gets right.
       radius: the L-infinity radius of the evaluation, at most 1; with 0 nothing is asked.
       seed: of all random numbers: streams `start`, `probe` and `model`, attack name "probes".
@@ -68,35 +45,34 @@ def probe(model: nn.Module, batch: Batch, radius: float, seed: int, report: Repo
       be asked, as with fewer than 8 images classified right.
     Raises:
       UserError: ids that are not one per image or not different, and as `run_attack`."""
-    check, ids = Check("probes"), batch.ids
-    if len(ids) != len(batch.images) or len(set(ids)) < len(ids):
-        raise UserError(
-            f"{len(batch.images)} images are probed under {len(set(ids))} different ids: give one id per image."
-        )
+    check, ids, count = Check("probes"), batch.ids, len(batch.images)
+    if len(ids) != count or len(set(ids)) < len(ids):
+        raise UserError(f"{count} images are probed under {len(set(ids))} different ids: give one id per image.")
     if radius <= 0:
         return [check.unchecked(f"The gradients were not probed: a ball of radius {radius:g} has no inside.")]
     order = sorted(range(len(ids)), key=lambda index: ids[index])
     device = device_of(model)
     images, labels = batch.images[order].to(device), batch.labels[order].to(device)
-    tell = report or _nobody
+    model_seed = int(
+        stream(seed, "model", "probes", 0, "answers").integers(2**63)
+    )  # if it draws from torch's generator
+    tell = report or (lambda completed: None)
     tell(0)
-    with exact_arithmetic(), frozen(model), seeded_global_generators(_model_seed(seed)):
+    with exact_arithmetic(), frozen(model), seeded_global_generators(model_seed):
         try:
-            clean = tried_on(model, images, labels)
+            clean = criteria.tried_on(model, images, labels)
         except Exception as error:  # noqa: BLE001 - whatever a foreign model raises
             return [check.failed(reason(error))]
         right, num_right = clean.right, int(clean.right.sum())
         if num_right < FEWEST:
-            tell(num_evaluations(len(ids)))
-            sentence = (
-                f"The gradients were not probed: the model gets {num_right} of {len(ids)} images right, and {FEWEST} are "
-                "needed."
-            )
-            return [check.unchecked(sentence, {"num_right": num_right, "num_examples": len(ids)})]
+            tell(num_evaluations(count))
+            measured = f"the model gets {num_right} of {count} images right, and {FEWEST} are needed."
+            evidence = {"num_right": num_right, "num_examples": count}
+            return [check.unchecked(f"The gradients were not probed: {measured}", evidence)]
         kept = tuple(ids[index] for index, is_right in zip(order, right.tolist(), strict=True) if is_right)
         subject = Subject(model, Tried(*(part[right] for part in clean)), labels[right], kept, radius, seed)
-        findings = _ask(subject, lambda passes: tell(passes * len(ids)))
-    tell(num_evaluations(len(ids)))
+        findings = _ask(subject, lambda passes: tell(passes * count))
+    tell(num_evaluations(count))
     return findings
 
 
@@ -119,10 +95,8 @@ def num_evaluations(count: int) -> int:
 
 def _attacks(radius: float) -> dict[str, PGDConfig]:
     """The attacks by name; PGD is read out at 20 steps, and where the last tenth begins."""
-    pgd = PGDConfig(
-        objective="untargeted", radius=radius, step_size=radius / 8, num_attack_steps=40, read_outs=(20, 36)
-    )
     twenty = PGDConfig(objective="untargeted", radius=radius, step_size=radius / 8, num_attack_steps=20)
+    pgd = twenty.model_copy(update={"num_attack_steps": 40, "read_outs": (20, 36)})
     large = PGDConfig(
         objective="untargeted",
         radius=LARGE_RADIUS,
@@ -162,7 +136,7 @@ class _Experiments:
 
     def __getitem__(self, name: str) -> list[Tried]:
         if name in self._failed:
-            raise UnansweredError(self._failed[name])
+            raise criteria.UnansweredError(self._failed[name])
         return self._tried[name]
 
     def _try(self, name: str, experiment: Callable[[], list[Tried]], num_passes: int) -> None:
@@ -177,12 +151,8 @@ class _Experiments:
 def _noises(subject: Subject) -> list[Tried]:
     """Images at the corners of the ball, drawn at random."""
     clean, threat = subject.clean.images, Linf(subject.radius)
-    shape, tried = tuple(clean.shape[1:]), []
-    for number in range(1, NUM_NOISES + 1):
-        draw = subject.draw(number)
-        signs = [torch.from_numpy(start_noise(draw.seed, i, shape, *draw.names)).sign() for i in draw.ids]
-        tried.append(tried_on(subject.model, threat.start(clean, torch.stack(signs).to(clean)), subject.labels))
-    return tried
+    noises = [random_signs(subject.draw(number), clean) for number in range(1, NUM_NOISES + 1)]
+    return [criteria.tried_on(subject.model, threat.start(clean, signs), subject.labels) for signs in noises]
 
 
 def _ask(subject: Subject, tell: Callable[[int], None]) -> list[Finding]:
@@ -190,26 +160,29 @@ def _ask(subject: Subject, tell: Callable[[int], None]) -> list[Finding]:
     worst_noise = f"the worst of {NUM_NOISES} images of random signs"
     small_spsa, margin = "a small SPSA, which uses no gradient,", "PGD of as many steps on the margin"
 
-    def inside() -> list[Tried]:
-        pgd, _, end = tried["pgd"]
-        return [pgd, end, *tried["margin"], *tried["spsa"], *tried["noises"]]
-
     def end() -> Tried:
         return tried["pgd"][2]
 
+    def inside() -> list[Tried]:
+        return [tried["pgd"][0], end(), *tried["margin"], *tried["spsa"], *tried["noises"]]
+
+    def noise() -> Finding:
+        broken = torch.stack([experiment.broken for experiment in tried["noises"]]).any(dim=0)
+        return criteria.stronger("random noise", worst_noise, broken, tried["pgd"][0])
+
     def rising() -> Finding:
-        finding = still_rising(subject.clean, *tried["pgd"])
+        finding = criteria.still_rising(subject.clean, *tried["pgd"])
         return finding._replace(evidence=finding.evidence | _what_broke(subject, end()))
 
     questions: dict[str, Callable[[], Finding | list[Finding]]] = {
-        "larger radius": lambda: larger_radius(subject, *tried["large"]),
-        "random noise": lambda: stronger("random noise", worst_noise, _any_broken(tried["noises"]), tried["pgd"][0]),
-        "black box": lambda: stronger("black box", small_spsa, tried["spsa"][0].broken, tried["pgd"][0]),
-        "margin loss": lambda: stronger("margin loss", margin, tried["margin"][0].broken, tried["pgd"][0]),
-        "zero gradients": lambda: zero_gradients(subject, end()),
+        "larger radius": lambda: criteria.larger_radius(subject, *tried["large"]),
+        "random noise": noise,
+        "black box": lambda: criteria.stronger("black box", small_spsa, tried["spsa"][0].broken, tried["pgd"][0]),
+        "margin loss": lambda: criteria.stronger("margin loss", margin, tried["margin"][0].broken, tried["pgd"][0]),
+        "zero gradients": lambda: criteria.zero_gradients(subject, end()),
         "loss still rising": rising,
-        "eight bits": lambda: eight_bits(subject, end().images),
-        "local linearity": lambda: linearity(subject, inside()),
+        "eight bits": lambda: criteria.eight_bits(subject, end().images),
+        "local linearity": lambda: criteria.linearity(subject, inside()),
     }
     return ask_all(questions)
 
@@ -223,17 +196,4 @@ def _what_broke(subject: Subject, end: Tried) -> dict[str, Any]:
 def _attacked(subject: Subject, config: PGDConfig) -> list[Tried]:
     """Images at each read-out."""
     attacked = run_attack(subject.model, subject.clean.images, subject.labels, config=config, draw=subject.draw())
-    return [tried_on(subject.model, images, subject.labels) for images in attacked.images]
-
-
-def _any_broken(tried: list[Tried]) -> Tensor:
-    return torch.stack([experiment.broken for experiment in tried]).any(dim=0)
-
-
-def _model_seed(seed: int) -> int:
-    """For a model that draws from torch's generator."""
-    return int(stream(seed, "model", "probes", 0, "answers").integers(2**63))
-
-
-def _nobody(completed: int, note: str = "") -> None:
-    """A reporter that tells nobody."""
+    return [criteria.tried_on(subject.model, images, subject.labels) for images in attacked.images]

@@ -75,8 +75,7 @@ def tried_on(model: nn.Module, images: Tensor, labels: Tensor) -> Tried:
 def larger_radius(subject: Subject, large: Tried) -> Finding:
     """At radius 0.5 every image can be made plain grey, so nobody does better than guess."""
     check = Check("larger radius")
-    right, total = int(large.right.sum()), len(subject.ids)
-    chance = 1 / large.logits.shape[1]
+    right, total, chance = int(large.right.sum()), len(subject.ids), 1 / large.logits.shape[1]
     evidence = {"num_right": right, "num_examples": total, "chance": round(chance, 6), "radius": LARGE_RADIUS}
     measured = (
         f"at radius {LARGE_RADIUS}, where every image can be made plain grey, 20 PGD steps leave {right} of {total} images "
@@ -91,16 +90,17 @@ def stronger(kind: str, what: str, broken: Tensor, pgd: Tried) -> Finding:
     """Whether something that should not be stronger than PGD on the cross-entropy is clearly so; exact McNemar."""
     only_this, only_pgd = int((broken & pgd.right).sum()), int((~broken & pgd.broken).sum())
     total, p_value = len(broken), mcnemar(only_this, only_pgd)
+    by_this, by_pgd = int(broken.sum()), int(pgd.broken.sum())
     evidence = {
-        "broken": int(broken.sum()),
-        "broken_by_pgd": int(pgd.broken.sum()),
+        "broken": by_this,
+        "broken_by_pgd": by_pgd,
         "only_this_breaks": only_this,
         "only_pgd_breaks": only_pgd,
         "num_examples": total,
         "p_value": p_value,
     }
     measured = (
-        f"{what} breaks {int(broken.sum())} of {total} images, PGD of 20 steps on the cross-entropy {int(pgd.broken.sum())} "
+        f"{what} breaks {by_this} of {total} images, PGD of 20 steps on the cross-entropy {by_pgd} "
         f"(alone {only_this} and {only_pgd}, exact McNemar p {p_value:.2g})."
     )
     if breaks_more(only_this, only_pgd, _CONSIDERABLE * total, _LEVEL):
@@ -111,22 +111,22 @@ def stronger(kind: str, what: str, broken: Tensor, pgd: Tried) -> Finding:
 def zero_gradients(subject: Subject, end: Tried) -> Finding:
     """The share of images whose gradient is exactly zero at every pixel (X37)."""
     objective = untargeted(subject.labels)
-    zero = [
-        int(vanishes(tangent_plane(subject.model, images, objective).gradient).sum())
-        for images in (subject.clean.images, end.images)
-    ]
+    planes = [tangent_plane(subject.model, images, objective) for images in (subject.clean.images, end.images)]
+    zero = [int(vanishes(plane.gradient).sum()) for plane in planes]
     total = len(subject.ids)
     evidence = {"num_zero": zero[0], "num_zero_at_the_end": zero[1], "num_examples": total}
     measured = (
         f"The input gradient of the cross-entropy is exactly zero for {zero[0]} of {total} clean images, and for {zero[1]} "
         "where PGD ends."
     )
-    severity = "warning" if max(zero) > _MANY_ZEROS * total else "note" if max(zero) else "passed"
-    advice = {
-        "warning": f"Sign PGD stands still there: attack the margin (attack.loss=margin). {_MASKED}",
-        "note": "Sign PGD stands still on these: attack the margin too (attack.loss=margin).",
-    }
-    return Finding("zero gradients", severity, measured, evidence, advice.get(severity, ""))
+    check = Check("zero gradients")
+    if max(zero) > _MANY_ZEROS * total:
+        advice = f"Sign PGD stands still there: attack the margin (attack.loss=margin). {_MASKED}"
+        return check.warning(measured, evidence, advice)
+    if max(zero):
+        advice = "Sign PGD stands still on these: attack the margin too (attack.loss=margin)."
+        return check.note(measured, evidence, advice)
+    return check.passed(measured, evidence)
 
 
 def still_rising(clean: Tried, pgd: Tried, late: Tried, end: Tried) -> Finding:
@@ -166,15 +166,14 @@ def eight_bits(subject: Subject, images: Tensor) -> Finding:
     if not number:
         sentence = "Whether adversarial images survive 8 bits is not known: no image of 40 PGD steps is adversarial."
         return check.unchecked(sentence, evidence)
-    measured = (
-        f"{left} of {number} adversarial images of 40 PGD steps are still adversarial when rounded to whole 255ths."
-    )
+    images_text = f"{left} of {number} adversarial images of 40 PGD steps"
+    measured = f"{images_text} are still adversarial when rounded to whole 255ths."
     if 2 * left < number:
         advice = "Saved as PNG files most are harmless: attack with attack.eight_bit=true, and look for rounding in the model."
         return check.warning(f"Only {measured}", evidence, advice)
-    severity = "passed" if left == number else "note"
-    advice = "" if left == number else "Where images must be files, attack with attack.eight_bit=true."
-    return Finding("eight bits", severity, measured, evidence, advice)
+    if left == number:
+        return check.passed(measured, evidence)
+    return check.note(measured, evidence, "Where images must be files, attack with attack.eight_bit=true.")
 
 
 def linearity(subject: Subject, inside: list[Tried]) -> Finding:
@@ -182,16 +181,9 @@ def linearity(subject: Subject, inside: list[Tried]) -> Finding:
 
     Of the margin, not of the cross-entropy, whose gradient is tiny wherever an honest model is sure."""
     check = Check("local linearity")
-    objective = untargeted(subject.labels, "margin")
-    plane = tangent_plane(subject.model, subject.clean.images, objective)
-    deviation = local_linearity(
-        subject.model,
-        plane,
-        objective,
-        radius=subject.radius,
-        draw=subject.draw(NUM_NOISES + 1),
-        num_attack_steps=NUM_LINEARITY_STEPS,
-    )
+    plane = tangent_plane(subject.model, subject.clean.images, untargeted(subject.labels, "margin"))
+    draw, steps = subject.draw(NUM_NOISES + 1), NUM_LINEARITY_STEPS
+    deviation = local_linearity(subject.model, plane, radius=subject.radius, draw=draw, num_attack_steps=steps)
     margins = torch.stack([tried.margin for tried in inside])
     worst = torch.stack([tried.images for tried in inside])[margins.argmax(dim=0), torch.arange(len(subject.ids))]
     rise, predicted = margins.amax(dim=0) - subject.clean.margin, plane.predicted(worst)

@@ -16,7 +16,7 @@ from s3ta.evaluate.plan import AttackRound, Chunk
 from s3ta.evaluate.task import EvaluationTask
 from s3ta.records import NO_TARGET, RUN
 from s3ta.records.checks_validity import is_inside
-from s3ta.records.schema import MEASURED
+from s3ta.records.schema import MEASURED, SCHEMA
 
 
 def unattacked(images: Tensor, num_steps: int = 0) -> Attacked:
@@ -47,17 +47,14 @@ def records(model: nn.Module, attacked_batch: AttackedBatch, read_out: int) -> d
     images, count = attacked.images[read_out], len(ids)
     violation = threat.violation(images, clean).max().item() if threat else (images - clean).abs().max().item()
     if not is_inside(violation, threat.radius if threat else 0.0):
-        raise AssertionError(
-            f"attack {attack_round.name} left ball or box by {violation}: its result cannot be recorded"
-        )
+        sentence = f"attack {attack_round.name} left ball or box by {violation}: its result cannot be recorded"
+        raise AssertionError(sentence)
     with torch.no_grad():
         logits = model(images).float()
-    if not torch.isfinite(logits).all():
-        row = int((~torch.isfinite(logits).all(dim=1)).nonzero()[0])
-        example = ids[min(max(row - first, 0), count - 1)]
-        raise UserError(
-            f"The model's answer to example {example} is not finite (NaN or infinite): it cannot be scored as right or wrong."
-        )
+    if rows := (~torch.isfinite(logits).all(dim=1)).nonzero().flatten().tolist():
+        example = ids[min(max(rows[0] - first, 0), count - 1)]
+        problem = "is not finite (NaN or infinite): it cannot be scored as right or wrong."
+        raise UserError(f"The model's answer to example {example} {problem}")
     prediction = logits.argmax(dim=1)
     aim = torch.full_like(labels, NO_TARGET) if targets is None else targets
 
@@ -88,13 +85,11 @@ def left_out_records(task: EvaluationTask, chunk: Chunk) -> list[dict[str, np.nd
     if not chunk.left_out or chunk.attack_round.attack is None:
         return []
     positions, status = zip(*chunk.left_out, strict=True)
-    dataset, config, count = task.dataset, chunk.attack_round.attack.attack, len(positions)
+    dataset, count, is_targeted = task.dataset, len(positions), chunk.attack_round.attack.attack.objective == "targeted"
     ids = [dataset.ids[int(position)] for position in positions]
     labels = torch.from_numpy(np.asarray([dataset.labels[int(position)] for position in positions], np.int64))
-    is_targeted = config.objective == "targeted"
     aim = task.targets(ids, labels) if is_targeted else torch.full_like(labels, NO_TARGET)
-    kinds = {"prediction": np.int64, "correct": np.bool_, "hit": np.bool_}
-    unknown = {name: np.ma.masked_array(np.zeros(count, kinds.get(name, np.float32)), mask=True) for name in MEASURED}
+    unknown = {name: np.ma.masked_array(_zeros(name, count), mask=True) for name in MEASURED}
     return [
         {
             "example_id": np.array(ids),
@@ -104,8 +99,8 @@ def left_out_records(task: EvaluationTask, chunk: Chunk) -> list[dict[str, np.nd
             "restart": np.full(count, chunk.attack_round.restart),
             "num_attack_steps": np.full(count, steps),
             **unknown,
-            "num_gradients": np.zeros(count, np.int64),
-            "num_forwards": np.zeros(count, np.int64),
+            "num_gradients": _zeros("num_gradients", count),
+            "num_forwards": _zeros("num_forwards", count),
             "status": np.array(status),
         }
         for steps in chunk.attack_round.read_outs
@@ -114,11 +109,8 @@ def left_out_records(task: EvaluationTask, chunk: Chunk) -> list[dict[str, np.nd
 
 def no_records() -> dict[str, np.ndarray]:
     """The columns of a chunk without examples: all of them fitted into the ones before."""
-    texts, truths = ("example_id", "attack", "status"), ("correct", "hit")
-    numbers = ("label", "target", "restart", "num_attack_steps", "prediction", "num_gradients", "num_forwards")
-    return {
-        **{name: np.empty(0, np.str_) for name in texts},
-        **{name: np.empty(0, np.int64) for name in numbers},
-        **{name: np.empty(0, np.bool_) for name in truths},
-        **{name: np.empty(0, np.float32) for name in ("confidence", "loss", "distance")},
-    }
+    return {name: _zeros(name, 0) for name in SCHEMA.names}
+
+
+def _zeros(name: str, count: int) -> np.ndarray:
+    return np.zeros(count, SCHEMA.field(name).type.to_pandas_dtype())

@@ -38,9 +38,8 @@ _LONGEST = 24
 def build_suite(
     name: str | None, attacks: list[str], situation: AttackContext, is_tiny: bool, overrides: list[str]
 ) -> Suite:
-    """The suite of a name, or of single attacks, at a radius, shrunk and changed as asked.
-
-    Raises UserError for both, for what is unknown, and for a radius where the suite states its own."""
+    """The suite of a name, or of single attacks, at a radius, shrunk and changed as asked. Raises UserError for both, for what
+    is unknown, and for a radius where the suite states its own."""
     if attacks and name is not None:
         raise UserError("Give either --suite or --attack, not both.")
     if name in SUITES and situation.is_stated:
@@ -57,8 +56,8 @@ def build_suite(
 def tiny_suite(suite: Suite) -> Suite:
     """The same suite shrunk to seconds: at most 2 attack steps, 2 restarts and 8 examples. For trying out and tests."""
     attacks = tuple(named.model_copy(update={"attack": _tiny_attack(named.attack)}) for named in suite.attacks)
-    described = suite.model_copy(update={"description": "a trial run: its numbers mean nothing", "num_examples": 8})
-    return _variant(described, f"{suite.name}-tiny", attacks)
+    trial = suite.model_copy(update={"description": "a trial run: its numbers mean nothing", "num_examples": 8})
+    return _variant(trial, f"{suite.name}-tiny", attacks)
 
 
 def _tiny_attack(attack: Any) -> Any:
@@ -79,30 +78,25 @@ def _tiny_attack(attack: Any) -> Any:
 def override_suite(suite: Suite, assignments: list[str], at_radius: Callable[[float], Suite] | None = None) -> Suite:
     """The suite with `attack.a=b` settings applied to each of its attacks that has them, under a name that says so.
 
-    A changed radius goes to all that hangs on it. A suite that fits any radius is built anew there (`at_radius`), so that its
-    step sizes and the parts of its budget follow. Where step sizes follow the paper's rule (`Suite.paper_steps`), they do so
-    at a changed radius or number of steps too: `table1 attack.radius=8/255` takes steps of 1/255, with 10 steps as with 1,000.
-    Attacks that a change makes the same run once (`table2`, with its two radii). Rates of Adam stay.
+    A suite that fits any radius is built anew at a changed one (`at_radius`), so that step sizes and the parts of a budget
+    follow. Where step sizes follow the paper's rule (`Suite.paper_steps`), they do so at a changed radius or number of steps
+    too. Attacks that a change makes the same run once (`table2`, with its two radii). Rates of Adam stay.
 
     Raises UserError for settings that no attack has (nearest names offered), or that one that has them cannot take."""
     if not assignments:
         return suite
-    names = [text.partition("=")[0] for text in assignments]
+    names, applied = [text.partition("=")[0] for text in assignments], assignments
     if at_radius is not None and "attack.radius" in names:
         suite = _rebuilt(suite, assignments, at_radius)
-        others = [text for text, name in zip(assignments, names, strict=True) if name != "attack.radius"]
-        attacks, without = _overridden(suite, others)
-    else:
-        attacks, without = _overridden(suite, assignments)
+        applied = [text for text, name in zip(assignments, names, strict=True) if name != "attack.radius"]
+    attacks, without = _overridden(suite, applied)
     kept = [named for named in suite.attacks if named.name not in without]
     if "attack.step_size" not in names:
         pairs = zip(kept, attacks, strict=True)
         attacks = tuple(_ruled(was, now) if was.name in suite.paper_steps else now for was, now in pairs)
     kept, attacks, same = _once(kept, attacks)
     stems = {_stem(named.name) for named in attacks}
-    same = [
-        name for name in same if _stem(name) not in stems
-    ]  # of the same attack with fewer steps nothing is left out
+    same = [name for name in same if _stem(name) not in stems]  # with fewer steps nothing is left out
     described = suite.description
     if any(name.rpartition(".")[2] not in _STRENGTH for name in names):
         described = f"the attacks of '{suite.name}'"
@@ -139,9 +133,8 @@ def _ruled(was: NamedAttack, now: NamedAttack) -> NamedAttack:
     attack, before = now.attack, was.attack
     if not isinstance(attack, PGDConfig) or not isinstance(before, PGDConfig) or attack.norm != "linf":
         return now
-    if attack.num_attack_steps < 1:
-        return now  # which the suite refuses
-    if (attack.radius, attack.num_attack_steps) == (before.radius, before.num_attack_steps):
+    is_as_before = (attack.radius, attack.num_attack_steps) == (before.radius, before.num_attack_steps)
+    if is_as_before or attack.num_attack_steps < 1:  # none: the suite refuses that
         return now
     size = evaluation_step_size(attack.num_attack_steps, attack.radius)
     return now.model_copy(update={"attack": attack.model_copy(update={"step_size": size})})
@@ -160,19 +153,22 @@ def _once(
             kept.append((was, now))
             continue
         other, known = kept[index]
-        read_outs = tuple(sorted({*known.attack.read_outs, *now.attack.read_outs}))
-        if read_outs:
-            known = known.model_copy(update={"attack": known.attack.model_copy(update={"read_outs": read_outs})})
-        kept[index] = other, known
+        if read_outs := tuple(sorted({*known.attack.read_outs, *now.attack.read_outs})):
+            attack = known.attack.model_copy(update={"read_outs": read_outs})
+            kept[index] = other, known.model_copy(update={"attack": attack})
         same.append(was.name)
     return [was for was, _ in kept], tuple(now for _, now in kept), same
 
 
 def _is_one_run(was_a: NamedAttack, was_b: NamedAttack, a: NamedAttack, b: NamedAttack) -> bool:
-    before_a, before_b, now_a, now_b = (named.attack.model_dump() for named in (was_a, was_b, a, b))
-    apart = {key for key in {*before_a, *before_b} if before_a.get(key) != before_b.get(key)}
-    still = {key for key in {*now_a, *now_b} if now_a.get(key) != now_b.get(key)}
-    return bool(apart) and apart <= _ONE_RUN and still <= {"read_outs"} and bool(apart - still)
+    apart, still = _differing(was_a, was_b), _differing(a, b)
+    return apart <= _ONE_RUN and still <= {"read_outs"} and bool(apart - still)
+
+
+def _differing(a: NamedAttack, b: NamedAttack) -> set[str]:
+    """The settings in which two attacks differ."""
+    left, right = a.attack.model_dump(), b.attack.model_dump()
+    return {key for key in {*left, *right} if left.get(key) != right.get(key)}
 
 
 def _short(assignment: str) -> str:
@@ -195,9 +191,8 @@ def _overridden(suite: Suite, assignments: list[str]) -> tuple[tuple[NamedAttack
         path = text.partition("=")[0]
         having = [_has(named, path) for named in attacks]
         if not any(having):
-            override(
-                attacks[0], [text]
-            )  # complains, but of `square` alone, whose steps are queries: then these are meant
+            # complains, but of `square` alone, whose steps are queries: then these are meant
+            override(attacks[0], [text])
             having = [True] * len(attacks)
         changed = []
         for named, has in zip(attacks, having, strict=True):
@@ -225,7 +220,7 @@ def _told_apart(before: NamedAttack, after: NamedAttack) -> NamedAttack:
         was, now = (getattr(named.attack, setting, None) for named in (before, after))
         if was != now:
             new.append(now if isinstance(now, str) else _short(f"{setting}={now}") if now else f"no_{setting}")
-    return after.model_copy(update={"name": "+".join([name, *new])}) if (name, new) != (after.name, []) else after
+    return after.model_copy(update={"name": "+".join([name, *new])})
 
 
 def _has(named: NamedAttack, path: str) -> bool:

@@ -1,4 +1,4 @@
-"""Suites by name: which attacks make one row of a table. What a suite is says `suite.py`; `paper_suites.py` has the paper's."""
+"""Suites by name: which attacks make one row of a table. The paper's are in `paper_suites.py`."""
 
 from __future__ import annotations
 
@@ -13,48 +13,21 @@ from s3ta.config import format_radius
 from s3ta.errors import UserError, unknown_name
 from s3ta.evaluate.attack_catalogue import PAPER_STEPS, AttackContext, get_attack
 from s3ta.evaluate.paper_suites import figure7, table1, table2, table3, table4, table5, table6
-from s3ta.evaluate.suite import BOTH, ImagesFrom, Objective, Suite
+from s3ta.evaluate.suite import BOTH, ImagesFrom, Suite
 from s3ta.files import sha256
 from s3ta.records.ledger import INFORMATIVE
-
-__all__ = [
-    "SUITES",
-    "SUITES_AT_ANY_RADIUS",
-    "ImagesFrom",
-    "NamedAttack",
-    "Suite",
-    "TransferConfig",
-    "describe_suites",
-    "get_suite",
-    "incompatibility",
-    "leaderboard_radius",
-    "suite_of_attacks",
-    "transfer_suite",
-]
 
 
 def digits() -> Suite:
     """The demo's suite: radius 0.1, untargeted and random-targeted, 100 steps of 0.01 read out on the way."""
-    attacks = tuple(_pgd(objective, 100, 0.1, 0.01, (5, 10, 20, 50, 100)) for objective in BOTH)
-    return Suite(
-        name="digits",
-        description="PGD with up to 100 steps at radius 0.1, untargeted and random-targeted",
-        attacks=attacks,
-        num_examples=400,
-        gallery_attack="untargeted-100",
-    )
+    attack = PGDConfig(radius=0.1, step_size=0.01, num_attack_steps=100, read_outs=(5, 10, 20, 50, 100))
+    return _with_either_aim("digits", "PGD with up to 100 steps at radius 0.1", attack, 400)
 
 
 def quick() -> Suite:
     """A first look at a model of colour images: 20 steps at 8/255."""
-    attacks = tuple(_pgd(objective, 20, 8 / 255, 2 / 255, (5, 10, 20)) for objective in BOTH)
-    return Suite(
-        name="quick",
-        description="PGD with 20 steps at 8/255, untargeted and random-targeted",
-        attacks=attacks,
-        num_examples=500,
-        gallery_attack="untargeted-20",
-    )
+    attack = PGDConfig(radius=8 / 255, step_size=2 / 255, num_attack_steps=20, read_outs=(5, 10, 20))
+    return _with_either_aim("quick", "PGD with 20 steps at 8/255", attack, 500)
 
 
 def autoattack(situation: AttackContext) -> Suite:
@@ -74,14 +47,12 @@ def robustbench(situation: AttackContext) -> Suite:
     images, which RobustBench names. At another radius than the leaderboard's the description says so."""
     listed = leaderboard_radius(situation.num_classes)
     other = situation.num_classes is not None and abs(situation.radius - listed) > 1e-9
-    remark = (
-        f"; not the leaderboard's, which for {situation.num_classes:,} classes is {format_radius(listed)}"
-        if other
-        else ""
-    )
     description = "AutoAttack, standard version, on all images (RobustBench lists 8/255 for CIFAR, 4/255 for ImageNet)"
     suite = _named("robustbench", description, situation, _AUTOATTACK, cascade=True)
-    return suite.model_copy(update={"num_examples": None, "description": suite.description + remark})
+    described = suite.description
+    if other:
+        described += f"; not the leaderboard's, which for {situation.num_classes:,} classes is {format_radius(listed)}"
+    return suite.model_copy(update={"num_examples": None, "description": described})
 
 
 def sequential(situation: AttackContext) -> Suite:
@@ -95,9 +66,8 @@ def local(situation: AttackContext) -> Suite:
     names = ("annealed-100", "local-box-100", "small-box-100")
     described = "one Euclidean budget, spent everywhere, in a quarter, in a sixteenth of the image"
     if situation.norm == "linf" and 4 * situation.radius > 1:
-        described += (
-            f" (but pixels move by 1 at most, where the budget would be {4 * situation.radius:g} in the sixteenth)"
-        )
+        budget = f"the budget would be {4 * situation.radius:g} in the sixteenth"
+        described += f" (but pixels move by 1 at most, where {budget})"
     return _named("local", described, situation, names)
 
 
@@ -109,20 +79,13 @@ def unmask(situation: AttackContext) -> Suite:
 
 def strongest(situation: AttackContext) -> Suite:
     """Worst case over PGD with restarts, the attacks made for sequential attention, and AutoAttack; cheap ones first."""
-    suite = _named(
-        "strongest",
-        "worst case over PGD with restarts, attacks on the sequence of glimpses, and AutoAttack",
-        situation,
-        ("annealed-100", "annealed-margin-100", "pgd-100", *_SEQUENTIAL, *_AUTOATTACK),
-        cascade=True,
-    )
-    attacks = tuple(
-        named.model_copy(update={"attack": named.attack.model_copy(update={"num_restarts": 10})})
-        if named.name == "pgd-100"
-        else named
-        for named in suite.attacks
-    )
-    return suite.model_copy(update={"attacks": attacks})
+    names = ("annealed-100", "annealed-margin-100", "pgd-100", *_SEQUENTIAL, *_AUTOATTACK)
+    description = "worst case over PGD with restarts, attacks on the sequence of glimpses, and AutoAttack"
+    suite = _named("strongest", description, situation, names, cascade=True)
+    attacks = {named.name: named.attack for named in suite.attacks}
+    attacks["pgd-100"] = attacks["pgd-100"].model_copy(update={"num_restarts": 10})
+    restarted = tuple(NamedAttack(name=name, attack=attack) for name, attack in attacks.items())
+    return suite.model_copy(update={"attacks": restarted})
 
 
 _AUTOATTACK = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -167,7 +130,7 @@ def describe_suites() -> dict[str, str]:
 
 
 def get_suite(name: str, situation: AttackContext | None = None) -> Suite:
-    """The suite of that name; `at` is for suites that state no radius. Raises UserError, nearest names offered."""
+    """The suite of that name; `situation` is for suites that state no radius. Raises UserError, nearest names offered."""
     if name in SUITES_AT_ANY_RADIUS:
         return SUITES_AT_ANY_RADIUS[name](situation or AttackContext())
     if name not in SUITES:
@@ -181,11 +144,13 @@ def suite_of_attacks(names: Sequence[str], situation: AttackContext) -> Suite:
         raise UserError("A suite of single attacks needs at least one: see `s3ta list attacks`.")
     if len(set(names)) < len(names):
         raise UserError(f"An attack is named twice: {', '.join(names)}.")
-    attacks = tuple(NamedAttack(name=name, attack=get_attack(name, situation)) for name in names)
     by_rule = tuple(name for name in names if name in PAPER_STEPS)
-    described = ", ".join(names)
     suite = Suite(
-        name="+".join(names), description=described, attacks=attacks, gallery_attack=names[0], paper_steps=by_rule
+        name="+".join(names),
+        description=", ".join(names),
+        attacks=_from_catalogue(names, situation),
+        gallery_attack=names[0],
+        paper_steps=by_rule,
     )
     return _fitting(suite, situation)
 
@@ -224,17 +189,19 @@ def transfer_suite(manifest: dict[str, Any]) -> Suite:
 def _named(
     name: str, description: str, situation: AttackContext, names: Sequence[str], *, cascade: bool = False
 ) -> Suite:
-    attacks = tuple(NamedAttack(name=attack, attack=get_attack(attack, situation)) for attack in names)
-    shown = None if cascade else attacks[0].name
     suite = Suite(
         name=name,
         description=f"{description}, radius {format_radius(situation.radius)}",
-        attacks=attacks,
+        attacks=_from_catalogue(names, situation),
         num_examples=256,
-        gallery_attack=shown,
+        gallery_attack=None if cascade else names[0],
         cascade=cascade,
     )
     return _fitting(suite, situation)
+
+
+def _from_catalogue(names: Sequence[str], situation: AttackContext) -> tuple[NamedAttack, ...]:
+    return tuple(NamedAttack(name=name, attack=get_attack(name, situation)) for name in names)
 
 
 def _fitting(suite: Suite, situation: AttackContext) -> Suite:
@@ -259,8 +226,14 @@ def incompatibility(attack: Any, situation: AttackContext) -> str | None:
     return None
 
 
-def _pgd(objective: Objective, steps: int, radius: float, step_size: float, read_outs: tuple[int, ...]) -> NamedAttack:
-    attack = PGDConfig(
-        objective=objective, radius=radius, step_size=step_size, num_attack_steps=steps, read_outs=read_outs
+def _with_either_aim(name: str, description: str, attack: PGDConfig, num_examples: int) -> Suite:
+    """One attack, untargeted and random-targeted."""
+    attacks = [attack.model_copy(update={"objective": objective}) for objective in BOTH]
+    named = tuple(NamedAttack(name=f"{each.objective}-{each.num_attack_steps}", attack=each) for each in attacks)
+    return Suite(
+        name=name,
+        description=f"{description}, untargeted and random-targeted",
+        attacks=named,
+        num_examples=num_examples,
+        gallery_attack=named[0].name,
     )
-    return NamedAttack(name=f"{objective}-{steps}", attack=attack)

@@ -13,7 +13,7 @@ from s3ta.data import Dataset
 from s3ta.evaluate.attack_precision import attack_copy
 from s3ta.evaluate.image_store import KeptImages
 from s3ta.evaluate.plan import Settings, targets_of
-from s3ta.evaluate.suites import Suite
+from s3ta.evaluate.suite import Suite
 from s3ta.models import ModelInfo, device_of, model_info
 
 

@@ -17,11 +17,13 @@ from s3ta.evaluate.lint.harness import (
     SavedTensor,
     differ,
     difference,
+    not_finite_rows,
     number,
     shape_of,
 )
 from s3ta.finding import Check, Finding
 from s3ta.models.output_detection import is_about_shapes, where_logits_are
+from s3ta.types import dtype_name
 
 _NEAR = 1e-3
 _SURE = 0.95
@@ -29,11 +31,7 @@ _SURE = 0.95
 _LOST_BITS = 13
 """float16 keeps 10 bits of a float32's 23, bfloat16 7: the last 13 of a logit made of either are zero."""
 _DISTINCT = 20
-_LOW = {
-    getattr(torch, name)
-    for name in ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "qint8", "quint8")
-    if hasattr(torch, name)
-}
+_LOW = {torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2, torch.qint8, torch.quint8}
 _MOST_NAMES = 5
 _SAME = 1e-6
 """Of the spread of the logits: no more than the same kernels on the same numbers differ by."""
@@ -43,12 +41,8 @@ _CLEAR = 1.5
 
 def answer(probe: ModelHarness) -> Finding:
     """Whether the model answers images with logits (B, Y)."""
-    num_classes = probe.num_classes
-
-    def bad(sentence: str, advice: str, **evidence: Any) -> Finding:
-        return Check("answer").error(sentence, {"num_classes": num_classes, **evidence}, advice)
-
-    few = probe.some(4)
+    check, few, num_classes = Check("answer"), probe.some(4), probe.num_classes
+    evidence: dict[str, Any] = {"num_classes": num_classes}
     try:
         with torch.no_grad():
             output = probe.raw(few.clone())
@@ -56,34 +50,31 @@ def answer(probe: ModelHarness) -> Finding:
         advice = "Mend the forward pass"
         if is_about_shapes(error.__cause__ or error):
             advice += ", or give the image size and the channels that the model is made for (--image-size)"
-        return bad(f"The model {error}.", f"{advice}.", shape=list(few.shape))
+        return check.error(f"The model {error}.", evidence | {"shape": list(few.shape)}, f"{advice}.")
     description = f"The model answers {len(few)} images with {shape_of(output)}"
     if not isinstance(output, Tensor):
         advice = "Return the tensor of logits alone: take it out of the tuple, dict or object in forward"
-        return bad(f"{description}.", f"{advice}{where_logits_are(output)}.")
-    shape = list(output.shape)
+        return check.error(f"{description}.", evidence, f"{advice}{where_logits_are(output)}.")
+    shape = evidence["shape"] = list(output.shape)
     if output.ndim != 2 or len(output) != len(few) or not output.is_floating_point():
-        kind = str(output.dtype).removeprefix("torch.")
-        return bad(
-            f"{description} and type {kind}.", "Return floating point logits of shape (images, classes).", shape=shape
-        )
+        sentence = f"{description} and type {dtype_name(output.dtype)}."
+        return check.error(sentence, evidence, "Return floating point logits of shape (images, classes).")
     if shape[1] != num_classes:
-        advice = (
-            "Choose the outputs with --match-classes data or --class-names FILE, or measure on the data of its classes."
-        )
-        return bad(f"{description}, where {num_classes} classes are expected.", advice, shape=shape)
+        sentence = f"{description}, where {num_classes} classes are expected."
+        choice = "--match-classes data or --class-names FILE"
+        advice = f"Choose the outputs with {choice}, or measure on the data of its classes."
+        return check.error(sentence, evidence, advice)
     low, high = int(probe.labels.min()), int(probe.labels.max())
     if low < 0 or high >= num_classes:
         sentence = f"The labels go from {low} to {high}, but the model has classes 0 to {num_classes - 1}."
-        return bad(
-            sentence, "Match the classes of model and data with --match-classes or --class-names FILE.", shape=shape
-        )
-    return Check("answer").passed(f"Logits of shape (images, {num_classes}).", {"shape": shape})
+        advice = "Match the classes of model and data with --match-classes or --class-names FILE."
+        return check.error(sentence, evidence, advice)
+    return check.passed(f"Logits of shape (images, {num_classes}).", {"shape": shape})
 
 
 def finite(logits: Tensor, ids: list[str]) -> Finding:
     check = Check("finite")
-    rows = (~torch.isfinite(logits)).any(dim=1).nonzero().flatten().tolist()
+    rows = not_finite_rows(logits)
     bad = len(rows)
     evidence: dict[str, Any] = {"images": len(logits), "not_finite": bad}
     if not bad:
@@ -135,10 +126,8 @@ def mode(training: list[str], as_handed: Tensor | None, logits: Tensor | None, s
 def own_state(held: list[SavedTensor], asked_later: Callable[[], tuple[Tensor, Tensor] | None]) -> Finding:
     """Parameters or buffers that forward passes in eval mode changed, and whether answers hang on them.
 
-    Args:
-      held: what there was before.
-      asked_later: answers to the same images now, and once more after other images, made up; None: it gave none. Raises
-        ModelError for those."""
+    `held` is what there was before; `asked_later` answers the same images now, and once more after other ones, made up, with
+    None where it gave none; for those it raises ModelError."""
     check = Check("own state")
     changed = [saved.name for saved in held if saved.is_changed]
     evidence: dict[str, Any] = {"changed": len(changed), "names": changed[:_MOST_NAMES]}
@@ -148,10 +137,8 @@ def own_state(held: list[SavedTensor], asked_later: Callable[[], tuple[Tensor, T
     try:
         later = asked_later()
     except ModelError as error:  # no image that is measured is black
-        sentence += (
-            f" What its answers owe to that is not known: asked about black images, made up for this, it {error}."
-        )
-        return check.note(sentence, evidence)
+        unknown = f"asked about black images, made up for this, it {error}."
+        return check.note(f"{sentence} What its answers owe to that is not known: {unknown}", evidence)
     if later is not None:
         evidence["difference"] = number(difference(*later))
         if difference(*later) < _SAME:
@@ -188,10 +175,8 @@ def randomness(logits: Tensor, again: Tensor) -> Finding:
         f"Two passes over the same images differ: by {size:.2g} of the spread of the logits, and {flipped} of {len(logits)} "
         "predictions flip."
     )
-    advice = (
-        "Take the randomness out of forward, or attack with gradients averaged over it (attack.gradient.num_samples)."
-    )
-    return check.warning(sentence, evidence, advice)
+    averaged = "attack with gradients averaged over it (attack.gradient.num_samples)."
+    return check.warning(sentence, evidence, f"Take the randomness out of forward, or {averaged}")
 
 
 def batch_dependence(probe: ModelHarness, logits: Tensor, is_random: bool) -> Finding:
@@ -251,7 +236,7 @@ def precision(probe: ModelHarness, logits: Tensor) -> Finding:
             probe.raw(probe.some(2).clone())
     except ModelError:
         watch.seen.clear()  # not every compiled model can be watched; the bits of the logits remain
-    low = sorted(str(dtype).removeprefix("torch.") for dtype in watch.seen & _LOW)
+    low = sorted(dtype_name(dtype) for dtype in watch.seen & _LOW)
     values = logits[logits != 0].unique()
     rounded = float((values.view(torch.int32) % 2**_LOST_BITS == 0).float().mean()) if len(values) else 0.0
     evidence = {"types": low, "rounded_logits": number(rounded), "distinct_logits": len(values)}
@@ -278,12 +263,12 @@ def probabilities(_: ModelHarness, logits: Tensor) -> Finding:
     """Softmax and shares of any sum, sigmoid, and log-softmax, which does no harm."""
     check = Check("probabilities")
     sums, logsums = logits.sum(dim=1), logits.logsumexp(dim=1).abs().max()
-    low, high = float(logits.min()), float(logits.max())
+    low, high, total = float(logits.min()), float(logits.max()), float(sums.mean())
     spread = float((sums - sums.mean()).abs().max())
-    evidence = {"low": number(low), "high": number(high), "mean_sum": number(float(sums.mean()))}
-    is_share = low >= 0 and spread < _NEAR * float(sums.mean()) and _are_shares(logits, float(sums.mean()), spread)
+    evidence = {"low": number(low), "high": number(high), "mean_sum": number(total)}
+    is_share = low >= 0 and spread < _NEAR * total and _are_shares(logits, total, spread)
     if is_share or (low >= 0 and high <= 1 and high > low):
-        what = f"shares that sum to {float(sums.mean()):.4g}" if is_share else "all between 0 and 1"
+        what = f"shares that sum to {total:.4g}" if is_share else "all between 0 and 1"
         sentence = f"The answers are {what}: probabilities, not logits. Losses of logits then have weak gradients."
         advice = "Return what goes into the softmax or sigmoid, or the logarithm of the probabilities."
         if not is_share and high < _SURE:
@@ -301,11 +286,9 @@ def _are_shares(logits: Tensor, total: float, spread: float) -> bool:
     less than the whole, and their sums as much as they do."""
     if not differ(logits, logits[:1].expand_as(logits)):  # equal answers have equal sums, whatever they are
         return False
-    is_one = abs(total - 1) < _NEAR
     moves = float((logits.amax(dim=0) - logits.amin(dim=0)).max())
-    return spread < max(_NEAR * moves, 1e-5 * total) and (
-        is_one or float(logits.max()) > _CLEAR * total / logits.shape[1]
-    )
+    is_whole = abs(total - 1) < _NEAR or float(logits.max()) > _CLEAR * total / logits.shape[1]
+    return is_whole and spread < max(_NEAR * moves, 1e-5 * total)
 
 
 def constant_answers(probe: ModelHarness, logits: Tensor) -> Finding:

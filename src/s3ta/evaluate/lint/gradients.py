@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from s3ta.attacks import logit_margin, seeded_global_generators
-from s3ta.evaluate.lint.harness import ModelError, ModelHarness, as_model_error, number
+from s3ta.evaluate.lint.harness import ModelError, ModelHarness, as_model_error, not_finite_rows, number
 from s3ta.finding import Check, Finding
 
 _AT_ONCE = 8
@@ -21,7 +21,6 @@ _RADIUS = 16 / 255
 _UNDERFLOW = 1e-30
 _MANY_ZEROS = 0.75
 _NO_GRAPH = "The logits have no graph to the image (no_grad, detach, or numbers taken out of torch)."
-
 
 Quantity: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Logits (n, Y) and labels (n,) -> a number per image."""
@@ -35,32 +34,34 @@ class Slopes(NamedTuple):
     margins: Tensor
 
 
-def slopes(probe: ModelHarness) -> Slopes | str:
-    """Both gradients, each from a forward pass of its own (compiled networks give up a graph's memory at its first use); in
-    place of them, what is wrong. Raises ModelError where the model raises."""
+class NoGradientError(Exception):
+    """The answer has none; the text says why."""
+
+
+def slopes(probe: ModelHarness) -> Slopes:
+    """Both gradients, each from a forward pass of its own (compiled networks give up a graph's memory at its first use).
+    Raises NoGradientError, and ModelError where the model raises."""
     parts = []
     labels, at_once = probe.labels.to(probe.images.device), min(_AT_ONCE, probe.at_once)
     for images, true_labels in zip(probe.images.split(at_once), labels.split(at_once), strict=True):
         margins, by_loss = _slope(probe, images, true_labels, _loss)
         _, by_margin = _slope(probe, images, true_labels, logit_margin)
-        if isinstance(by_loss, str) or isinstance(by_margin, str):
-            return by_loss if isinstance(by_loss, str) else str(by_margin)
         parts.append([by_loss, by_margin, margins])
     return Slopes(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def _slope(probe: ModelHarness, images: Tensor, labels: Tensor, quantity: Quantity) -> tuple[Tensor, Tensor | str]:
-    """Margins (n,) and the gradient of a quantity (n, pixels), on the CPU; in place of it, why there is none."""
+def _slope(probe: ModelHarness, images: Tensor, labels: Tensor, quantity: Quantity) -> tuple[Tensor, Tensor]:
+    """Margins (n,) and the gradient of a quantity (n, pixels), on the CPU."""
     with torch.enable_grad(), seeded_global_generators(0):  # a random model draws the same for both quantities
         leaf = images.clone().requires_grad_(True)
         logits = probe.raw(leaf.clone())
         margins = logit_margin(logits.detach().float(), labels).cpu()
         if not logits.requires_grad:
-            return margins, _quantised(probe.model) or _NO_GRAPH
+            raise NoGradientError(_quantised(probe.model) or _NO_GRAPH)
         value = quantity(logits.float(), labels).sum()
         (gradient,) = as_model_error(lambda: torch.autograd.grad(value, leaf, allow_unused=True))
     if gradient is None:
-        return margins, _quantised(probe.model) or "The logits have a graph, but it does not reach the image."
+        raise NoGradientError(_quantised(probe.model) or "The logits have a graph, but it does not reach the image.")
     return margins, gradient.float().flatten(1).cpu()
 
 
@@ -80,15 +81,16 @@ def gradients(probe: ModelHarness) -> list[Finding]:
     try:
         estimate = slopes(probe)
     except ModelError as error:
-        advice = "Mend the operation that has no backward pass, or choose attacks without gradients (spsa, square)."
-        return [Check("gradient").error(f"Asked for a gradient, the model {error}.", {}, advice), unknown]
-    if isinstance(estimate, str):
-        advice = "Take no_grad, detach and numpy out of forward, or choose attacks without gradients (spsa, square)."
-        if "quantised" in estimate:
-            advice = "Measure the network before it was quantised, or choose attacks without gradients (spsa, square)."
-        return [Check("gradient").error(estimate, {}, advice), unknown]
-    first = _gradient(estimate, probe.ids)
-    return [first, unknown if first.severity == "error" else _saturated(estimate)]
+        sentence, advice = f"Asked for a gradient, the model {error}.", "Mend the operation that has no backward pass"
+    except NoGradientError as error:
+        sentence, advice = str(error), "Take no_grad, detach and numpy out of forward"
+        if "quantised" in sentence:
+            advice = "Measure the network before it was quantised"
+    else:
+        first = _gradient(estimate, probe.ids)
+        return [first, unknown if first.severity == "error" else _saturated(estimate)]
+    advice += ", or choose attacks without gradients (spsa, square)."
+    return [Check("gradient").error(sentence, {}, advice), unknown]
 
 
 def vanishes(gradients: Tensor) -> Tensor:
@@ -99,7 +101,7 @@ def vanishes(gradients: Tensor) -> Tensor:
 def _gradient(estimate: Slopes, ids: list[str]) -> Finding:
     check = Check("gradient")
     count = len(estimate.margin)
-    rows = (~torch.isfinite(torch.cat([estimate.loss, estimate.margin], dim=1))).any(dim=1).nonzero().flatten().tolist()
+    rows = not_finite_rows(torch.cat([estimate.loss, estimate.margin], dim=1))
     if bad := len(rows):
         advice = "Look for sqrt, log, norm or division at zero in the model, where the backward pass is infinite."
         sentence = f"The gradient of {bad} of {count} images is NaN or infinite, the first of them {ids[rows[0]]}."
@@ -121,14 +123,12 @@ def _gradient(estimate: Slopes, ids: list[str]) -> Finding:
     )
     if dead > 0:
         severity = "error" if dead == 1 else "warning" if dead >= _SOME else "note"
-        sentence = (
-            f"The gradient of {dead:.0%} of {count} images is exactly zero: an attack by gradients stands still there."
-        )
+        effect = "an attack by gradients stands still there."
+        sentence = f"The gradient of {dead:.0%} of {count} images is exactly zero: {effect}"
         return Finding("gradient", severity, sentence, evidence, advice)
     if flat >= _MOST:
-        sentence = (
-            f"The gradient of {flat:.0%} of {count} images vanishes: by it, 16/255 would not move the margin by 0.01%."
-        )
+        effect = "by it, 16/255 would not move the margin by 0.01%."
+        sentence = f"The gradient of {flat:.0%} of {count} images vanishes: {effect}"
         return check.warning(sentence, evidence, advice)
     if zeros > _MANY_ZEROS:
         sentence = f"The gradient is exactly zero at {zeros:.0%} of all pixels: an attack leaves them alone."

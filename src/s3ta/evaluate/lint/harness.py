@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from s3ta.data import Batch
-from s3ta.external_code_errors import is_request_to_stop, modes_kept, original, plain_generators, reason, where
+from s3ta.external_code_errors import is_request_to_stop, modes_kept, original, reason, where
 from s3ta.models import device_of, tensor_as_bytes
+from s3ta.process_state import plain_generators
 
 _AT_ONCE = 32
 LEAST_DIFFERENCE = 1e-3
@@ -47,7 +48,6 @@ class Task(NamedTuple):
     """What a model is measured on."""
 
     num_classes: int
-    """How many logits there must be."""
     data_classes: Sequence[str]
     """Names of the data's classes, in the order of the labels."""
     micro_batch: int | None = None
@@ -58,13 +58,7 @@ class Task(NamedTuple):
 class ModelHarness:
     """The model and the examples that it is asked about; images and labels on its device, answers on the CPU."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        batch: Batch,
-        task: Task,
-        for_order: Batch | None = None,
-    ) -> None:
+    def __init__(self, model: nn.Module, batch: Batch, task: Task, for_order: Batch | None = None) -> None:
         self.num_classes, self.data_classes, self.micro_batch = task
         self.model, self.images, self.labels = model, batch.images.to(device_of(model)), batch.labels.cpu()
         self.ids, self.for_order = batch.ids, for_order
@@ -73,8 +67,7 @@ class ModelHarness:
         """The only number of images that the model answers; None: it need not be looked for."""
 
     def ask_in_whole_batches(self) -> bool:
-        """Fill up what is asked from now on to micro-batches, as every batch is that is measured; False where their size is not
-        known, or that was so already."""
+        """Fill up what is asked from now on to micro-batches; False where their size is not known, or that was so already."""
         if self.micro_batch is None or self.only is not None:
             return False
         self.only = self.at_once = self.micro_batch
@@ -124,9 +117,7 @@ def as_model_error(call: Callable[[], T]) -> T:
 
 def shape_of(answer: object) -> str:
     """An answer in words."""
-    if isinstance(answer, Tensor):
-        return f"a tensor of shape {tuple(answer.shape)}"
-    return f"a {type(answer).__name__}"
+    return f"a tensor of shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
 
 
 def difference(first: Tensor, second: Tensor) -> float:
@@ -140,6 +131,11 @@ def difference(first: Tensor, second: Tensor) -> float:
 def differ(first: Tensor, second: Tensor) -> bool:
     """Whether two answers to the same images differ by more than rounding."""
     return difference(first, second) > LEAST_DIFFERENCE
+
+
+def not_finite_rows(values: Tensor) -> list[int]:
+    """Which of n rows hold NaN or infinity."""
+    return (~torch.isfinite(values)).any(dim=1).nonzero().flatten().tolist()
 
 
 def number(value: float) -> float | str:

@@ -28,8 +28,14 @@ _FEWEST = 8
 """Fewer examples cannot reach the level, whatever they say."""
 _PER_CLASS, _FEWEST_PER_CLASS = 4, 2
 """Examples of a class by which an order is judged: on average, where all classes are looked at; and of each, where some are."""
-_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_CIFAR10 = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+_USUAL = {
+    1: {"MNIST": ((0.1307,), (0.3081,))},
+    3: {
+        "ImageNet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        "CIFAR-10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    },
+}
+"""Means and deviations by the number of channels."""
 _CAFFE = (123.68, 116.779, 103.939)
 """Means of red, green and blue in 0..255."""
 KINDS = ("input range", "normalisation", "channel order", "label order")
@@ -114,10 +120,10 @@ def clean_accuracy(logits: Tensor, labels: Tensor) -> Finding:
 
 def preparation(probe: ModelHarness, logits: Tensor) -> list[Finding]:
     """One finding per kind of `KINDS`."""
-    channels, labels = probe.images.shape[1], probe.labels
-    if len(labels) < _FEWEST:
-        sentence = f"{len(labels)} examples are too few to compare alternatives with."
-        findings = {kind: Check(kind).unchecked(sentence, {"images": len(labels)}) for kind in KINDS}
+    channels, count = probe.images.shape[1], len(probe.labels)
+    if count < _FEWEST:
+        sentence = f"{count} examples are too few to compare alternatives with."
+        findings = {kind: Check(kind).unchecked(sentence, {"images": count}) for kind in KINDS}
     else:
         findings = _contest(probe, logits)
         if channels != 3:
@@ -131,7 +137,7 @@ def preparation(probe: ModelHarness, logits: Tensor) -> list[Finding]:
 def _contest(probe: ModelHarness, logits: Tensor) -> dict[str, Finding]:
     labels = probe.labels
     now, followed = Score.of(logits, labels, labels), _followed(logits, labels)
-    rivals = [*_rivals(probe), *([] if followed is None else [followed])]
+    rivals = [*_rivals(probe), *filter(None, [followed])]
     better = _best_first([rival for rival in rivals if rival.is_better(now)])
     evidence = {"images": len(labels), **now.evidence}
     findings = {}
@@ -142,13 +148,13 @@ def _contest(probe: ModelHarness, logits: Tensor) -> dict[str, Finding]:
         elif better:
             sentence = f"Not to be judged before this is mended: {better[0].sentence}."
             findings[kind] = Check(kind).unchecked(sentence, seen)
-        elif kind == "label order" and followed is None and probe.for_order is not None:
+        elif kind != "label order" or followed is not None:
+            findings[kind] = _no_better(kind, now, "No alternative is answered better.", seen)
+        elif probe.for_order is not None:
             findings[kind] = _order_of_some(probe, probe.for_order)
-        elif kind == "label order" and followed is None:
+        else:
             sentence = f"An order needs {_PER_CLASS} examples per class or more, of two classes or more."
             findings[kind] = Check(kind).unchecked(sentence, seen)
-        else:
-            findings[kind] = _no_better(kind, now, "No alternative is answered better.", seen)
     return findings
 
 
@@ -171,8 +177,8 @@ def _order_of_some(probe: ModelHarness, examples: Batch) -> Finding:
     if rival.is_better(now):
         return _warning([rival], now, evidence)
     of_what = f"{num_classes} of {probe.num_classes} classes, by {len(labels)} examples"
-    seen = evidence | {"alternatives": {rival.name: rival.evidence(now)}}
-    return _no_better("label order", now, f"No other order is answered better ({of_what}).", seen)
+    sentence = f"No other order is answered better ({of_what})."
+    return _no_better("label order", now, sentence, evidence | {"alternatives": {rival.name: rival.evidence(now)}})
 
 
 def _no_better(kind: str, now: Score, sentence: str, evidence: dict[str, Any]) -> Finding:
@@ -201,12 +207,11 @@ def _best_first(better: list[Rival]) -> list[Rival]:
         return -int(rival.score.right.sum()), rival.kind == KINDS[0]
 
     ranked = sorted(better, key=lambda rival: (*rank(rival), rival.score.loss))
-    if ranked:
-        first, highest = rank(ranked[0]), ranked[0].score.loss + _SAME_LOSS * (1 + ranked[0].score.loss)
-        best = next(rival for rival in better if rank(rival) == first and rival.score.loss <= highest)
-        ranked.remove(best)
-        ranked.insert(0, best)
-    return ranked
+    if not ranked:
+        return []
+    first, highest = rank(ranked[0]), ranked[0].score.loss + _SAME_LOSS * (1 + ranked[0].score.loss)
+    best = next(rival for rival in better if rank(rival) == first and rival.score.loss <= highest)
+    return [best, *(rival for rival in ranked if rival is not best)]
 
 
 def _rivals(probe: ModelHarness) -> Iterator[Rival]:
@@ -227,11 +232,7 @@ def _preparations(model: nn.Module, channels: int) -> Iterator[Preparation]:
         caffe = tuple(value / 255 for value in reversed(_CAFFE))
         sentence = f"{range_} and order (0..255, blue first, mean subtracted)"
         yield Preparation("caffe", KINDS[0], sentence, caffe, (1 / 255,), flip=True)
-    usual = {"2p - 1": ((0.5,), (0.5,))}
-    if channels == 3:
-        usual |= {"ImageNet": _IMAGENET, "CIFAR-10": _CIFAR10}
-    elif channels == 1:
-        usual |= {"MNIST": ((0.1307,), (0.3081,))}
+    usual = {"2p - 1": ((0.5,), (0.5,)), **_USUAL.get(channels, {})}
     for name, (mean, std) in usual.items():
         yield Preparation(f"with {name}", KINDS[1], f"A normalisation seems to be missing ({name})", mean, std)
     undone = {**usual, **{f"its own, {mean}, {std}": (mean, std) for mean, std in _own(model, channels)}}
@@ -250,9 +251,15 @@ def _own(model: nn.Module, channels: int) -> list[tuple[tuple[float, ...], tuple
         held = {**vars(module), **module._parameters, **module._buffers}
         mean, std = _numbers(held.get("mean")), _numbers(held.get("std"))
         if mean and std and len(mean) in (1, channels) and len(std) in (1, channels) and min(std) > 0:
-            size = max(len(mean), len(std))
-            normalisations.add((mean * size if len(mean) < size else mean, std * size if len(std) < size else std))
+            mean, std = _per_channel(mean, std)
+            normalisations.add((mean, std))
     return sorted(normalisations - {((0.0,), (1.0,))})
+
+
+def _per_channel(*values: tuple[float, ...]) -> list[tuple[float, ...]]:
+    """Each as long as the longest: a single number holds for every channel."""
+    size = max(map(len, values))
+    return [numbers * size if len(numbers) < size else numbers for numbers in values]
 
 
 def _numbers(value: object) -> tuple[float, ...]:
@@ -274,8 +281,7 @@ def _advice(model: nn.Module, way: Preparation) -> str:
         outer = [tuple(model.card.config.get(key) or (other,)) for key, other in (("mean", 0.0), ("std", 1.0))]
         if order == "bgr":  # it normalises after it has turned the channels round
             mean, std = mean[::-1], std[::-1]
-        size = max(map(len, (mean, std, *outer)))
-        mean, std, outer_mean, outer_std = (v * size if len(v) < size else v for v in (mean, std, *outer))
+        mean, std, outer_mean, outer_std = _per_channel(mean, std, *outer)
         mean = tuple(m + s * o for m, s, o in zip(mean, std, outer_mean, strict=True))
         std = tuple(s * o for s, o in zip(std, outer_std, strict=True))
     if way.flip:
@@ -303,11 +309,10 @@ def _followed(logits: Tensor, labels: Tensor, per_class: int = _PER_CLASS) -> Ri
     present = labels.unique()
     if len(present) < 2 or len(labels) < per_class * len(present):
         return None
-    half = torch.zeros_like(labels)
+    half, targets = torch.zeros_like(labels), labels.clone()
     for label in present:
         rows = (labels == label).nonzero().flatten()
         half[rows] = torch.arange(len(rows)) % 2
-    targets = labels.clone()
     for part in (0, 1):
         order = _order(logits[half != part], labels[half != part])
         targets[half == part] = torch.tensor([order.get(int(x), int(x)) for x in labels[half == part]])
@@ -340,17 +345,15 @@ def _order(logits: Tensor, labels: Tensor) -> dict[int, int]:
 def _names(model: nn.Module, data_classes: Sequence[str]) -> Finding | None:
     """The names that the model knows beside those of the data; None where they agree or none are known."""
     check = Check(KINDS[3])
-    card = getattr(model, "card", None)
-    ours = [_plain(str(name)) for name in getattr(card, "classes", None) or ()]
+    ours = [_plain(str(name)) for name in getattr(getattr(model, "card", None), "classes", None) or ()]
     theirs = [_plain(str(name)) for name in data_classes]
-    pairs = list(enumerate(zip(ours, theirs, strict=False)))
-    differing = [i for i, (a, b) in pairs if a != b]
+    differing = [i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b]
     if not differing:
         return None
-    counts, indices = [Counter(ours), Counter(theirs)], {name: i for i, name in enumerate(theirs)}
     # ImageNet has two cranes: only a name that each side has once can have moved
-    moved = [i for i, (a, _) in pairs if all(c[a] == 1 for c in counts) and indices[a] != i]
-    first = moved[0] if moved else differing[0]
+    counts = Counter(ours), Counter(theirs)
+    moved = [i for i in differing if all(count[ours[i]] == 1 for count in counts)]
+    first = (moved or differing)[0]
     a, b = ours[first], theirs[first]
     evidence = {"first": first, "model": a, "data": b, "differing": len(differing), "moved": len(moved)}
     sentence = f"Class {first} is '{a}' to the model and '{b}' in the data ({len(differing)} names differ)"

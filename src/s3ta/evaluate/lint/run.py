@@ -16,20 +16,11 @@ from s3ta.evaluate.lint.harness import ModelError, ModelHarness, SavedTensor, Ta
 from s3ta.finding import Check, Finding
 
 KINDS = (
-    "answer",
-    "finite",
-    "train mode",
-    "own state",
-    "input writes",
-    "randomness",
-    "batch dependence",
-    "precision",
-    "recurrent",
+    *("answer", "finite", "train mode", "own state", "input writes"),
+    *("randomness", "batch dependence", "precision", "recurrent"),
     *behaviour.OF_LOGITS,
     *preprocessing_and_labels.KINDS,
-    "clean accuracy",
-    "gradient",
-    "saturated loss",
+    *("clean accuracy", "gradient", "saturated loss"),
 )
 """Every check, in the order of the findings."""
 
@@ -43,30 +34,24 @@ def lint(model: nn.Module, batch: Batch, task: Task, for_order: Batch | None = N
 
     Args:
       model: images -> logits, on its device; a `Classifier` says more of itself.
-      batch: images (n, C, H, W), float32 in [0, 1], of which 32 to 64 are enough, below 8 nothing is compared by labels; labels
-        (n,), int64.
-      task: classes, and how many images are measured at once.
+      batch: images (n, C, H, W), float32 in [0, 1], of which 32 to 64 are enough, below 8 nothing is compared by labels.
       for_order: more examples, two or more of each class that is among them: by these the order of the labels is judged, one
         forward pass each, where the batch holds too few of each class.
     Returns:
-      One finding per name in `KINDS`, in that order, whatever the model does.
-    Raises:
-      UserError: no images, or not one label per image."""
+      One finding per name in `KINDS`, in that order, whatever the model does. UserError: no images, or not one label each."""
     images, labels = batch.images, batch.labels
     if images.ndim != 4 or not len(images) or labels.shape != images.shape[:1]:
         raise UserError(
             f"The lint was given images of shape {tuple(images.shape)} and labels of shape {tuple(labels.shape)}: "
             "give (images, channels, height, width) and one label per image."
         )
-    by_kind: dict[str, Finding] = {}
     with as_found(model) as held, seeded_global_generators(0):
         probe = ModelHarness(model, batch, task, for_order)
         training = [name for name, module in model.named_modules() if module.training]
         handed = _first_asked(probe)[0] if training else None
         restore(held)
         with frozen(model):
-            for finding in _findings(probe, held, training, handed):
-                by_kind[finding.kind] = finding
+            by_kind = {finding.kind: finding for finding in _findings(probe, held, training, handed)}
     sentence = "The model gives no logits that this could be seen in."
     return [by_kind.get(kind, Check(kind).unchecked(sentence)) for kind in KINDS]
 

@@ -39,6 +39,11 @@ def attack_text(settings: AttackSettings | None, attack: str, num_attack_steps: 
     return ", ".join([steps, *_threat(settings), starts, *_manner(settings)])
 
 
+def attack_name(attack: str, *, cascade: bool) -> str:
+    """`square`; of a cascade `then square`; the clean images under their own name."""
+    return f"then {attack}" if cascade and attack != CLEAN else attack
+
+
 def threat_text(settings: AttackSettings) -> str:
     """What the attacker may do: `radius 0.1`, `L2 radius 1`, `radius 0.2, only in a box of 25% of the image ...`."""
     return ", ".join(_threat(settings.made_with))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from s3ta.finding import Check, Finding, ask_all, worst_first
 from s3ta.records import checks_attack_reach, checks_strength, checks_validity
@@ -81,8 +83,8 @@ def _masked(last: dict[str, Outcome], settings: Mapping[str, AttackSettings]) ->
             alone += [name] if is_blind else []
             continue
         met = [name, *plain]  # of an unfinished evaluation, some examples have met only some of them
-        common = list(set.intersection(*(set(last[attack].example_ids) for attack in met)))
-        right, *others = (last[attack].correct[np.isin(last[attack].example_ids, common)] for attack in met)
+        common = set.intersection(*(set(last[attack].example_ids) for attack in met))
+        right, *others = (last[attack].correct[last[attack].among(common)] for attack in met)
         survived = np.logical_and.reduce(others)
         only_here, only_plain = int((survived & ~right).sum()), int((~survived & right).sum())
         p_value = mcnemar(only_here, only_plain)
@@ -141,7 +143,7 @@ def _masked_in_cascade(last: dict[str, Outcome], settings: Mapping[str, AttackSe
     for before, name in pairwise(last):
         if name not in settings or settings[name].part != "square":
             continue
-        left = int(last[before].correct[np.isin(last[before].example_ids, last[name].example_ids)].sum())
+        left = int(last[before].correct[last[before].among(last[name].example_ids)].sum())
         broken = left - int(last[name].correct.sum())
         evidence = {"attack": name, "broken": broken, "left": left, "num_examples": len(last[name].example_ids)}
         breaks = f"'square', which uses none, breaks {broken} of the {left} examples that all attacks"
@@ -177,13 +179,9 @@ def _are_alike(settings: AttackSettings, other: AttackSettings, names: Sequence[
 
 
 def _cut(table: pa.Table, last: dict[str, Outcome]) -> list[Finding]:
-    statuses = np.array(table["status"].to_pylist(), dtype=object)
-    if BUDGET not in statuses:
+    cut = dict(Counter(table.filter(pc.field("status") == BUDGET)["attack"].to_pylist()))
+    if not cut:
         return []
-    names = np.array(table["attack"].to_pylist(), dtype=object)
-    cut = {
-        str(name): int((statuses[names == name] == BUDGET).sum()) for name in dict.fromkeys(names[statuses == BUDGET])
-    }
     without = [name for name in cut if name not in last and name != CLEAN]
     sentence = (
         f"The budget left out {', '.join(f'{count} records of {name!r}' for name, count in cut.items())}: what was not run "

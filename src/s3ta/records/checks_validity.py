@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from s3ta.config import format_radius
@@ -13,7 +12,7 @@ from s3ta.records.intervals import finite_share, wilson
 from s3ta.records.ledger import LISTED
 from s3ta.records.manifest import Manifest, SuiteEntry
 from s3ta.records.metrics import Outcome
-from s3ta.records.schema import CLEAN, filled
+from s3ta.records.schema import CLEAN
 
 _TOLERANCE = 1e-6
 """Float32 pixels near 1 are no finer than 6e-8."""
@@ -29,15 +28,15 @@ def is_inside(beyond: float, radius: float) -> bool:
 def ball_respected(table: pa.Table, suite: SuiteEntry) -> Finding:
     """The largest distance to a clean image under each attack, beside its radius."""
     check = Check("ball")
-    names = np.array(table["attack"].to_pylist(), dtype=object)
-    distances, evidence, outside = filled(table, "distance"), {}, []
+    by_attack = table.group_by("attack", use_threads=False).aggregate([("distance", "max")])
+    farthest = {row["attack"]: row["distance_max"] or 0.0 for row in by_attack.to_pylist()}
+    evidence, outside = {}, []
     for name, settings in suite.settings_by_name.items():
-        rows, radius = names == name, settings.radius
-        if radius is None or not rows.any():
+        radius = settings.radius
+        if radius is None or name not in farthest:
             continue
-        largest = float(distances[rows].max())
-        evidence[name] = {"largest": largest, "radius": radius, "norm": settings.norm}
-        if not is_inside(largest - radius, radius):
+        evidence[name] = {"largest": farthest[name], "radius": radius, "norm": settings.norm}
+        if not is_inside(farthest[name] - radius, radius):
             outside.append(name)
     if outside:
         worst = "; ".join(

@@ -13,7 +13,7 @@ is then that of all attacks up to it together: correct means correct on the clea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -21,11 +21,11 @@ import numpy as np
 import pyarrow as pa
 
 from s3ta.errors import UserError
-from s3ta.records.schema import BUDGET, CLEAN, MEASURED, NO_TARGET, RUN, filled
+from s3ta.records.schema import BUDGET, CLEAN, NO_TARGET, RUN, SCHEMA, filled
 
 
 class Score(NamedTuple):
-    """The counts of one attack at one read-out. Always show top-1 and success together (protocol X36)."""
+    """The counts of one attack at one read-out. Always show top-1 and success together (X36)."""
 
     attack: str
     num_attack_steps: int
@@ -38,8 +38,7 @@ class Score(NamedTuple):
     num_hits: int | None
     """Examples classified as their target after any restart; None where the attack has no target."""
     num_clean_is_target: int | None
-    """Examples whose *clean* image is already classified as the target (X16: counted, never removed); None if
-    unknown."""
+    """Examples whose *clean* image is already classified as the target (X16: counted, never removed); None: unknown."""
     max_distance: float
     """The largest distance to a clean image, in the norm of the attack."""
     mean_gradients: float
@@ -62,8 +61,7 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """The verdict on each example under one attack at one read-out, after restarts are reduced; arrays of one
-    length."""
+    """The verdict on each example under one attack at one read-out, after restarts are reduced; arrays of one length."""
 
     attack: str
     num_attack_steps: int
@@ -91,6 +89,11 @@ class Outcome:
     def targeted(self) -> bool:
         return bool((self.targets >= 0).all())
 
+    def among(self, example_ids: Iterable[str]) -> np.ndarray:
+        """Which of its examples are among these; `np.isin` compares every text with every other."""
+        known = set(example_ids)
+        return np.array([example_id in known for example_id in self.example_ids], dtype=bool)
+
 
 def reduce_restarts(table: pa.Table, *, num_restarts: int | None = None, cascade: bool = False) -> list[Outcome]:
     """Reduce the restarts of each attack and read-out; clean first, then in order of appearance, fewest steps first.
@@ -108,19 +111,14 @@ def reduce_restarts(table: pa.Table, *, num_restarts: int | None = None, cascade
         twice."""
     if num_restarts is not None and num_restarts < 1:
         raise ValueError(f"num_restarts is {num_restarts}, not at least 1")
-    attack = table["attack"].combine_chunks().dictionary_encode()
+    columns = {name: filled(table, name) for name in SCHEMA.names if name != "example_id"}
+    columns |= {"ran": columns["status"] == RUN, "cut": columns["status"] == BUDGET}
     example = table["example_id"].combine_chunks().dictionary_encode()
-    names, ids = attack.dictionary.to_pylist(), np.array(example.dictionary.to_pylist(), dtype=object)
-    order_of_id = np.argsort(np.argsort(ids))
-    plain = ("label", "target", "restart", "num_attack_steps", "num_gradients", "num_forwards")
-    columns = {name: filled(table, name) for name in (*plain, *MEASURED)}
-    status = np.array(table["status"].to_pylist(), dtype=object)
-    columns |= {"ran": status == RUN, "cut": status == BUDGET}
-    columns["attack"], columns["example"] = attack.indices.to_numpy(), order_of_id[example.indices.to_numpy()]
-    ids = np.sort(ids)
+    ids, order = np.unique(example.dictionary.to_numpy(zero_copy_only=False), return_inverse=True)
+    columns["example"] = order[example.indices.to_numpy()]
     reduced = []
-    for code in sorted(range(len(names)), key=lambda code: (names[code] != CLEAN, code)):
-        of_attack = columns["attack"] == code
+    for name in sorted(table["attack"].unique().to_pylist(), key=lambda name: name != CLEAN):
+        of_attack = columns["attack"] == name
         for num_steps in np.unique(columns["num_attack_steps"][of_attack]):
             rows = np.flatnonzero(of_attack & (columns["num_attack_steps"] == num_steps))
             restarts, examples = columns["restart"][rows], columns["example"][rows]
@@ -131,15 +129,18 @@ def reduce_restarts(table: pa.Table, *, num_restarts: int | None = None, cascade
             common = int(leading[examples[begun]].min())
             limit = common if num_restarts is None else min(num_restarts, common)
             rows = rows[begun & (restarts < limit)]
-            reduced.append(
-                _reduce(names[code], int(num_steps), {name: values[rows] for name, values in columns.items()}, ids)
-            )
+            kept = {column: values[rows] for column, values in columns.items()}
+            reduced.append(_reduce(name, int(num_steps), kept, ids))
     return _together(reduced) if cascade else [outcome for outcome in reduced if outcome.measured.all()]
 
 
 def count_scores(table: pa.Table, *, num_restarts: int | None = None, cascade: bool = False) -> list[Score]:
     """Count `reduce_restarts`: one score per attack and read-out. Arguments and errors as there."""
-    reduced = reduce_restarts(table, num_restarts=num_restarts, cascade=cascade)
+    return count_outcomes(reduce_restarts(table, num_restarts=num_restarts, cascade=cascade))
+
+
+def count_outcomes(reduced: Sequence[Outcome]) -> list[Score]:
+    """The scores of what `reduce_restarts` gave, one each."""
     clean = next((outcome for outcome in reduced if outcome.attack == CLEAN), None)
     return [_count(outcome, clean) for outcome in reduced]
 
@@ -150,10 +151,9 @@ def scores_by_restarts(table: pa.Table, counts: Sequence[int] = (1, 10, 100)) ->
     The counts are nested: more restarts can only lower top-1 and raise success. The number run is always included, of each
     attack its own."""
     available = int(table["restart"].to_numpy().max()) + 1
-    wanted = sorted({count for count in counts if count < available} | {available})
     nested = {
         (score.attack != CLEAN, score.attack, score.num_attack_steps, score.num_restarts): score
-        for count in wanted
+        for count in sorted({count for count in counts if count < available} | {available})
         for score in count_scores(table, num_restarts=count)
     }
     return [nested[key] for key in sorted(nested)]
@@ -163,15 +163,10 @@ def _together(reduced: Sequence[Outcome]) -> list[Outcome]:
     """The outcomes of a cascade: each with everything before it, on the examples that are recorded in all of it.
 
     It ends where nothing is known of an attack before: then examples have left that none of the recorded attacks broke."""
-    total: list[Outcome] = []
-    for outcome in reduced:
-        if not total:
-            if outcome.attack != CLEAN:
-                break
-            total.append(outcome)
-            continue
+    total = [outcome for outcome in reduced[:1] if outcome.attack == CLEAN]
+    for outcome in reduced[1:] if total else ():
         before = total[-1]
-        outcome = _of_examples(outcome, np.isin(outcome.example_ids, before.example_ids))
+        outcome = _of_examples(outcome, outcome.among(before.example_ids))
         rows = np.searchsorted(before.example_ids, outcome.example_ids)  # all of them are there
         unexplained = before.correct[rows] & ~outcome.measured & ~outcome.cut
         if unexplained.any() or not len(rows):
@@ -252,11 +247,9 @@ def _reduce(attack: str, num_steps: int, rows: dict[str, np.ndarray], ids: np.nd
 
 def _count(outcome: Outcome, clean: Outcome | None) -> Score:
     clean_is_target = None
-    if outcome.targeted and clean is not None:
-        prediction_of = dict(zip(clean.example_ids, clean.prediction, strict=True))
-        if all(example_id in prediction_of for example_id in outcome.example_ids):
-            predictions = np.array([prediction_of[example_id] for example_id in outcome.example_ids])
-            clean_is_target = int((predictions == outcome.targets).sum())
+    if outcome.targeted and clean is not None and outcome.among(clean.example_ids).all():
+        predictions = clean.prediction[np.searchsorted(clean.example_ids, outcome.example_ids)]
+        clean_is_target = int((predictions == outcome.targets).sum())
     return Score(
         attack=outcome.attack,
         num_attack_steps=outcome.num_attack_steps,

@@ -20,7 +20,8 @@ import pyarrow as pa
 
 from s3ta.attack_config import entry_as_today
 from s3ta.errors import UserError
-from s3ta.records.ledger import is_cascade, manifest_differences
+from s3ta.records.ledger import manifest_differences
+from s3ta.records.manifest import Manifest
 from s3ta.records.metrics import Outcome, reduce_restarts
 
 SIGNIFICANT = 0.05
@@ -170,7 +171,7 @@ def breaks_more(only_a: int, only_b: int, least: float, level: float) -> bool:
 
 
 def compare_paired(
-    table_a: pa.Table, manifest_a: dict[str, Any], table_b: pa.Table, manifest_b: dict[str, Any]
+    table_a: pa.Table, manifest_a: Manifest, table_b: pa.Table, manifest_b: Manifest
 ) -> list[Comparison]:
     """Compare two models example by example, after the restarts are reduced (correct in all, hit in any; protocol E9).
 
@@ -181,12 +182,10 @@ def compare_paired(
       UserError: the two were not measured alike (protocol X35): data fingerprint, seed, attack settings, attacks,
         examples, labels, targets or number of restarts differ. The first difference is named."""
     refuse_unlike_settings(manifest_a, manifest_b)
+    cascade = manifest_a.suite.cascade
     by_key_a, by_key_b = (
-        {
-            (outcome.attack, outcome.num_attack_steps): outcome
-            for outcome in reduce_restarts(table, cascade=is_cascade(manifest))
-        }
-        for table, manifest in ((table_a, manifest_a), (table_b, manifest_b))
+        {(outcome.attack, outcome.num_attack_steps): outcome for outcome in reduce_restarts(table, cascade=cascade)}
+        for table in (table_a, table_b)
     )
     only_one = sorted(set(by_key_a) ^ set(by_key_b))
     if only_one:
@@ -197,24 +196,24 @@ def compare_paired(
     return [_compare(outcome, by_key_b[key]) for key, outcome in by_key_a.items()]
 
 
-def refuse_unlike_settings(manifest_a: dict[str, Any], manifest_b: dict[str, Any]) -> None:
+def refuse_unlike_settings(manifest_a: Manifest, manifest_b: Manifest) -> None:
     """Raise the UserError of `compare_paired` where the manifests alone already show that two evaluations are not alike."""
 
-    def identity(manifest: dict[str, Any]) -> dict[str, Any]:
-        data, suite = manifest.get("data", {}), manifest.get("suite", {})
+    def identity(manifest: Manifest) -> dict[str, Any]:
+        data, suite = manifest.data, manifest.suite
         return {
             "data": {
-                "fingerprint": data.get("content", data.get("fingerprint")),
-                "num_classes": manifest.get("model", {}).get("num_classes"),
-                "classes": data.get("classes"),
+                "fingerprint": data.fingerprint if data.content is None else data.content,
+                "num_classes": manifest.model.num_classes,
+                "classes": data.classes,
             },
-            "seed": manifest.get("seed"),
-            "search": manifest.get("search"),
-            "budget": manifest.get("budget"),
+            "seed": manifest.seed,
+            "search": manifest.search.model_dump(),
+            "budget": manifest.budget,
             "suite": {
-                "cascade": is_cascade(manifest),
-                "images_from": suite.get("images_from"),
-                "attacks": {attack.get("name", "?"): entry_as_today(attack) for attack in suite.get("attacks", [])},
+                "cascade": suite.cascade,
+                "images_from": suite.images_from and suite.images_from.model_dump(),
+                "attacks": {attack.name: entry_as_today(attack.raw) for attack in suite.attacks},
             },
         }
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from s3ta.errors import UserError, unknown_name
 from s3ta.files import read_arrays, read_json, read_lines
@@ -106,23 +107,19 @@ class Run:
         return self.score(CLEAN, 0)
 
     def score(self, attack: str, num_attack_steps: int) -> Score | None:
-        for score in self.scores:
-            if (score.attack, score.num_attack_steps) == (attack, num_attack_steps):
-                return score
-        return None
+        read_out = (attack, num_attack_steps)
+        return next((score for score in self.scores if (score.attack, score.num_attack_steps) == read_out), None)
 
     @cached_property
     def final_scores(self) -> list[Score]:
         """Clean, then each attack at its last read-out."""
-        last = {score.attack: score for score in self.scores}
-        return list(last.values())
+        return list({score.attack: score for score in self.scores}.values())
 
     @cached_property
     def left_out_by_budget(self) -> set[str]:
         """Attacks that a budget kept from some examples altogether, so that they have no score."""
-        attacks, statuses = (self.table[column].to_pylist() for column in ("attack", "status"))
-        cut = {name for name, status in zip(attacks, statuses, strict=True) if status == BUDGET}
-        return cut - {score.attack for score in self.scores}
+        cut = self.table.filter(pc.field("status") == BUDGET)["attack"].to_pylist()
+        return {*cut} - {score.attack for score in self.scores}
 
     def class_name(self, index: int) -> str:
         """The name of a class; its number where the data names none."""
@@ -160,7 +157,7 @@ def unfinished_lines(folders: Sequence[Path], suite: str) -> list[str]:
     lines = []
     for folder in folders:
         ledger = Ledger.read(ledgers_of_run(folder)[suite])
-        done = sum(ledger.chunk_path(index).exists() for index in range(ledger.num_chunks))
+        done = len(ledger.present())
         if done < ledger.num_chunks:
             lines.append(
                 f"{folder}, unfinished: {done} of {ledger.num_chunks} chunks. Its numbers are about the finished part, and "
@@ -191,7 +188,7 @@ def read_run(folder: Path, suite: str) -> Run:
         manifest=Manifest.read(without_paths(ledger.manifest), evaluation),
         table=table,
         scores=count_scores(table, cascade=manifest.suite.cascade),
-        num_chunks_done=sum(ledger.chunk_path(index).exists() for index in range(ledger.num_chunks)),
+        num_chunks_done=len(ledger.present()),
         recipe=RecipeEntry.model_validate(without_paths(recipe)),
         curve=read_lines(folder / "train.jsonl"),
         gallery=read_gallery(gallery_path) if gallery_path.exists() else None,
@@ -201,11 +198,11 @@ def read_run(folder: Path, suite: str) -> Run:
 
 def _fit_for_others(trust: Trust) -> Trust:
     """Without the paths of this machine."""
-    parts = (
-        None if findings is None else [Finding(*without_paths(list(finding))) for finding in findings]
-        for findings in trust
-    )
-    return Trust(*parts)  # pyright: ignore[reportArgumentType]
+
+    def fit(findings: Sequence[Finding]) -> list[Finding]:
+        return [Finding(*without_paths(list(finding))) for finding in findings]
+
+    return Trust(trust.lint and fit(trust.lint), trust.probes and fit(trust.probes), fit(trust.records))
 
 
 def read_gallery(path: Path) -> Gallery:
@@ -214,9 +211,9 @@ def read_gallery(path: Path) -> Gallery:
     problem = _gallery_problem(arrays)
     if problem:
         raise UserError(f"{path} is damaged: {problem}. Remove it and run `s3ta evaluate` again.")
-    texts = {"attack": str(arrays["attack"]), "example_ids": [str(name) for name in arrays["example_ids"]]}
-    values: dict[str, Any] = {name: arrays.get(name) for name in (*_REQUIRED, *_ATTENTION)} | texts
-    return Gallery(**values)
+    texts = {"attack": str(arrays["attack"]), "example_ids": arrays["example_ids"].tolist()}
+    fields: dict[str, Any] = {name: arrays.get(name) for name in (*_REQUIRED, *_ATTENTION)} | texts
+    return Gallery(**fields)
 
 
 _REQUIRED = {
@@ -261,8 +258,7 @@ def _gallery_problem(arrays: dict[str, np.ndarray]) -> str:
 
 
 def without_paths(value: Any) -> Any:
-    """A copy of JSON-like data in which every absolute path is cut to its last part, for a page that others will
-    read."""
+    """A copy of JSON-like data in which every absolute path is cut to its last part, for a page that others will read."""
     if isinstance(value, dict):
         return {without_paths(key): without_paths(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -9,7 +9,6 @@ from collections.abc import Container
 from itertools import groupby, pairwise
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -62,10 +61,7 @@ def more_steps_help(reduced: list[Outcome], suite: SuiteEntry) -> list[Finding]:
 
 def _helps_less(name: str, early: Outcome, late: Outcome) -> list[tuple[str, dict[str, Any]]]:
     drops = []
-    measures: list[tuple[str, np.ndarray, np.ndarray]] = [("top-1 rises", late.correct, early.correct)]
-    if late.targeted:
-        measures.append(("success falls", early.hit, late.hit))
-    for what, larger, smaller in measures:
+    for what, larger, smaller in (("top-1 rises", late.correct, early.correct), ("success falls", early.hit, late.hit)):
         counts = PairedCounts.of(larger, smaller)
         if counts.difference > _POINT and counts.p_value < _LEVEL:
             evidence = {

@@ -98,7 +98,9 @@ def wilson(count: int, total: int, confidence: float = 0.95) -> Interval:
       ValueError: `total` is not positive, `count` is not in 0..total, or `confidence` is not in (0, 1)."""
     if not 0 <= count <= total or total < 1:
         raise ValueError(f"{count} of {total} is not a proportion")
-    z, p = _z(confidence), count / total
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence {confidence} is not between 0 and 1")
+    z, p = NormalDist().inv_cdf(0.5 + confidence / 2), count / total
     centre = (p + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
     # at the ends the bound is the observed proportion itself; rounding would leave it 1e-17 off
@@ -154,8 +156,7 @@ def paired_difference(counts: PairedCounts, confidence: float = 0.95) -> Interva
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """Exact two-sided p-value that neither model wins more of the examples on which they differ; 1 where they never
-    differ."""
+    """Exact two-sided p-value that neither wins more of the examples on which they differ; 1 where they never differ."""
     total, fewer = only_a + only_b, min(only_a, only_b)
     term = tail = 1
     for drawn in range(fewer):
@@ -190,9 +191,7 @@ def compare_paired(
     only_one = sorted(set(by_key_a) ^ set(by_key_b))
     if only_one:
         name, num_steps = only_one[0]
-        raise UserError(
-            f"The two evaluations cannot be compared: only one has records of attack '{name}' at {num_steps} steps."
-        )
+        raise _unlike(f"only one has records of attack '{name}' at {num_steps} steps")
     return [_compare(outcome, by_key_b[key]) for key, outcome in by_key_a.items()]
 
 
@@ -220,33 +219,24 @@ def refuse_unlike_settings(manifest_a: Manifest, manifest_b: Manifest) -> None:
     differences = list(manifest_differences(identity(manifest_a), identity(manifest_b)))
     if differences:
         listed = "; ".join(f"{where} is {a} in the first and {b} in the second" for where, a, b in differences)
-        raise UserError(
-            f"The two evaluations cannot be compared: {listed}. "
-            "Evaluate both on the same data, with the same suite and seed."
-        )
+        raise _unlike(f"{listed}. Evaluate both on the same data, with the same suite and seed")
 
 
 def _compare(a: Outcome, b: Outcome) -> Comparison:
     where = f"under attack '{a.attack}' at {a.num_attack_steps} steps"
     if not np.array_equal(a.example_ids, b.example_ids):
         other = sorted(set(a.example_ids) ^ set(b.example_ids))
-        raise UserError(
-            f"The two evaluations cannot be compared: example '{other[0]}' is in only one of them {where} "
-            f"({len(other)} such examples)."
-        )
+        raise _unlike(f"example '{other[0]}' is in only one of them {where} ({len(other)} such examples)")
     for what, of_a, of_b in (("label", a.labels, b.labels), ("target", a.targets, b.targets)):
         differ = np.flatnonzero(of_a != of_b)
         if differ.size:
             first = differ[0]
-            raise UserError(
-                f"The two evaluations cannot be compared: the {what} of example '{a.example_ids[first]}' is "
-                f"{of_a[first]} in the first and {of_b[first]} in the second {where}."
+            raise _unlike(
+                f"the {what} of example '{a.example_ids[first]}' is {of_a[first]} in the first and {of_b[first]} in the "
+                f"second {where}"
             )
     if a.num_restarts != b.num_restarts:
-        raise UserError(
-            f"The two evaluations cannot be compared: {a.num_restarts} restarts in the first and {b.num_restarts} "
-            f"in the second {where}."
-        )
+        raise _unlike(f"{a.num_restarts} restarts in the first and {b.num_restarts} in the second {where}")
     success = PairedCounts.of(a.hit, b.hit) if a.targeted else None
     return Comparison(a.attack, a.num_attack_steps, a.num_restarts, PairedCounts.of(a.correct, b.correct), success)
 
@@ -255,7 +245,5 @@ def _square_and_add(left: float, right: float, phi: float) -> float:
     return math.sqrt(max(left * left - 2 * phi * left * right + right * right, 0.0))
 
 
-def _z(confidence: float) -> float:
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence {confidence} is not between 0 and 1")
-    return NormalDist().inv_cdf(0.5 + confidence / 2)
+def _unlike(reason: str) -> UserError:
+    return UserError(f"The two evaluations cannot be compared: {reason}.")

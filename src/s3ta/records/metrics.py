@@ -194,8 +194,7 @@ def _of_examples(outcome: Outcome, kept: np.ndarray) -> Outcome:
 
 
 def _leading_restarts(restarts: np.ndarray, examples: np.ndarray, num_examples: int) -> np.ndarray:
-    """How many restarts of each example are recorded without a gap from the first on: of an unfinished evaluation, the last
-    one is often only begun."""
+    """How many restarts of each example are recorded without a gap from the first on; the last one may be only begun."""
     there = np.zeros((num_examples, int(restarts.max()) + 1), bool)
     there[examples, restarts] = True
     return np.logical_and.accumulate(there, axis=1).sum(axis=1)

@@ -201,16 +201,13 @@ def forest_figure(compared: PairOfRuns) -> FigureSvg:
     right = axes.twinx()
     right.set_ylim(axes.get_ylim())
     right.spines[:].set_visible(False)
-    labels = [f"{points(counts.difference)}  ·  p {_equals(p_text(counts.p_value))}" for *_, counts in rows]
+    p_values = [f"p = {p_text(counts.p_value)}".replace("= <", "<") for *_, counts in rows]
+    labels = [f"{points(counts.difference)}  ·  {p}" for (*_, counts), p in zip(rows, p_values, strict=True)]
     right.set_yticks(range(len(rows)), labels)
     right.tick_params(length=0, labelcolor=TEXT, labelsize=9)
     title = f"{compared.a.label} minus {compared.b.label}"
     axes.set_xlabel(f"points: {title}")
     return finished(figure, axes, title, described, long_title=f"Paired differences, {title}")
-
-
-def _equals(p_value: str) -> str:
-    return p_value if p_value.startswith("<") else f"= {p_value}"
 
 
 def _forest_label(comparison: Comparison, measure: str, *, cascade: bool) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from s3ta.records import BUDGET, SETTLED
-from s3ta.records.manifest import ModelConfigEntry, PrecisionEntry, PreprocessingEntry
+from s3ta.records.manifest import ModelConfigEntry, PreprocessingEntry
 from s3ta.report.attack_text import NESTED, NORMS, attack_setting_name, identity_text, setting_name, setting_text
 from s3ta.report.load_runs import Run
 from s3ta.report.tables import Table, rate
@@ -153,7 +153,7 @@ def notes(runs: Sequence[Run]) -> list[tuple[str, str]]:
 
 
 def _measurement(run: Run) -> dict[str, int | str | None]:
-    manifest = run.manifest
+    manifest, search = run.manifest, run.manifest.search
     return {
         "Images (n)": manifest.data.num_examples,
         "Data fingerprint": manifest.data.fingerprint,
@@ -162,7 +162,8 @@ def _measurement(run: Run) -> dict[str, int | str | None]:
         "Device": manifest.device,
         "Micro-batch": manifest.micro_batch,
         "Threads": manifest.num_threads,
-        "Arithmetic of the attack": _arithmetic(manifest.search),
+        "Arithmetic of the attack": f"{search.precision}{', compiled' if search.compiled else ''}"
+        f"{', channels last' if search.channels_last else ''}",
         "Budget (evaluations per image)": manifest.budget,
         "Records not needed, the verdict stood already": _num_records(run, SETTLED),
         "Records left out by the budget": _num_records(run, BUDGET),
@@ -171,11 +172,6 @@ def _measurement(run: Run) -> dict[str, int | str | None]:
         "Largest distance to the clean image": _largest_distance(run),
         "Clean prediction already is the target": _clean_is_target(run),
     }
-
-
-def _arithmetic(search: PrecisionEntry) -> str:
-    compiled, channels_last = ", compiled" if search.compiled else "", ", channels last" if search.channels_last else ""
-    return f"{search.precision}{compiled}{channels_last}"
 
 
 def _num_records(run: Run, status: str) -> str:

@@ -72,7 +72,7 @@ def _masked(last: dict[str, Outcome], settings: Mapping[str, AttackSettings]) ->
     broken if any breaks it) against each of the others. A comparison must be fair: another loss takes as many steps and keeps
     the same iterate, and what uses no gradient meets plain attacks of 20 steps or more."""
     alarms, blind, other_losses, alone = list[Finding](), dict[str, Any](), dict[str, Any](), list[str]()
-    is_blind_alarm = False
+    was_checked = False
     for name in last:
         why = unmasking_reason(settings[name]) if name in settings else None
         if why is None:
@@ -82,6 +82,7 @@ def _masked(last: dict[str, Outcome], settings: Mapping[str, AttackSettings]) ->
         if not plain:
             alone += [name] if is_blind else []
             continue
+        was_checked |= is_blind
         met = [name, *plain]  # of an unfinished evaluation, some examples have met only some of them
         common = set.intersection(*(set(last[attack].example_ids) for attack in met))
         right, *others = (last[attack].correct[last[attack].among(common)] for attack in met)
@@ -109,9 +110,8 @@ def _masked(last: dict[str, Outcome], settings: Mapping[str, AttackSettings]) ->
             "strongest."
         )
         alarms.append(Check("gradient masking").warning(sentence, evidence, advice))
-        is_blind_alarm |= is_blind
     in_order = [_in_order(kind, among) for kind, among in (("black box", blind), ("other loss", other_losses)) if among]
-    if blind or is_blind_alarm:
+    if was_checked:
         return alarms + in_order
     why = "the suite has no attack without gradients"
     if alone:

@@ -107,13 +107,13 @@ def wilson(count: int, total: int, confidence: float = 0.95) -> Interval:
     return Interval(0.0 if count == 0 else centre - half, 1.0 if count == total else centre + half)
 
 
-def finite_share(count: int, total: int, available: int, confidence: float = 0.95) -> Interval:
+def finite_share(count: int, total: int, available: int) -> Interval:
     """The share of all `available` examples of which `count` out of `total`, drawn without replacement, are so: the exact
-    (hypergeometric) interval, which knows what was drawn and is a point where that was all.
+    (hypergeometric) 95% interval, which knows what was drawn and is a point where that was all.
 
     Raises:
-      ValueError: `total` is not in 1..available, `count` is not in 0..total, or `confidence` is not in (0, 1)."""
-    if not 0 <= count <= total <= available or total < 1 or not 0 < confidence < 1:
+      ValueError: `total` is not in 1..available, or `count` is not in 0..total."""
+    if not 0 <= count <= total <= available or total < 1:
         raise ValueError(f"{count} of {total} of {available} is not a share")
     logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, available + 1)))])  # of factorials
 
@@ -123,10 +123,9 @@ def finite_share(count: int, total: int, available: int, confidence: float = 0.9
         ways = _log_choose(logs, true_count, x) + _log_choose(logs, available - true_count, total - x)
         return float(np.exp(ways - _log_choose(logs, available, total)).sum())
 
-    alpha = (1 - confidence) / 2
     lowest, highest = count, available - (total - count)
-    low = bisect_left(range(lowest, highest), True, key=lambda k: tail(k, count, total) > alpha)
-    high = bisect_left(range(lowest + 1, highest + 1), True, key=lambda k: tail(k, 0, count) <= alpha)
+    low = bisect_left(range(lowest, highest), True, key=lambda k: tail(k, count, total) > 0.025)
+    high = bisect_left(range(lowest + 1, highest + 1), True, key=lambda k: tail(k, 0, count) <= 0.025)
     return Interval((lowest + low) / available, (lowest + high) / available)
 
 
@@ -134,8 +133,8 @@ def _log_choose(logs: np.ndarray, n: Any, k: Any) -> Any:
     return logs[n] - logs[k] - logs[n - k]
 
 
-def paired_difference(counts: PairedCounts, confidence: float = 0.95) -> Interval:
-    """Newcombe's square-and-add interval for the difference of two paired proportions (method 10 of his 1998 paper).
+def paired_difference(counts: PairedCounts) -> Interval:
+    """Newcombe's square-and-add 95% interval for the difference of two paired proportions (method 10 of his 1998 paper).
 
     It joins the Wilson limits of each proportion, reduced by their correlation phi (whose numerator is
     continuity-corrected when positive, and 0 when a margin is empty).
@@ -144,7 +143,7 @@ def paired_difference(counts: PairedCounts, confidence: float = 0.95) -> Interva
       ValueError: no examples."""
     both, only_a, only_b, neither = counts
     total = counts.total
-    of_a, of_b = wilson(both + only_a, total, confidence), wilson(both + only_b, total, confidence)
+    of_a, of_b = wilson(both + only_a, total), wilson(both + only_b, total)
     p_a, p_b = (both + only_a) / total, (both + only_b) / total
     margins = (both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither)
     product = both * neither - only_a * only_b

@@ -42,6 +42,8 @@ LISTED: Final[Choice] = "listed"
 _HASH_KEY, _MANIFEST_KEY = b"s3ta.content", b"s3ta.manifest"
 _PROSE = ("suite.description", "model.config.notes")
 """What is run say the settings, and of which weights their hash."""
+_ABSENT = object()
+"""Stands for a key that is not there; never equal to a JSON value."""
 _MOST_CLASSES = 20
 _COSTS = ["num_gradients", "num_forwards"]
 
@@ -149,7 +151,7 @@ class Ledger:
         return [index for index in range(self.num_chunks) if self.chunk_path(index).exists()]
 
     def missing(self, among: Iterable[int] | None = None) -> list[int]:
-        """The chunks (of all, or of these) that are absent or damaged, ascending. Reads every one to find out.
+        """Those of all chunks, or of these, that are absent or damaged, ascending. Reads every one.
 
         Raises UserError where a chunk belongs to another evaluation."""
         asked = range(self.num_chunks) if among is None else sorted(among)
@@ -234,16 +236,13 @@ def is_trial(suite: str) -> bool:
 
 def manifest_differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, str, str]]:
     """Every place where two manifests differ, as (dotted path, old value, new value); `informative` is not compared."""
+    if isinstance(old, list) and isinstance(new, list):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys([*old, *new]):
             if where or key != INFORMATIVE:
-                yield from manifest_differences(
-                    old.get(key, _Absent), new.get(key, _Absent), f"{where}.{key}" if where else key
-                )
-    elif isinstance(old, list) and isinstance(new, list):
-        for index in range(max(len(old), len(new))):
-            before, after = (values[index] if index < len(values) else _Absent for values in (old, new))
-            yield from manifest_differences(before, after, f"{where}.{index}")
+                path = f"{where}.{key}" if where else str(key)
+                yield from manifest_differences(old.get(key, _ABSENT), new.get(key, _ABSENT), path)
     elif old != new or isinstance(old, bool) != isinstance(new, bool):
         yield where, _show(old), _show(new)
 
@@ -268,12 +267,8 @@ def _other_order(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ]
 
 
-class _Absent:
-    """Stands for a key that is not there; never equal to a JSON value."""
-
-
 def _show(value: Any) -> str:
-    return "absent" if value is _Absent else json.dumps(value)
+    return "absent" if value is _ABSENT else json.dumps(value)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

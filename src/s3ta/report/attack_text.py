@@ -50,8 +50,7 @@ def threat_text(settings: AttackSettings) -> str:
 
 
 def ball_text(settings: AttackSettings) -> str:
-    """The ball in short, radius and norm: `8/255 L-infinity`, `0.5 L2`, `0.2 L-infinity, masked`; a dash where the settings do
-    not say."""
+    """Radius and norm: `8/255 L-infinity`, `0.5 L2`, `0.2 L-infinity, masked`; a dash where the settings do not say."""
     inner = settings.made_with
     if inner.radius is None:
         return "–"
@@ -148,7 +147,6 @@ def _steering(steering: SteeringEntry) -> str:
 
 
 def _goal(steering: SteeringEntry, away: str) -> str:
-    """Where attention is to go."""
     return f"into {region_text(steering.region)}" if steering.towards == "region" and steering.region else away
 
 

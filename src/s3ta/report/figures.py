@@ -142,7 +142,9 @@ def _percents(scores: Sequence[Score], *, success: bool) -> tuple[np.ndarray, np
 
 
 def _strength(runs: Sequence[Run], panel: Panel, *, success: bool) -> FigureSvg:
-    lines = [_line(run, panel, success=success) for run in runs]
+    attacks = {*panel.attacks} if success else {CLEAN, *panel.attacks}
+    read_outs = [{s.num_attack_steps: s for s in run.scores if s.attack in attacks} for run in runs]
+    lines = [[of_run[step] for step in sorted(of_run)] for of_run in read_outs]
     measured = sorted({score.num_attack_steps for line in lines for score in line})
     steps = [step for step in measured if step]
     figure, axes = new_axes()
@@ -164,12 +166,6 @@ def _strength(runs: Sequence[Run], panel: Panel, *, success: bool) -> FigureSvg:
     percent_axis(axes.yaxis)
     title = f"{panel.title}: {'attack success' if success else 'top-1 accuracy'}"
     return finished(figure, axes, title, described, long_title=f"{title} against attack steps")
-
-
-def _line(run: Run, panel: Panel, *, success: bool) -> list[Score]:
-    attacks = set(panel.attacks) if success else {CLEAN, *panel.attacks}
-    line = {score.num_attack_steps: score for score in run.scores if score.attack in attacks}
-    return [line[step] for step in sorted(line)]
 
 
 def _thinned(steps: list[int], position: dict[int, float]) -> list[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
@@ -127,28 +127,28 @@ def examples(runs: Sequence[Run], ids: Sequence[str]) -> list[Example]:
 def attention(run: Run, ids: Sequence[str]) -> Attention | None:
     """The glimpses of a model that has attention; None for one that has not."""
     gallery = run.gallery
-    if gallery is None or gallery.attention_clean is None or gallery.attention_adversarial is None:
+    if gallery is None or gallery.attention_clean is None:
         return None
-    clean_answers, adversarial_answers = gallery.glimpse_probabilities_clean, gallery.glimpse_probabilities_adversarial
-    assert clean_answers is not None
-    assert adversarial_answers is not None
+    both_sides: list[Any] = [  # a gallery has all four of these, or none
+        (gallery.attention_clean, gallery.glimpse_probabilities_clean),
+        (gallery.attention_adversarial, gallery.glimpse_probabilities_adversarial),
+    ]
     looks = []
     for example_id in ids:
         row = gallery.example_ids.index(example_id)
-        maps = [gallery.attention_clean[:, row], gallery.attention_adversarial[:, row]]
         # one scale for both rows of an example, so that the same colour is the same weight before and after
-        peak_mean = max(float(m.mean(axis=1).max()) for m in maps)
-        peak_head = max(float(m.max()) for m in maps)
+        peak_mean = max(float(attention[:, row].mean(axis=1).max()) for attention, _ in both_sides)
+        peak_head = max(float(attention[:, row].max()) for attention, _ in both_sides)
         rows = [
             [
                 Glimpse(
-                    heat(m[t].mean(axis=0), peak_mean),
-                    [heat(head, peak_head) for head in m[t]] if m.shape[1] > 1 else [],
-                    _answer(run, gallery, row, answers[t, row]),
+                    heat(heads.mean(axis=0), peak_mean),
+                    [heat(head, peak_head) for head in heads] if len(heads) > 1 else [],
+                    _answer(run, gallery, row, answer),
                 )
-                for t in range(len(m))
+                for heads, answer in zip(attention[:, row], probabilities[:, row], strict=True)
             ]
-            for m, answers in zip(maps, (clean_answers, adversarial_answers), strict=True)
+            for attention, probabilities in both_sides
         ]
         pictures = picture(gallery.clean[row]), picture(gallery.adversarial[row])
         looks.append(Looking(example_id, *_names(run, gallery, row), *pictures, *rows))

@@ -192,17 +192,8 @@ def read_run(folder: Path, suite: str) -> Run:
         recipe=RecipeEntry.model_validate(without_paths(recipe)),
         curve=read_lines(folder / "train.jsonl"),
         gallery=read_gallery(gallery_path) if gallery_path.exists() else None,
-        trust=_fit_for_others(read_trust(evaluation, table, manifest)),
+        trust=Trust(*map(without_paths, read_trust(evaluation, table, manifest))),
     )
-
-
-def _fit_for_others(trust: Trust) -> Trust:
-    """Without the paths of this machine."""
-
-    def fit(findings: Sequence[Finding]) -> list[Finding]:
-        return [Finding(*without_paths(list(finding))) for finding in findings]
-
-    return Trust(trust.lint and fit(trust.lint), trust.probes and fit(trust.probes), fit(trust.records))
 
 
 def read_gallery(path: Path) -> Gallery:
@@ -212,33 +203,26 @@ def read_gallery(path: Path) -> Gallery:
     if problem:
         raise UserError(f"{path} is damaged: {problem}. Remove it and run `s3ta evaluate` again.")
     texts = {"attack": str(arrays["attack"]), "example_ids": arrays["example_ids"].tolist()}
-    fields: dict[str, Any] = {name: arrays.get(name) for name in (*_REQUIRED, *_ATTENTION)} | texts
+    fields: dict[str, Any] = {name: arrays.get(name) for name in _ARRAYS} | texts
     return Gallery(**fields)
 
 
-_REQUIRED = {
-    "example_ids": "n",
-    "labels": "n",
-    "targets": "n",
-    "attack": "",
-    "clean": "nCHW",
-    "adversarial": "nCHW",
-    "probabilities_clean": "nY",
-    "probabilities_adversarial": "nY",
-}
-_ATTENTION = {
-    "attention_clean": "TnNhw",
-    "attention_adversarial": "TnNhw",
-    "glimpse_probabilities_clean": "TnY",
-    "glimpse_probabilities_adversarial": "TnY",
-}
+_TEXTS = {"example_ids": "n", "attack": ""}
+_NUMBERS = {"labels": "n", "targets": "n", "clean": "nCHW", "adversarial": "nCHW"}
+_ANSWERS = {"probabilities_clean": "nY", "probabilities_adversarial": "nY"}
+_ATTENTION = {"attention_clean": "TnNhw", "attention_adversarial": "TnNhw"}
+_GLIMPSES = {"glimpse_probabilities_clean": "TnY", "glimpse_probabilities_adversarial": "TnY"}
+_ARRAYS = _TEXTS | _NUMBERS | _ANSWERS | _ATTENTION | _GLIMPSES
 
 
 def _gallery_problem(arrays: dict[str, np.ndarray]) -> str:
     """The first thing wrong with the arrays, or nothing."""
-    attention = {name: letters for name, letters in _ATTENTION.items() if any(other in arrays for other in _ATTENTION)}
+    optional = _ATTENTION | _GLIMPSES
+    has_glimpses = any(name in arrays for name in optional)
     sizes: dict[str, int] = {}
-    for name, letters in (_REQUIRED | attention).items():
+    for name, letters in _ARRAYS.items():
+        if name in optional and not has_glimpses:
+            continue
         if name not in arrays:
             return f"array '{name}' is missing"
         array = arrays[name]
@@ -247,8 +231,7 @@ def _gallery_problem(arrays: dict[str, np.ndarray]) -> str:
         for letter, size in zip(letters, array.shape, strict=True):
             if size < 1 or sizes.setdefault(letter, size) != size:
                 return f"array '{name}' has {size} along {letter}, the others {sizes[letter]}"
-        is_text = name in ("example_ids", "attack")
-        if is_text != (array.dtype.kind == "U") or (not is_text and array.dtype.kind not in "iuf"):
+        if array.dtype.kind not in ("U" if name in _TEXTS else "iuf"):
             return f"array '{name}' holds {array.dtype}"
         if array.dtype.kind == "f" and (not np.isfinite(array).all() or array.min() < -1e-5 or array.max() > 1 + 1e-5):
             return f"array '{name}' leaves [0, 1]"
@@ -258,7 +241,10 @@ def _gallery_problem(arrays: dict[str, np.ndarray]) -> str:
 
 
 def without_paths(value: Any) -> Any:
-    """A copy of JSON-like data in which every absolute path is cut to its last part, for a page that others will read."""
+    """A copy of JSON-like data, or of findings, in which every absolute path is cut to its last part, for a page that others
+    will read."""
+    if isinstance(value, Finding):
+        return Finding(*map(without_paths, value))
     if isinstance(value, dict):
         return {without_paths(key): without_paths(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -157,8 +157,7 @@ def cost_texts(score: Score) -> tuple[str, str]:
 
 
 def summary_table(runs: Sequence[Run]) -> Table:
-    """Clean and each attack's last read-out, per model: top-1 and success, each with its 95% interval, and what an image
-    cost. Of a cascade the worst case over all attacks so far."""
+    """Clean and each attack's last read-out, per model, and what an image cost. Of a cascade the worst case so far."""
     cascade = cascading(runs)
     columns = {
         "Model": lambda run, score: run.label,
@@ -176,7 +175,7 @@ def summary_table(runs: Sequence[Run]) -> Table:
 
 
 def read_out_table(runs: Sequence[Run]) -> Table:
-    """Every read-out for people: percentages with 95% intervals. Of a cascade the worst case over all attacks so far."""
+    """Every read-out for people. Of a cascade the worst case over all attacks so far."""
     columns = {
         "Model": lambda run, score: run.label,
         "Attack": lambda run, score: attack_name(score.attack, cascade=cascading([run])),

@@ -34,7 +34,7 @@ def stages(table: pa.Table) -> list[Stage]:
     for before, outcome, score in zip([None, *reduced], reduced, count_outcomes(reduced), strict=False):
         num_left = score.num_examples
         if before is not None:
-            num_left = int(before.correct[before.among(outcome.example_ids)].sum())
+            num_left = int(before.only(outcome.example_ids).correct.sum())
         did_run = outcome.attack in ran or not num_left
         whole = score.num_examples == num_examples
         result.append(Stage(score, num_left, num_left - score.num_correct, did_run, whole))

@@ -85,7 +85,7 @@ def _masked(last: dict[str, Outcome], settings: Mapping[str, AttackSettings]) ->
         was_checked |= is_blind
         met = [name, *plain]  # of an unfinished evaluation, some examples have met only some of them
         common = set.intersection(*(set(last[attack].example_ids) for attack in met))
-        right, *others = (last[attack].correct[last[attack].among(common)] for attack in met)
+        right, *others = (last[attack].only(common).correct for attack in met)
         survived = np.logical_and.reduce(others)
         only_here, only_plain = int((survived & ~right).sum()), int((~survived & right).sum())
         p_value = mcnemar(only_here, only_plain)
@@ -143,7 +143,7 @@ def _masked_in_cascade(last: dict[str, Outcome], settings: Mapping[str, AttackSe
     for before, name in pairwise(last):
         if name not in settings or settings[name].part != "square":
             continue
-        left = int(last[before].correct[last[before].among(last[name].example_ids)].sum())
+        left = int(last[before].only(last[name].example_ids).correct.sum())
         broken = left - int(last[name].correct.sum())
         evidence = {"attack": name, "broken": broken, "left": left, "num_examples": len(last[name].example_ids)}
         breaks = f"'square', which uses none, breaks {broken} of the {left} examples that all attacks"

@@ -82,12 +82,8 @@ def _stayed(name: str, attack: AttackSettings, of_right: np.ndarray, num_met: in
 def weaker_than_checks(reduced: Sequence[Outcome], suite: SuiteEntry, probes: Sequence[Finding]) -> list[Finding]:
     """Does the checks' own short PGD break clearly more than all attacks of the suite together did, on the same images?
 
-    Args:
-      reduced: of `reduce_restarts`.
-      suite: whose attacks they are.
-      probes: findings of the checks; one of them has as evidence the ids that were `tried`, those that PGD has `broken`, and
-        its `radius` (L-infinity, untargeted).
-    Only attacks that have the same aim and at least the same means are compared; without any there is no finding."""
+    One of the `probes` has as evidence the ids that were `tried`, those that PGD has `broken`, and its `radius` (L-infinity,
+    untargeted). Compared are attacks that have the same aim and at least the same means; without any there is no finding."""
     check = Check("weaker than checks")
     small_attack = next((probe.evidence for probe in probes if {"tried", "broken"} <= set(probe.evidence)), None)
     if small_attack is None:

@@ -8,7 +8,7 @@ A restart that was not run, because nothing could change the verdict any more, t
 In a *cascade* (worst case over attacks) each attack meets only the examples that all before it left correct. Its outcome
 is then that of all attacks up to it together: correct means correct on the clean image and after each of them.
 
-`reduce_restarts` reduces the restarts and keeps the examples (what `intervals.pair` compares); `count_scores` counts them.
+`reduce_restarts` reduces the restarts and keeps the examples (`intervals.compare_paired` pairs them); `count_scores` counts.
 """
 
 from __future__ import annotations
@@ -89,10 +89,12 @@ class Outcome:
     def targeted(self) -> bool:
         return bool((self.targets >= 0).all())
 
-    def among(self, example_ids: Iterable[str]) -> np.ndarray:
-        """Which of its examples are among these; `np.isin` compares every text with every other."""
+    def only(self, example_ids: Iterable[str]) -> Outcome:
+        """Of those of its examples that are among these. A set finds them: `np.isin` compares every text with every other."""
         known = set(example_ids)
-        return np.array([example_id in known for example_id in self.example_ids], dtype=bool)
+        kept = np.array([example_id in known for example_id in self.example_ids], dtype=bool)
+        arrays = {name: values[kept] for name, values in vars(self).items() if isinstance(values, np.ndarray)}
+        return replace(self, **arrays)
 
 
 def reduce_restarts(table: pa.Table, *, num_restarts: int | None = None, cascade: bool = False) -> list[Outcome]:
@@ -166,7 +168,7 @@ def _together(reduced: Sequence[Outcome]) -> list[Outcome]:
     total = [outcome for outcome in reduced[:1] if outcome.attack == CLEAN]
     for outcome in reduced[1:] if total else ():
         before = total[-1]
-        outcome = _of_examples(outcome, outcome.among(before.example_ids))
+        outcome = outcome.only(before.example_ids)
         rows = np.searchsorted(before.example_ids, outcome.example_ids)  # all of them are there
         unexplained = before.correct[rows] & ~outcome.measured & ~outcome.cut
         if unexplained.any() or not len(rows):
@@ -185,12 +187,6 @@ def _together(reduced: Sequence[Outcome]) -> list[Outcome]:
             )
         )
     return total
-
-
-def _of_examples(outcome: Outcome, kept: np.ndarray) -> Outcome:
-    """The outcome of some examples only; `kept` says which."""
-    arrays = {name: values[kept] for name, values in vars(outcome).items() if isinstance(values, np.ndarray)}
-    return replace(outcome, **arrays)
 
 
 def _leading_restarts(restarts: np.ndarray, examples: np.ndarray, num_examples: int) -> np.ndarray:
@@ -246,7 +242,7 @@ def _reduce(attack: str, num_steps: int, rows: dict[str, np.ndarray], ids: np.nd
 
 def _count(outcome: Outcome, clean: Outcome | None) -> Score:
     clean_is_target = None
-    if outcome.targeted and clean is not None and outcome.among(clean.example_ids).all():
+    if outcome.targeted and clean is not None and {*outcome.example_ids} <= {*clean.example_ids}:
         predictions = clean.prediction[np.searchsorted(clean.example_ids, outcome.example_ids)]
         clean_is_target = int((predictions == outcome.targets).sum())
     return Score(

@@ -133,8 +133,8 @@ def counts_text(findings: Iterable[Finding]) -> str:
     """`1 error, 2 warnings, 9 checks passed`; `nothing found` where there is nothing."""
     names = {"unchecked": ("check not possible", "checks not possible"), "passed": ("check passed", "checks passed")}
     counts = Counter(finding.severity for finding in findings)
-    told = [number(counts[each], *names.get(each, (each,))) for each in SEVERITIES if counts[each]]
-    return ", ".join(told) or "nothing found"
+    parts = [number(counts[each], *names.get(each, (each,))) for each in SEVERITIES if counts[each]]
+    return ", ".join(parts) or "nothing found"
 
 
 def evidence_text(evidence: dict[str, Any]) -> str:

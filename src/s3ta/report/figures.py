@@ -1,4 +1,4 @@
-"""Numbers -> figures, as inline SVG (`drawing`): accuracy over steps, attack by attack, differences, learning curves."""
+"""Numbers -> figures, as inline SVG (`svg`): accuracy over steps, attack by attack, differences, learning curves."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from s3ta.records import CLEAN, Flip, find_flips, manifest_differences
-from s3ta.records.ledger import INFORMATIVE, measured_differences
+from s3ta.records.ledger import measured_differences
 from s3ta.records.manifest import ModelEntry, model_config_as_today
 from s3ta.report.comparison import shared_attacks
 from s3ta.report.load_runs import Run
@@ -41,8 +41,8 @@ def _is_one_model(a: ModelEntry, b: ModelEntry) -> bool:
 def _twice(a: Run, b: Run) -> Twice:
     met = {CLEAN, *shared_attacks(a, b)}
     differences = [flip for flip in find_flips(a.table, b.table) if flip.attack in met]
-    common = sum(flip.num_common for flip in differences)
-    flipped = sum(len(flip.flipped) for flip in differences)
+    num_flipped = sum(len(flip.flipped) for flip in differences)
+    num_common = sum(flip.num_common for flip in differences)
     num_predictions = sum(flip.num_predictions for flip in differences)
     largest = max((flip.largest_loss_difference for flip in differences), default=0)
     images = set(a.table["example_id"].to_pylist()) & set(b.table["example_id"].to_pylist())
@@ -50,8 +50,8 @@ def _twice(a: Run, b: Run) -> Twice:
     unlike = {example_id for flip in differences for example_id in flip.unlike}
     sentences = [
         f"What differs between the two measurements: {_settings(a, b) or 'nothing that is recorded'}.",
-        f"{flipped:,} of {common:,} verdicts differ, and {num_predictions:,} predictions; the largest difference of a loss is "
-        f"{largest:.2g} nats.",
+        f"{num_flipped:,} of {num_common:,} verdicts differ, and {num_predictions:,} predictions; the largest difference of a "
+        f"loss is {largest:.2g} nats.",
     ]
     if images:
         share = rate(len(unsteady), len(images))
@@ -71,14 +71,11 @@ def _twice(a: Run, b: Run) -> Twice:
 
 
 def _settings(a: Run, b: Run) -> str:
-    first, second = (
-        {key: value for key, value in run.manifest.raw.items() if key not in _SAME_MEASUREMENT} for run in (a, b)
-    )
-    others = a.manifest.informative.raw, b.manifest.informative.raw
-    differences = [*manifest_differences(first, second), *manifest_differences(others[0], others[1], INFORMATIVE)]
+    settings = [manifest.raw | manifest.informative.raw for manifest in (a.manifest, b.manifest)]
+    first, second = ({key: value for key, value in each.items() if key not in _SAME_MEASUREMENT} for each in settings)
     return ", ".join(
-        f"{name.removeprefix(f'{INFORMATIVE}.')} {before.strip(_QUOTE)} and {after.strip(_QUOTE)}"
-        for name, before, after in differences
+        f"{name} {before.strip(_QUOTE)} and {after.strip(_QUOTE)}"
+        for name, before, after in manifest_differences(first, second)
     )
 
 

@@ -71,37 +71,34 @@ def latex_text(text: str) -> str:
     """Text as LaTeX source that prints exactly it: special characters escaped, ligatures kept apart, on one line.
 
     `[` and `*` go into braces, for behind the end of a row LaTeX would take them as its argument."""
-    parts, last = [], ""
-    for character in " ".join(text.split()):
-        parts.append("{}" if character == last and character in "-,'" else "")
-        parts.append(_LATEX.get(character, character))
-        last = character
-    return "".join(parts)
+    return re.sub(r"([-,'])(?=\1)", r"\1{}", " ".join(text.split()).translate(_LATEX))
 
 
 def _is_numbers(column: Sequence[str]) -> bool:
     return all(re.match(r"([+−-]?[\d.]|–$|at most |at least |< )", cell) for cell in column)
 
 
-_LATEX = {
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    **{character: f"{{{character}}}" for character in "[*"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"{\char34}",
-    "`": r"\textasciigrave{}",
-    "–": r"\textendash{}",
-    "−": "$-$",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "·": r"\textperiodcentered{}",
-    "…": r"\ldots{}",
-    "†": r"\textdagger{}",
-}
+_LATEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        **{character: f"{{{character}}}" for character in "[*"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        '"': r"{\char34}",
+        "`": r"\textasciigrave{}",
+        "–": r"\textendash{}",
+        "−": "$-$",
+        "±": r"$\pm$",
+        "×": r"$\times$",
+        "·": r"\textperiodcentered{}",
+        "…": r"\ldots{}",
+        "†": r"\textdagger{}",
+    }
+)
 
 
 def percent(share: float) -> str:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from s3ta.finding import Check, Finding, ask_all, worst_first
 from s3ta.records import checks_attack_reach, checks_strength, checks_validity
-from s3ta.records.intervals import breaks_more, mcnemar
+from s3ta.records.intervals import PairedCounts, breaks_more
 from s3ta.records.ledger import is_trial
 from s3ta.records.manifest import AttackSettings, Manifest
 from s3ta.records.metrics import Outcome, reduce_restarts
@@ -86,24 +86,22 @@ def _masked(last: dict[str, Outcome], settings: Mapping[str, AttackSettings]) ->
         met = [name, *plain]  # of an unfinished evaluation, some examples have met only some of them
         common = set.intersection(*(set(last[attack].example_ids) for attack in met))
         right, *others = (last[attack].only(common).correct for attack in met)
-        survived = np.logical_and.reduce(others)
-        only_here, only_plain = int((survived & ~right).sum()), int((~survived & right).sum())
-        p_value = mcnemar(only_here, only_plain)
+        broken = PairedCounts.of(~right, ~np.logical_and.reduce(others))
         evidence = {
             "attack": name,
             "plain": plain,
-            "only_this_breaks": only_here,
-            "only_plain_breaks": only_plain,
-            "num_examples": len(survived),
-            "p_value": p_value,
+            "only_this_breaks": broken.only_a,
+            "only_plain_breaks": broken.only_b,
+            "num_examples": broken.total,
+            "p_value": broken.p_value,
         }
-        if not breaks_more(only_here, only_plain, _LEAST[is_blind] * len(survived), _LEVEL):
+        if not breaks_more(broken.only_a, broken.only_b, _LEAST[is_blind] * broken.total, _LEVEL):
             (blind if is_blind else other_losses)[name] = evidence
             continue
         sentence = (
-            f"Gradients seem to be masked: '{name}', which {why}, breaks {only_here} of {len(survived)} examples that "
-            f"stay right under {' and '.join(map(repr, plain))}; the other way round it is {only_plain} "
-            f"(exact McNemar p {p_value:.2g})."
+            f"Gradients seem to be masked: '{name}', which {why}, breaks {broken.only_a} of {broken.total} examples that "
+            f"stay right under {' and '.join(map(repr, plain))}; the other way round it is {broken.only_b} "
+            f"(exact McNemar p {broken.p_value:.2g})."
         )
         advice = (
             "Robustness measured with cross-entropy gradients is too high here: trust the lower number, and run --suite "

@@ -94,8 +94,7 @@ class Comparison(NamedTuple):
 def wilson(count: int, total: int, confidence: float = 0.95) -> Interval:
     """Wilson's score interval for `count` out of `total`; never empty, never outside [0, 1].
 
-    Raises:
-      ValueError: `total` is not positive, `count` is not in 0..total, or `confidence` is not in (0, 1)."""
+    Raises ValueError where `total` is not positive, `count` not in 0..total, or `confidence` not in (0, 1)."""
     if not 0 <= count <= total or total < 1:
         raise ValueError(f"{count} of {total} is not a proportion")
     if not 0 < confidence < 1:
@@ -111,8 +110,7 @@ def finite_share(count: int, total: int, available: int) -> Interval:
     """The share of all `available` examples of which `count` out of `total`, drawn without replacement, are so: the exact
     (hypergeometric) 95% interval, which knows what was drawn and is a point where that was all.
 
-    Raises:
-      ValueError: `total` is not in 1..available, or `count` is not in 0..total."""
+    Raises ValueError where `total` is not in 1..available, or `count` not in 0..total."""
     if not 0 <= count <= total <= available or total < 1:
         raise ValueError(f"{count} of {total} of {available} is not a share")
     logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, available + 1)))])  # of factorials
@@ -136,11 +134,8 @@ def _log_choose(logs: np.ndarray, n: Any, k: Any) -> Any:
 def paired_difference(counts: PairedCounts) -> Interval:
     """Newcombe's square-and-add 95% interval for the difference of two paired proportions (method 10 of his 1998 paper).
 
-    It joins the Wilson limits of each proportion, reduced by their correlation phi (whose numerator is
-    continuity-corrected when positive, and 0 when a margin is empty).
-
-    Raises:
-      ValueError: no examples."""
+    It joins the Wilson limits of each proportion, reduced by their correlation phi (whose numerator is continuity-corrected
+    when positive, and 0 when a margin is empty). Raises ValueError without examples."""
     both, only_a, only_b, neither = counts
     total = counts.total
     of_a, of_b = wilson(both + only_a, total), wilson(both + only_b, total)
@@ -175,12 +170,10 @@ def compare_paired(
 ) -> list[Comparison]:
     """Compare two models example by example, after the restarts are reduced (correct in all, hit in any; protocol E9).
 
-    Returns:
-      One comparison per attack and read-out, clean first, in the order of `metrics.reduce_restarts`.
+    Gives one comparison per attack and read-out, clean first, in the order of `metrics.reduce_restarts`.
 
-    Raises:
-      UserError: the two were not measured alike (protocol X35): data fingerprint, seed, attack settings, attacks,
-        examples, labels, targets or number of restarts differ. The first difference is named."""
+    Raises UserError where the two were not measured alike (protocol X35): data fingerprint, seed, attack settings, attacks,
+    examples, labels, targets or number of restarts differ. The first difference is named."""
     refuse_unlike_settings(manifest_a, manifest_b)
     cascade = manifest_a.suite.cascade
     by_key_a, by_key_b = (

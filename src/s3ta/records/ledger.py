@@ -118,9 +118,7 @@ class Ledger:
     def read(cls, folder: Path) -> Ledger:
         """Open an existing ledger for reading; finished or not.
 
-        Raises:
-          UserError: the folder or its manifest is missing, damaged, foreign or of a newer format, or it has no chunk
-          yet."""
+        Raises UserError where folder or manifest are missing, damaged, foreign or of a newer format, or no chunk is there."""
         if not folder.is_dir():
             raise UserError(f"{folder} does not exist: run `s3ta evaluate` first.")
         ledger = cls(folder, _read_manifest(folder))
@@ -212,8 +210,7 @@ class Ledger:
     def table(self) -> pa.Table:
         """All records that are there, in chunk order; of an unfinished ledger, the part that is done.
 
-        Raises:
-          UserError: a chunk is damaged (it is named), or there is none."""
+        Raises UserError where a chunk is damaged (it is named), or there is none."""
         present = self.present()
         if not present:
             raise UserError(f"{self.folder} has no chunk yet: run `s3ta evaluate` first.")

@@ -109,18 +109,18 @@ def reduce_restarts(table: pa.Table, *, num_restarts: int | None = None, cascade
       cascade: whether the suite was one (manifest: `suite.cascade`).
 
     Raises:
-      UserError: an example's label or target changes between restarts (protocol E9, X15), or an example is recorded
-        twice."""
+      UserError: an example's label or target changes between restarts (E9, X15), or an example is recorded twice."""
     if num_restarts is not None and num_restarts < 1:
         raise ValueError(f"num_restarts is {num_restarts}, not at least 1")
-    columns = {name: filled(table, name) for name in SCHEMA.names if name != "example_id"}
-    columns |= {"ran": columns["status"] == RUN, "cut": columns["status"] == BUDGET}
+    columns = {field.name: filled(table, field.name) for field in SCHEMA if not pa.types.is_string(field.type)}
+    attacks, statuses = filled(table, "attack"), filled(table, "status")
+    columns |= {"ran": statuses == RUN, "cut": statuses == BUDGET}
     example = table["example_id"].combine_chunks().dictionary_encode()
     ids, order = np.unique(example.dictionary.to_numpy(zero_copy_only=False), return_inverse=True)
     columns["example"] = order[example.indices.to_numpy()]
     reduced = []
     for name in sorted(table["attack"].unique().to_pylist(), key=lambda name: name != CLEAN):
-        of_attack = columns["attack"] == name
+        of_attack = attacks == name
         for num_steps in np.unique(columns["num_attack_steps"][of_attack]):
             rows = np.flatnonzero(of_attack & (columns["num_attack_steps"] == num_steps))
             restarts, examples = columns["restart"][rows], columns["example"][rows]

@@ -130,9 +130,8 @@ class Run:
 def read_runs(folders: Sequence[Path], suite: str) -> list[Run]:
     """Read the runs of a report and give each a name of its own.
 
-    Raises:
-      UserError: no run, a folder or suite that is not there (nearest names offered), the same folder twice, or damaged
-        files."""
+    Raises UserError without a run, where a folder or suite is not there (nearest names offered), for the same folder twice,
+    and for damaged files."""
     if not folders:
         raise UserError("A report needs at least one run folder.")
     if len({folder.resolve() for folder in folders}) != len(folders):

@@ -73,8 +73,6 @@ class GradientEntry(Entry):
 
     kind: str = "exact"
     num_samples: int = 1
-    max_shift: int = 0
-    noise: float = 0
     num_directions: int = 0
 
 

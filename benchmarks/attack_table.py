@@ -19,7 +19,7 @@ from typing import NamedTuple
 import matplotlib
 import numpy as np
 
-from s3ta.records import CLEAN, Ledger, PairedCounts, is_cascade, reduce_restarts, wilson
+from s3ta.records import CLEAN, Ledger, PairedCounts, reduce_restarts, wilson
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
@@ -52,7 +52,7 @@ def read(run: Path, suites: Sequence[str] = SUITES) -> dict[str, Row]:
             continue
         ledger = Ledger.read(folder)
         assert ledger.complete, f"{folder} is not finished"
-        cascade = is_cascade(ledger.manifest)
+        cascade = ledger.typed_manifest.suite.cascade
         last = {outcome.attack: outcome for outcome in reduce_restarts(ledger.table(), cascade=cascade)}
         named = {suite: list(last.values())[-1]} if cascade else last
         for name, found in named.items():

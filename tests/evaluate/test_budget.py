@@ -137,7 +137,7 @@ def test_other_budgets_are_other_measurements(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="budget is 15 there and 22 now"):
         run(tmp_path / "one", 22)
     with pytest.raises(UserError, match="budget is 15 in the first and 22 in the second"):
-        compare_paired(one.table(), one.manifest, other.table(), other.manifest)
+        compare_paired(one.table(), one.typed_manifest, other.table(), other.typed_manifest)
 
 
 READ_OUT = Suite(

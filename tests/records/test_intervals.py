@@ -14,7 +14,7 @@ from s3ta.errors import UserError
 from s3ta.records import PairedCounts, compare_paired, mcnemar, paired_difference, to_table, wilson
 from s3ta.records.intervals import finite_share
 
-from .hand_made import join, manifest, rows
+from .hand_made import join, rows, typed
 
 COUNTS = st.integers(0, 60)
 
@@ -109,7 +109,7 @@ B = [0, 2, 9, 3, 5, 9, 9]  # right: 0 3;   hit: 1 4
 
 def test_pairs_are_aligned_by_example():
     shuffled = table(B).take([6, 0, 3, 5, 1, 2, 4, 7, 8, 9, 10, 11, 12, 13])
-    clean, targeted = compare_paired(table(A), manifest(), shuffled, manifest(model__name="other", device="cuda"))
+    clean, targeted = compare_paired(table(A), typed(), shuffled, typed(model__name="other", device="cuda"))
     assert (clean.attack, clean.top1, clean.success) == ("clean", PairedCounts(7, 0, 0, 0), None)
     assert targeted.top1 == PairedCounts(both=1, only_a=2, only_b=1, neither=3)
     assert targeted.success == PairedCounts(both=1, only_a=2, only_b=1, neither=3)
@@ -118,7 +118,7 @@ def test_pairs_are_aligned_by_example():
 
 def test_restarts_are_reduced_before_pairing():
     again = table(A, second=[9] * 7)
-    assert compare_paired(again, manifest(), again, manifest())[1].top1 == PairedCounts(0, 0, 0, 7)
+    assert compare_paired(again, typed(), again, typed())[1].top1 == PairedCounts(0, 0, 0, 7)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_restarts_are_reduced_before_pairing():
 )
 def test_records_of_other_examples_or_targets_are_not_compared(changes, message):
     with pytest.raises(UserError, match=message):
-        compare_paired(table(A), manifest(), table(B, **changes), manifest())
+        compare_paired(table(A), typed(), table(B, **changes), typed())
 
 
 @pytest.mark.parametrize(
@@ -148,13 +148,13 @@ def test_records_of_other_examples_or_targets_are_not_compared(changes, message)
 )
 def test_records_of_other_settings_are_not_compared(changes, message):
     with pytest.raises(UserError, match=message):
-        compare_paired(table(A), manifest(), table(B), manifest(**changes))
+        compare_paired(table(A), typed(), table(B), typed(**changes))
 
 
 def test_a_cascade_is_not_compared_with_single_attacks():
-    together = manifest(suite__cascade=True)
+    together = typed(suite__cascade=True)
     with pytest.raises(UserError, match=r"suite\.cascade is false in the first and true in the second"):
-        compare_paired(table(A), manifest(), table(B), together)
+        compare_paired(table(A), typed(), table(B), together)
     clean, worst = compare_paired(table(A), together, table(B), together)
     assert (clean.top1, worst.success) == (PairedCounts(7, 0, 0, 0), None)
     assert worst.top1 == PairedCounts(both=1, only_a=2, only_b=1, neither=3)
@@ -162,12 +162,12 @@ def test_a_cascade_is_not_compared_with_single_attacks():
 
 def test_two_budgets_are_not_compared():
     with pytest.raises(UserError, match="budget is null in the first and 100 in the second"):
-        compare_paired(table(A), manifest(budget=None), table(B), manifest(budget=100))
+        compare_paired(table(A), typed(budget=None), table(B), typed(budget=100))
 
 
 def test_an_attack_on_one_side_only_is_not_compared():
     with pytest.raises(UserError, match="only one has records of attack 'targeted-5' at 5 steps"):
-        compare_paired(table(A), manifest(), to_table(rows("clean", LABELS, LABELS)), manifest())
+        compare_paired(table(A), typed(), to_table(rows("clean", LABELS, LABELS)), typed())
 
 
 # --- against independent computations ---------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from s3ta.models import S3TAConfig
 from s3ta.records import Ledger, calibration_of
 from s3ta.report import build_report, calibration_table, read_run, read_runs
 from s3ta.report.calibration import calibration_section
@@ -146,6 +147,26 @@ def test_one_model_measured_on_two_devices_is_compared_with_itself(tmp_path):
     )
     assert "1 of 500 images have a verdict that differs: 0.2% [0.0, 1.1]" in page.words
     assert re.search(r"<td>1: 0.2% \[0.0, 1.1\]</td>", part(html, "twice"))
+
+
+def of_config(folder, config):
+    model = {"name": folder.name, "sha256": f"{1:016x}", "config": config, "num_classes": 11}
+    return make_run(folder, folder.name, model=model, **SMALL)
+
+
+def test_a_setting_that_came_later_makes_no_other_model_of_the_same_weights(tmp_path):
+    today = S3TAConfig(num_classes=11).model_dump(mode="json")
+    before = {name: value for name, value in today.items() if name != "initial_state_std"}
+    runs = [of_config(tmp_path / "now", today), of_config(tmp_path / "before", before)]
+    assert len(measured_twice(read_runs(runs, "quick"))) == 1
+    changed = of_config(tmp_path / "changed", today | {"initial_state_std": 0.5})
+    assert measured_twice(read_runs([*runs, changed], "quick"))[0].title == "now and before"
+    assert len(measured_twice(read_runs([*runs, changed], "quick"))) == 1
+
+
+def test_notes_in_other_words_make_no_other_model(tmp_path):
+    runs = [of_config(tmp_path / name, {"width": 2, "notes": [f"said by {name}"]}) for name in ("old", "new")]
+    assert len(measured_twice(read_runs(runs, "quick"))) == 1
 
 
 @pytest.mark.parametrize(

@@ -29,12 +29,12 @@ def page_of(tmp_path, *runs):
 
 def test_each_stage_is_counted_among_what_was_left(tmp_path):
     run = read_run(make_worst_case(tmp_path / "a", "m", BREAKS, wrong=WRONG), "worst")
-    found = [(s.name, s.score.num_correct, s.num_left, s.num_broken, s.ran, s.whole) for s in run.stages]
+    found = [(s.score.attack, s.score.num_correct, s.num_left, s.num_broken, s.ran, s.whole) for s in run.stages]
     assert found == [
         ("clean", 38, 40, 2, True, True),
-        ("then fast", 29, 38, 9, True, True),
-        ("then slow", 25, 29, 4, True, True),
-        ("then square", 24, 25, 1, True, True),
+        ("fast", 29, 38, 9, True, True),
+        ("slow", 25, 29, 4, True, True),
+        ("square", 24, 25, 1, True, True),
     ]
     assert run.num_attacks == 3
 

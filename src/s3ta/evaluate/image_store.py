@@ -15,7 +15,7 @@ from s3ta.errors import UserError
 from s3ta.evaluate.plan import Chunk, Settings
 from s3ta.evaluate.suite import Suite
 from s3ta.files import read_arrays, write_arrays
-from s3ta.records import CLEAN, RUN, Ledger, is_cascade
+from s3ta.records import CLEAN, RUN, Ledger
 
 KEPT_FILE = "adversarial.npz"
 """The first images of the attack that the report shows."""
@@ -84,7 +84,7 @@ class KeptImages(ImageStore):
         self.manifest: dict[str, Any] = ledger.manifest
         if not ledger.complete:
             raise UserError(f"{folder} is not finished: run its evaluation to the end first.")
-        if is_cascade(self.manifest) or set(ledger.table()["status"].to_pylist()) != {RUN}:
+        if ledger.typed_manifest.suite.cascade or set(ledger.table()["status"].to_pylist()) != {RUN}:
             raise UserError(
                 f"{folder} holds images of only some examples, for others left early: evaluate with a suite that is not "
                 "a cascade, without --max-passes, and with --exhaustive where it has restarts."

@@ -24,11 +24,12 @@ from s3ta.evaluate.task import EvaluationTask
 from s3ta.external_code_errors import guarded, without_addresses
 from s3ta.files import read_json, sha256
 from s3ta.malloc_tuning import allocator
-from s3ta.models import ExecutionMode, ResNetConfig, S3TAConfig, device_of, model_info, num_parameters, weights_hash
+from s3ta.models import ExecutionMode, device_of, model_info, num_parameters, weights_hash
 from s3ta.process_state import process_state_kept
 from s3ta.random_streams import stream
 from s3ta.records import FORMAT
 from s3ta.records.ledger import INFORMATIVE
+from s3ta.records.manifest import model_config_as_today
 
 _OTHER = 0.01
 """Of the largest logit: devices and versions stay far below it."""
@@ -184,7 +185,7 @@ def manifest_with_defaults(manifest: dict[str, Any]) -> dict[str, Any]:
     is unknown stays as it is."""
     parts: dict[str, Any] = {}
     if isinstance(model := manifest.get("model"), dict):
-        parts["model"] = model | {"config": _config_as_today(model.get("config"))}
+        parts["model"] = model | {"config": model_config_as_today(model.get("config"))}
     if isinstance(suite := manifest.get("suite"), dict):
         parts["suite"] = suite_with_defaults(suite)
     if isinstance(search := manifest.get("search"), dict):
@@ -199,18 +200,6 @@ def suite_with_defaults(suite: dict[str, Any]) -> dict[str, Any]:
         return suite_identity(from_json(Suite, json.dumps({**suite, "attacks": attacks}), "the manifest"))
     except (UserError, KeyError, TypeError, AttributeError):  # a stranger's manifest may hold anything
         return suite
-
-
-def _config_as_today(config: Any) -> Any:
-    kinds = {"resnet": ResNetConfig, "s3ta": S3TAConfig}
-    kind = kinds.get(str(config.get("kind"))) if isinstance(config, dict) else None
-    if kind is None:
-        return config
-    known = {name: value for name, value in config.items() if name in kind.model_fields}
-    try:
-        return config | from_json(kind, json.dumps(known), "the manifest").model_dump(mode="json")
-    except UserError:
-        return config
 
 
 def hardware(device: torch.device) -> str:

@@ -34,7 +34,7 @@ from s3ta.records.intervals import (
     refuse_unlike_settings,
     wilson,
 )
-from s3ta.records.ledger import DRAWN, FORMAT, LISTED, Choice, Ledger, is_cascade, is_trial, manifest_differences
+from s3ta.records.ledger import DRAWN, FORMAT, LISTED, Choice, Ledger, is_trial, manifest_differences
 from s3ta.records.metrics import Outcome, Score, count_scores, reduce_restarts, scores_by_restarts
 from s3ta.records.prediction_flips import Flip, find_flips
 from s3ta.records.schema import BUDGET, CLEAN, NO_TARGET, RUN, SCHEMA, SETTLED, content_hash, to_table
@@ -74,7 +74,6 @@ __all__ = [
     "content_hash",
     "count_scores",
     "find_flips",
-    "is_cascade",
     "is_trial",
     "manifest_differences",
     "mcnemar",

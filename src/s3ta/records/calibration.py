@@ -108,8 +108,7 @@ def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> RiskCoverage:
 
 
 def reliability(confidence: ArrayLike, correct: ArrayLike, num_bins: int = 15) -> list[ConfidenceBin]:
-    """The bins of a reliability diagram, all of one width, ascending; empty ones are left out. Errors as in
-    `calibration`."""
+    """The bins of a reliability diagram, of one width, ascending, without empty ones. Errors as in `calibration`."""
     sure, right = _checked(confidence, correct)
     edges = np.linspace(0, 1, num_bins + 1)
     bin_index = np.searchsorted(edges[1:-1], sure, side="left")

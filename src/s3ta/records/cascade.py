@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 
-from s3ta.records.metrics import Score, count_scores, reduce_restarts
-from s3ta.records.schema import CLEAN, RUN
+from s3ta.records.metrics import Score, count_outcomes, reduce_restarts
+from s3ta.records.schema import RUN, filled
 
 
 class Stage(NamedTuple):
@@ -25,24 +24,17 @@ class Stage(NamedTuple):
     whole: bool
     """Whether all images have met it; False only at the end of an unfinished evaluation."""
 
-    @property
-    def name(self) -> str:
-        """`then square`; the clean images under their own name."""
-        return self.score.attack if self.score.attack == CLEAN else f"then {self.score.attack}"
-
 
 def stages(table: pa.Table) -> list[Stage]:
     """Clean, then each attack in order. Errors as of `s3ta.records.reduce_restarts`."""
-    result: list[Stage] = []
+    result = []
     reduced = reduce_restarts(table, cascade=True)
-    names, statuses = (np.array(table[column].to_pylist(), dtype=object) for column in ("attack", "status"))
     num_examples = len(table["example_id"].unique())
-    ran = set(names[statuses == RUN])
-    for index, (outcome, score) in enumerate(zip(reduced, count_scores(table, cascade=True), strict=True)):
+    ran = set(filled(table, "attack")[filled(table, "status") == RUN])
+    for before, outcome, score in zip([None, *reduced], reduced, count_outcomes(reduced), strict=False):
         num_left = score.num_examples
-        if index:
-            before = reduced[index - 1]
-            num_left = int(before.correct[np.isin(before.example_ids, outcome.example_ids)].sum())
+        if before is not None:
+            num_left = int(before.only(outcome.example_ids).correct.sum())
         did_run = outcome.attack in ran or not num_left
         whole = score.num_examples == num_examples
         result.append(Stage(score, num_left, num_left - score.num_correct, did_run, whole))

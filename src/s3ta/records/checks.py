@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from s3ta.finding import Check, Finding, ask_all, worst_first
 from s3ta.records import checks_attack_reach, checks_strength, checks_validity
-from s3ta.records.intervals import breaks_more, mcnemar
+from s3ta.records.intervals import PairedCounts, breaks_more
 from s3ta.records.ledger import is_trial
 from s3ta.records.manifest import AttackSettings, Manifest
 from s3ta.records.metrics import Outcome, reduce_restarts
@@ -70,7 +72,7 @@ def _masked(last: dict[str, Outcome], settings: Mapping[str, AttackSettings]) ->
     broken if any breaks it) against each of the others. A comparison must be fair: another loss takes as many steps and keeps
     the same iterate, and what uses no gradient meets plain attacks of 20 steps or more."""
     alarms, blind, other_losses, alone = list[Finding](), dict[str, Any](), dict[str, Any](), list[str]()
-    is_blind_alarm = False
+    was_checked = False
     for name in last:
         why = unmasking_reason(settings[name]) if name in settings else None
         if why is None:
@@ -80,36 +82,34 @@ def _masked(last: dict[str, Outcome], settings: Mapping[str, AttackSettings]) ->
         if not plain:
             alone += [name] if is_blind else []
             continue
+        was_checked |= is_blind
         met = [name, *plain]  # of an unfinished evaluation, some examples have met only some of them
-        common = list(set.intersection(*(set(last[attack].example_ids) for attack in met)))
-        right, *others = (last[attack].correct[np.isin(last[attack].example_ids, common)] for attack in met)
-        survived = np.logical_and.reduce(others)
-        only_here, only_plain = int((survived & ~right).sum()), int((~survived & right).sum())
-        p_value = mcnemar(only_here, only_plain)
+        common = set.intersection(*(set(last[attack].example_ids) for attack in met))
+        right, *others = (last[attack].only(common).correct for attack in met)
+        broken = PairedCounts.of(~right, ~np.logical_and.reduce(others))
         evidence = {
             "attack": name,
             "plain": plain,
-            "only_this_breaks": only_here,
-            "only_plain_breaks": only_plain,
-            "num_examples": len(survived),
-            "p_value": p_value,
+            "only_this_breaks": broken.only_a,
+            "only_plain_breaks": broken.only_b,
+            "num_examples": broken.total,
+            "p_value": broken.p_value,
         }
-        if not breaks_more(only_here, only_plain, _LEAST[is_blind] * len(survived), _LEVEL):
+        if not breaks_more(broken.only_a, broken.only_b, _LEAST[is_blind] * broken.total, _LEVEL):
             (blind if is_blind else other_losses)[name] = evidence
             continue
         sentence = (
-            f"Gradients seem to be masked: '{name}', which {why}, breaks {only_here} of {len(survived)} examples that "
-            f"stay right under {' and '.join(map(repr, plain))}; the other way round it is {only_plain} "
-            f"(exact McNemar p {p_value:.2g})."
+            f"Gradients seem to be masked: '{name}', which {why}, breaks {broken.only_a} of {broken.total} examples that "
+            f"stay right under {' and '.join(map(repr, plain))}; the other way round it is {broken.only_b} "
+            f"(exact McNemar p {broken.p_value:.2g})."
         )
         advice = (
             "Robustness measured with cross-entropy gradients is too high here: trust the lower number, and run --suite "
             "strongest."
         )
         alarms.append(Check("gradient masking").warning(sentence, evidence, advice))
-        is_blind_alarm |= is_blind
     in_order = [_in_order(kind, among) for kind, among in (("black box", blind), ("other loss", other_losses)) if among]
-    if blind or is_blind_alarm:
+    if was_checked:
         return alarms + in_order
     why = "the suite has no attack without gradients"
     if alone:
@@ -141,7 +141,7 @@ def _masked_in_cascade(last: dict[str, Outcome], settings: Mapping[str, AttackSe
     for before, name in pairwise(last):
         if name not in settings or settings[name].part != "square":
             continue
-        left = int(last[before].correct[np.isin(last[before].example_ids, last[name].example_ids)].sum())
+        left = int(last[before].only(last[name].example_ids).correct.sum())
         broken = left - int(last[name].correct.sum())
         evidence = {"attack": name, "broken": broken, "left": left, "num_examples": len(last[name].example_ids)}
         breaks = f"'square', which uses none, breaks {broken} of the {left} examples that all attacks"
@@ -177,13 +177,9 @@ def _are_alike(settings: AttackSettings, other: AttackSettings, names: Sequence[
 
 
 def _cut(table: pa.Table, last: dict[str, Outcome]) -> list[Finding]:
-    statuses = np.array(table["status"].to_pylist(), dtype=object)
-    if BUDGET not in statuses:
+    cut = dict(Counter(table.filter(pc.field("status") == BUDGET)["attack"].to_pylist()))
+    if not cut:
         return []
-    names = np.array(table["attack"].to_pylist(), dtype=object)
-    cut = {
-        str(name): int((statuses[names == name] == BUDGET).sum()) for name in dict.fromkeys(names[statuses == BUDGET])
-    }
     without = [name for name in cut if name not in last and name != CLEAN]
     sentence = (
         f"The budget left out {', '.join(f'{count} records of {name!r}' for name, count in cut.items())}: what was not run "

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from s3ta.attack_plausibility import implausible
 from s3ta.finding import Check, Finding
@@ -17,7 +18,7 @@ from s3ta.records.checks_strength import another_attack
 from s3ta.records.intervals import breaks_more, mcnemar
 from s3ta.records.manifest import AttackSettings, Manifest, SuiteEntry
 from s3ta.records.metrics import Outcome
-from s3ta.records.schema import RUN, filled
+from s3ta.records.schema import RUN
 
 _HALF = 0.5
 _STAYED = 0.1
@@ -40,20 +41,18 @@ def ball_used(table: pa.Table, suite: SuiteEntry) -> list[Finding]:
     In any ball: nearly all images that stay right have hardly moved, neither by a random start nor by a step. AutoAttack is
     not asked: it returns the clean image where it fails. In the L2 ball also images that go less than half the radius, of
     attacks that keep the last iterate and follow gradients: whoever is led by them ends at the edge."""
-    names = np.array(table["attack"].to_pylist(), dtype=object)
-    steps, distances = filled(table, "num_attack_steps"), filled(table, "distance")
-    ran = np.array(table["status"].to_pylist(), dtype=object) == RUN
-    correct = filled(table, "correct")
+    ran = table.filter(pc.field("status") == RUN)
     alarms = []
     for name, attack in suite.settings_by_name.items():
-        rows = (names == name) & ran & (steps == attack.num_attack_steps)
-        if stayed := _stayed(name, attack, distances[rows & correct], int(rows.sum())):
+        is_last = (pc.field("attack") == name) & (pc.field("num_attack_steps") == attack.num_attack_steps)
+        distances, correct = (ran.filter(is_last)[column].to_numpy() for column in ("distance", "correct"))
+        if stayed := _stayed(name, attack, distances[correct], len(distances)):
             alarms.append(stayed)
             continue
         is_led = attack.is_loop and attack.keep == "last" and not attack.eight_bit
-        if attack.norm != "l2" or not is_led or not attack.radius or not rows.any():
+        if attack.norm != "l2" or not is_led or not attack.radius or not len(distances):
             continue
-        median = float(np.median(distances[rows]))
+        median = float(np.median(distances))
         if median < _HALF * attack.radius:
             sentence = (
                 f"'{name}' uses little of its ball: half of its images end within {median:.3g} of the clean ones, and the "
@@ -83,12 +82,8 @@ def _stayed(name: str, attack: AttackSettings, of_right: np.ndarray, num_met: in
 def weaker_than_checks(reduced: Sequence[Outcome], suite: SuiteEntry, probes: Sequence[Finding]) -> list[Finding]:
     """Does the checks' own short PGD break clearly more than all attacks of the suite together did, on the same images?
 
-    Args:
-      reduced: of `reduce_restarts`.
-      suite: whose attacks they are.
-      probes: findings of the checks; one of them has as evidence the ids that were `tried`, those that PGD has `broken`, and
-        its `radius` (L-infinity, untargeted).
-    Only attacks that have the same aim and at least the same means are compared; without any there is no finding."""
+    One of the `probes` has as evidence the ids that were `tried`, those that PGD has `broken`, and its `radius` (L-infinity,
+    untargeted). Compared are attacks that have the same aim and at least the same means; without any there is no finding."""
     check = Check("weaker than checks")
     small_attack = next((probe.evidence for probe in probes if {"tried", "broken"} <= set(probe.evidence)), None)
     if small_attack is None:
@@ -98,14 +93,11 @@ def weaker_than_checks(reduced: Sequence[Outcome], suite: SuiteEntry, probes: Se
     names = [name for name in last if name in settings and _has_the_means(settings[name], radius)]
     if not names:
         return []
-    right: dict[str, bool] = {}
-    for name in names:
-        for example, correct in zip(last[name].example_ids, last[name].correct, strict=True):
-            right[example] = right.get(example, True) and bool(correct)
-    tried = [example for example in small_attack["tried"] if example in right]
-    broken = {*small_attack["broken"]}
-    only_checks = sum(example in broken and right[example] for example in tried)
-    only_suite = sum(example not in broken and not right[example] for example in tried)
+    met = {example for name in names for example in last[name].example_ids}
+    wrong = {example for name in names for example in last[name].example_ids[~last[name].correct]}
+    tried = {*small_attack["tried"]} & met
+    broken = {*small_attack["broken"]} & tried
+    only_checks, only_suite = len(broken - wrong), len((wrong & tried) - broken)
     p_value = mcnemar(only_checks, only_suite)
     evidence = {
         "attacks": names,

@@ -6,18 +6,17 @@ Each check returns what it found, also where it found nothing wrong or could not
 from __future__ import annotations
 
 from collections.abc import Container
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from s3ta.finding import Check, Finding
 from s3ta.records.intervals import PairedCounts
-from s3ta.records.manifest import AttackSettings, SuiteEntry
+from s3ta.records.manifest import SuiteEntry
 from s3ta.records.metrics import Outcome, reduce_restarts
-from s3ta.records.schema import CLEAN, RUN, filled
+from s3ta.records.schema import CLEAN, RUN
 
 ENOUGH_STEPS = 20
 """An attack with fewer steps says little about the worst case."""
@@ -39,20 +38,18 @@ def more_steps_help(reduced: list[Outcome], suite: SuiteEntry) -> list[Finding]:
     Neighbours are compared, and the first with the last; example by example, exact McNemar, and at least one point."""
     check = Check("more steps help")
     findings, compared, settings = [], 0, suite.settings_by_name
+    advice = (
+        "Its steps may be too large, or its gradients of little use: lower attack.step_size, or keep the best iterate "
+        "(attack.keep=best)."
+    )
     for name, read_outs in _by_attack(reduced).items():
         pairs = [*pairwise(read_outs)]
         if len(read_outs) > 2:
             pairs.append((read_outs[0], read_outs[-1]))
         compared += len(pairs)
         drops = [drop for early, late in pairs for drop in _helps_less(name, early, late)]
-        severity = "warning" if settings.get(name, AttackSettings()).keep == "best" else "note"
-        advice = (
-            "Its steps may be too large, or its gradients of little use: lower attack.step_size, or keep the best iterate "
-            "(attack.keep=best)."
-        )
-        findings += [
-            Finding("more steps help", severity, sentence, evidence, advice) for sentence, evidence in drops[:1]
-        ]
+        answer = check.warning if name in settings and settings[name].keep == "best" else check.note
+        findings += [answer(sentence, evidence, advice) for sentence, evidence in drops[:1]]
     if not compared:
         sentence = "Whether more attack steps help is not known: no attack was read out at more than one"
         return [check.unchecked(f"{sentence} number of steps.")]
@@ -64,10 +61,7 @@ def more_steps_help(reduced: list[Outcome], suite: SuiteEntry) -> list[Finding]:
 
 def _helps_less(name: str, early: Outcome, late: Outcome) -> list[tuple[str, dict[str, Any]]]:
     drops = []
-    measures: list[tuple[str, np.ndarray, np.ndarray]] = [("top-1 rises", late.correct, early.correct)]
-    if late.targeted:
-        measures.append(("success falls", early.hit, late.hit))
-    for what, larger, smaller in measures:
+    for what, larger, smaller in (("top-1 rises", late.correct, early.correct), ("success falls", early.hit, late.hit)):
         counts = PairedCounts.of(larger, smaller)
         if counts.difference > _POINT and counts.p_value < _LEVEL:
             evidence = {
@@ -98,7 +92,6 @@ def converged(reduced: list[Outcome]) -> list[Finding]:
         early = earlier[-1]
         counts = PairedCounts.of(early.correct, late.correct)
         low, high = counts.interval
-        steps = f"from {early.num_attack_steps} to {late.num_attack_steps} steps"
         evidence: dict[str, Any] = {
             "attack": name,
             "num_attack_steps": [early.num_attack_steps, late.num_attack_steps],
@@ -106,23 +99,23 @@ def converged(reduced: list[Outcome]) -> list[Finding]:
             "interval": [round(low, 6), round(high, 6)],
             "num_examples": counts.total,
         }
-        between = f"{_points(counts.difference)} (95% interval {100 * low:.1f} to {100 * high:.1f})"
+        steps = f"from {early.num_attack_steps} to {late.num_attack_steps} steps"
+        fall = f"falls by {_points(counts.difference)} (95% interval {100 * low:.1f} to {100 * high:.1f})."
         if counts.winner == 1 and counts.difference > _CONSIDERABLE:
-            sentence = f"'{name}' has not converged: {steps} its top-1 still falls by {between}."
+            sentence = f"'{name}' has not converged: {steps} its top-1 still {fall}"
             advice = (
                 "More attack steps would lower it further: give more, or say the number of steps beside the number."
             )
             findings.append(check.warning(sentence, evidence, advice))
         elif high > max(_CONSIDERABLE, 0.1) and counts.total < 100:
-            sentence = f"Too few examples to tell whether '{name}' has converged: {steps} its top-1 falls by {between}."
+            sentence = f"Too few examples to tell whether '{name}' has converged: {steps} its top-1 {fall}"
             findings.append(check.unchecked(sentence, evidence))
         else:
-            sentence = f"'{name}' has about converged: {steps} its top-1 falls by {between}."
-            findings.append(check.passed(sentence, evidence))
+            findings.append(check.passed(f"'{name}' has about converged: {steps} its top-1 {fall}", evidence))
     if without:
         sentence = (
-            f"Whether more steps would lower top-1 further is not known of {_listed(without)}: there is no read-out at half "
-            "the steps or fewer."
+            f"Whether more steps would lower top-1 further is not known of {', '.join(map(repr, without))}: there is no "
+            "read-out at half the steps or fewer."
         )
         findings.append(check.unchecked(sentence, {"attacks": without}))
     return findings
@@ -135,16 +128,13 @@ def restarts_matter(table: pa.Table, suite: SuiteEntry, num_examples: int) -> li
     (one target class after the other, one glimpse after the other) are not compared."""
     check = Check("restarts")
     findings = []
-    names = np.array(table["attack"].to_pylist(), dtype=object)
     for name, settings in suite.settings_by_name.items():
         if settings.objective == "multitargeted" or settings.glimpses == "each":
             continue
-        rows = table.filter(pa.array(names == name))
-        if not rows.num_rows or not filled(rows, "restart").max():
-            continue
+        rows = table.filter(pc.field("attack") == name)
         started = rows.filter((pc.field("restart") == 0) & (pc.field("status") == RUN))["example_id"].unique()
         rows = rows.filter(pc.field("example_id").isin(started))
-        if not rows.num_rows:
+        if not rows.num_rows or not rows["restart"].to_numpy().max():
             continue
         first, every = reduce_restarts(rows, num_restarts=1)[-1], reduce_restarts(rows)[-1]
         if every.num_restarts < 2:
@@ -162,10 +152,9 @@ def restarts_matter(table: pa.Table, suite: SuiteEntry, num_examples: int) -> li
             findings.append(check.note(f"Restarts matter: {change}", evidence, advice))
         else:
             findings.append(check.passed(f"Restarts matter little: {change}", evidence))
-    if not findings:
-        sentence = "Whether another random start would find more is not known: no attack has several."
-        return [check.unchecked(sentence)]
-    return findings
+    return findings or [
+        check.unchecked("Whether another random start would find more is not known: no attack has several.")
+    ]
 
 
 def worst_case(suite: SuiteEntry) -> Finding:
@@ -215,11 +204,8 @@ def worst_case(suite: SuiteEntry) -> Finding:
 
 def _by_attack(reduced: list[Outcome]) -> dict[str, list[Outcome]]:
     """The outcomes of each attack, fewest steps first; without the clean images."""
-    by_attack: dict[str, list[Outcome]] = {}
-    for outcome in reduced:
-        if outcome.attack != CLEAN:
-            by_attack.setdefault(outcome.attack, []).append(outcome)
-    return by_attack
+    attacked = [outcome for outcome in reduced if outcome.attack != CLEAN]
+    return {name: [*read_outs] for name, read_outs in groupby(attacked, key=lambda outcome: outcome.attack)}
 
 
 def _steps(number: int) -> str:
@@ -228,7 +214,3 @@ def _steps(number: int) -> str:
 
 def _points(share: float) -> str:
     return f"{100 * share:.1f} points"
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(map(repr, names))

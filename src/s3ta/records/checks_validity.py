@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from s3ta.config import format_radius
@@ -13,7 +12,7 @@ from s3ta.records.intervals import finite_share, wilson
 from s3ta.records.ledger import LISTED
 from s3ta.records.manifest import Manifest, SuiteEntry
 from s3ta.records.metrics import Outcome
-from s3ta.records.schema import CLEAN, filled
+from s3ta.records.schema import CLEAN
 
 _TOLERANCE = 1e-6
 """Float32 pixels near 1 are no finer than 6e-8."""
@@ -29,15 +28,15 @@ def is_inside(beyond: float, radius: float) -> bool:
 def ball_respected(table: pa.Table, suite: SuiteEntry) -> Finding:
     """The largest distance to a clean image under each attack, beside its radius."""
     check = Check("ball")
-    names = np.array(table["attack"].to_pylist(), dtype=object)
-    distances, evidence, outside = filled(table, "distance"), {}, []
+    by_attack = table.group_by("attack", use_threads=False).aggregate([("distance", "max")])
+    farthest = {row["attack"]: row["distance_max"] or 0.0 for row in by_attack.to_pylist()}
+    evidence, outside = {}, []
     for name, settings in suite.settings_by_name.items():
-        rows, radius = names == name, settings.radius
-        if radius is None or not rows.any():
+        radius = settings.radius
+        if radius is None or name not in farthest:
             continue
-        largest = float(distances[rows].max())
-        evidence[name] = {"largest": largest, "radius": radius, "norm": settings.norm}
-        if not is_inside(largest - radius, radius):
+        evidence[name] = {"largest": farthest[name], "radius": radius, "norm": settings.norm}
+        if not is_inside(farthest[name] - radius, radius):
             outside.append(name)
     if outside:
         worst = "; ".join(
@@ -96,14 +95,12 @@ def subset_of_all(reduced: list[Outcome], manifest: Manifest) -> Finding:
     check = Check("subset")
     used, available = manifest.data.num_examples, manifest.data.num_available
     if not used or not available:
-        sentence = "How many of the available examples were used is not recorded."
-        return check.unchecked(sentence)
+        return check.unchecked("How many of the available examples were used is not recorded.")
     evidence: dict[str, Any] = {"num_examples": used, "num_available": available}
     if used >= available:
         return check.passed(f"All {available:,} examples of the split were used.", evidence)
-    chosen = manifest.informative.examples
     part = f"{used:,} of {available:,} examples were used"
-    if chosen == LISTED:
+    if manifest.informative.examples == LISTED:
         sentence = f"{part}, those of a given list: what the others would give does not follow from them."
         advice = "Name the list beside the number, and compare only with numbers on the same examples."
         return check.note(sentence, evidence | {"examples": LISTED}, advice)
@@ -112,16 +109,14 @@ def subset_of_all(reduced: list[Outcome], manifest: Manifest) -> Finding:
     ranges = []
     for outcome in measured:
         if outcome.attack == CLEAN or outcome is lowest:
-            share = outcome.correct.mean()
-            low, high = finite_share(
-                int(outcome.correct.sum()), len(outcome.correct), max(available, len(outcome.correct))
-            )
-            ranges.append(
-                f"from {100 * low:.1f}% to {100 * high:.1f}% for '{outcome.attack}' ({100 * share:.1f}% of these)"
-            )
+            right, total = int(outcome.correct.sum()), len(outcome.correct)
+            low, high = finite_share(right, total, max(available, total))
+            share = f"{right / total:.1%} of these"
+            ranges.append(f"from {100 * low:.1f}% to {100 * high:.1f}% for '{outcome.attack}' ({share})")
             evidence[f"interval_{outcome.attack}"] = [round(low, 6), round(high, 6)]
-    drawn = ", drawn at random" if chosen else ""
-    condition = "" if chosen else ", if these were drawn at random"
+    drawn, condition = "", ", if these were drawn at random"
+    if manifest.informative.examples:
+        drawn, condition = ", drawn at random", ""
     sentence = f"{part}{drawn}. Top-1 on all {available:,} may be {' and '.join(ranges)} (95%{condition})."
     advice = "Quote the interval, and compare only with numbers on the same examples."
     return check.note(sentence, evidence, advice)

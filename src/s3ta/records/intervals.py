@@ -20,7 +20,8 @@ import pyarrow as pa
 
 from s3ta.attack_config import entry_as_today
 from s3ta.errors import UserError
-from s3ta.records.ledger import is_cascade, manifest_differences
+from s3ta.records.ledger import manifest_differences
+from s3ta.records.manifest import Manifest
 from s3ta.records.metrics import Outcome, reduce_restarts
 
 SIGNIFICANT = 0.05
@@ -93,24 +94,24 @@ class Comparison(NamedTuple):
 def wilson(count: int, total: int, confidence: float = 0.95) -> Interval:
     """Wilson's score interval for `count` out of `total`; never empty, never outside [0, 1].
 
-    Raises:
-      ValueError: `total` is not positive, `count` is not in 0..total, or `confidence` is not in (0, 1)."""
+    Raises ValueError where `total` is not positive, `count` not in 0..total, or `confidence` not in (0, 1)."""
     if not 0 <= count <= total or total < 1:
         raise ValueError(f"{count} of {total} is not a proportion")
-    z, p = _z(confidence), count / total
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence {confidence} is not between 0 and 1")
+    z, p = NormalDist().inv_cdf(0.5 + confidence / 2), count / total
     centre = (p + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
     # at the ends the bound is the observed proportion itself; rounding would leave it 1e-17 off
     return Interval(0.0 if count == 0 else centre - half, 1.0 if count == total else centre + half)
 
 
-def finite_share(count: int, total: int, available: int, confidence: float = 0.95) -> Interval:
+def finite_share(count: int, total: int, available: int) -> Interval:
     """The share of all `available` examples of which `count` out of `total`, drawn without replacement, are so: the exact
-    (hypergeometric) interval, which knows what was drawn and is a point where that was all.
+    (hypergeometric) 95% interval, which knows what was drawn and is a point where that was all.
 
-    Raises:
-      ValueError: `total` is not in 1..available, `count` is not in 0..total, or `confidence` is not in (0, 1)."""
-    if not 0 <= count <= total <= available or total < 1 or not 0 < confidence < 1:
+    Raises ValueError where `total` is not in 1..available, or `count` not in 0..total."""
+    if not 0 <= count <= total <= available or total < 1:
         raise ValueError(f"{count} of {total} of {available} is not a share")
     logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, available + 1)))])  # of factorials
 
@@ -120,10 +121,9 @@ def finite_share(count: int, total: int, available: int, confidence: float = 0.9
         ways = _log_choose(logs, true_count, x) + _log_choose(logs, available - true_count, total - x)
         return float(np.exp(ways - _log_choose(logs, available, total)).sum())
 
-    alpha = (1 - confidence) / 2
     lowest, highest = count, available - (total - count)
-    low = bisect_left(range(lowest, highest), True, key=lambda k: tail(k, count, total) > alpha)
-    high = bisect_left(range(lowest + 1, highest + 1), True, key=lambda k: tail(k, 0, count) <= alpha)
+    low = bisect_left(range(lowest, highest), True, key=lambda k: tail(k, count, total) > 0.025)
+    high = bisect_left(range(lowest + 1, highest + 1), True, key=lambda k: tail(k, 0, count) <= 0.025)
     return Interval((lowest + low) / available, (lowest + high) / available)
 
 
@@ -131,17 +131,14 @@ def _log_choose(logs: np.ndarray, n: Any, k: Any) -> Any:
     return logs[n] - logs[k] - logs[n - k]
 
 
-def paired_difference(counts: PairedCounts, confidence: float = 0.95) -> Interval:
-    """Newcombe's square-and-add interval for the difference of two paired proportions (method 10 of his 1998 paper).
+def paired_difference(counts: PairedCounts) -> Interval:
+    """Newcombe's square-and-add 95% interval for the difference of two paired proportions (method 10 of his 1998 paper).
 
-    It joins the Wilson limits of each proportion, reduced by their correlation phi (whose numerator is
-    continuity-corrected when positive, and 0 when a margin is empty).
-
-    Raises:
-      ValueError: no examples."""
+    It joins the Wilson limits of each proportion, reduced by their correlation phi (whose numerator is continuity-corrected
+    when positive, and 0 when a margin is empty). Raises ValueError without examples."""
     both, only_a, only_b, neither = counts
     total = counts.total
-    of_a, of_b = wilson(both + only_a, total, confidence), wilson(both + only_b, total, confidence)
+    of_a, of_b = wilson(both + only_a, total), wilson(both + only_b, total)
     p_a, p_b = (both + only_a) / total, (both + only_b) / total
     margins = (both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither)
     product = both * neither - only_a * only_b
@@ -153,8 +150,7 @@ def paired_difference(counts: PairedCounts, confidence: float = 0.95) -> Interva
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """Exact two-sided p-value that neither model wins more of the examples on which they differ; 1 where they never
-    differ."""
+    """Exact two-sided p-value that neither wins more of the examples on which they differ; 1 where they never differ."""
     total, fewer = only_a + only_b, min(only_a, only_b)
     term = tail = 1
     for drawn in range(fewer):
@@ -170,84 +166,69 @@ def breaks_more(only_a: int, only_b: int, least: float, level: float) -> bool:
 
 
 def compare_paired(
-    table_a: pa.Table, manifest_a: dict[str, Any], table_b: pa.Table, manifest_b: dict[str, Any]
+    table_a: pa.Table, manifest_a: Manifest, table_b: pa.Table, manifest_b: Manifest
 ) -> list[Comparison]:
     """Compare two models example by example, after the restarts are reduced (correct in all, hit in any; protocol E9).
 
-    Returns:
-      One comparison per attack and read-out, clean first, in the order of `metrics.reduce_restarts`.
+    Gives one comparison per attack and read-out, clean first, in the order of `metrics.reduce_restarts`.
 
-    Raises:
-      UserError: the two were not measured alike (protocol X35): data fingerprint, seed, attack settings, attacks,
-        examples, labels, targets or number of restarts differ. The first difference is named."""
+    Raises UserError where the two were not measured alike (protocol X35): data fingerprint, seed, attack settings, attacks,
+    examples, labels, targets or number of restarts differ. The first difference is named."""
     refuse_unlike_settings(manifest_a, manifest_b)
+    cascade = manifest_a.suite.cascade
     by_key_a, by_key_b = (
-        {
-            (outcome.attack, outcome.num_attack_steps): outcome
-            for outcome in reduce_restarts(table, cascade=is_cascade(manifest))
-        }
-        for table, manifest in ((table_a, manifest_a), (table_b, manifest_b))
+        {(outcome.attack, outcome.num_attack_steps): outcome for outcome in reduce_restarts(table, cascade=cascade)}
+        for table in (table_a, table_b)
     )
     only_one = sorted(set(by_key_a) ^ set(by_key_b))
     if only_one:
         name, num_steps = only_one[0]
-        raise UserError(
-            f"The two evaluations cannot be compared: only one has records of attack '{name}' at {num_steps} steps."
-        )
+        raise _unlike(f"only one has records of attack '{name}' at {num_steps} steps")
     return [_compare(outcome, by_key_b[key]) for key, outcome in by_key_a.items()]
 
 
-def refuse_unlike_settings(manifest_a: dict[str, Any], manifest_b: dict[str, Any]) -> None:
+def refuse_unlike_settings(manifest_a: Manifest, manifest_b: Manifest) -> None:
     """Raise the UserError of `compare_paired` where the manifests alone already show that two evaluations are not alike."""
 
-    def identity(manifest: dict[str, Any]) -> dict[str, Any]:
-        data, suite = manifest.get("data", {}), manifest.get("suite", {})
+    def identity(manifest: Manifest) -> dict[str, Any]:
+        data, suite = manifest.data, manifest.suite
         return {
             "data": {
-                "fingerprint": data.get("content", data.get("fingerprint")),
-                "num_classes": manifest.get("model", {}).get("num_classes"),
-                "classes": data.get("classes"),
+                "fingerprint": data.fingerprint if data.content is None else data.content,
+                "num_classes": manifest.model.num_classes,
+                "classes": data.classes,
             },
-            "seed": manifest.get("seed"),
-            "search": manifest.get("search"),
-            "budget": manifest.get("budget"),
+            "seed": manifest.seed,
+            "search": manifest.search.model_dump(),
+            "budget": manifest.budget,
             "suite": {
-                "cascade": is_cascade(manifest),
-                "images_from": suite.get("images_from"),
-                "attacks": {attack.get("name", "?"): entry_as_today(attack) for attack in suite.get("attacks", [])},
+                "cascade": suite.cascade,
+                "images_from": suite.images_from and suite.images_from.model_dump(),
+                "attacks": {attack.name: entry_as_today(attack.raw) for attack in suite.attacks},
             },
         }
 
     differences = list(manifest_differences(identity(manifest_a), identity(manifest_b)))
     if differences:
         listed = "; ".join(f"{where} is {a} in the first and {b} in the second" for where, a, b in differences)
-        raise UserError(
-            f"The two evaluations cannot be compared: {listed}. "
-            "Evaluate both on the same data, with the same suite and seed."
-        )
+        raise _unlike(f"{listed}. Evaluate both on the same data, with the same suite and seed")
 
 
 def _compare(a: Outcome, b: Outcome) -> Comparison:
     where = f"under attack '{a.attack}' at {a.num_attack_steps} steps"
     if not np.array_equal(a.example_ids, b.example_ids):
         other = sorted(set(a.example_ids) ^ set(b.example_ids))
-        raise UserError(
-            f"The two evaluations cannot be compared: example '{other[0]}' is in only one of them {where} "
-            f"({len(other)} such examples)."
-        )
+        raise _unlike(f"example '{other[0]}' is in only one of them {where} ({len(other)} such examples)")
     for what, of_a, of_b in (("label", a.labels, b.labels), ("target", a.targets, b.targets)):
         differ = np.flatnonzero(of_a != of_b)
         if differ.size:
             first = differ[0]
-            raise UserError(
-                f"The two evaluations cannot be compared: the {what} of example '{a.example_ids[first]}' is "
-                f"{of_a[first]} in the first and {of_b[first]} in the second {where}."
+            raise _unlike(
+                f"the {what} of example '{a.example_ids[first]}' is {of_a[first]} in the first and {of_b[first]} in the "
+                f"second {where}"
             )
     if a.num_restarts != b.num_restarts:
-        raise UserError(
-            f"The two evaluations cannot be compared: {a.num_restarts} restarts in the first and {b.num_restarts} "
-            f"in the second {where}."
-        )
+        raise _unlike(f"{a.num_restarts} restarts in the first and {b.num_restarts} in the second {where}")
     success = PairedCounts.of(a.hit, b.hit) if a.targeted else None
     return Comparison(a.attack, a.num_attack_steps, a.num_restarts, PairedCounts.of(a.correct, b.correct), success)
 
@@ -256,7 +237,5 @@ def _square_and_add(left: float, right: float, phi: float) -> float:
     return math.sqrt(max(left * left - 2 * phi * left * right + right * right, 0.0))
 
 
-def _z(confidence: float) -> float:
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence {confidence} is not between 0 and 1")
-    return NormalDist().inv_cdf(0.5 + confidence / 2)
+def _unlike(reason: str) -> UserError:
+    return UserError(f"The two evaluations cannot be compared: {reason}.")

@@ -19,14 +19,14 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeGuard
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from s3ta.errors import UserError
 from s3ta.files import read_json, sha256, write_atomic, write_json
-from s3ta.records.manifest import Manifest
+from s3ta.records.manifest import DataEntry, Manifest
 from s3ta.records.schema import SCHEMA, content_hash, to_table
 
 FORMAT = 3
@@ -41,7 +41,9 @@ LISTED: Final[Choice] = "listed"
 
 _HASH_KEY, _MANIFEST_KEY = b"s3ta.content", b"s3ta.manifest"
 _PROSE = ("suite.description", "model.config.notes")
-"""In other words it is the same measurement: what is run say the settings, and of which weights their hash."""
+"""What is run say the settings, and of which weights their hash."""
+_ABSENT = object()
+"""Stands for a key that is not there; never equal to a JSON value."""
 _MOST_CLASSES = 20
 _COSTS = ["num_gradients", "num_forwards"]
 
@@ -93,37 +95,34 @@ class Ledger:
         manifest = json.loads(json.dumps(manifest))
         _check_manifest(manifest, folder)
         if not (folder / "manifest.json").exists():
-            if next(folder.glob("chunk-*.parquet"), None) is not None and not (folder / "manifest.json").exists():
+            has_chunks = next(folder.glob("chunk-*.parquet"), None) is not None
+            if has_chunks and not (folder / "manifest.json").exists():  # another process may have begun in between
                 raise UserError(
                     f"{folder} holds chunks but no manifest.json, so what they measure is unknown: use another folder."
                 )
             return
         there, manifest = read(_read_manifest(folder)), read(manifest)
-        differences = [one for one in manifest_differences(there, manifest) if not one[0].startswith(_PROSE)]
-        if differences:
-            order = _other_order(there, manifest)
-            changes = [
-                f"{where} is {old} there and {new} now"
-                for where, old, new in differences
-                if not (order and where.startswith("data.classes."))
-            ]
+        order = _other_order(there, manifest)
+        changes = [
+            f"{where} is {old} there and {new} now"
+            for where, old, new in measured_differences(there, manifest)
+            if not (order and where.startswith("data.classes."))
+        ]
+        if order or changes:
             raise UserError(
-                f"{folder} already holds another evaluation: "
-                + "; ".join([*order, *changes])
-                + ". Use another folder, or the settings of the first."
+                f"{folder} already holds another evaluation: {'; '.join([*order, *changes])}. Use another folder, or the "
+                "settings of the first."
             )
 
     @classmethod
     def read(cls, folder: Path) -> Ledger:
         """Open an existing ledger for reading; finished or not.
 
-        Raises:
-          UserError: the folder or its manifest is missing, damaged, foreign or of a newer format, or it has no chunk
-          yet."""
+        Raises UserError where folder or manifest are missing, damaged, foreign or of a newer format, or no chunk is there."""
         if not folder.is_dir():
             raise UserError(f"{folder} does not exist: run `s3ta evaluate` first.")
         ledger = cls(folder, _read_manifest(folder))
-        if not any(ledger.chunk_path(index).exists() for index in range(ledger.num_chunks)):
+        if not ledger.present():
             raise UserError(f"{folder} has a manifest but no chunk yet: run `s3ta evaluate` first.")
         return ledger
 
@@ -145,13 +144,16 @@ class Ledger:
     def chunk_path(self, index: int) -> Path:
         return self.folder / f"chunk-{index:05d}.parquet"
 
+    def present(self) -> list[int]:
+        """The chunks that are there, sound or not, ascending."""
+        return [index for index in range(self.num_chunks) if self.chunk_path(index).exists()]
+
     def missing(self, among: Iterable[int] | None = None) -> list[int]:
-        """The chunks (of all, or of these) that are absent or damaged, ascending. Reads every one to find out.
+        """Those of all chunks, or of these, that are absent or damaged, ascending. Reads every one.
 
         Raises UserError where a chunk belongs to another evaluation."""
-        return [
-            index for index in sorted(range(self.num_chunks) if among is None else among) if not self._is_sound(index)
-        ]
+        asked = range(self.num_chunks) if among is None else sorted(among)
+        return [index for index in asked if not self._is_sound(index)]
 
     def discard_chunk(self, index: int) -> None:
         """Take a chunk away that was laid out for other examples than the measurement now asks of it; absent is fine."""
@@ -197,7 +199,7 @@ class Ledger:
         written, owner = (metadata.get(key, b"").decode(errors="replace") for key in (_HASH_KEY, _MANIFEST_KEY))
         try:
             sound = content_hash(table, str(index), owner) == written
-        except (UnicodeDecodeError, AttributeError):  # a text that is none, or a null
+        except pa.ArrowException:  # a text that is none
             sound = False
         if not sound:
             raise _damaged(path, "its content does not match its hash")
@@ -208,12 +210,11 @@ class Ledger:
     def table(self) -> pa.Table:
         """All records that are there, in chunk order; of an unfinished ledger, the part that is done.
 
-        Raises:
-          UserError: a chunk is damaged (it is named), or there is none."""
-        present = [index for index in range(self.num_chunks) if self.chunk_path(index).exists()]
+        Raises UserError where a chunk is damaged (it is named), or there is none."""
+        present = self.present()
         if not present:
             raise UserError(f"{self.folder} has no chunk yet: run `s3ta evaluate` first.")
-        return pa.concat_tables([self.read_chunk(index) for index in present]).combine_chunks()
+        return pa.concat_tables(map(self.read_chunk, present)).combine_chunks()
 
     def _is_sound(self, index: int) -> bool:
         try:
@@ -225,11 +226,6 @@ class Ledger:
         return True
 
 
-def is_cascade(manifest: dict[str, Any]) -> bool:
-    """Whether the suite is a worst case over its attacks, each run only on what those before it left correct."""
-    return bool(manifest.get("suite", {}).get("cascade"))
-
-
 def is_trial(suite: str) -> bool:
     """Whether a suite of this name was shrunk to seconds (`--tiny`), so that its numbers mean nothing."""
     return re.search(r"-tiny(\+|$)", suite) is not None
@@ -237,30 +233,29 @@ def is_trial(suite: str) -> bool:
 
 def manifest_differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, str, str]]:
     """Every place where two manifests differ, as (dotted path, old value, new value); `informative` is not compared."""
+    if isinstance(old, list) and isinstance(new, list):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys([*old, *new]):
             if where or key != INFORMATIVE:
-                yield from manifest_differences(
-                    old.get(key, _Absent), new.get(key, _Absent), f"{where}.{key}" if where else key
-                )
-    elif isinstance(old, list) and isinstance(new, list):
-        for index in range(max(len(old), len(new))):
-            before, after = (values[index] if index < len(values) else _Absent for values in (old, new))
-            yield from manifest_differences(before, after, f"{where}.{index}")
+                path = f"{where}.{key}" if where else str(key)
+                yield from manifest_differences(old.get(key, _ABSENT), new.get(key, _ABSENT), path)
     elif old != new or isinstance(old, bool) != isinstance(new, bool):
         yield where, _show(old), _show(new)
+
+
+def measured_differences(old: Any, new: Any) -> list[tuple[str, str, str]]:
+    """As `manifest_differences`, without the prose: in other words it is the same measurement."""
+    return [difference for difference in manifest_differences(old, new) if not difference[0].startswith(_PROSE)]
 
 
 def _other_order(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What to say where both have the same classes in another order, and how to count them as before; else nothing."""
     before, now = (
-        manifest["data"].get("classes") if isinstance(manifest.get("data"), dict) else None for manifest in (old, new)
+        DataEntry.model_validate(data if isinstance(data := manifest.get("data"), dict) else {}).classes
+        for manifest in (old, new)
     )
-    if (
-        not (isinstance(before, list) and isinstance(now, list))
-        or before == now
-        or sorted(map(str, before)) != sorted(map(str, now))
-    ):
+    if before == now or sorted(map(str, before)) != sorted(map(str, now)):
         return []
     shown = ", ".join(map(str, before[:_MOST_CLASSES])) + (", ..." if len(before) > _MOST_CLASSES else "")
     return [
@@ -269,12 +264,8 @@ def _other_order(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ]
 
 
-class _Absent:
-    """Stands for a key that is not there; never equal to a JSON value."""
-
-
 def _show(value: Any) -> str:
-    return "absent" if value is _Absent else json.dumps(value)
+    return "absent" if value is _ABSENT else json.dumps(value)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -286,23 +277,25 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _check_manifest(manifest: Any, folder: Path) -> None:
-    number = manifest.get("format") if isinstance(manifest, dict) else None
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+    fields = manifest if isinstance(manifest, dict) else {}
+    written, num_chunks = fields.get("format"), fields.get("num_chunks")
+    if not _is_positive(written):
         raise UserError(f"The manifest of {folder} is not one of s3ta: it states no format.")
-    if number > FORMAT:
+    if written != FORMAT:
+        age, advice = "an older", "evaluate again in another folder, or use that version"
+        if written > FORMAT:
+            age, advice = "a newer", "upgrade s3ta"
         raise UserError(
-            f"{folder} was written in format {number} by a newer s3ta; this one reads format {FORMAT}: upgrade s3ta."
+            f"{folder} was written in format {written} by {age} s3ta; this one reads format {FORMAT}: {advice}."
         )
-    if number < FORMAT:
-        raise UserError(
-            f"{folder} was written in format {number} by an older s3ta; this one reads format {FORMAT}: evaluate again in "
-            "another folder, or use that version."
-        )
-    num_chunks = manifest.get("num_chunks")
-    if not isinstance(num_chunks, int) or isinstance(num_chunks, bool) or num_chunks < 1:
+    if not _is_positive(num_chunks):
         raise UserError(
             f"The manifest of {folder} is damaged: num_chunks is {_show(num_chunks)}, not a positive whole number."
         )
+
+
+def _is_positive(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _damaged(path: Path, reason: str) -> UserError:

@@ -6,6 +6,7 @@ print(manifest.model.name, [attack.radius for attack in manifest.suite.attacks])
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,9 @@ from pydantic import (
     model_validator,
 )
 
+from s3ta.config import Config, from_json
 from s3ta.errors import UserError
+from s3ta.models.config import ResNetConfig, S3TAConfig
 
 
 class Entry(BaseModel):
@@ -70,8 +73,6 @@ class GradientEntry(Entry):
 
     kind: str = "exact"
     num_samples: int = 1
-    max_shift: int = 0
-    noise: float = 0
     num_directions: int = 0
 
 
@@ -205,6 +206,8 @@ class DataEntry(Entry):
     source: str | None = None
     split: str | None = None
     fingerprint: str | None = None
+    content: str | None = None
+    """Identifies the images where the fingerprint also knows their files."""
     examples: str | None = None
     """Identifies the ids of the examples."""
     num_examples: int | None = None
@@ -270,6 +273,20 @@ class Manifest(Entry):
             raise UserError(
                 f"The manifest of {folder} is damaged: it does not name its model, data and attacks."
             ) from None
+
+
+def model_config_as_today(config: Any) -> Any:
+    """A model's config in a manifest with every setting of today; as it is where it is of a stranger's model, or today's
+    configs cannot read it."""
+    kinds: dict[str, type[Config]] = {"resnet": ResNetConfig, "s3ta": S3TAConfig}
+    kind = kinds.get(str(config.get("kind"))) if isinstance(config, dict) else None
+    if kind is None:
+        return config
+    known = {name: value for name, value in config.items() if name in kind.model_fields}
+    try:
+        return config | from_json(kind, json.dumps(known), "the manifest").model_dump(mode="json")
+    except UserError:
+        return config
 
 
 class RecipeEntry(Entry):

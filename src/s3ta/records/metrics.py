@@ -8,12 +8,12 @@ A restart that was not run, because nothing could change the verdict any more, t
 In a *cascade* (worst case over attacks) each attack meets only the examples that all before it left correct. Its outcome
 is then that of all attacks up to it together: correct means correct on the clean image and after each of them.
 
-`reduce_restarts` reduces the restarts and keeps the examples (what `intervals.pair` compares); `count_scores` counts them.
+`reduce_restarts` reduces the restarts and keeps the examples (`intervals.compare_paired` pairs them); `count_scores` counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -21,11 +21,11 @@ import numpy as np
 import pyarrow as pa
 
 from s3ta.errors import UserError
-from s3ta.records.schema import BUDGET, CLEAN, MEASURED, NO_TARGET, RUN, filled
+from s3ta.records.schema import BUDGET, CLEAN, NO_TARGET, RUN, SCHEMA, filled
 
 
 class Score(NamedTuple):
-    """The counts of one attack at one read-out. Always show top-1 and success together (protocol X36)."""
+    """The counts of one attack at one read-out. Always show top-1 and success together (X36)."""
 
     attack: str
     num_attack_steps: int
@@ -38,8 +38,7 @@ class Score(NamedTuple):
     num_hits: int | None
     """Examples classified as their target after any restart; None where the attack has no target."""
     num_clean_is_target: int | None
-    """Examples whose *clean* image is already classified as the target (X16: counted, never removed); None if
-    unknown."""
+    """Examples whose *clean* image is already classified as the target (X16: counted, never removed); None: unknown."""
     max_distance: float
     """The largest distance to a clean image, in the norm of the attack."""
     mean_gradients: float
@@ -62,8 +61,7 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """The verdict on each example under one attack at one read-out, after restarts are reduced; arrays of one
-    length."""
+    """The verdict on each example under one attack at one read-out, after restarts are reduced; arrays of one length."""
 
     attack: str
     num_attack_steps: int
@@ -91,6 +89,13 @@ class Outcome:
     def targeted(self) -> bool:
         return bool((self.targets >= 0).all())
 
+    def only(self, example_ids: Iterable[str]) -> Outcome:
+        """Of those of its examples that are among these. A set finds them: `np.isin` compares every text with every other."""
+        known = set(example_ids)
+        kept = np.array([example_id in known for example_id in self.example_ids], dtype=bool)
+        arrays = {name: values[kept] for name, values in vars(self).items() if isinstance(values, np.ndarray)}
+        return replace(self, **arrays)
+
 
 def reduce_restarts(table: pa.Table, *, num_restarts: int | None = None, cascade: bool = False) -> list[Outcome]:
     """Reduce the restarts of each attack and read-out; clean first, then in order of appearance, fewest steps first.
@@ -104,23 +109,18 @@ def reduce_restarts(table: pa.Table, *, num_restarts: int | None = None, cascade
       cascade: whether the suite was one (manifest: `suite.cascade`).
 
     Raises:
-      UserError: an example's label or target changes between restarts (protocol E9, X15), or an example is recorded
-        twice."""
+      UserError: an example's label or target changes between restarts (E9, X15), or an example is recorded twice."""
     if num_restarts is not None and num_restarts < 1:
         raise ValueError(f"num_restarts is {num_restarts}, not at least 1")
-    attack = table["attack"].combine_chunks().dictionary_encode()
+    columns = {field.name: filled(table, field.name) for field in SCHEMA if not pa.types.is_string(field.type)}
+    attacks, statuses = filled(table, "attack"), filled(table, "status")
+    columns |= {"ran": statuses == RUN, "cut": statuses == BUDGET}
     example = table["example_id"].combine_chunks().dictionary_encode()
-    names, ids = attack.dictionary.to_pylist(), np.array(example.dictionary.to_pylist(), dtype=object)
-    order_of_id = np.argsort(np.argsort(ids))
-    plain = ("label", "target", "restart", "num_attack_steps", "num_gradients", "num_forwards")
-    columns = {name: filled(table, name) for name in (*plain, *MEASURED)}
-    status = np.array(table["status"].to_pylist(), dtype=object)
-    columns |= {"ran": status == RUN, "cut": status == BUDGET}
-    columns["attack"], columns["example"] = attack.indices.to_numpy(), order_of_id[example.indices.to_numpy()]
-    ids = np.sort(ids)
+    ids, order = np.unique(example.dictionary.to_numpy(zero_copy_only=False), return_inverse=True)
+    columns["example"] = order[example.indices.to_numpy()]
     reduced = []
-    for code in sorted(range(len(names)), key=lambda code: (names[code] != CLEAN, code)):
-        of_attack = columns["attack"] == code
+    for name in sorted(table["attack"].unique().to_pylist(), key=lambda name: name != CLEAN):
+        of_attack = attacks == name
         for num_steps in np.unique(columns["num_attack_steps"][of_attack]):
             rows = np.flatnonzero(of_attack & (columns["num_attack_steps"] == num_steps))
             restarts, examples = columns["restart"][rows], columns["example"][rows]
@@ -131,15 +131,18 @@ def reduce_restarts(table: pa.Table, *, num_restarts: int | None = None, cascade
             common = int(leading[examples[begun]].min())
             limit = common if num_restarts is None else min(num_restarts, common)
             rows = rows[begun & (restarts < limit)]
-            reduced.append(
-                _reduce(names[code], int(num_steps), {name: values[rows] for name, values in columns.items()}, ids)
-            )
+            kept = {column: values[rows] for column, values in columns.items()}
+            reduced.append(_reduce(name, int(num_steps), kept, ids))
     return _together(reduced) if cascade else [outcome for outcome in reduced if outcome.measured.all()]
 
 
 def count_scores(table: pa.Table, *, num_restarts: int | None = None, cascade: bool = False) -> list[Score]:
     """Count `reduce_restarts`: one score per attack and read-out. Arguments and errors as there."""
-    reduced = reduce_restarts(table, num_restarts=num_restarts, cascade=cascade)
+    return count_outcomes(reduce_restarts(table, num_restarts=num_restarts, cascade=cascade))
+
+
+def count_outcomes(reduced: Sequence[Outcome]) -> list[Score]:
+    """The scores of what `reduce_restarts` gave, one each."""
     clean = next((outcome for outcome in reduced if outcome.attack == CLEAN), None)
     return [_count(outcome, clean) for outcome in reduced]
 
@@ -150,10 +153,9 @@ def scores_by_restarts(table: pa.Table, counts: Sequence[int] = (1, 10, 100)) ->
     The counts are nested: more restarts can only lower top-1 and raise success. The number run is always included, of each
     attack its own."""
     available = int(table["restart"].to_numpy().max()) + 1
-    wanted = sorted({count for count in counts if count < available} | {available})
     nested = {
         (score.attack != CLEAN, score.attack, score.num_attack_steps, score.num_restarts): score
-        for count in wanted
+        for count in sorted({count for count in counts if count < available} | {available})
         for score in count_scores(table, num_restarts=count)
     }
     return [nested[key] for key in sorted(nested)]
@@ -163,15 +165,10 @@ def _together(reduced: Sequence[Outcome]) -> list[Outcome]:
     """The outcomes of a cascade: each with everything before it, on the examples that are recorded in all of it.
 
     It ends where nothing is known of an attack before: then examples have left that none of the recorded attacks broke."""
-    total: list[Outcome] = []
-    for outcome in reduced:
-        if not total:
-            if outcome.attack != CLEAN:
-                break
-            total.append(outcome)
-            continue
+    total = [outcome for outcome in reduced[:1] if outcome.attack == CLEAN]
+    for outcome in reduced[1:] if total else ():
         before = total[-1]
-        outcome = _of_examples(outcome, np.isin(outcome.example_ids, before.example_ids))
+        outcome = outcome.only(before.example_ids)
         rows = np.searchsorted(before.example_ids, outcome.example_ids)  # all of them are there
         unexplained = before.correct[rows] & ~outcome.measured & ~outcome.cut
         if unexplained.any() or not len(rows):
@@ -192,15 +189,8 @@ def _together(reduced: Sequence[Outcome]) -> list[Outcome]:
     return total
 
 
-def _of_examples(outcome: Outcome, kept: np.ndarray) -> Outcome:
-    """The outcome of some examples only; `kept` says which."""
-    arrays = {name: values[kept] for name, values in vars(outcome).items() if isinstance(values, np.ndarray)}
-    return replace(outcome, **arrays)
-
-
 def _leading_restarts(restarts: np.ndarray, examples: np.ndarray, num_examples: int) -> np.ndarray:
-    """How many restarts of each example are recorded without a gap from the first on: of an unfinished evaluation, the last
-    one is often only begun."""
+    """How many restarts of each example are recorded without a gap from the first on; the last one may be only begun."""
     there = np.zeros((num_examples, int(restarts.max()) + 1), bool)
     there[examples, restarts] = True
     return np.logical_and.accumulate(there, axis=1).sum(axis=1)
@@ -252,11 +242,9 @@ def _reduce(attack: str, num_steps: int, rows: dict[str, np.ndarray], ids: np.nd
 
 def _count(outcome: Outcome, clean: Outcome | None) -> Score:
     clean_is_target = None
-    if outcome.targeted and clean is not None:
-        prediction_of = dict(zip(clean.example_ids, clean.prediction, strict=True))
-        if all(example_id in prediction_of for example_id in outcome.example_ids):
-            predictions = np.array([prediction_of[example_id] for example_id in outcome.example_ids])
-            clean_is_target = int((predictions == outcome.targets).sum())
+    if outcome.targeted and clean is not None and {*outcome.example_ids} <= {*clean.example_ids}:
+        predictions = clean.prediction[np.searchsorted(clean.example_ids, outcome.example_ids)]
+        clean_is_target = int((predictions == outcome.targets).sum())
     return Score(
         attack=outcome.attack,
         num_attack_steps=outcome.num_attack_steps,

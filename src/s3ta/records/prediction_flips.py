@@ -53,12 +53,8 @@ class Flip(NamedTuple):
 def find_flips(table_a: pa.Table, table_b: pa.Table) -> list[Flip]:
     """Compare record by record, matched by example, attack, restart and read-out.
 
-    Returns:
-      One per attack, read-out and restart that ran in either: clean first, then in order of appearance, read-outs and
-      restarts ascending.
-
-    Raises:
-      UserError: an example is recorded twice."""
+    Gives one per attack, read-out and restart that ran in either: clean first, then in order of appearance, read-outs and
+    restarts ascending. Raises UserError where an example is recorded twice."""
     of_a, of_b = _ran(table_a), _ran(table_b)
     names = list(dict.fromkeys(key[0] for key in (*of_a, *of_b)))
     keys = sorted({*of_a, *of_b}, key=lambda key: (key[0] != CLEAN, names.index(key[0]), *key[1:]))

@@ -63,13 +63,13 @@ def to_table(columns: Mapping[str, Any] | pa.Table) -> pa.Table:
     Raises:
       ValueError: a column is missing, unknown, of another type or length, or a row contradicts itself (`correct` is not
         `prediction == label`, `hit` is not `prediction == target >= 0`, a clean record with a target or steps, ...)."""
-    names = columns.keys() if isinstance(columns, Mapping) else columns.column_names
-    given = {name: columns[name] for name in names}
-    if set(given) != set(SCHEMA.names):
-        missing, unknown = sorted(set(SCHEMA.names) - set(given)), sorted(set(given) - set(SCHEMA.names))
+    if not isinstance(columns, Mapping):
+        columns = dict(zip(columns.column_names, columns.columns, strict=True))
+    if set(columns) != set(SCHEMA.names):
+        missing, unknown = sorted(set(SCHEMA.names) - set(columns)), sorted(set(columns) - set(SCHEMA.names))
         raise ValueError(f"record columns differ from the schema: missing {missing}, unknown {unknown}")
     try:
-        arrays = [_column(field, given[field.name]) for field in SCHEMA]
+        arrays = [_column(field, columns[field.name]) for field in SCHEMA]
         table = pa.Table.from_arrays(arrays, schema=SCHEMA).combine_chunks()
     except (pa.ArrowException, OverflowError) as error:
         raise ValueError(f"records do not fit the schema: {error}") from error
@@ -78,20 +78,17 @@ def to_table(columns: Mapping[str, Any] | pa.Table) -> pa.Table:
 
 
 def content_hash(table: pa.Table, *context: str) -> str:
-    """Sixteen hexadecimal digits over column names, types and values; `context` (such as the chunk's index) is mixed
-    in."""
+    """Sixteen hexadecimal digits over column names, types, values and `context` (such as the chunk's index)."""
     parts = [part.encode() + b"\0" for part in context]
     for field in table.schema:
         parts.append(f"{field.name}:{field.type}:{table.num_rows}\0".encode())
-        column = table[field.name]
-        if column.null_count:
-            parts.append(column.is_valid().to_numpy().tobytes())
-            column = column.fill_null(pa.scalar(0).cast(field.type))
+        values = filled(table, field.name)
+        if table[field.name].null_count:
+            parts.append(table[field.name].is_valid().to_numpy().tobytes())
         if pa.types.is_string(field.type):
-            texts = [text.encode() for text in column.to_pylist()]
+            texts = [text.encode() for text in values]
             parts += [np.array([len(text) for text in texts], "<i8").tobytes(), *texts]
         else:
-            values = column.to_numpy()
             parts.append(values.astype(values.dtype.newbyteorder("<")).tobytes())
     return sha256(*parts)
 
@@ -100,33 +97,24 @@ def _column(field: pa.Field, values: Any) -> pa.Array:
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
     if not isinstance(values, pa.Array):
-        if pa.types.is_string(field.type):
-            values = pa.array([str(value) for value in values], pa.string())
-        elif isinstance(values, np.ma.MaskedArray):
-            values = pa.array(values.filled(0), mask=np.ma.getmaskarray(values))
-        else:
-            values = pa.array(np.asarray(values))
+        is_text = pa.types.is_string(field.type)
+        values = pa.array([str(value) for value in values] if is_text else np.asanyarray(values))
     if len(values) and pa.types.is_boolean(field.type) != pa.types.is_boolean(values.type):
         raise ValueError(f"column '{field.name}' is {values.type}, not {field.type}")
     return values.cast(field.type, safe=not pa.types.is_floating(field.type))
 
 
 def _check_rows(table: pa.Table) -> None:
-    status = np.array(table["status"].to_pylist(), dtype=object)
-    was_run = status == RUN
     for name in table.column_names:
         if name not in MEASURED and table[name].null_count:
             raise ValueError(f"records may not hold nulls in '{name}'")
-    measured = {name: table[name].is_valid().to_numpy() for name in MEASURED}
-    values = {name: filled(table, name) for name in SCHEMA.names if name not in ("example_id", "attack", "status")}
-    is_clean = np.array(table["attack"].to_pylist(), dtype=object) == CLEAN
-    aimed = values["target"] >= 0
+    values = {name: filled(table, name) for name in SCHEMA.names}
+    was_run, is_clean, aimed = values["status"] == RUN, values["attack"] == CLEAN, values["target"] >= 0
+    has_verdict = np.array([table[name].is_valid().to_numpy() for name in MEASURED])
     spent = (values["num_gradients"] != 0) | (values["num_forwards"] != 0)
     rules = {
-        "its status is none of run, settled, budget": ~np.isin(status.astype(str), [RUN, SETTLED, BUDGET]),
-        "an attack that ran without a verdict, or a verdict without one": np.logical_or.reduce(
-            [valid != was_run for valid in measured.values()]
-        ),
+        "its status is none of run, settled, budget": ~np.isin(values["status"], [RUN, SETTLED, BUDGET]),
+        "an attack that ran without a verdict, or a verdict without one": (has_verdict != was_run).any(axis=0),
         "evaluations of an attack that did not run": ~was_run & spent,
         "a clean record that was not run": is_clean & ~was_run,
         "correct is not prediction == label": was_run

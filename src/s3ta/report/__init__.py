@@ -2,7 +2,8 @@
 
 `load_runs` (reading), `comparison` (who may be compared), `attack_text` (attacks in plain words), `tables` (rows as data),
 `provenance` (what is no result), `svg` and `figures`, `gallery` (images and attention), `calibration` (what confidence is
-worth), `checks` (what was checked), `reproducibility` (one model measured twice), `headline`, `page`, `summary` (terminal).
+worth), `checks` (what was checked), `repeat_agreement` (one model measured twice), `headline`, `page`, `paper_tables`,
+`terminal_summary`.
 """
 
 from s3ta.report.calibration import calibration_table

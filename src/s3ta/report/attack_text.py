@@ -39,14 +39,18 @@ def attack_text(settings: AttackSettings | None, attack: str, num_attack_steps: 
     return ", ".join([steps, *_threat(settings), starts, *_manner(settings)])
 
 
+def attack_name(attack: str, *, cascade: bool) -> str:
+    """`square`; of a cascade `then square`; the clean images under their own name."""
+    return f"then {attack}" if cascade and attack != CLEAN else attack
+
+
 def threat_text(settings: AttackSettings) -> str:
     """What the attacker may do: `radius 0.1`, `L2 radius 1`, `radius 0.2, only in a box of 25% of the image ...`."""
     return ", ".join(_threat(settings.made_with))
 
 
 def ball_text(settings: AttackSettings) -> str:
-    """The ball in short, radius and norm: `8/255 L-infinity`, `0.5 L2`, `0.2 L-infinity, masked`; a dash where the settings do
-    not say."""
+    """Radius and norm: `8/255 L-infinity`, `0.5 L2`, `0.2 L-infinity, masked`; a dash where the settings do not say."""
     inner = settings.made_with
     if inner.radius is None:
         return "–"
@@ -143,7 +147,6 @@ def _steering(steering: SteeringEntry) -> str:
 
 
 def _goal(steering: SteeringEntry, away: str) -> str:
-    """Where attention is to go."""
     return f"into {region_text(steering.region)}" if steering.towards == "region" and steering.region else away
 
 

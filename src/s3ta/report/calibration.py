@@ -11,8 +11,8 @@ from matplotlib.axis import Axis
 from s3ta.records import Calibration, clean_confidences, reliability, risk_coverage, wilson
 from s3ta.records.calibration import BIN_SIZE
 from s3ta.report.load_runs import Run
-from s3ta.report.svg import DASHES, FAINT, FigureSvg, as_svg, colour, legend, new_axes, new_panels, percent_axis, style
-from s3ta.report.tables import Table, percent, rate
+from s3ta.report.svg import FAINT, FigureSvg, colour, finished, line_style, new_axes, new_panels, percent_axis, style
+from s3ta.report.tables import Table, percent, rate, table_of
 
 NATURAL = "figure7"
 """Suites of this name, and longer ones, measure images as they are: calibration is their result."""
@@ -54,23 +54,16 @@ def calibration_section(runs: Sequence[Run]) -> Section:
 
 def calibration_table(runs: Sequence[Run]) -> Table:
     """Top-1, the RMS calibration error in both forms, and AURRA on the clean images; a dash where there are too few."""
-    headers = [
-        "Model",
-        "n",
-        "Top-1 (95% interval)",
-        "RMS calibration error, as published",
-        "with all bins",
-        "by chance alone",
-        "AURRA",
-    ]
-    rows = []
-    for run in runs:
-        numbers = run.calibration
-        if numbers is not None:
-            top1 = rate(numbers.num_correct, numbers.num_examples)
-            rms = [published_text(numbers), *map(_percent, (numbers.rms_all_bins, numbers.rms_by_chance))]
-            rows.append([run.label, f"{numbers.num_examples:,}", top1, *rms, percent(numbers.aurra)])
-    return Table(headers, rows)
+    columns = {
+        "Model": lambda label, numbers: label,
+        "n": lambda label, numbers: f"{numbers.num_examples:,}",
+        "Top-1 (95% interval)": lambda label, numbers: rate(numbers.num_correct, numbers.num_examples),
+        "RMS calibration error, as published": lambda label, numbers: published_text(numbers),
+        "with all bins": lambda label, numbers: _percent(numbers.rms_all_bins),
+        "by chance alone": lambda label, numbers: _percent(numbers.rms_by_chance),
+        "AURRA": lambda label, numbers: percent(numbers.aurra),
+    }
+    return table_of(columns, [(run.label, run.calibration) for run in runs if run.calibration is not None])
 
 
 def headline(run: Run) -> str:
@@ -83,7 +76,7 @@ def headline(run: Run) -> str:
         published, all_bins = published_text(numbers), percent(numbers.rms_all_bins)
         both = f"{all_bins} (all bins)" if published == "–" else f"{published} as published, {all_bins} with all bins"
         parts.append(f"RMS calibration error {both}")
-    return f"{'; '.join([*parts, f'AURRA {percent(numbers.aurra)}'])}."
+    return f"{'; '.join(parts)}; AURRA {percent(numbers.aurra)}."
 
 
 def headline_title(run: Run) -> str:
@@ -117,7 +110,7 @@ def _reliability(runs: Sequence[tuple[int, Run]]) -> FigureSvg:
         bounds = 100 * np.array([b.interval for b in bins]).T
         axes.errorbar(x, y, yerr=np.abs(bounds - y), **style(index), capsize=2, label=run.label)
         shares = 100 * np.histogram(100 * confidence, edges)[0] / len(confidence)
-        below.stairs(shares, edges, color=colour(index), linestyle=DASHES[index % 6], linewidth=1.5)
+        below.stairs(shares, edges, **line_style(index, 1.5))
         tallest = max(tallest, shares.max())
         readings = ", ".join(f"{right:.0f}% right at {sure:.0f}%" for sure, right in zip(x, y, strict=True))
         described.append(f"{run.label}: {readings}")
@@ -131,9 +124,7 @@ def _reliability(runs: Sequence[tuple[int, Run]]) -> FigureSvg:
     percent_axis(below.xaxis)
     below.set_xlabel("confidence")
     figure.align_ylabels()
-    legend(figure, axes)
-    title = "Reliability: right at each confidence"
-    return FigureSvg(title, f"{title}. " + "; ".join(described) + ".", as_svg(figure, title))
+    return finished(figure, axes, "Reliability: right at each confidence", described)
 
 
 def _risk(runs: Sequence[tuple[int, Run]]) -> FigureSvg:
@@ -148,7 +139,7 @@ def _risk(runs: Sequence[tuple[int, Run]]) -> FigureSvg:
         pairs = zip(curve.num_wrong[answered - 1], answered, strict=True)
         bounds = 100 * np.array([wilson(int(wrong), int(total)) for wrong, total in pairs])
         axes.fill_between(x, *bounds.T, color=colour(index), alpha=0.14, linewidth=0)
-        axes.plot(x, y, color=colour(index), linestyle=DASHES[index % 6], linewidth=1.8, label=run.label)
+        axes.plot(x, y, **line_style(index), label=run.label)
         top = max(top, y.max(), bounds[x >= 20, 1].max())
         shares = ", ".join(f"{100 * curve.risk[round(share * n) - 1]:.1f}% at {share:.0%}" for share in (0.25, 0.5, 1))
         described.append(f"{run.label} is wrong on {shares}")
@@ -158,9 +149,7 @@ def _risk(runs: Sequence[tuple[int, Run]]) -> FigureSvg:
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}%")
     axes.set_xlabel("images answered, most confident first")
     axes.set_ylabel("wrong among them")
-    legend(figure, axes)
-    title = "Risk and coverage: wrong among the surest"
-    return FigureSvg(title, f"{title}. " + "; ".join(described) + ".", as_svg(figure, title))
+    return finished(figure, axes, "Risk and coverage: wrong among the surest", described)
 
 
 def _two_ticks(axis: Axis, largest: float) -> None:

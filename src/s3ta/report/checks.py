@@ -7,6 +7,7 @@ on it (`probes`); what the records say of themselves is computed afresh.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from s3ta.files import read_json
 from s3ta.finding import ALARMS, SEVERITIES, TRUST_FILE, WORTH_TELLING, Finding, parse_findings, worst_first
 from s3ta.records import check_records
 from s3ta.records.manifest import Manifest
+from s3ta.report.attack_text import number
 
 SOURCES = {
     "lint": "the model, before the attacks",
@@ -93,17 +95,21 @@ def read_trust(folder: Path, table: pa.Table, manifest: Manifest) -> Trust:
     Raises UserError where that file is damaged, and as `records.check_records`."""
     path = folder / TRUST_FILE
     stored = read_json(path) if path.exists() else {}
-    if not isinstance(stored, dict):
-        raise _damaged(path, "it does not hold findings by their source")
-    lint, probes = (
-        None if stored.get(source) is None else _parsed(stored[source], path, source) for source in ("lint", "probes")
-    )
+    try:
+        if not isinstance(stored, dict):
+            raise ValueError("it does not hold findings by their source")
+        lint, probes = (
+            None if stored.get(source) is None else parse_findings(source, stored[source])
+            for source in ("lint", "probes")
+        )
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}. Remove it and run `s3ta evaluate` again.") from error
     return Trust(lint, probes, check_records(table, manifest, probes or ()))
 
 
 def checks(trusts: Sequence[tuple[str, Trust]]) -> Checks:
     """What the page says of the evaluations, given by the names of the runs."""
-    about: dict[Item, list[str]] = {}
+    about: dict[Item, dict[str, None]] = {}
     counts = []
     for label, every_answer in trusts:
         trust = every_answer.each_once()
@@ -113,12 +119,9 @@ def checks(trusts: Sequence[tuple[str, Trust]]) -> Checks:
         for source, findings in parts.items():
             for kind, severity, sentence, evidence, advice in findings or []:
                 item = Item(kind, severity, sentence, advice, evidence_text(evidence), SOURCES[source])
-                about.setdefault(item, []).append(label)
+                about.setdefault(item, {})[label] = None
     every = {label for label, _ in trusts}
-    items = [
-        item._replace(about="" if {*labels} == every else ", ".join(dict.fromkeys(labels)))
-        for item, labels in about.items()
-    ]
+    items = [item._replace(about="" if labels.keys() == every else ", ".join(labels)) for item, labels in about.items()]
     items.sort(key=lambda item: SEVERITIES.index(item.severity))
     worth_telling, unchecked, passed = (
         [item for item in items if item.severity in group] for group in (WORTH_TELLING, ("unchecked",), ("passed",))
@@ -128,16 +131,10 @@ def checks(trusts: Sequence[tuple[str, Trust]]) -> Checks:
 
 def counts_text(findings: Iterable[Finding]) -> str:
     """`1 error, 2 warnings, 9 checks passed`; `nothing found` where there is nothing."""
-    names = {
-        "error": ("error", "errors"),
-        "warning": ("warning", "warnings"),
-        "note": ("note", "notes"),
-        "unchecked": ("check not possible", "checks not possible"),
-        "passed": ("check passed", "checks passed"),
-    }
-    severities = [finding.severity for finding in findings]
-    counts = [(severities.count(severity), names[severity]) for severity in SEVERITIES]
-    return ", ".join(f"{count} {words[count > 1]}" for count, words in counts if count) or "nothing found"
+    names = {"unchecked": ("check not possible", "checks not possible"), "passed": ("check passed", "checks passed")}
+    counts = Counter(finding.severity for finding in findings)
+    parts = [number(counts[each], *names.get(each, (each,))) for each in SEVERITIES if counts[each]]
+    return ", ".join(parts) or "nothing found"
 
 
 def evidence_text(evidence: dict[str, Any]) -> str:
@@ -154,14 +151,3 @@ def _value_text(value: Any) -> str:
     if isinstance(value, dict):
         return "(" + ", ".join(f"{name} {_value_text(inner)}" for name, inner in value.items()) + ")"
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _parsed(listed: Any, path: Path, source: str) -> list[Finding]:
-    try:
-        return parse_findings(source, listed)
-    except ValueError as error:
-        raise _damaged(path, str(error)) from error
-
-
-def _damaged(path: Path, reason: str) -> UserError:
-    return UserError(f"{path} is damaged: {reason}. Remove it and run `s3ta evaluate` again.")

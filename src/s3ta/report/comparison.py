@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import combinations
-from typing import Any, NamedTuple
+from itertools import combinations, takewhile
+from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from s3ta.errors import UserError
 from s3ta.records import CLEAN, Comparison, compare_paired, refuse_unlike_settings
+from s3ta.records.manifest import Manifest
 from s3ta.report.load_runs import Run, cascading
 
 
@@ -29,7 +31,7 @@ class PairOfRuns(NamedTuple):
 def refuse_unlike(runs: Sequence[Run]) -> None:
     """Raise a UserError that names the first two runs that may not stand side by side, and why."""
     for a, b in combinations(runs, 2):
-        refuse_unlike_settings(*(_with_attacks(run.manifest.raw, _fitting_both(a, b, run)) for run in (a, b)))
+        refuse_unlike_settings(_with_attacks(a, _fitting(a, b)), _with_attacks(b, _fitting(b, a)))
         _refuse_other_files(a, b)
 
 
@@ -50,7 +52,7 @@ def compare(runs: Sequence[Run]) -> list[PairOfRuns]:
     couples = []
     for a, b in combinations(runs, 2):
         shared = shared_attacks(a, b)
-        a_side, b_side = ((_with_records(run.table, shared), _with_attacks(run.manifest.raw, shared)) for run in (a, b))
+        a_side, b_side = ((_with_records(run.table, shared), _with_attacks(run, shared)) for run in (a, b))
         couples.append(PairOfRuns(a, b, compare_paired(*a_side, *b_side)))
     return couples
 
@@ -58,20 +60,15 @@ def compare(runs: Sequence[Run]) -> list[PairOfRuns]:
 def shared_attacks(a: Run, b: Run) -> list[str]:
     """The attacks that both met; of a cascade those before the first that only one of them met, for a worst case over
     other attacks is another measure."""
-    both = [name for name in a.attacks if name in b.attacks]
     if not cascading([a, b]):
-        return both
-    shared = []
-    for mine, other in zip(a.attacks, b.attacks, strict=False):
-        if mine != other:
-            break
-        shared.append(mine)
-    return shared
+        return [name for name in a.attacks if name in b.attacks]
+    pairs = zip(a.attacks, b.attacks, strict=False)
+    return [name for name, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
 
 
 def unshared(runs: Sequence[Run]) -> str:
     """One sentence on the attacks that only some of the models could be given; empty where there are none."""
-    left_out = {run.label: _stems(run.manifest.suite.left_out) for run in runs}
+    left_out = {run.label: {*map(_stem, run.manifest.suite.left_out)} for run in runs}
     names = set().union(*left_out.values())
     met = list(dict.fromkeys(name for run in runs for name in run.attacks if _stem(name) in names))
     if not met:
@@ -81,9 +78,9 @@ def unshared(runs: Sequence[Run]) -> str:
     return f"{' and '.join(without)} {takes} no glimpses and could not be given {', '.join(met)}."
 
 
-def _fitting_both(a: Run, b: Run, run: Run) -> list[str]:
+def _fitting(run: Run, other: Run) -> list[str]:
     """The attacks of a run that the other one did not have to leave out."""
-    left_out = _stems((b if run is a else a).manifest.suite.left_out)
+    left_out = {*map(_stem, other.manifest.suite.left_out)}
     return [name for name in run.attacks if _stem(name) not in left_out]
 
 
@@ -92,15 +89,10 @@ def _stem(name: str) -> str:
     return re.sub(r"-\d+$", "", name)
 
 
-def _stems(names: Sequence[str]) -> set[str]:
-    return {_stem(name) for name in names}
-
-
-def _with_attacks(manifest: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    suite = manifest["suite"]
-    attacks = [settings for settings in suite["attacks"] if settings["name"] in names]
-    return manifest | {"suite": suite | {"attacks": attacks}}
+def _with_attacks(run: Run, names: Sequence[str]) -> Manifest:
+    suite = run.manifest.suite.model_copy(update={"attacks": [run.attacks[name] for name in names]})
+    return run.manifest.model_copy(update={"suite": suite})
 
 
 def _with_records(table: pa.Table, names: Sequence[str]) -> pa.Table:
-    return table.filter(pa.array([attack == CLEAN or attack in names for attack in table["attack"].to_pylist()]))
+    return table.filter(pc.field("attack").isin([CLEAN, *names]))

@@ -1,4 +1,4 @@
-"""Numbers -> figures, as inline SVG (`drawing`): accuracy over steps, attack by attack, differences, learning curves."""
+"""Numbers -> figures, as inline SVG (`svg`): accuracy over steps, attack by attack, differences, learning curves."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ import numpy as np
 
 from s3ta.records import CLEAN, Comparison, Score
 from s3ta.records.manifest import AttackEntry
-from s3ta.report.attack_text import identity_text, threat_text
+from s3ta.report.attack_text import attack_name, identity_text, threat_text
 from s3ta.report.comparison import PairOfRuns
 from s3ta.report.load_runs import Run, attack_order, cascading
 from s3ta.report.svg import (
-    DASHES,
     MARKERS,
     PAGE,
     TEXT,
     FigureSvg,
     as_svg,
     colour,
+    finished,
     legend,
+    line_style,
     new_axes,
     percent_axis,
+    rows_axis,
     short,
     style,
 )
@@ -85,76 +87,66 @@ def strength_figures(runs: Sequence[Run]) -> list[FigureSvg]:
 def attack_figures(runs: Sequence[Run]) -> list[FigureSvg]:
     """Where attacks differ in more than their steps: what each leaves right, all side by side in the suite's order; the
     success of those with a target; of a cascade the worst case as attacks are added."""
-    cascade = cascading(runs)
-    curves = {name for run in runs for panel in panels(run) for name in panel.attacks}
     last = [{score.attack: score for score in run.final_scores} for run in runs]
-    names = [name for name in attack_order(runs) if any(name in scores for scores in last)]
-    if not set(names) - curves - {CLEAN}:
+    curves = {name for run in runs for panel in panels(run) for name in panel.attacks}
+    if not {name for scores in last for name in scores} - curves - {CLEAN}:
         return []
-    if cascade:  # a stage that is only begun, or not run for want of budget, is no point
+    if cascading(runs):  # a stage that is only begun, or not run for want of budget, is no point
         last = [{s.score.attack: s.score for s in run.stages if s.whole and s.ran} for run in runs]
-        names = [name for name in names if any(name in scores for scores in last)]
-        labels = [CLEAN if name == CLEAN else f"then {name}" for name in names]
-        rows = [[scores.get(name) for name in names] for scores in last]
-        return [_rows_figure(runs, labels, rows, "Worst-case accuracy as attacks are added", connect=True)]
-    rows = [[scores.get(name) for name in names] for scores in last]
-    drawn = [_rows_figure(runs, names, rows, "Top-1 accuracy, attack by attack")]
-    aimed = [name for name in names if any(s.get(name) and s[name].num_hits is not None for s in last)]
+        return [_rows_figure(runs, last, "Worst-case accuracy as attacks are added")]
+    drawn = [_rows_figure(runs, last, "Top-1 accuracy, attack by attack")]
+    aimed = {name for scores in last for name, score in scores.items() if score.num_hits is not None}
     if aimed:
-        rows = [[scores.get(name) for name in aimed] for scores in last]
-        drawn.append(_rows_figure(runs, aimed, rows, "Attack success, attack by attack", success=True))
+        last = [{name: scores[name] for name in scores.keys() & aimed} for scores in last]
+        drawn.append(_rows_figure(runs, last, "Attack success, attack by attack", success=True))
     return drawn
 
 
 def _rows_figure(
-    runs: Sequence[Run],
-    labels: Sequence[str],
-    rows: Sequence[Sequence[Score | None]],
-    title: str,
-    *,
-    success: bool = False,
-    connect: bool = False,
+    runs: Sequence[Run], scores_by_attack: Sequence[dict[str, Score]], title: str, *, success: bool = False
 ) -> FigureSvg:
-    """One row per attack, one mark with its interval per model; hollow where the number is only an upper bound."""
-    figure, axes = new_axes(height=0.95 + len(labels) * (0.19 + 0.1 * len(runs)), width=7.2)
+    """One row per attack, one mark with its interval per model; hollow where the number is only an upper bound. The marks of a
+    cascade are connected."""
+    cascade = cascading(runs)
+    names = [name for name in attack_order(runs) if any(name in scores for scores in scores_by_attack)]
+    figure, axes = new_axes(height=0.95 + len(names) * (0.19 + 0.1 * len(runs)), width=7.2)
     described = []
-    for index, (run, scores) in enumerate(zip(runs, rows, strict=True)):
-        shift = (index - (len(runs) - 1) / 2) * min(0.28, 0.7 / len(runs))
-        marks = [(row + shift, score) for row, score in enumerate(scores) if score is not None]
-        if not marks:
+    for index, (run, scores) in enumerate(zip(runs, scores_by_attack, strict=True)):
+        rows = np.array([row for row, name in enumerate(names) if name in scores])
+        if not len(rows):
             continue
-        y = np.array([row for row, _ in marks])
-        counts = [(_count(score, success=success), score.num_examples) for _, score in marks]
-        x = np.array([100 * count / total for count, total in counts])
-        ends = 100 * np.array([bounds(score, success=success) for _, score in marks]).T
-        look: dict[str, Any] = style(index) | ({} if connect else {"linestyle": "none"})
+        y = rows + (index - (len(runs) - 1) / 2) * min(0.28, 0.7 / len(runs))
+        marks = [scores[names[row]] for row in rows]
+        x, ends = _percents(marks, success=success)
+        look: dict[str, Any] = style(index) | ({} if cascade else {"linestyle": "none"})
         axes.errorbar(x, y, xerr=np.abs(ends - x), **look, capsize=2.5, label=run.label)
-        cut = [mark for mark, (_, score) in enumerate(marks) if score.num_cut and not success]
+        cut = [bool(score.num_cut) and not success for score in marks]
         hollow: dict[str, Any] = {"markerfacecolor": PAGE, "markeredgewidth": 1.6, "zorder": 3, "linestyle": "none"}
         axes.plot(x[cut], y[cut], color=look["color"], marker=look["marker"], markersize=6, **hollow)
-        described.append(f"{run.label}: {_told(labels, scores, success=success)}")
-    axes.set_yticks(range(len(labels)), [short(label) for label in labels])
-    axes.set_ylim(len(labels) - 0.4, -0.6)
-    axes.grid(axis="y", visible=False)
+        shares = ", ".join(
+            f"{attack_name(score.attack, cascade=cascade)} {'at most ' if is_cut else ''}{share:.1f}%"
+            for score, is_cut, share in zip(marks, cut, x, strict=True)
+        )
+        described.append(f"{run.label}: {shares}")
+    rows_axis(axes, [short(attack_name(name, cascade=cascade)) for name in names])
     axes.set_xlim(0, 102)
     percent_axis(axes.xaxis)
-    legend(figure, axes)
-    return FigureSvg(title, f"{title}. " + "; ".join(described) + ".", as_svg(figure, title))
+    return finished(figure, axes, title, described)
 
 
-def _told(labels: Sequence[str], scores: Sequence[Score | None], *, success: bool) -> str:
-    parts = []
-    for label, score in zip(labels, scores, strict=True):
-        if score is not None:
-            at_most = "at most " if score.num_cut and not success else ""
-            parts.append(f"{label} {at_most}{100 * _count(score, success=success) / score.num_examples:.1f}%")
-    return ", ".join(parts)
+def _percents(scores: Sequence[Score], *, success: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Top-1 or success (n,), and the ends of its interval (2, n)."""
+    counts = [(score.num_hits or 0) if success else score.num_correct for score in scores]
+    shares = np.array([100 * count / score.num_examples for count, score in zip(counts, scores, strict=True)])
+    return shares, 100 * np.array([bounds(score, success=success) for score in scores]).T
 
 
 def _strength(runs: Sequence[Run], panel: Panel, *, success: bool) -> FigureSvg:
-    measure = "attack success" if success else "top-1 accuracy"
-    lines = [_line(run, panel, success=success) for run in runs]
-    steps = sorted({score.num_attack_steps for line in lines for score in line} - {0})
+    attacks = {*panel.attacks} if success else {CLEAN, *panel.attacks}
+    read_outs = [{s.num_attack_steps: s for s in run.scores if s.attack in attacks} for run in runs]
+    lines = [[of_run[step] for step in sorted(of_run)] for of_run in read_outs]
+    measured = sorted({score.num_attack_steps for line in lines for score in line})
+    steps = [step for step in measured if step]
     figure, axes = new_axes()
     position = {0: np.log10(steps[0]) - 0.45, **{step: np.log10(step) for step in steps}} if steps else {0: 0.0}
     described = []
@@ -162,29 +154,18 @@ def _strength(runs: Sequence[Run], panel: Panel, *, success: bool) -> FigureSvg:
         if not line:
             continue
         x = np.array([position[score.num_attack_steps] for score in line])
-        counts = [(_count(score, success=success), score.num_examples) for score in line]
-        y = np.array([100 * count / total for count, total in counts])
-        ends = 100 * np.array([bounds(score, success=success) for score in line])
-        axes.fill_between(x, ends[:, 0], ends[:, 1], color=colour(index), alpha=0.16, linewidth=0)
-        axes.errorbar(x, y, yerr=np.abs(ends.T - y), **style(index), capsize=2.5, label=run.label)
+        y, ends = _percents(line, success=success)
+        axes.fill_between(x, *ends, color=colour(index), alpha=0.16, linewidth=0)
+        axes.errorbar(x, y, yerr=np.abs(ends - y), **style(index), capsize=2.5, label=run.label)
         shares = ", ".join(f"{value:.1f}% at {s.num_attack_steps or 'clean'}" for value, s in zip(y, line, strict=True))
         described.append(f"{run.label}: {shares}")
-    shown = _thinned(
-        [step for step in (0, *steps) if any(s.num_attack_steps == step for line in lines for s in line)], position
-    )
+    shown = _thinned(measured, position)
     axes.set_xticks([position[step] for step in shown], ["clean" if step == 0 else f"{step:,}" for step in shown])
     axes.set_xlabel("attack steps")
     axes.set_ylim(0, 102)
     percent_axis(axes.yaxis)
-    legend(figure, axes)
-    title = f"{panel.title}: {measure}"
-    return FigureSvg(title, f"{title} against attack steps. " + "; ".join(described) + ".", as_svg(figure, title))
-
-
-def _line(run: Run, panel: Panel, *, success: bool) -> list[Score]:
-    attacks = set(panel.attacks) if success else {CLEAN, *panel.attacks}
-    line = {score.num_attack_steps: score for score in run.scores if score.attack in attacks}
-    return [line[step] for step in sorted(line)]
+    title = f"{panel.title}: {'attack success' if success else 'top-1 accuracy'}"
+    return finished(figure, axes, title, described, long_title=f"{title} against attack steps")
 
 
 def _thinned(steps: list[int], position: dict[int, float]) -> list[int]:
@@ -198,8 +179,8 @@ def _thinned(steps: list[int], position: dict[int, float]) -> list[int]:
 
 def forest_figure(compared: PairOfRuns) -> FigureSvg:
     """The paired difference a - b at every read-out with its 95% interval and McNemar's p; 0 is no difference."""
-    rows = [(comparison, *measure) for comparison in compared.comparisons for measure in measures(comparison)]
-    then = "then " if cascading([compared.a]) else ""
+    rows = measures(compared)
+    cascade = cascading([compared.a])
     figure, axes = new_axes(height=0.9 + 0.3 * len(rows), width=7.2)
     described = []
     for row, (comparison, measure, counts) in enumerate(rows):
@@ -207,43 +188,27 @@ def forest_figure(compared: PairOfRuns) -> FigureSvg:
         middle = 100 * counts.difference
         tint, marker = (colour(3), "s") if measure == "success" else (colour(2), "o")
         axes.plot([low, high], [row, row], color=tint, linewidth=2.2, solid_capstyle="butt")
-        filled = tint if counts.winner else "none"
-        axes.plot(
-            [middle],
-            [row],
-            color=tint,
-            marker=marker,
-            markersize=6,
-            markerfacecolor=filled,
-            markeredgewidth=1.6,
-            linestyle="none",
-        )
+        look: dict[str, Any] = {"color": tint, "marker": marker, "markersize": 6, "markeredgewidth": 1.6}
+        axes.plot([middle], [row], **look, markerfacecolor=tint if counts.winner else "none", linestyle="none")
         name = "clean" if comparison.attack == CLEAN else f"{comparison.attack} at {comparison.num_attack_steps:,}"
         described.append(f"{name}, {measure}: {middle:+.1f} points, {low:+.1f} to {high:+.1f}")
     axes.axvline(0, color=TEXT, linewidth=1)
-    axes.set_yticks(range(len(rows)), [_forest_label(comparison, m, then) for comparison, m, _ in rows])
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.grid(axis="y", visible=False)
+    rows_axis(axes, [_forest_label(comparison, measure, cascade=cascade) for comparison, measure, _ in rows])
     right = axes.twinx()
     right.set_ylim(axes.get_ylim())
     right.spines[:].set_visible(False)
-    labels = [f"{points(counts.difference)}  ·  p {_equals(p_text(counts.p_value))}" for *_, counts in rows]
+    p_values = [f"p = {p_text(counts.p_value)}".replace("= <", "<") for *_, counts in rows]
+    labels = [f"{points(counts.difference)}  ·  {p}" for (*_, counts), p in zip(rows, p_values, strict=True)]
     right.set_yticks(range(len(rows)), labels)
     right.tick_params(length=0, labelcolor=TEXT, labelsize=9)
-    axes.set_xlabel(f"points: {compared.a.label} minus {compared.b.label}")
     title = f"{compared.a.label} minus {compared.b.label}"
-    return FigureSvg(title, f"Paired differences, {title}. " + "; ".join(described) + ".", as_svg(figure, title))
+    axes.set_xlabel(f"points: {title}")
+    return finished(figure, axes, title, described, long_title=f"Paired differences, {title}")
 
 
-def _equals(p_value: str) -> str:
-    return p_value if p_value.startswith("<") else f"= {p_value}"
-
-
-def _forest_label(comparison: Comparison, measure: str, then: str) -> str:
-    if comparison.attack == CLEAN:
-        return f"clean · {measure}"
-    steps = "" if then else f" @ {comparison.num_attack_steps:,}"
-    return f"{then}{short(comparison.attack)}{steps} · {measure}"
+def _forest_label(comparison: Comparison, measure: str, *, cascade: bool) -> str:
+    steps = "" if cascade or comparison.attack == CLEAN else f" @ {comparison.num_attack_steps:,}"
+    return f"{attack_name(short(comparison.attack), cascade=cascade)}{steps} · {measure}"
 
 
 def curve_figures(runs: Sequence[Run]) -> list[FigureSvg]:
@@ -257,24 +222,11 @@ def curve_figures(runs: Sequence[Run]) -> list[FigureSvg]:
         for index, run in learned:
             steps, values = _series(run.curve, "train", field)
             scale = 100 if field == "accuracy" else 1
-            axes.plot(
-                *_smooth(steps, scale * values),
-                color=colour(index),
-                linestyle=DASHES[index % 6],
-                linewidth=1.6,
-                label=run.label,
-            )
+            axes.plot(*_smooth(steps, scale * values), **line_style(index, 1.6), label=run.label)
             for name, fill in (("clean", "none"), ("attacked", colour(index))) if field == "accuracy" else ():
                 steps, values = _series(run.curve, "validation", name)
-                axes.plot(
-                    steps,
-                    100 * values,
-                    color=colour(index),
-                    marker=MARKERS[index % 6],
-                    markerfacecolor=fill,
-                    linestyle="none",
-                    markersize=5.5,
-                )
+                look: dict[str, Any] = {"color": colour(index), "marker": MARKERS[index % 6], "markersize": 5.5}
+                axes.plot(steps, 100 * values, **look, markerfacecolor=fill, linestyle="none")
         axes.set_xlabel("training steps")
         axes.set_ylim(bottom=0, top=102 if field == "accuracy" else None)
         if field == "accuracy":
@@ -287,13 +239,10 @@ def curve_figures(runs: Sequence[Run]) -> list[FigureSvg]:
 
 def _series(curve: Sequence[dict[str, Any]], kind: str, field: str) -> tuple[np.ndarray, np.ndarray]:
     """The finite values of one field over training steps."""
-    pairs = [(line["step"], line[field]) for line in curve if line.get("kind") == kind and _is_number(line.get(field))]
-    steps, values = np.array(pairs, dtype=float).reshape(-1, 2).T
-    return steps, values
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and bool(np.isfinite(value))
+    lines = [line for line in curve if line.get("kind") == kind and isinstance(line.get(field), int | float)]
+    steps, values = np.array([(line["step"], line[field]) for line in lines], dtype=float).reshape(-1, 2).T
+    is_finite = np.isfinite(values)
+    return steps[is_finite], values[is_finite]
 
 
 def _smooth(steps: np.ndarray, values: np.ndarray, num_points: int = 120) -> tuple[np.ndarray, np.ndarray]:
@@ -303,7 +252,3 @@ def _smooth(steps: np.ndarray, values: np.ndarray, num_points: int = 120) -> tup
         return steps, values
     means = [np.array([part.mean() for part in np.array_split(x, pieces)]) for x in (steps, values)]
     return means[0], means[1]
-
-
-def _count(score: Score, *, success: bool) -> int:
-    return (score.num_hits or 0) if success else score.num_correct

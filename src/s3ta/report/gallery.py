@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
@@ -39,8 +39,6 @@ class Before(NamedTuple):
     colour: int
     adversarial: str
     perturbation: str
-    distance: float
-    """L-infinity, pixels in [0, 1]."""
     answer_clean: Answer
     answer_adversarial: Answer
 
@@ -85,8 +83,7 @@ class Attention(NamedTuple):
 
 
 def shared_examples(runs: Sequence[Run]) -> tuple[list[str], int]:
-    """The example ids that every gallery has, in the first one's order, at most `MAX_EXAMPLES`; and how many there
-    are."""
+    """The example ids that every gallery has, in the first one's order, at most `MAX_EXAMPLES`; and how many there are."""
     galleries = [run.gallery for run in runs if run.gallery is not None]
     if not galleries:
         return [], 0
@@ -96,88 +93,65 @@ def shared_examples(runs: Sequence[Run]) -> tuple[list[str], int]:
 
 def amplification(runs: Sequence[Run], ids: Sequence[str]) -> float:
     """The factor that makes the largest change among the examples span the full range from black to white."""
-    largest = max(
-        (
-            float(np.abs(_change(run.gallery, run.gallery.example_ids.index(name))).max())
-            for run in runs
-            if run.gallery is not None
-            for name in ids
-        ),
-        default=0.0,
-    )
+    galleries = [run.gallery for run in runs if run.gallery is not None]
+    changes = (_change(shown, shown.example_ids.index(name)) for shown in galleries for name in ids)
+    largest = max((float(np.abs(change).max()) for change in changes), default=0.0)
     return 0.5 / largest if largest > 0 else 1.0
 
 
 def examples(runs: Sequence[Run], ids: Sequence[str]) -> list[Example]:
     """The pictures of the shared examples, one entry per example."""
     factor = amplification(runs, ids)
+    galleries = [(colour, run, run.gallery) for colour, run in enumerate(runs) if run.gallery is not None]
     shown = []
-    for example_id in ids:
+    for example_id in ids if galleries else ():
         models = []
-        first = None
-        for colour, run in enumerate(runs):
-            gallery = run.gallery
-            if gallery is None:
-                continue
+        for colour, run, gallery in galleries:
             row = gallery.example_ids.index(example_id)
-            first = first or (run, gallery, row)
-            change = _change(gallery, row)
             models.append(
                 Before(
-                    run.label,
-                    colour,
-                    picture(gallery.adversarial[row]),
-                    picture(0.5 + factor * change),
-                    float(np.abs(change).max()),
-                    _answer(run, gallery, row, gallery.probabilities_clean[row]),
-                    _answer(run, gallery, row, gallery.probabilities_adversarial[row]),
+                    model=run.label,
+                    colour=colour,
+                    adversarial=picture(gallery.adversarial[row]),
+                    perturbation=picture(0.5 + factor * _change(gallery, row)),
+                    answer_clean=_answer(run, gallery, row, gallery.probabilities_clean[row]),
+                    answer_adversarial=_answer(run, gallery, row, gallery.probabilities_adversarial[row]),
                 )
             )
-        if first is not None:
-            run, gallery, row = first
-            label, target = run.class_name(int(gallery.labels[row])), int(gallery.targets[row])
-            target_name = run.class_name(target) if target >= 0 else ""
-            shown.append(Example(example_id, label, target_name, picture(gallery.clean[row]), models))
+        _, run, gallery = galleries[0]
+        row = gallery.example_ids.index(example_id)
+        shown.append(Example(example_id, *_names(run, gallery, row), picture(gallery.clean[row]), models))
     return shown
 
 
 def attention(run: Run, ids: Sequence[str]) -> Attention | None:
     """The glimpses of a model that has attention; None for one that has not."""
     gallery = run.gallery
-    if gallery is None or gallery.attention_clean is None or gallery.attention_adversarial is None:
+    if gallery is None or gallery.attention_clean is None:
         return None
-    clean_answers, adversarial_answers = gallery.glimpse_probabilities_clean, gallery.glimpse_probabilities_adversarial
-    assert clean_answers is not None
-    assert adversarial_answers is not None
+    both_sides: list[Any] = [  # a gallery has all four of these, or none
+        (gallery.attention_clean, gallery.glimpse_probabilities_clean),
+        (gallery.attention_adversarial, gallery.glimpse_probabilities_adversarial),
+    ]
     looks = []
     for example_id in ids:
         row = gallery.example_ids.index(example_id)
-        maps = [gallery.attention_clean[:, row], gallery.attention_adversarial[:, row]]
         # one scale for both rows of an example, so that the same colour is the same weight before and after
-        peak_mean = max(float(m.mean(axis=1).max()) for m in maps)
-        peak_head = max(float(m.max()) for m in maps)
+        peak_mean = max(float(attention[:, row].mean(axis=1).max()) for attention, _ in both_sides)
+        peak_head = max(float(attention[:, row].max()) for attention, _ in both_sides)
         rows = [
             [
                 Glimpse(
-                    heat(m[t].mean(axis=0), peak_mean),
-                    [heat(head, peak_head) for head in m[t]] if m.shape[1] > 1 else [],
-                    _answer(run, gallery, row, answers[t, row]),
+                    heat(heads.mean(axis=0), peak_mean),
+                    [heat(head, peak_head) for head in heads] if len(heads) > 1 else [],
+                    _answer(run, gallery, row, answer),
                 )
-                for t in range(len(m))
+                for heads, answer in zip(attention[:, row], probabilities[:, row], strict=True)
             ]
-            for m, answers in zip(maps, (clean_answers, adversarial_answers), strict=True)
+            for attention, probabilities in both_sides
         ]
-        target = int(gallery.targets[row])
-        looks.append(
-            Looking(
-                example_id,
-                run.class_name(int(gallery.labels[row])),
-                run.class_name(target) if target >= 0 else "",
-                picture(gallery.clean[row]),
-                picture(gallery.adversarial[row]),
-                *rows,
-            )
-        )
+        pictures = picture(gallery.clean[row]), picture(gallery.adversarial[row])
+        looks.append(Looking(example_id, *_names(run, gallery, row), *pictures, *rows))
     return Attention(run.label, gallery.attention_clean.shape[2], looks)
 
 
@@ -187,9 +161,8 @@ def picture(image: np.ndarray) -> str:
     shown = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     if max(shown.size) > MAX_PIXELS:
         scale = MAX_PIXELS / max(shown.size)
-        shown = shown.resize(
-            (max(1, round(shown.width * scale)), max(1, round(shown.height * scale))), Image.Resampling.LANCZOS
-        )
+        width, height = (max(1, round(scale * side)) for side in shown.size)
+        shown = shown.resize((width, height), Image.Resampling.LANCZOS)
     large = shown.width * shown.height * len(shown.getbands()) > 64 * 64 * 3
     return _data_address(shown, "JPEG" if large else "PNG")
 
@@ -212,8 +185,13 @@ def _change(gallery: Gallery, row: int) -> np.ndarray:
     return gallery.adversarial[row].astype(np.float64) - gallery.clean[row]
 
 
+def _names(run: Run, gallery: Gallery, row: int) -> tuple[str, str]:
+    """Of the label and of the target; empty without a target."""
+    label, target = int(gallery.labels[row]), int(gallery.targets[row])
+    return run.class_name(label), run.class_name(target) if target >= 0 else ""
+
+
 def _answer(run: Run, gallery: Gallery, row: int, probabilities: np.ndarray) -> Answer:
     best = int(probabilities.argmax())
-    is_target = best == int(gallery.targets[row])
-    verdict = "right" if best == int(gallery.labels[row]) else "target" if is_target else "wrong"
+    verdict = "right" if best == gallery.labels[row] else "target" if best == gallery.targets[row] else "wrong"
     return Answer(run.class_name(best), f"{100 * float(probabilities[best]):.0f}%", verdict)

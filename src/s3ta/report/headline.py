@@ -38,25 +38,25 @@ def strongest(runs: Sequence[Run], objective: str) -> tuple[str, int] | None:
     Chosen by its settings, never by its outcome; None where no run has records of one. Only attacks of one threat model can
     be ranked: plain L-infinity on the whole image where there are any, else the first attack's norm and mask. Ahead of all
     others are those that follow the gradient of the model's own answer: 5,000 random squares are not more than 100 steps."""
+    attacks = runs[0].attacks
     candidates = [
-        (score, runs[0].attacks[score.attack])
+        score
         for score in runs[0].scores
-        if score.attack in runs[0].attacks
-        and runs[0].attacks[score.attack].objective == objective
+        if score.attack in attacks
+        and attacks[score.attack].objective == objective
         and all(run.score(score.attack, score.num_attack_steps) for run in runs)
     ]
     if not candidates:
         return None
-    threats = [_kind_of_threat(settings) for _, settings in candidates]
+    threats = [_kind_of_threat(attacks[score.attack]) for score in candidates]
     plain = ("linf", None, False)
     chosen = plain if plain in threats else threats[0]
 
-    def strength(candidate: tuple[Score, AttackSettings]) -> tuple[float, bool, int, int]:
-        score, settings = candidate
+    def strength(score: Score) -> tuple[float, bool, int, int]:
+        settings = attacks[score.attack]
         return _radius(settings), _follows_the_answer(settings), score.num_attack_steps, score.num_restarts
 
-    ranked = [candidate for candidate, threat in zip(candidates, threats, strict=True) if threat == chosen]
-    best, _ = max(ranked, key=strength)
+    best = max((score for score, threat in zip(candidates, threats, strict=True) if threat == chosen), key=strength)
     return best.attack, best.num_attack_steps
 
 
@@ -135,7 +135,8 @@ def _condition(runs: Sequence[Run], objective: str) -> str:
     """`under untargeted attack`, `in the worst case over 3 attacks`, `on clean images`."""
     if objective == WORST:
         return f"in the worst case over {number(runs[0].num_attacks, 'attack')}"
-    return "on clean images" if objective == "clean" else f"under {_transferred(runs)}{objective} attack"
+    transferred = "transferred " if runs[0].manifest.suite.images_from else ""
+    return "on clean images" if objective == "clean" else f"under {transferred}{objective} attack"
 
 
 def _ball(runs: Sequence[Run], judged: Sequence[Judged]) -> str:
@@ -160,7 +161,7 @@ def _judge(runs: Sequence[Run], compared: Sequence[PairOfRuns], judged: Judged) 
     targeted = best.num_hits is not None
     success = {run.label: _counts(compared, leader, run, attack, success=True) for run in others} if targeted else {}
     against = [run for run in others if run.label in success and success[run.label].winner == 1]
-    sentence = f"{_shares(runs, judged)} {_difference(leader, others, open_to, top1, 'top-1')}"
+    sentence = f"{_shares(runs, judged)} {_difference(leader, others, open_to, top1)}"
     if targeted:
         sentence += f" {_success_sentence(leader, others, success)}"
     if against and not open_to:
@@ -174,16 +175,14 @@ def _judge(runs: Sequence[Run], compared: Sequence[PairOfRuns], judged: Judged) 
     return (None if open_to or against or best.num_cut or overtaken else leader.label), sentence
 
 
-def _difference(
-    leader: Run, others: Sequence[Run], open_to: Sequence[Run], counts: dict[str, PairedCounts], measure: str
-) -> str:
+def _difference(leader: Run, others: Sequence[Run], open_to: Sequence[Run], top1: dict[str, PairedCounts]) -> str:
     if len(others) == 1:
-        only = counts[others[0].label]
-        sentence = f"The difference in {measure} ({leader.label} minus {others[0].label}) is {_difference_text(only)}"
-        return sentence + (f": {_undecided(only)}, undecided." if open_to else f" in favour of {leader.label}.")
+        counts = top1[others[0].label]
+        sentence = f"The difference in top-1 ({leader.label} minus {others[0].label}) is {_difference_text(counts)}"
+        return sentence + (f": {_undecided(counts)}, undecided." if open_to else f" in favour of {leader.label}.")
     if not open_to:
         return f"{leader.label} leads each of the others by a difference whose interval excludes 0, with an exact p below 0.05."
-    return f"{leader.label} has the highest {measure}, but undecided against {_listed(run.label for run in open_to)}."
+    return f"{leader.label} has the highest top-1, but undecided against {_listed(run.label for run in open_to)}."
 
 
 def _difference_text(counts: PairedCounts) -> str:
@@ -201,10 +200,9 @@ def _success_sentence(leader: Run, others: Sequence[Run], success: dict[str, Pai
     parts = []
     for run in others:
         counts = success[run.label]
+        outcome = f"{leader.label if counts.winner < 0 else run.label} is clearly hit less often"
         if not counts.winner:
             outcome = f"undecided, {_undecided(counts)}"
-        else:
-            outcome = f"{leader.label if counts.winner < 0 else run.label} is clearly hit less often"
         parts.append(
             f"in attack success the difference ({leader.label} minus {run.label}) is {_difference_text(counts)} ({outcome})"
         )
@@ -213,20 +211,18 @@ def _success_sentence(leader: Run, others: Sequence[Run], success: dict[str, Pai
 
 
 def _shares(runs: Sequence[Run], judged: Judged) -> str:
-    score = judged.scores[0]
     parts = []
-    for run, of_run in zip(runs, judged.scores, strict=True):
+    for run, score in zip(runs, judged.scores, strict=True):
         is_first = not parts
-        text = f"{run.label} {'is right ' if is_first else ''}on {top1_text(of_run)}"
-        if of_run.num_hits is not None:
+        text = f"{run.label} {'is right ' if is_first else ''}on {top1_text(score)}"
+        if score.num_hits is not None:
             gives = "and gives the attacker's answer on" if is_first else "and"
-            text += f" {gives} {success_text(of_run)}"
+            text += f" {gives} {success_text(score)}"
         if judged.objective == WORST and not _alike([run.num_attacks for run in runs]):
             text += f" after {number(run.num_attacks, 'attack')}"
         parts.append(text)
-    sizes = f"on {score.num_examples:,} images"
-    sentence = f"{_start(runs, judged)}, {sizes}: {'; '.join(parts)}."
-    return " ".join([sentence, *_lower(runs, judged)])
+    sentence = f"{_start(runs, judged)}, on {judged.scores[0].num_examples:,} images: {'; '.join(parts)}."
+    return sentence + _lower(runs, judged)
 
 
 def _start(runs: Sequence[Run], judged: Judged) -> str:
@@ -244,16 +240,16 @@ def _start(runs: Sequence[Run], judged: Judged) -> str:
     return f"Under the strongest {judged.objective} attack ({score.attack}: {strength})"
 
 
-def _lower(runs: Sequence[Run], judged: Judged) -> list[str]:
+def _lower(runs: Sequence[Run], judged: Judged) -> str:
     """What the settings did not foresee: another attack of the same kind and threat model that leaves less right."""
     if judged.objective in (WORST, "clean"):
-        return []
+        return ""
     parts = [
         f"{lowest.attack} leaves {run.label} only {top1_text(lowest)}"
         for run, score in zip(runs, judged.scores, strict=True)
         if (lowest := _lowest(run, score)) is not score
     ]
-    return [f"Other attacks with the same means do more: {'; '.join(parts)}."] if parts else []
+    return f" Other attacks with the same means do more: {'; '.join(parts)}." if parts else ""
 
 
 def _lowest(run: Run, score: Score) -> Score:
@@ -264,20 +260,16 @@ def _lowest(run: Run, score: Score) -> Score:
     rivals = [
         rival
         for rival in run.final_scores
-        if rival.num_examples == score.num_examples and _is_rival(run.attacks.get(rival.attack), settings)
+        if rival.num_examples == score.num_examples
+        and rival.attack in run.attacks
+        and _is_rival(run.attacks[rival.attack], settings)
     ]
     return min([score, *rivals], key=lambda rival: rival.num_correct)
 
 
-def _is_rival(settings: AttackSettings | None, other: AttackSettings) -> bool:
-    if settings is None:
-        return False
+def _is_rival(settings: AttackSettings, other: AttackSettings) -> bool:
     same_aim = settings.objective == other.objective
     return same_aim and _kind_of_threat(settings) == _kind_of_threat(other) and _radius(settings) <= _radius(other)
-
-
-def _transferred(runs: Sequence[Run]) -> str:
-    return "transferred " if runs[0].manifest.suite.images_from else ""
 
 
 def _alike(values: Sequence[int]) -> bool:
@@ -297,10 +289,8 @@ def _described(runs: Sequence[Run], judged: Sequence[Judged]) -> Verdict:
     if len(runs) > 1:
         unfinished = not all(run.complete for run in runs)
         title = f"{_listed(run.label for run in runs)}: not compared{' yet' if unfinished else ''}"
-        reason = "Their worst cases are over different attacks, so no winner can be named."
-        if unfinished:
-            reason = "An evaluation is unfinished, so no winner can be named."
-        return Verdict(title, [reason, *sentences])
+        reason = "An evaluation is unfinished" if unfinished else "Their worst cases are over different attacks"
+        return Verdict(title, [f"{reason}, so no winner can be named.", *sentences])
     run, clean = runs[0], runs[0].clean_score
     if clean is None:
         return Verdict(f"{run.label} under attack", sentences)
@@ -323,15 +313,13 @@ def _faulty(runs: Sequence[Run]) -> list[str]:
 
 def _counts(compared: Sequence[PairOfRuns], a: Run, b: Run, attack: tuple[str, int], *, success: bool) -> PairedCounts:
     """The paired counts of a against b, whichever way round they were compared."""
-    for couple in compared:
-        if {couple.a.label, couple.b.label} == {a.label, b.label}:
-            for comparison in couple.comparisons:
-                if (comparison.attack, comparison.num_attack_steps) == attack:
-                    counts = comparison.success if success else comparison.top1
-                    assert counts is not None
-                    turned = PairedCounts(counts.both, counts.only_b, counts.only_a, counts.neither)
-                    return counts if couple.a.label == a.label else turned
-    raise KeyError((a.label, b.label, attack))
+    pair = next(pair for pair in compared if {pair.a.label, pair.b.label} == {a.label, b.label})
+    comparison = next(each for each in pair.comparisons if (each.attack, each.num_attack_steps) == attack)
+    counts = comparison.success if success else comparison.top1
+    assert counts is not None
+    return (
+        counts if pair.a.label == a.label else PairedCounts(counts.both, counts.only_b, counts.only_a, counts.neither)
+    )
 
 
 def _listed(parts: Iterable[str]) -> str:

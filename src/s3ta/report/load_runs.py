@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from s3ta.errors import UserError, unknown_name
 from s3ta.files import read_arrays, read_json, read_lines
@@ -106,23 +107,19 @@ class Run:
         return self.score(CLEAN, 0)
 
     def score(self, attack: str, num_attack_steps: int) -> Score | None:
-        for score in self.scores:
-            if (score.attack, score.num_attack_steps) == (attack, num_attack_steps):
-                return score
-        return None
+        read_out = (attack, num_attack_steps)
+        return next((score for score in self.scores if (score.attack, score.num_attack_steps) == read_out), None)
 
     @cached_property
     def final_scores(self) -> list[Score]:
         """Clean, then each attack at its last read-out."""
-        last = {score.attack: score for score in self.scores}
-        return list(last.values())
+        return list({score.attack: score for score in self.scores}.values())
 
     @cached_property
     def left_out_by_budget(self) -> set[str]:
         """Attacks that a budget kept from some examples altogether, so that they have no score."""
-        attacks, statuses = (self.table[column].to_pylist() for column in ("attack", "status"))
-        cut = {name for name, status in zip(attacks, statuses, strict=True) if status == BUDGET}
-        return cut - {score.attack for score in self.scores}
+        cut = self.table.filter(pc.field("status") == BUDGET)["attack"].to_pylist()
+        return {*cut} - {score.attack for score in self.scores}
 
     def class_name(self, index: int) -> str:
         """The name of a class; its number where the data names none."""
@@ -133,9 +130,8 @@ class Run:
 def read_runs(folders: Sequence[Path], suite: str) -> list[Run]:
     """Read the runs of a report and give each a name of its own.
 
-    Raises:
-      UserError: no run, a folder or suite that is not there (nearest names offered), the same folder twice, or damaged
-        files."""
+    Raises UserError without a run, where a folder or suite is not there (nearest names offered), for the same folder twice,
+    and for damaged files."""
     if not folders:
         raise UserError("A report needs at least one run folder.")
     if len({folder.resolve() for folder in folders}) != len(folders):
@@ -160,7 +156,7 @@ def unfinished_lines(folders: Sequence[Path], suite: str) -> list[str]:
     lines = []
     for folder in folders:
         ledger = Ledger.read(ledgers_of_run(folder)[suite])
-        done = sum(ledger.chunk_path(index).exists() for index in range(ledger.num_chunks))
+        done = len(ledger.present())
         if done < ledger.num_chunks:
             lines.append(
                 f"{folder}, unfinished: {done} of {ledger.num_chunks} chunks. Its numbers are about the finished part, and "
@@ -191,21 +187,12 @@ def read_run(folder: Path, suite: str) -> Run:
         manifest=Manifest.read(without_paths(ledger.manifest), evaluation),
         table=table,
         scores=count_scores(table, cascade=manifest.suite.cascade),
-        num_chunks_done=sum(ledger.chunk_path(index).exists() for index in range(ledger.num_chunks)),
+        num_chunks_done=len(ledger.present()),
         recipe=RecipeEntry.model_validate(without_paths(recipe)),
         curve=read_lines(folder / "train.jsonl"),
         gallery=read_gallery(gallery_path) if gallery_path.exists() else None,
-        trust=_fit_for_others(read_trust(evaluation, table, manifest)),
+        trust=Trust(*map(without_paths, read_trust(evaluation, table, manifest))),
     )
-
-
-def _fit_for_others(trust: Trust) -> Trust:
-    """Without the paths of this machine."""
-    parts = (
-        None if findings is None else [Finding(*without_paths(list(finding))) for finding in findings]
-        for findings in trust
-    )
-    return Trust(*parts)  # pyright: ignore[reportArgumentType]
 
 
 def read_gallery(path: Path) -> Gallery:
@@ -214,34 +201,27 @@ def read_gallery(path: Path) -> Gallery:
     problem = _gallery_problem(arrays)
     if problem:
         raise UserError(f"{path} is damaged: {problem}. Remove it and run `s3ta evaluate` again.")
-    texts = {"attack": str(arrays["attack"]), "example_ids": [str(name) for name in arrays["example_ids"]]}
-    values: dict[str, Any] = {name: arrays.get(name) for name in (*_REQUIRED, *_ATTENTION)} | texts
-    return Gallery(**values)
+    texts = {"attack": str(arrays["attack"]), "example_ids": arrays["example_ids"].tolist()}
+    fields: dict[str, Any] = {name: arrays.get(name) for name in _ARRAYS} | texts
+    return Gallery(**fields)
 
 
-_REQUIRED = {
-    "example_ids": "n",
-    "labels": "n",
-    "targets": "n",
-    "attack": "",
-    "clean": "nCHW",
-    "adversarial": "nCHW",
-    "probabilities_clean": "nY",
-    "probabilities_adversarial": "nY",
-}
-_ATTENTION = {
-    "attention_clean": "TnNhw",
-    "attention_adversarial": "TnNhw",
-    "glimpse_probabilities_clean": "TnY",
-    "glimpse_probabilities_adversarial": "TnY",
-}
+_TEXTS = {"example_ids": "n", "attack": ""}
+_NUMBERS = {"labels": "n", "targets": "n", "clean": "nCHW", "adversarial": "nCHW"}
+_ANSWERS = {"probabilities_clean": "nY", "probabilities_adversarial": "nY"}
+_ATTENTION = {"attention_clean": "TnNhw", "attention_adversarial": "TnNhw"}
+_GLIMPSES = {"glimpse_probabilities_clean": "TnY", "glimpse_probabilities_adversarial": "TnY"}
+_ARRAYS = _TEXTS | _NUMBERS | _ANSWERS | _ATTENTION | _GLIMPSES
 
 
 def _gallery_problem(arrays: dict[str, np.ndarray]) -> str:
     """The first thing wrong with the arrays, or nothing."""
-    attention = {name: letters for name, letters in _ATTENTION.items() if any(other in arrays for other in _ATTENTION)}
+    optional = _ATTENTION | _GLIMPSES
+    has_glimpses = any(name in arrays for name in optional)
     sizes: dict[str, int] = {}
-    for name, letters in (_REQUIRED | attention).items():
+    for name, letters in _ARRAYS.items():
+        if name in optional and not has_glimpses:
+            continue
         if name not in arrays:
             return f"array '{name}' is missing"
         array = arrays[name]
@@ -250,8 +230,7 @@ def _gallery_problem(arrays: dict[str, np.ndarray]) -> str:
         for letter, size in zip(letters, array.shape, strict=True):
             if size < 1 or sizes.setdefault(letter, size) != size:
                 return f"array '{name}' has {size} along {letter}, the others {sizes[letter]}"
-        is_text = name in ("example_ids", "attack")
-        if is_text != (array.dtype.kind == "U") or (not is_text and array.dtype.kind not in "iuf"):
+        if array.dtype.kind not in ("U" if name in _TEXTS else "iuf"):
             return f"array '{name}' holds {array.dtype}"
         if array.dtype.kind == "f" and (not np.isfinite(array).all() or array.min() < -1e-5 or array.max() > 1 + 1e-5):
             return f"array '{name}' leaves [0, 1]"
@@ -261,8 +240,10 @@ def _gallery_problem(arrays: dict[str, np.ndarray]) -> str:
 
 
 def without_paths(value: Any) -> Any:
-    """A copy of JSON-like data in which every absolute path is cut to its last part, for a page that others will
-    read."""
+    """A copy of JSON-like data, or of findings, in which every absolute path is cut to its last part, for a page that others
+    will read."""
+    if isinstance(value, Finding):
+        return Finding(*map(without_paths, value))
     if isinstance(value, dict):
         return {without_paths(key): without_paths(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -20,6 +20,7 @@ from s3ta.errors import UserError
 from s3ta.files import write_atomic
 from s3ta.records import CLEAN, Interval, Score, Stage, scores_by_restarts
 from s3ta.report import figures, gallery, provenance, tables
+from s3ta.report.attack_text import attack_name, attack_text
 from s3ta.report.calibration import calibration_section, is_natural
 from s3ta.report.checks import Checks, Trust, checks
 from s3ta.report.comparison import PairOfRuns, compare, refuse_unlike, unshared
@@ -232,15 +233,16 @@ def _training(page: Page) -> Section:
 
 
 def _images(page: Page) -> Section | None:
-    title, galleries = "Images, before and after the attack", [run.gallery for run in page.runs if run.gallery]
+    attacks = dict.fromkeys(run.gallery.attack for run in page.runs if run.gallery)
     ids, num_shared = gallery.shared_examples(page.runs)
     content = {
-        "attack": ", ".join(dict.fromkeys(shown.attack for shown in galleries)),
+        "attack": ", ".join(attacks),
         "examples": gallery.examples(page.runs, ids),
         "num_shared": num_shared,
         "amplification": gallery.amplification(page.runs, ids),
     }
-    return Section("images", title, "Images" if ids else "", content=content) if galleries else None
+    title = "Images, before and after the attack"
+    return Section("images", title, "Images" if ids else "", content=content) if attacks else None
 
 
 def _attention(page: Page) -> Section | None:
@@ -276,58 +278,58 @@ def _groups(runs: Sequence[Run]) -> list[AttackGroup]:
     by_stage = [{stage.score.attack: stage for stage in run.stages} if cascade else {} for run in runs]
     groups = []
     for attack in attack_order(runs):
-        rows, without = [], []
-        last: Score | None = None
+        rows, without, strength = list[ScoreRow](), list[str](), ""
+        settings = next((run.attacks[attack] for run in runs if attack in run.attacks), None)
         for colour, run in enumerate(runs):
             score = next((score for score in run.final_scores if score.attack == attack), None)
             stage = by_stage[colour].get(attack)
             if (score is None and attack in run.left_out_by_budget) or (stage is not None and not stage.ran):
                 without.append(run.label)
             elif score is not None:
-                last = score
+                strength = attack_text(settings, attack, score.num_attack_steps, score.num_restarts)
                 rows.append(_row(run, colour, score, stage))
         if rows or without:
-            settings = next((run.attacks[attack] for run in runs if attack in run.attacks), None)
-            strength = tables.attack_text(settings, attack, last.num_attack_steps, last.num_restarts) if last else ""
-            name = "clean images" if attack == CLEAN else f"then {attack}" if cascade else attack
+            name = "clean images" if attack == CLEAN else attack_name(attack, cascade=cascade)
             groups.append(AttackGroup(name, strength, rows, without))
     return groups
 
 
 def _row(run: Run, colour: int, score: Score, stage: Stage | None) -> ScoreRow:
-    top1, success = _cell(score.num_correct, score), _cell(score.num_hits, score, success=True)
-    assert top1 is not None
     broken = ""
     if stage is not None:
-        broken = (
-            f"{stage.num_broken:,} of {stage.num_left:,}" if score.attack != CLEAN else f"{stage.num_broken:,} wrong"
-        )
-    tint = colour % NUM_COLOURS
-    cost = tables.cost_texts(score)
-    return ScoreRow(run.label, tint, score.num_examples, top1, bool(score.num_cut), success, broken, cost)
-
-
-def _cell(count: int | None, score: Score, *, success: bool = False) -> RateCell | None:
-    if count is None:
-        return None
-    return RateCell(count / score.num_examples, tables.bounds(score, success=success))
+        rest = "wrong" if score.attack == CLEAN else f"of {stage.num_left:,}"
+        broken = f"{stage.num_broken:,} {rest}"
+    return ScoreRow(
+        model=run.label,
+        colour=colour % NUM_COLOURS,
+        num_examples=score.num_examples,
+        top1=RateCell(score.top1, tables.bounds(score)),
+        at_most=bool(score.num_cut),
+        success=None if score.success is None else RateCell(score.success, tables.bounds(score, success=True)),
+        broken=broken,
+        cost=tables.cost_texts(score),
+    )
 
 
 def _restarts(runs: Sequence[Run]) -> tables.Table | None:
     """Nested counts over restarts (protocol E9), where an attack has several."""
     if cascading(runs) or all(score.num_restarts == 1 for run in runs for score in run.scores):
         return None
-    rows = []
-    for run in runs:
-        repeated = {score.attack for score in run.scores if score.num_restarts > 1}
-        last = {score.attack: score.num_attack_steps for score in run.final_scores}
-        for score in scores_by_restarts(run.table):
-            if score.attack in repeated and score.num_attack_steps == last[score.attack]:
-                rates = [tables.top1_text(score), tables.success_text(score)]
-                rows.append([run.label, score.attack, str(score.num_restarts), *rates])
-    return tables.Table(
-        ["Model", "Attack", "Starts", "Right after all (95% interval)", "Hit by any (95% interval)"], rows
-    )
+    last = [{s.attack: s.num_attack_steps for s in run.final_scores if s.num_restarts > 1} for run in runs]
+    nested = [
+        (run, score)
+        for run, num_steps in zip(runs, last, strict=True)
+        for score in scores_by_restarts(run.table)
+        if score.num_attack_steps == num_steps.get(score.attack)
+    ]
+    columns = {
+        "Model": lambda run, score: run.label,
+        "Attack": lambda run, score: score.attack,
+        "Starts": lambda run, score: score.num_restarts,
+        "Right after all (95% interval)": lambda run, score: tables.top1_text(score),
+        "Hit by any (95% interval)": lambda run, score: tables.success_text(score),
+    }
+    return tables.table_of(columns, nested)
 
 
 def _asset(name: str) -> str:

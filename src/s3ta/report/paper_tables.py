@@ -48,10 +48,6 @@ class PrintedRow(NamedTuple):
     """One for each column: `top-1`, or `top-1 / success`, in percent, digits as printed; a dash where there is nothing."""
     source: str = "paper"
 
-    def numbers(self) -> list[list[float]]:
-        """The numbers of each cell."""
-        return [[float(text) for text in re.findall(r"\d+\.\d+", cell)] for cell in self.cells]
-
 
 class PrintedTable(NamedTuple):
     """A table of the paper."""
@@ -243,17 +239,13 @@ def paper_table(runs: Sequence[Run], suite: str) -> Table:
     printed, columns = PAPER[base], _columns(base, runs)
     rows = [_our_row(run, base, columns) for run in runs]
     size = printed.num_images
-    size_text = "not said" if size is None else f"{size:,} (± {standard_error(size):.2f})"
+    # one standard error of a share near 50%, in points
+    size_text = "not said" if size is None else f"{size:,} (± {50 / math.sqrt(size):.2f})"
     for row in printed.rows:
         cells = dict(zip(printed.columns, row.cells, strict=True))
         shown = [re.sub(r"[\d.]+", r"\g<0>%", cells.get(column, NOTHING)) for column in columns]
         rows.append([row.model, row.source, size_text, printed.radius, *shown])
     return Table(["Model", "Source", "n", "Radius", *(column.header for column in columns)], rows)
-
-
-def standard_error(num_images: int) -> float:
-    """Of a share near 50%, in percentage points."""
-    return 50 / math.sqrt(num_images)
 
 
 def paper_notes(runs: Sequence[Run], suite: str) -> list[str]:
@@ -309,16 +301,11 @@ def _known(suite: str) -> str:
 
 def _columns(base: str, runs: Sequence[Run]) -> list[Column]:
     """The paper's columns; of Table 2 also those for other radii and for the margin that our runs have."""
-    columns = list(PAPER[base].columns)
-    if base != "table2":
-        return columns
-    for names, suffix in ((_UNTARGETED, ""), (_MARGIN, ", margin")):
-        shown = [run.attacks[name] for run in runs for name in _named(run, names)]
-        for reach in _reaches(shown):
-            column = Column(f"{reach}{suffix}: top-1", names, 200, reach=reach)
-            if column not in columns:
-                columns.append(column)
-    return columns
+    columns = [*PAPER[base].columns]
+    for names, suffix in ((_UNTARGETED, ""), (_MARGIN, ", margin")) if base == "table2" else ():
+        reaches = _reaches(run.attacks[name] for run in runs for name in _named(run, names))
+        columns += [Column(f"{reach}{suffix}: top-1", names, 200, reach=reach) for reach in reaches]
+    return [*dict.fromkeys(columns)]
 
 
 def _our_row(run: Run, base: str, columns: Sequence[Column]) -> list[str]:
@@ -326,24 +313,21 @@ def _our_row(run: Run, base: str, columns: Sequence[Column]) -> list[str]:
     clean = run.clean_score
     size = clean.num_examples if clean else run.manifest.data.num_examples
     cells = [_cell(_find(run, scores, column), size) for column in columns]
-    return [
-        run.label,
-        "this run",
-        NOTHING if size is None else f"{size:,}",
-        " and ".join(_reaches(run.attacks.values())),
-        *cells,
-    ]
+    radius = " and ".join(_reaches(run.attacks.values()))
+    return [run.label, "this run", NOTHING if size is None else f"{size:,}", radius, *cells]
 
 
 def _find(run: Run, scores: Sequence[Score], column: Column) -> Score | None:
     names = [CLEAN] if CLEAN in column.attacks else _named(run, column.attacks)
-    for score in scores:
-        if score.attack not in names or score.num_attack_steps != column.num_attack_steps:
-            continue
-        at_reach = column.reach is None or _reach(run.attacks[score.attack]) == column.reach
-        if at_reach and column.num_restarts in (None, score.num_restarts):
-            return score
-    return None
+    asked = (
+        score
+        for score in scores
+        if score.attack in names
+        and score.num_attack_steps == column.num_attack_steps
+        and column.num_restarts in (None, score.num_restarts)
+        and (column.reach is None or column.reach == _reach(run.attacks[score.attack]))
+    )
+    return next(asked, None)
 
 
 def _cell(score: Score | None, num_examples: int | None) -> str:

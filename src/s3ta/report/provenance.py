@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from s3ta.records import BUDGET, SETTLED
-from s3ta.records.manifest import ModelConfigEntry, PrecisionEntry, PreprocessingEntry
+from s3ta.records.manifest import ModelConfigEntry, PreprocessingEntry
 from s3ta.report.attack_text import NESTED, NORMS, attack_setting_name, identity_text, setting_name, setting_text
 from s3ta.report.load_runs import Run
 from s3ta.report.tables import Table, rate
@@ -33,9 +33,9 @@ def _facts(run: Run) -> dict[str, str]:
         "Batch size": _text(recipe.batch_size),
         "Label smoothing": _text(recipe.label_smoothing),
         "Seed of training": _text(recipe.seed),
-        "Opened as": ", ".join(text for text in (model.config.source, model.config.weights) if text) or "–",
+        "Opened as": _text(", ".join(text for text in (model.config.source, model.config.weights) if text)),
         "Normalisation": _normalisation(model.config.vision or model.config),
-        "Evaluated on": data.title or "–",
+        "Evaluated on": _text(data.title),
         "Images made by": _preprocessing(data.preprocessing),
         "Targets": _text(run.manifest.targets),
         "Weights (sha256)": _text(model.sha256),
@@ -47,11 +47,8 @@ def _normalisation(config: ModelConfigEntry) -> str:
     if not config.mean and not config.std:
         return "–"
     order = ", BGR" if config.channel_order == "bgr" else ""
-    return f"mean {_numbers(config.mean or [0.0])}, std {_numbers(config.std or [1.0])}{order}"
-
-
-def _numbers(values: Sequence[float]) -> str:
-    return " ".join(f"{value:.4g}" for value in values)
+    mean, std = (" ".join(f"{x:.4g}" for x in values) for values in (config.mean or [0.0], config.std or [1.0]))
+    return f"mean {mean}, std {std}{order}"
 
 
 def _preprocessing(way: PreprocessingEntry) -> str:
@@ -80,13 +77,7 @@ def in_force(settings: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    if value is None or value == {} or value == []:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return setting_text("", value) or "–"
 
 
 def _settings(value: Any) -> str:
@@ -104,14 +95,14 @@ def _settings(value: Any) -> str:
 
 def subset(runs: Sequence[Run]) -> list[str]:
     """A warning for each run that saw only a part of its test set."""
-    warnings = []
+    warnings = {}
     for run in runs:
         used, available = run.manifest.data.num_examples, run.manifest.data.num_available
         if used is not None and available is not None and used < available:
-            warnings.append((run.label, f"{used:,} of {available:,} images"))
-    if len(warnings) == len(runs) and len({text for _, text in warnings}) == 1:
-        return [f"Measured on {warnings[0][1]}"]
-    return [f"{label}: {text}" for label, text in warnings]
+            warnings[run.label] = f"{used:,} of {available:,} images"
+    if len(warnings) == len(runs) and len({*warnings.values()}) == 1:
+        return [f"Measured on {text}" for text in {*warnings.values()}]
+    return [f"{label}: {text}" for label, text in warnings.items()]
 
 
 def departures(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
@@ -127,15 +118,12 @@ def attack_settings(runs: Sequence[Run]) -> tuple[Table, list[tuple[str, str]]]:
     attacks = list({name: attack.raw for run in runs for name, attack in run.attacks.items()}.values())
     names = [name for name in dict.fromkeys(key for settings in attacks for key in settings) if name != "name"]
     names.sort(key=lambda name: name not in ("kind", "part"))
-    differ = []
-    for name in names:
-        values = {identity_text(settings[name]) for settings in attacks if name in settings}
-        if len(attacks) > 1 and len(values) > 1:
-            differ.append(name)
+    values = {name: {identity_text(each[name]): each[name] for each in attacks if name in each} for name in names}
+    differ = [name for name in names if len(values[name]) > 1]
     rows = [[settings["name"], *(setting_text(key, settings.get(key)) for key in differ)] for settings in attacks]
-    alike = {name: next(s[name] for s in attacks if name in s) for name in names if name not in differ}
+    alike = {name: value for name in names if name not in differ for value in values[name].values()}
     shared = [(attack_setting_name(name), setting_text(name, value)) for name, value in alike.items()]
-    return Table(["attack", *(attack_setting_name(name) for name in differ)], rows), shared
+    return Table(["attack", *map(attack_setting_name, differ)], rows), shared
 
 
 def images_from(runs: Sequence[Run]) -> str:
@@ -156,7 +144,7 @@ def notes(runs: Sequence[Run]) -> list[tuple[str, str]]:
     columns = [_measurement(run) for run in runs]
     notes = []
     for name in columns[0]:
-        texts = ["–" if column[name] == "" else _text(column[name]) for column in columns]
+        texts = [_text(column[name]) for column in columns]
         if set(texts) == {"–"}:
             continue
         each = "; ".join(f"{run.label}: {text}" for run, text in zip(runs, texts, strict=True))
@@ -165,7 +153,7 @@ def notes(runs: Sequence[Run]) -> list[tuple[str, str]]:
 
 
 def _measurement(run: Run) -> dict[str, int | str | None]:
-    manifest = run.manifest
+    manifest, search = run.manifest, run.manifest.search
     return {
         "Images (n)": manifest.data.num_examples,
         "Data fingerprint": manifest.data.fingerprint,
@@ -174,7 +162,8 @@ def _measurement(run: Run) -> dict[str, int | str | None]:
         "Device": manifest.device,
         "Micro-batch": manifest.micro_batch,
         "Threads": manifest.num_threads,
-        "Arithmetic of the attack": _arithmetic(manifest.search),
+        "Arithmetic of the attack": f"{search.precision}{', compiled' if search.compiled else ''}"
+        f"{', channels last' if search.channels_last else ''}",
         "Budget (evaluations per image)": manifest.budget,
         "Records not needed, the verdict stood already": _num_records(run, SETTLED),
         "Records left out by the budget": _num_records(run, BUDGET),
@@ -183,11 +172,6 @@ def _measurement(run: Run) -> dict[str, int | str | None]:
         "Largest distance to the clean image": _largest_distance(run),
         "Clean prediction already is the target": _clean_is_target(run),
     }
-
-
-def _arithmetic(search: PrecisionEntry) -> str:
-    compiled, channels_last = ", compiled" if search.compiled else "", ", channels last" if search.channels_last else ""
-    return f"{search.precision}{compiled}{channels_last}"
 
 
 def _num_records(run: Run, status: str) -> str:

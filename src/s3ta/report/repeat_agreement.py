@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from s3ta.records import CLEAN, Flip, find_flips, manifest_differences
-from s3ta.records.ledger import INFORMATIVE
+from s3ta.records.ledger import measured_differences
+from s3ta.records.manifest import ModelEntry, model_config_as_today
 from s3ta.report.comparison import shared_attacks
 from s3ta.report.load_runs import Run
-from s3ta.report.tables import Table, rate
+from s3ta.report.tables import Table, rate, table_of
 
 _SAME_MEASUREMENT = {"model", "data", "suite", "num_chunks"}
 
@@ -29,19 +30,19 @@ class Twice(NamedTuple):
 
 def measured_twice(runs: Sequence[Run]) -> list[Twice]:
     """Every two runs of one model: the same weights and the same settings of the model around them."""
-    return [_twice(a, b) for a, b in combinations(runs, 2) if _identity(a) is not None and _identity(a) == _identity(b)]
+    return [_twice(a, b) for a, b in combinations(runs, 2) if _is_one_model(a.manifest.model, b.manifest.model)]
 
 
-def _identity(run: Run) -> tuple[str, Any] | None:
-    model = run.manifest.model
-    return (model.sha256, model.config) if model.sha256 else None
+def _is_one_model(a: ModelEntry, b: ModelEntry) -> bool:
+    configs = ({"model": {"config": model_config_as_today(model.config.raw)}} for model in (a, b))
+    return bool(a.sha256) and a.sha256 == b.sha256 and not measured_differences(*configs)
 
 
 def _twice(a: Run, b: Run) -> Twice:
     met = {CLEAN, *shared_attacks(a, b)}
     differences = [flip for flip in find_flips(a.table, b.table) if flip.attack in met]
-    common = sum(flip.num_common for flip in differences)
-    flipped = sum(len(flip.flipped) for flip in differences)
+    num_flipped = sum(len(flip.flipped) for flip in differences)
+    num_common = sum(flip.num_common for flip in differences)
     num_predictions = sum(flip.num_predictions for flip in differences)
     largest = max((flip.largest_loss_difference for flip in differences), default=0)
     images = set(a.table["example_id"].to_pylist()) & set(b.table["example_id"].to_pylist())
@@ -49,8 +50,8 @@ def _twice(a: Run, b: Run) -> Twice:
     unlike = {example_id for flip in differences for example_id in flip.unlike}
     sentences = [
         f"What differs between the two measurements: {_settings(a, b) or 'nothing that is recorded'}.",
-        f"{flipped:,} of {common:,} verdicts differ, and {num_predictions:,} predictions; the largest difference of a loss is "
-        f"{largest:.2g} nats.",
+        f"{num_flipped:,} of {num_common:,} verdicts differ, and {num_predictions:,} predictions; the largest difference of a "
+        f"loss is {largest:.2g} nats.",
     ]
     if images:
         share = rate(len(unsteady), len(images))
@@ -70,41 +71,26 @@ def _twice(a: Run, b: Run) -> Twice:
 
 
 def _settings(a: Run, b: Run) -> str:
-    first, second = (
-        {key: value for key, value in run.manifest.raw.items() if key not in _SAME_MEASUREMENT} for run in (a, b)
-    )
-    others = a.manifest.informative.raw, b.manifest.informative.raw
-    differences = [*manifest_differences(first, second), *manifest_differences(others[0], others[1], INFORMATIVE)]
+    settings = [manifest.raw | manifest.informative.raw for manifest in (a.manifest, b.manifest)]
+    first, second = ({key: value for key, value in each.items() if key not in _SAME_MEASUREMENT} for each in settings)
     return ", ".join(
-        f"{name.removeprefix(f'{INFORMATIVE}.')} {before.strip(_QUOTE)} and {after.strip(_QUOTE)}"
-        for name, before, after in differences
+        f"{name} {before.strip(_QUOTE)} and {after.strip(_QUOTE)}"
+        for name, before, after in manifest_differences(first, second)
     )
 
 
 def _table(differences: Sequence[Flip]) -> Table:
-    headers = [
-        "Attack",
-        "Steps",
-        "Start",
-        "In both",
-        "Verdicts that differ (95% interval)",
-        "Hits that differ",
-        "Predictions that differ",
-        "Largest difference of a loss",
-        "In only one",
-    ]
-    rows = [
-        [
-            flip.attack,
-            f"{flip.num_attack_steps:,}",
-            f"{flip.restart + 1:,}",
-            f"{flip.num_common:,}",
-            f"{len(flip.flipped):,}: {rate(len(flip.flipped), flip.num_common)}" if flip.num_common else "–",
-            f"{flip.num_hits:,}",
-            f"{flip.num_predictions:,}",
-            f"{flip.largest_loss_difference:.2g}",
-            f"{flip.num_only_a + flip.num_only_b:,}",
-        ]
-        for flip in differences
-    ]
-    return Table(headers, rows)
+    columns = {
+        "Attack": lambda flip: flip.attack,
+        "Steps": lambda flip: f"{flip.num_attack_steps:,}",
+        "Start": lambda flip: f"{flip.restart + 1:,}",
+        "In both": lambda flip: f"{flip.num_common:,}",
+        "Verdicts that differ (95% interval)": lambda flip: (
+            f"{len(flip.flipped):,}: {rate(len(flip.flipped), flip.num_common)}" if flip.num_common else "–"
+        ),
+        "Hits that differ": lambda flip: f"{flip.num_hits:,}",
+        "Predictions that differ": lambda flip: f"{flip.num_predictions:,}",
+        "Largest difference of a loss": lambda flip: f"{flip.largest_loss_difference:.2g}",
+        "In only one": lambda flip: f"{flip.num_only_a + flip.num_only_b:,}",
+    }
+    return table_of(columns, zip(differences))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from matplotlib import rc_context
@@ -41,14 +42,12 @@ def colour(index: int) -> str:
 
 def style(index: int) -> dict[str, Any]:
     """How a series looks: arguments of `Axes.errorbar`."""
-    return {
-        "color": colour(index),
-        "marker": MARKERS[index % 6],
-        "linestyle": DASHES[index % 6],
-        "markersize": 5.5,
-        "linewidth": 1.8,
-        "elinewidth": 1.1,
-    }
+    return line_style(index) | {"marker": MARKERS[index % 6], "markersize": 5.5, "elinewidth": 1.1}
+
+
+def line_style(index: int, width: float = 1.8) -> dict[str, Any]:
+    """How the line of a series looks: arguments of `Axes.plot`."""
+    return {"color": colour(index), "linestyle": DASHES[index % 6], "linewidth": width}
 
 
 def new_axes(width: float = 3.8, height: float = 3.1) -> tuple[Figure, Axes]:
@@ -94,16 +93,21 @@ def legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         num_columns = 1 if sum(map(len, labels)) > 32 else len(labels)
-        figure.legend(
-            handles,
-            [short(label) for label in labels],
-            loc="outside lower center",
-            frameon=False,
-            fontsize=9.5,
-            labelcolor=TEXT,
-            ncols=num_columns,
-            handlelength=2.6,
-        )
+        look: dict[str, Any] = {"frameon": False, "fontsize": 9.5, "labelcolor": TEXT, "handlelength": 2.6}
+        figure.legend(handles, [*map(short, labels)], loc="outside lower center", ncols=num_columns, **look)
+
+
+def finished(figure: Figure, axes: Axes, title: str, described: Sequence[str], *, long_title: str = "") -> FigureSvg:
+    """The drawing with its legend; `described`: of each series its name and its numbers."""
+    legend(figure, axes)
+    return FigureSvg(title, f"{long_title or title}. {'; '.join(described)}.", as_svg(figure, title))
+
+
+def rows_axis(axes: Axes, labels: Sequence[str]) -> None:
+    """One row per label, from top to bottom."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.grid(axis="y", visible=False)
 
 
 def short(label: str) -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from s3ta.errors import UserError
-from s3ta.records import CLEAN, Comparison, Interval, PairedCounts, Score, wilson
-from s3ta.report.attack_text import attack_text
+from s3ta.records import Comparison, Interval, PairedCounts, Score, wilson
+from s3ta.report.attack_text import attack_name, attack_text
 from s3ta.report.comparison import PairOfRuns
 from s3ta.report.load_runs import Run, cascading
 
@@ -53,6 +53,12 @@ class Table(NamedTuple):
         return "\n".join([tabular, *body, "\\end{tabular}"]) + "\n"
 
 
+def table_of(columns: Mapping[str, Callable[..., Any]], items: Iterable[tuple[Any, ...]]) -> Table:
+    """A row per item; a column is a header and what is told there of an item's parts, where None is nothing."""
+    rows = [[cell(*item) for cell in columns.values()] for item in items]
+    return Table([*columns], [["" if value is None else str(value) for value in row] for row in rows])
+
+
 def table_text(table: Table, suffix: str) -> str:
     """The table as a file with that ending holds it: .md, .csv or .tex. Raises UserError for another."""
     texts = {".md": table.markdown, ".csv": table.csv, ".tex": table.latex}
@@ -65,37 +71,34 @@ def latex_text(text: str) -> str:
     """Text as LaTeX source that prints exactly it: special characters escaped, ligatures kept apart, on one line.
 
     `[` and `*` go into braces, for behind the end of a row LaTeX would take them as its argument."""
-    parts, last = [], ""
-    for character in " ".join(text.split()):
-        parts.append("{}" if character == last and character in "-,'" else "")
-        parts.append(_LATEX.get(character, character))
-        last = character
-    return "".join(parts)
+    return re.sub(r"([-,'])(?=\1)", r"\1{}", " ".join(text.split()).translate(_LATEX))
 
 
 def _is_numbers(column: Sequence[str]) -> bool:
     return all(re.match(r"([+−-]?[\d.]|–$|at most |at least |< )", cell) for cell in column)
 
 
-_LATEX = {
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    **{character: f"{{{character}}}" for character in "[*"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"{\char34}",
-    "`": r"\textasciigrave{}",
-    "–": r"\textendash{}",
-    "−": "$-$",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "·": r"\textperiodcentered{}",
-    "…": r"\ldots{}",
-    "†": r"\textdagger{}",
-}
+_LATEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        **{character: f"{{{character}}}" for character in "[*"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        '"': r"{\char34}",
+        "`": r"\textasciigrave{}",
+        "–": r"\textendash{}",
+        "−": "$-$",
+        "±": r"$\pm$",
+        "×": r"$\times$",
+        "·": r"\textperiodcentered{}",
+        "…": r"\ldots{}",
+        "†": r"\textdagger{}",
+    }
+)
 
 
 def percent(share: float) -> str:
@@ -151,126 +154,90 @@ def cost_texts(score: Score) -> tuple[str, str]:
 
 
 def summary_table(runs: Sequence[Run]) -> Table:
-    """Clean and each attack's last read-out, per model: top-1 and success, each with its 95% interval, and what an image
-    cost. Of a cascade the worst case over all attacks so far."""
+    """Clean and each attack's last read-out, per model, and what an image cost. Of a cascade the worst case so far."""
     cascade = cascading(runs)
-    top1 = "Top-1 after all so far (95% interval)" if cascade else "Top-1 (95% interval)"
-    headers = ["Model", "Attack", "Strength", "n", top1, "Attack success (95% interval)", "Gradients", "Other forwards"]
-    rows = [
-        [
-            run.label,
-            f"then {score.attack}" if cascade and score.attack != CLEAN else score.attack,
-            attack_text(run.attacks.get(score.attack), score.attack, score.num_attack_steps, score.num_restarts),
-            f"{score.num_examples:,}",
-            top1_text(score),
-            success_text(score),
-            *cost_texts(score),
-        ]
-        for run in runs
-        for score in run.final_scores
-    ]
-    return Table(headers, rows)
+    columns = {
+        "Model": lambda run, score: run.label,
+        "Attack": lambda run, score: attack_name(score.attack, cascade=cascade),
+        "Strength": lambda run, score: attack_text(
+            run.attacks.get(score.attack), score.attack, score.num_attack_steps, score.num_restarts
+        ),
+        "n": lambda run, score: f"{score.num_examples:,}",
+        f"Top-1{' after all so far' if cascade else ''} (95% interval)": lambda run, score: top1_text(score),
+        "Attack success (95% interval)": lambda run, score: success_text(score),
+        "Gradients": lambda run, score: cost_texts(score)[0],
+        "Other forwards": lambda run, score: cost_texts(score)[1],
+    }
+    return table_of(columns, [(run, score) for run in runs for score in run.final_scores])
 
 
 def read_out_table(runs: Sequence[Run]) -> Table:
-    """Every read-out for people: percentages with 95% intervals. Of a cascade the worst case over all attacks so far."""
-    headers = ["Model", "Attack", "Steps", "Starts", "n", "Top-1 (95% interval)", "Success (95% interval)"]
-    rows = [
-        [
-            run.label,
-            f"then {score.attack}" if cascading([run]) and score.attack != CLEAN else score.attack,
-            f"{score.num_attack_steps:,}",
-            f"{score.num_restarts:,}",
-            f"{score.num_examples:,}",
-            top1_text(score),
-            success_text(score),
-        ]
-        for run in runs
-        for score in run.scores
-    ]
-    return Table(headers, rows)
+    """Every read-out for people. Of a cascade the worst case over all attacks so far."""
+    columns = {
+        "Model": lambda run, score: run.label,
+        "Attack": lambda run, score: attack_name(score.attack, cascade=cascading([run])),
+        "Steps": lambda run, score: f"{score.num_attack_steps:,}",
+        "Starts": lambda run, score: f"{score.num_restarts:,}",
+        "n": lambda run, score: f"{score.num_examples:,}",
+        "Top-1 (95% interval)": lambda run, score: top1_text(score),
+        "Success (95% interval)": lambda run, score: success_text(score),
+    }
+    return table_of(columns, [(run, score) for run in runs for score in run.scores])
 
 
 def full_table(runs: Sequence[Run]) -> Table:
     """Every read-out as plain numbers (shares from 0 to 1, evaluations per image), for a spreadsheet.
 
     Of a cascade (`cascade` is 1) each is the worst case over all attacks up to this one."""
-    headers = [
-        "model",
-        "attack",
-        "num_attack_steps",
-        "num_restarts",
-        "n",
-        "num_correct",
-        "top1",
-        "top1_low",
-        "top1_high",
-        "num_hits",
-        "success",
-        "success_low",
-        "success_high",
-        "num_clean_is_target",
-        "max_distance",
-        "mean_gradients",
-        "mean_other_forwards",
-        "num_cut",
-        "cascade",
-    ]
-    rows = []
-    for run in runs:
-        for score in run.scores:
-            counts = [score.attack, score.num_attack_steps, score.num_restarts, score.num_examples]
-            cells: list[Any] = [run.label, *counts, *_numbers(score), *_numbers(score, success=True)]
-            cells += [
-                "" if score.num_clean_is_target is None else score.num_clean_is_target,
-                f"{score.max_distance:.6g}",
-                f"{score.mean_gradients:.6g}",
-                f"{score.mean_forwards - score.mean_gradients:.6g}",
-                score.num_cut,
-                int(cascading([run])),
-            ]
-            rows.append([str(cell) for cell in cells])
-    return Table(headers, rows)
+    columns = {
+        "model": lambda run, score: run.label,
+        "attack": lambda run, score: score.attack,
+        "num_attack_steps": lambda run, score: score.num_attack_steps,
+        "num_restarts": lambda run, score: score.num_restarts,
+        "n": lambda run, score: score.num_examples,
+        "num_correct": lambda run, score: score.num_correct,
+        "top1": lambda run, score: f"{score.top1:.6f}",
+        "top1_low": lambda run, score: f"{bounds(score).low:.6f}",
+        "top1_high": lambda run, score: f"{bounds(score).high:.6f}",
+        "num_hits": lambda run, score: score.num_hits,
+        "success": lambda run, score: _of_hits(score, score.success),
+        "success_low": lambda run, score: _of_hits(score, bounds(score, success=True).low),
+        "success_high": lambda run, score: _of_hits(score, bounds(score, success=True).high),
+        "num_clean_is_target": lambda run, score: score.num_clean_is_target,
+        "max_distance": lambda run, score: f"{score.max_distance:.6g}",
+        "mean_gradients": lambda run, score: f"{score.mean_gradients:.6g}",
+        "mean_other_forwards": lambda run, score: f"{score.mean_forwards - score.mean_gradients:.6g}",
+        "num_cut": lambda run, score: score.num_cut,
+        "cascade": lambda run, score: int(cascading([run])),
+    }
+    return table_of(columns, [(run, score) for run in runs for score in run.scores])
+
+
+def _of_hits(score: Score, share: float | None) -> str | None:
+    """A share of hits as a number; nothing where the attack has no target."""
+    return None if score.num_hits is None else f"{share:.6f}"
 
 
 def comparison_table(compared: PairOfRuns) -> Table:
     """The paired differences a - b per attack and read-out, in percentage points, with 95% intervals and exact p."""
-    headers = [
-        "Attack",
-        "Steps",
-        "Measure",
-        "Difference (points)",
-        "95% interval",
-        "Only first",
-        "Only second",
-        "McNemar p",
+    columns = {
+        "Attack": lambda comparison, measure, counts: comparison.attack,
+        "Steps": lambda comparison, measure, counts: f"{comparison.num_attack_steps:,}",
+        "Measure": lambda comparison, measure, counts: measure,
+        "Difference (points)": lambda comparison, measure, counts: points(counts.difference),
+        "95% interval": lambda comparison, measure, counts: points_interval(counts.interval),
+        "Only first": lambda comparison, measure, counts: f"{counts.only_a:,}",
+        "Only second": lambda comparison, measure, counts: f"{counts.only_b:,}",
+        "McNemar p": lambda comparison, measure, counts: p_text(counts.p_value),
+    }
+    return table_of(columns, measures(compared))
+
+
+def measures(compared: PairOfRuns) -> list[tuple[Comparison, str, PairedCounts]]:
+    """Of every comparison top-1, and success where the attack has a target."""
+    return [
+        (comparison, measure, counts)
+        for comparison in compared.comparisons
+        for measure, counts in (("top-1", comparison.top1), ("success", comparison.success))
+        if counts is not None
     ]
-    rows = []
-    for comparison in compared.comparisons:
-        for measure, counts in measures(comparison):
-            rows.append(
-                [
-                    comparison.attack,
-                    f"{comparison.num_attack_steps:,}",
-                    measure,
-                    points(counts.difference),
-                    points_interval(counts.interval),
-                    f"{counts.only_a:,}",
-                    f"{counts.only_b:,}",
-                    p_text(counts.p_value),
-                ]
-            )
-    return Table(headers, rows)
-
-
-def measures(comparison: Comparison) -> list[tuple[str, PairedCounts]]:
-    """Top-1, and success where the attack has a target."""
-    both = [("top-1", comparison.top1)]
-    return both if comparison.success is None else [*both, ("success", comparison.success)]
-
-
-def _numbers(score: Score, *, success: bool = False) -> list[Any]:
-    count = score.num_hits if success else score.num_correct
-    if count is None:
-        return ["", "", "", ""]
-    return [count, *(f"{x:.6f}" for x in (count / score.num_examples, *bounds(score, success=success)))]

@@ -8,12 +8,21 @@ from typing import Any
 from s3ta.errors import UserError
 from s3ta.files import write_atomic, write_json
 from s3ta.finding import WORTH_TELLING, Finding
-from s3ta.records import CLEAN, Ledger, Score, Stage, count_scores, stages
-from s3ta.report.attack_text import ball_text
+from s3ta.records import CLEAN, Ledger, Stage, count_scores, stages
+from s3ta.report.attack_text import attack_name, ball_text
 from s3ta.report.calibration import calibration_table
 from s3ta.report.checks import Trust, read_trust
 from s3ta.report.load_runs import read_run, read_runs
-from s3ta.report.tables import Table, cost_texts, full_table, read_out_table, success_text, table_text, top1_text
+from s3ta.report.tables import (
+    Table,
+    cost_texts,
+    full_table,
+    read_out_table,
+    success_text,
+    table_of,
+    table_text,
+    top1_text,
+)
 
 
 def summary(folder: Path) -> Table:
@@ -25,28 +34,21 @@ def summary(folder: Path) -> Table:
     table, suite = ledger.table(), ledger.typed_manifest.suite
     balls = {attack.name: ball_text(attack) for attack in suite.attacks}
     if suite.cascade:
-        headers = [
-            "attack",
-            "radius",
-            "steps",
-            "n",
-            "right after all so far (95% interval)",
-            "broke",
-            "gradients",
-            "other forwards",
-        ]
-        return Table(headers, [_row(stage.name, balls, stage.score, _broken(stage)) for stage in stages(table)])
-    headers = [
-        "attack",
-        "radius",
-        "steps",
-        "n",
-        "top-1 (95% interval)",
-        "success (95% interval)",
-        "gradients",
-        "other forwards",
-    ]
-    return Table(headers, [_row(score.attack, balls, score, success_text(score)) for score in count_scores(table)])
+        rows = [(stage.score, stage) for stage in stages(table)]
+    else:
+        rows = [(score, None) for score in count_scores(table)]
+    top1, outcome = ("right after all so far", "broke") if suite.cascade else ("top-1", "success (95% interval)")
+    columns = {
+        "attack": lambda score, stage: attack_name(score.attack, cascade=suite.cascade),
+        "radius": lambda score, stage: balls.get(score.attack, "–"),
+        "steps": lambda score, stage: f"{score.num_attack_steps:,}",
+        "n": lambda score, stage: f"{score.num_examples:,}",
+        f"{top1} (95% interval)": lambda score, stage: top1_text(score),
+        outcome: lambda score, stage: _broken(stage) if stage else success_text(score),
+        "gradients": lambda score, stage: cost_texts(score)[0],
+        "other forwards": lambda score, stage: cost_texts(score)[1],
+    }
+    return table_of(columns, rows)
 
 
 def evaluation_table(folder: Path) -> Table:
@@ -54,12 +56,6 @@ def evaluation_table(folder: Path) -> Table:
     right. Raises UserError where the folder holds no records."""
     suite = Ledger.read(folder).typed_manifest.suite
     return summary(folder) if suite.attacks else calibration_table([read_run(folder, suite.name)])
-
-
-def _row(name: str, balls: dict[str, str], score: Score, middle: str) -> list[str]:
-    num_steps, num_examples = f"{score.num_attack_steps:,}", f"{score.num_examples:,}"
-    ball = balls.get(score.attack, "–")
-    return [name, ball, num_steps, num_examples, top1_text(score), middle, *cost_texts(score)]
 
 
 def _broken(stage: Stage) -> str:

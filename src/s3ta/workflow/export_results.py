@@ -17,7 +17,7 @@ from s3ta.data import DataConfig, Dataset, Preprocessing, fetch_batch, open_data
 from s3ta.errors import UserError
 from s3ta.evaluate import ImageStore
 from s3ta.files import write_atomic, write_json
-from s3ta.records import CLEAN, RUN, Ledger, count_scores, is_cascade, is_trial
+from s3ta.records import CLEAN, RUN, Ledger, count_scores, is_trial
 from s3ta.workflow.model import RuntimeOptions
 
 IMAGES, CARD = "adversarial.pt", "card.json"
@@ -103,7 +103,7 @@ def _card(ledger: Ledger, table: pa.Table, worst: float, fields: Mapping[str, st
     """The leaderboard's fields; numbers are texts in percent, as it wants them."""
     manifest = ledger.manifest
     settings = ledger.typed_manifest.suite.settings_by_name.values()
-    counted = count_scores(table, cascade=is_cascade(manifest))
+    counted = count_scores(table, cascade=ledger.typed_manifest.suite.cascade)
     clean = next(score for score in counted if score.attack == CLEAN)
     suite, model = manifest["suite"], manifest["model"]
     radii = {format_radius(attack.radius) for attack in settings if attack.radius is not None}

@@ -18,7 +18,7 @@ from torch import Tensor
 from s3ta.config import format_radius
 from s3ta.console import as_text, drawn_table
 from s3ta.errors import UserError
-from s3ta.records import SEVERITIES, Finding, Ledger, Score, count_scores, is_cascade
+from s3ta.records import SEVERITIES, Finding, Ledger, Score, count_scores
 from s3ta.report import all_findings_of, evaluation_table, findings_of
 from s3ta.report.tables import bounds, rate
 from s3ta.workflow.preprocessing import preprocessing_sentence
@@ -96,7 +96,8 @@ class Result:
     @cached_property
     def scores(self) -> tuple[ReadOut, ...]:
         """The clean images, then every read-out of every attack; in a cascade the worst case over all attacks so far."""
-        return tuple(_read_out(score) for score in count_scores(self.records, cascade=is_cascade(self.manifest)))
+        cascade = self._ledger.typed_manifest.suite.cascade
+        return tuple(_read_out(score) for score in count_scores(self.records, cascade=cascade))
 
     @property
     def clean(self) -> ReadOut:

@@ -8,7 +8,7 @@ import typer
 
 from s3ta.cli.early_validation import refuse_mistakes
 from s3ta.cli.evaluation_options import DataOptions, OutputOptions, RunOptions, SuiteOptions
-from s3ta.cli.model_options import ModelOptions
+from s3ta.cli.model_options import ModelOptions, ModelSource
 from s3ta.cli.option_groups import grouped
 from s3ta.cli.shared import (
     app,
@@ -31,12 +31,7 @@ from s3ta.cli.shared import (
 @plain_errors
 @grouped
 def evaluate(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="Run folder, model folder, Hub id, timm:NAME, torchvision:NAME, or package.module:factory."
-        ),
-    ],
+    model: ModelSource,
     with_what: SuiteOptions,
     opened: ModelOptions,
     on_what: DataOptions,
@@ -50,8 +45,6 @@ def evaluate(
     """Attack any classifier and record what happened to every example. Stop it at any moment; the same command goes on.
 
     Start it as torchrun -m s3ta evaluate ... to divide the examples among processes."""
-    for options in (on_what, how, kept):
-        options.refuse_mistakes()
     refuse_mistakes(model, with_what.suite, with_what.attack or [], radius_of(with_what.radius), overrides or [])
     before_the_first_pass(return_memory=how.return_memory)
     from s3ta.progress import waiting

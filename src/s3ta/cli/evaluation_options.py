@@ -1,4 +1,6 @@
-"""The options of `s3ta evaluate` in groups, each as what the package takes: suite, examples, how it runs, what comes of it."""
+"""The options of `s3ta evaluate` in groups, each as what the package takes: suite, examples, how it runs, what comes of it.
+
+A group refuses at once, with a UserError and before torch is imported, text that is none of what its options take."""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from s3ta.cli.model_options import PreprocessingName, preprocessing_of
+from s3ta.cli.model_options import PreprocessingName
 from s3ta.cli.shared import DataRoot, Device, Download, ReturnMemory, Tiny, err_console, one_of, radius_of
 from s3ta.errors import UserError
 
@@ -111,8 +113,7 @@ class DataOptions:
     data_root: DataRoot = Path("data")
     download: Download = False
 
-    def refuse_mistakes(self) -> None:
-        """UserError for text that is none of what the options take; imports no torch."""
+    def __post_init__(self) -> None:
         from s3ta.data import refuse_unknown_data
 
         self._matched()
@@ -143,15 +144,15 @@ class DataOptions:
 
     def config(self) -> DataConfig | None:
         """The data that a person names; None: the recipe's."""
-        from s3ta.data import DataConfig
+        from s3ta.data import DataConfig, get_preprocessing
 
         if self.data is None:
-            named = (("--preprocessing", self.preprocessing), ("--num-validation", self.num_validation))
-            for option, value in named:
+            ours = (("--preprocessing", self.preprocessing), ("--num-validation", self.num_validation))
+            for option, value in ours:
                 if value is not None:
                     raise UserError(f"{option} goes with --data: a recipe says how its own data are treated.")
             return None
-        treatment = preprocessing_of(self.preprocessing)
+        treatment = None if self.preprocessing is None else get_preprocessing(self.preprocessing)
         return DataConfig(source=self.data, preprocessing=treatment, num_validation=self.num_validation)
 
 
@@ -194,8 +195,7 @@ class RunOptions:
     device: Device = "auto"
     return_memory: ReturnMemory = False
 
-    def refuse_mistakes(self) -> None:
-        """UserError for text that is none of what the options take; imports no torch."""
+    def __post_init__(self) -> None:
         self._precision()
         self._batch_size()
 
@@ -264,21 +264,26 @@ class OutputOptions:
     ] = False
     strict: Annotated[bool, _run_option("--strict", help="Stop where the model looks wrong.")] = False
 
-    def refuse_mistakes(self) -> None:
-        """UserError for options that contradict each other or are no part; imports no torch."""
+    def __post_init__(self) -> None:
         if self.full_checks and not self.checks:
             raise UserError("--full-checks asks for what --no-checks leaves out: choose one of them.")
-        _part(self.shard)
+        self._part()
+
+    def _part(self) -> tuple[int, int] | None:
+        if self.shard is None:
+            return None
+        index, _, count = self.shard.partition("/")
+        if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+            raise UserError(f"--shard {self.shard} is no part such as 1/4: the first of four.")
+        return int(index), int(count)
 
     def output(self) -> EvaluationOutput:
         """Folder, part and checks."""
         from s3ta.evaluate import Shard
         from s3ta.workflow import EvaluationOutput
 
-        checks = "full" if self.full_checks else "some" if self.checks else "none"
-        return EvaluationOutput(
-            self.out, checks, self.strict, None if self.shard is None else Shard(*_part(self.shard))
-        )
+        part, checks = self._part(), "full" if self.full_checks else "some" if self.checks else "none"
+        return EvaluationOutput(self.out, checks, self.strict, None if part is None else Shard(*part))
 
 
 def one_word(option: str, value: Any, former: str, old: Any) -> Any:
@@ -286,10 +291,3 @@ def one_word(option: str, value: Any, former: str, old: Any) -> Any:
     if value is not None and old is not None:
         raise UserError(f"{former} is the former word for {option}: give one of them.")
     return old if value is None else value
-
-
-def _part(text: str | None) -> tuple[int, int]:
-    index, _, count = (text or "1/1").partition("/")
-    if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
-        raise UserError(f"--shard {text} is no part such as 1/4: the first of four.")
-    return int(index), int(count)

@@ -198,8 +198,7 @@ def lint(
             facts = ModelFacts(mean, std, channel_order, classes)
             subject, dataset = open_in_memory(model, images, labels, facts, batch_size)
         positions = choose_examples(dataset, None, settings.seed)
-        suite = get_suite("quick")
-        return Findings(lint_measured(EvaluationTask(subject.model, dataset, suite, positions, settings), suite))
+        return Findings(lint_measured(EvaluationTask(subject.model, dataset, get_suite("quick"), positions, settings)))
 
 
 def open_model(

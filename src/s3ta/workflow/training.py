@@ -121,7 +121,7 @@ def _train_run(request: _Request, rank: Ranks) -> bool:
         board = _begin(held, ready, request, rank) if rank.is_first else NO_CURVE_WRITER
         if not rank.agree(True):
             raise SystemExit(2)
-        report = held.enter_context(progress(recipe.name, total)) if rank.is_first else _silent
+        report = held.enter_context(progress(recipe.name, total, shown=rank.is_first))
         train(recipe, out, ready.data, ready.validation, ready.device, report, rank, board)
     return True
 
@@ -160,10 +160,6 @@ def _tell_files(ready: _Ready, out: Path) -> None:
     say("warning" if left_out.empty else "note", listing_line(ready.data))
     if reasons := left_out.as_json():
         write_json(out / LEFT_OUT_FILE, reasons)
-
-
-def _silent(completed: int, note: str = "") -> None:
-    """The first process speaks for all."""
 
 
 def _ready(request: _Request, rank: Ranks) -> _Ready:

@@ -188,26 +188,18 @@ def print_evaluation(folder: Path, *, natural: bool) -> None:
     """The table, as far as there are records."""
     from s3ta.records import Ledger
     from s3ta.report import evaluation_table
+    from s3ta.workflow import recorded_preparation
 
     if not any(folder.glob("chunk-*.parquet")):
         return
-    if missing := len(Ledger.read(folder).missing()):
+    ledger = Ledger.read(folder)
+    if missing := len(ledger.missing()):
         out_console.print(f"Not finished: {missing} chunks are missing. What is there so far:")
-    _say_preparation(folder)
+    if preparation := recorded_preparation(ledger.manifest):
+        out_console.print(preparation, markup=False)
     print_table(evaluation_table(folder))
     if natural:  # how sure the model is matters as much as how often it is right
         out_console.print("Calibration takes 100 images, its published form 200; a dash: fewer.")
-
-
-def _say_preparation(folder: Path) -> None:
-    """How images and pixels are prepared, and who says so: the line above the table."""
-    from s3ta.files import read_json
-    from s3ta.workflow import preprocessing_sentence
-
-    manifest = read_json(folder / "manifest.json")
-    how, origins = manifest["data"].get("preprocessing"), manifest.get("informative", {}).get("origins") or {}
-    if how is not None:
-        out_console.print(preprocessing_sentence(how, manifest["model"]["config"], origins), markup=False)
 
 
 def say_report(page: Path) -> None:

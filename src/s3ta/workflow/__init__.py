@@ -4,7 +4,7 @@ from s3ta.workflow.evaluation import default_ledger, evaluate_model, is_evaluati
 from s3ta.workflow.export_results import export
 from s3ta.workflow.model import OpenedModel, RuntimeOptions, open_for_evaluation, recipe_data
 from s3ta.workflow.prediction import Prediction, predict
-from s3ta.workflow.preprocessing import preprocessing_sentence
+from s3ta.workflow.preprocessing import recorded_preparation
 from s3ta.workflow.request import (
     EvaluationOutput,
     EvaluationRequest,
@@ -30,8 +30,8 @@ __all__ = [
     "is_evaluation_complete",
     "open_for_evaluation",
     "predict",
-    "preprocessing_sentence",
     "recipe_data",
+    "recorded_preparation",
     "train_run",
     "transfer_request",
 ]

@@ -42,15 +42,16 @@ def prepared(subject: OpenedModel, config: DataConfig, card: ModelInfo) -> Prepa
     return Preparation(config, {"images": origin, "normalisation": card.origins.normalisation})
 
 
+def recorded_preparation(manifest: Mapping[str, Any]) -> str:
+    """The preparation of an evaluation's images, as a sentence; empty where its manifest does not say it."""
+    how, origins = manifest["data"].get("preprocessing"), manifest.get("informative", {}).get("origins") or {}
+    return "" if how is None else preprocessing_sentence(how, manifest["model"]["config"], origins)
+
+
 def preprocessing_sentence(
     preprocessing: Mapping[str, Any], model: Mapping[str, Any], origins: Mapping[str, str]
 ) -> str:
-    """The preparation of images, as a sentence.
-
-    Args:
-      preprocessing: as a manifest records it.
-      model: `Card.config`.
-      origins: as in `Preparation`; empty for evaluations that do not say it."""
+    """The preparation of images as a manifest records it, as a sentence, with `ModelInfo.config` and `Preparation.origins`."""
     return f"Images: {_images(preprocessing)}{_from(origins, 'images')}. {_normalisation(model, origins)}"
 
 

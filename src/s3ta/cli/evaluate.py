@@ -71,5 +71,5 @@ def evaluate(
     if folder is None or not any(folder.glob("chunk-*.parquet")):
         return  # another process of torchrun speaks; an empty part, before the others
     for finding in findings_of(folder):
-        err_console.print(finding.line, markup=False)
-    out_console.print(f"Records: {folder}", markup=False)
+        err_console.print(finding.line)
+    out_console.print(f"Records: {folder}")

@@ -42,6 +42,6 @@ def predict(
         subject = workflow.open_for_evaluation(model, opened.opening())
         answers = workflow.predict(subject, images, top, runtime, treatment)
     for answer in answers:
-        out_console.print(f"{answer.image}", markup=False)
+        out_console.print(f"{answer.image}")
         for name, probability in zip(answer.classes, answer.probabilities, strict=True):
-            out_console.print(f"  {probability:6.1%}  {name}", markup=False)
+            out_console.print(f"  {probability:6.1%}  {name}")

@@ -56,7 +56,7 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **{name: _at_home(value) for name, value in kwargs.items()})
             sys.stdout.flush()
         except UserError as error:
-            err_console.print(f"s3ta: {error}", markup=False)
+            err_console.print(f"s3ta: {error}")
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             if os.environ.get("RANK", "0") == "0":  # of the processes of torchrun one says it
@@ -82,8 +82,7 @@ def is_output_blocked(error: OSError) -> bool:
     with suppress(OSError):
         err_console.print(
             f"s3ta: The output cannot be written ({error.strerror}); what was finished is saved. Write it elsewhere and run "
-            "the same command again.",
-            markup=False,
+            "the same command again."
         )
     return True
 
@@ -196,7 +195,7 @@ def print_evaluation(folder: Path, *, natural: bool) -> None:
     if missing := len(ledger.missing()):
         out_console.print(f"Not finished: {missing} chunks are missing. What is there so far:")
     if preparation := recorded_preparation(ledger.manifest):
-        out_console.print(preparation, markup=False)
+        out_console.print(preparation)
     print_table(evaluation_table(folder))
     if natural:  # how sure the model is matters as much as how often it is right
         out_console.print("Calibration takes 100 images, its published form 200; a dash: fewer.")
@@ -204,4 +203,4 @@ def print_evaluation(folder: Path, *, natural: bool) -> None:
 
 def say_report(page: Path) -> None:
     """Where the page is."""
-    out_console.print(f"Report: {page.resolve()}", markup=False)
+    out_console.print(f"Report: {page.resolve()}")

@@ -42,20 +42,20 @@ def show(
     gpu = get_hardware(hardware)
     estimate = training_cost(config, gpu, gpus, utilization)
     cost = estimate.cost
-    err_console.print("\n".join(line.strip() for line in (note or config.source).splitlines()), markup=False)
+    err_console.print("\n".join(line.strip() for line in (note or config.source).splitlines()))
     err_console.print(
         f"\n{config.model.name}: {cost.parameters:,} parameters, {cost.multiply_accumulates:,} multiply-accumulates "
         f"per image, map {cost.map_size[0]}x{cost.map_size[1]}"
     )
     for line in _cost_lines(config, estimate, gpu, gpus, utilization):
-        err_console.print(line, markup=False)
+        err_console.print(line)
     for departure in config.departures:
-        err_console.print(f"  departs: {departure}", markup=False)
+        err_console.print(f"  departs: {departure}")
     if fields:
         for name, value, meaning in describe(config):
-            out_console.print(f"{name} = {value}" + (f"\n    {meaning}" if meaning else ""), markup=False)
+            out_console.print(f"{name} = {value}" + (f"\n    {meaning}" if meaning else ""))
     else:
-        out_console.print(to_json(config), markup=False)
+        out_console.print(to_json(config))
 
 
 def _cost_lines(

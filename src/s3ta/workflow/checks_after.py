@@ -86,7 +86,7 @@ def check_afterwards(measured: EvaluationTask, ledger: Ledger, *, full: bool = F
         console.print(f"warning: What was checked is not kept: {error}")
         for finding in probed:
             if finding.severity in WORTH_TELLING:
-                console.print(finding.line, markup=False)
+                console.print(finding.line)
 
 
 def is_due(findings: FoundBySource, *, full: bool) -> bool:

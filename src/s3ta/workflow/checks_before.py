@@ -58,12 +58,12 @@ def run_lint(measured: EvaluationTask, folder: Path, *, strict: bool) -> None:
     write_found(folder, by_source)
     for alarm in alarms:
         if alarm.kind != UNREADABLE:  # told when they were read
-            console.print(alarm.line, markup=False, soft_wrap=True)
+            console.print(alarm.line)
 
 
 def is_lint_due(folder: Path) -> bool:
     """Whether the lint is still to be run; its findings stand once there are records."""
-    return "lint" not in read_found(folder) or next(folder.glob("chunk-*.parquet"), None) is None
+    return "lint" not in read_found(folder) or not any(folder.glob("chunk-*.parquet"))
 
 
 def lint_measured(measured: EvaluationTask) -> list[Finding]:

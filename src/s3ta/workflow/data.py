@@ -59,7 +59,7 @@ def bring_together(subject: OpenedModel, request: EvaluationRequest, model: nn.M
 def say(severity: Literal["note", "warning"], sentence: str) -> None:
     """Tell a person something about the data; nothing where the sentence is empty. Of processes of torchrun one tells it."""
     if sentence and os.environ.get("RANK", "0") == "0":
-        console.print(f"{severity}: {sentence}", markup=False, soft_wrap=True)
+        console.print(f"{severity}: {sentence}")
 
 
 def _opened(

@@ -155,7 +155,7 @@ def _warn_of_settings(manifest: Manifest, *, strict: bool, aloud: bool) -> None:
         raise UserError(f"Not evaluated: {' '.join(remark.text for remark in refused)}")
     for remark in remarks if aloud else ():
         if remark.severity == "warning" or remark.evidence.get("nothing_moves"):
-            console.print(remark.line, markup=False, soft_wrap=True)
+            console.print(remark.line)
 
 
 def _identified(task: EvaluationTask, folder: Path) -> dict[str, Any]:
@@ -248,7 +248,7 @@ def default_ledger(subject: OpenedModel, suite: Suite, examples: ExampleSelectio
 def is_evaluation_complete(folder: Path, suite: Suite) -> bool:
     """Whether this suite's ledger is complete there, with its gallery and its checks."""
     path = folder / "manifest.json"
-    if not path.is_file() or next(folder.glob("chunk-*.parquet"), None) is None:
+    if not path.is_file() or not any(folder.glob("chunk-*.parquet")):
         return False
     suites = (suite_with_defaults(read_json(path).get("suite") or {}), suite_with_defaults(suite_identity(suite)))
     there, now = ({**suite, "description": ""} for suite in suites)

@@ -38,7 +38,7 @@ def files_in_manifest(task: EvaluationTask) -> dict[str, Any]:
 def keep_files(folder: Path, task: EvaluationTask) -> None:
     """Write `files.csv`, unless it is there, or records are there that may be of other files."""
     facts = file_facts(task.dataset, task.positions)
-    if not facts or (folder / FILES_FILE).exists() or next(folder.glob("chunk-*.parquet"), None) is not None:
+    if not facts or (folder / FILES_FILE).exists() or any(folder.glob("chunk-*.parquet")):
         return
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -64,7 +64,7 @@ def refuse_other_files(folder: Path, task: EvaluationTask) -> None:
                 f"({quoted(other)}): its records are of the images before. Measure these in another folder with --out, or put "
                 "the old files back."
             )
-    elif next(folder.glob("chunk-*.parquet"), None) is not None:
+    elif any(folder.glob("chunk-*.parquet")):
         began = datetime.fromtimestamp((folder / "manifest.json").stat().st_mtime, UTC).isoformat()
         newer = [name for name, seen in facts.items() if seen.modified > began]
         if newer:

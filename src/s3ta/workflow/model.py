@@ -86,7 +86,7 @@ def open_for_evaluation(
         model = open_model(source, opening)
         card = model_info(model)
         for sentence in [*(f"note: {note}" for note in card.config.get("notes", [])), *card.origins.remarks]:
-            console.print(sentence, markup=False, soft_wrap=True)
+            console.print(sentence)
         return OpenedModel(source, model, card.classes, None, Path("runs") / _short(source, opening))
     _refuse_folder_of_others(Path(source))
     _, saved = read_config(find_weights(source))

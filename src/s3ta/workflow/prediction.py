@@ -71,7 +71,5 @@ def prepared_images(
     for number, path in enumerate(images):
         pixels = load_image(path, size, card.in_channels, how)
         if not number:
-            console.print(
-                preprocessing_sentence(described(how, size), card.config, origins), markup=False, soft_wrap=True
-            )
+            console.print(preprocessing_sentence(described(how, size), card.config, origins))
         yield as_images(torch.from_numpy(pixels)[None])

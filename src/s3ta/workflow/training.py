@@ -148,8 +148,7 @@ def _begin(held: ExitStack, ready: _Ready, request: _Request, rank: Ranks) -> Cu
     among = f" on {rank.count} processes" if rank.count > 1 else ""
     console.print(
         f"{recipe.name}: {recipe.schedule.num_train_steps} training steps, {about(seconds)} here{among} from the first "
-        "to the last",
-        soft_wrap=True,
+        "to the last"
     )
     return board
 

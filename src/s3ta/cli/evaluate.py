@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from s3ta.cli.early_validation import refuse_mistakes
 from s3ta.cli.evaluation_options import DataOptions, OutputOptions, RunOptions, SuiteOptions
 from s3ta.cli.model_options import ModelOptions, ModelSource
 from s3ta.cli.option_groups import grouped
-from s3ta.cli.shared import (
-    app,
-    before_the_first_pass,
-    err_console,
-    out_console,
-    plain_errors,
-    print_evaluation,
-    radius_of,
-)
+from s3ta.cli.shared import app, before_the_first_pass, err_console, out_console, plain_errors, print_evaluation
 
 
 @app.command(
@@ -37,35 +24,41 @@ def evaluate(
     on_what: DataOptions,
     how: RunOptions,
     kept: OutputOptions,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[attack.a=b]...", help="Settings to change in every attack of the suite."),
-    ] = None,
 ) -> None:
     """Attack any classifier and record what happened to every example. Stop it at any moment; the same command goes on.
 
     Start it as torchrun -m s3ta evaluate ... to divide the examples among processes."""
-    refuse_mistakes(model, with_what.suite, with_what.attack or [], radius_of(with_what.radius), overrides or [])
+    from s3ta.models import refuse_unknown_source
+
+    refuse_unknown_source(model)
+    with_what.refuse_for_any_model()
     before_the_first_pass(return_memory=how.return_memory)
     from s3ta.progress import waiting
     from s3ta.report import findings_of
-    from s3ta.workflow import EvaluationRequest, choose_suite, evaluate_model, open_for_evaluation, transfer_request
+    from s3ta.workflow import (
+        EvaluationRequest,
+        RuntimeOptions,
+        choose_suite,
+        evaluate_model,
+        open_for_evaluation,
+        transfer_request,
+    )
 
-    settings, runtime, output = how.settings(with_what), how.runtime(on_what), kept.output()
+    settings, runtime = how.settings(with_what), RuntimeOptions(on_what.data_root, how.device, on_what.download)
     images, suite = None, None
     if with_what.transfer is not None:
-        with_what.refuse_beside_transfer(overrides or [], on_what)
+        with_what.refuse_beside_transfer(on_what)
         images, suite, settings = transfer_request(with_what.transfer, settings)
     examples = on_what.examples(images)
     opening = opened.opening()._replace(micro_batch=settings.micro_batch)
     with waiting(f"opening {model}"):
         subject = open_for_evaluation(model, opening, on_what.config(), on_what.split, runtime)
     if suite is None:
-        suite = choose_suite(subject, with_what.choice(overrides or []))
+        suite = choose_suite(subject, with_what.choice())
     how.say_what_changed()
     folder = evaluate_model(
         subject,
-        EvaluationRequest(suite, examples, settings, runtime, output, images),
+        EvaluationRequest(suite, examples, settings, runtime, kept.output(), images),
         lambda measured: print_evaluation(measured, natural=not suite.attacks),
     )
     if folder is None or not any(folder.glob("chunk-*.parquet")):

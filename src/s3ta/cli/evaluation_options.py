@@ -19,7 +19,7 @@ from s3ta.errors import UserError
 if TYPE_CHECKING:
     from s3ta.data import DataConfig
     from s3ta.evaluate import KeptImages, Settings
-    from s3ta.workflow import EvaluationOutput, ExampleSelection, RuntimeOptions, SuiteChoice
+    from s3ta.workflow import EvaluationOutput, ExampleSelection, SuiteChoice
 
 _attack_option = partial(typer.Option, rich_help_panel="What is measured")
 _data_option = partial(typer.Option, rich_help_panel="Examples")
@@ -31,6 +31,10 @@ _USUAL_BATCH = 50
 class SuiteOptions:
     """With what the model is measured."""
 
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[attack.a=b]...", help="Settings to change in every attack of the suite."),
+    ] = None
     suite: Annotated[
         str | None, _attack_option(help="Name from `s3ta list suites`.  \\[default: the recipe's, else quick]")
     ] = None
@@ -61,15 +65,35 @@ class SuiteOptions:
     ] = False
     tiny: Tiny = False
 
-    def choice(self, overrides: list[str]) -> SuiteChoice:
+    def refuse_for_any_model(self) -> None:
+        """UserError for a suite, attacks or settings that fit no model; imports no torch.
+
+        A suite that nobody names is the recipe's, which only the model's folder knows: its settings are judged later."""
+        radius, attacks, overrides = radius_of(self.radius), self.attack or [], self.overrides or []
+        if self.suite is None and not attacks:
+            return
+        from s3ta.evaluate import AttackContext, build_suite, norm_of_overrides
+
+        situation = AttackContext(num_glimpses=1, is_stated=radius is not None, norm=norm_of_overrides(overrides))
+        situation = situation if radius is None else situation._replace(radius=radius)
+        try:
+            build_suite(self.suite, attacks, situation, False, overrides)
+        except UserError as error:
+            try:  # a model without glimpses leaves out the attacks on them, and what is wrong with these
+                build_suite(self.suite, attacks, situation._replace(num_glimpses=None), False, overrides)
+            except UserError:
+                raise error from None
+
+    def choice(self) -> SuiteChoice:
         """The suite that is meant."""
         from s3ta.workflow import SuiteChoice
 
-        return SuiteChoice(self.suite, tuple(self.attack or ()), radius_of(self.radius), tuple(overrides), self.tiny)
+        attacks, overrides = tuple(self.attack or ()), tuple(self.overrides or ())
+        return SuiteChoice(self.suite, attacks, radius_of(self.radius), overrides, self.tiny)
 
-    def refuse_beside_transfer(self, overrides: list[str], examples: DataOptions) -> None:
+    def refuse_beside_transfer(self, examples: DataOptions) -> None:
         """UserError for what a suite of transfers takes from the other evaluation."""
-        given = [self.suite, self.attack, overrides, self.tiny, self.radius, self.seed]
+        given = [self.suite, self.attack, self.overrides, self.tiny, self.radius, self.seed]
         if any([*given, examples.num_examples, examples.ids, examples.targets]):
             raise UserError(
                 "--transfer scores what is there: it goes with no suite, attack, radius, size, ids, targets, seed or "
@@ -116,17 +140,10 @@ class DataOptions:
     def __post_init__(self) -> None:
         from s3ta.data import refuse_unknown_data
 
-        self._matched()
-        self._skips_unreadable()
+        one_of("--match-classes", self.match_classes, ("data", "model"))
+        one_of("--on-unreadable", self.on_unreadable, ("stop", "skip"))
         if (data := self.config()) is not None:
             refuse_unknown_data(data.source, self.split)
-
-    def _matched(self) -> Literal["data", "model"] | None:
-        text = self.match_classes
-        return None if text is None else one_of("--match-classes", text, ("data", "model"))
-
-    def _skips_unreadable(self) -> bool:
-        return one_of("--on-unreadable", self.on_unreadable, ("stop", "skip")) == "skip"
 
     def examples(self, images: KeptImages | None = None) -> ExampleSelection:
         """The examples that are meant; those of kept images where there are any."""
@@ -138,8 +155,8 @@ class DataOptions:
             num_examples=self.num_examples,
             ids=self.ids if images is None else images.ids,
             targets=self.targets,
-            match_classes=self._matched(),
-            skip_unreadable=self._skips_unreadable(),
+            match_classes=one_of("--match-classes", self.match_classes, ("data", "model")),
+            skip_unreadable=self.on_unreadable == "skip",
         )
 
     def config(self) -> DataConfig | None:
@@ -234,12 +251,6 @@ class RunOptions:
                 f"{self.micro_batch} --prefetch {self.batch_size}."
             )
         return self.batch_size if self.micro_batch is None else self.micro_batch
-
-    def runtime(self, examples: DataOptions) -> RuntimeOptions:
-        """Where data are, and what computes."""
-        from s3ta.workflow import RuntimeOptions
-
-        return RuntimeOptions(examples.data_root, self.device, examples.download)
 
 
 @dataclass(frozen=True)

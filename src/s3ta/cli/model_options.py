@@ -70,7 +70,6 @@ class ModelOptions:
         """The options as the package takes them. Raises UserError for text that is none of what they take."""
         from s3ta.models import LoadOptions
 
-        order = self.channel_order
         return LoadOptions(
             weights=self.weights,
             num_classes=self.num_classes,
@@ -78,7 +77,7 @@ class ModelOptions:
             in_channels=self.in_channels,
             mean=_numbers("--mean", self.mean),
             std=_numbers("--std", self.std),
-            channel_order=None if order is None else one_of("--channel-order", order, ("rgb", "bgr")),
+            channel_order=one_of("--channel-order", self.channel_order, ("rgb", "bgr")),
             class_names=None if self.class_names is None else _lines(self.class_names),
             ignored=tuple(self.ignore_keys or ()),
         )

@@ -42,6 +42,11 @@ ReturnMemory = Annotated[
         "--return-memory", help="Give freed CPU memory back to the system after each pass; slower, and less is held."
     ),
 ]
+RecipeName = Annotated[str, typer.Argument(help="Name from `s3ta list recipes`, or a saved JSON file.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Images per update; learning rate and schedule follow.  \\[default: the recipe's]"),
+]
 Tiny = Annotated[
     bool, typer.Option("--tiny", help="Shrink everything to seconds; for trying out, the numbers mean nothing.")
 ]
@@ -128,11 +133,22 @@ def _root(
     Begin with [bold]s3ta demo[/bold]: it trains a small S3TA and its rival, attacks both, and writes a report."""
 
 
-def one_of(what: str, text: str, allowed: tuple[str, ...]) -> Any:
-    """The text, where it is allowed. Raises UserError where it is not, with the nearest names."""
-    if text not in allowed:
+def one_of(what: str, text: str | None, allowed: tuple[str, ...]) -> Any:
+    """The text, where it is allowed or nobody gave any. Raises UserError where it is not, with the nearest names."""
+    if text is not None and text not in allowed:
         raise unknown_name(what, text, list(allowed))
     return text
+
+
+def chosen_recipe(name: str, overrides: list[str], is_tiny: bool, batch_size: int | None = None) -> Any:
+    """The recipe, shrunk, brought to a batch size and changed as asked; overrides come last, so they win."""
+    from s3ta.config import override
+    from s3ta.recipes import get_recipe, noting, rescaled, tiny
+
+    recipe = get_recipe(name)
+    if batch_size is not None:
+        recipe = rescaled(recipe, batch_size)
+    return noting(override(tiny(recipe) if is_tiny else recipe, overrides), overrides)
 
 
 def before_the_first_pass(*, return_memory: bool) -> None:

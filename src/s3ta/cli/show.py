@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s3ta.cli.recipe_options import BatchSize, RecipeName, chosen_recipe
-from s3ta.cli.shared import app, err_console, out_console, plain_errors
+from s3ta.cli.shared import BatchSize, RecipeName, app, chosen_recipe, err_console, out_console, plain_errors
 
 if TYPE_CHECKING:
     from s3ta.train import TrainConfig

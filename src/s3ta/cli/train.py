@@ -8,15 +8,17 @@ from typing import Annotated
 
 import typer
 
-from s3ta.cli.recipe_options import BatchSize, RecipeName, chosen_recipe
 from s3ta.cli.shared import (
+    BatchSize,
     DataRoot,
     Device,
     Download,
+    RecipeName,
     ReturnMemory,
     Tiny,
     app,
     before_the_first_pass,
+    chosen_recipe,
     out_console,
     plain_errors,
 )

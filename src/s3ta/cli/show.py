@@ -61,6 +61,7 @@ def _cost_lines(
     config: TrainConfig, estimate: TrainingCost, hardware: Hardware, num_gpus: int, utilization: float
 ) -> list[str]:
     """The budget as a table of text, with what it assumes."""
+    from s3ta.config import override
     from s3ta.train.cost import training_cost
 
     forward = 2 * estimate.cost.multiply_accumulates
@@ -68,7 +69,8 @@ def _cost_lines(
     share = config.batch_size // num_gpus
     most, slower = estimate.bytes_per_process, ""
     if "bfloat16" in (config.compute.attack_precision, config.compute.update_precision):
-        first = training_cost(_in_float32(config), hardware, num_gpus, utilization)
+        plain = override(config, ["compute.attack_precision=float32", "compute.update_precision=float32"])
+        first = training_cost(plain, hardware, num_gpus, utilization)
         most = max(most, first.bytes_per_process)
         slower = f"; {_duration(first.gpu_hours)} of it if bfloat16 never begins"
     attacked = f"{config.compute.attack_precision}; {estimate.attack_images:,} of a process's {share:,} at once"
@@ -98,11 +100,6 @@ def _cost_lines(
     width = max(len(value) for _, value, _ in rows)
     lines = [f"  {name:14}{value:>{width}}  {what}" for name, value, what in rows]
     return [*lines, _assumed(config, hardware, utilization)]
-
-
-def _in_float32(config: TrainConfig) -> TrainConfig:
-    plain = {"attack_precision": "float32", "update_precision": "float32"}
-    return config.model_copy(update={"compute": config.compute.model_copy(update=plain)})
 
 
 def _fit(most: int, hardware: Hardware) -> str:

@@ -56,11 +56,8 @@ def evaluate(
     if suite is None:
         suite = choose_suite(subject, with_what.choice())
     how.say_what_changed()
-    folder = evaluate_model(
-        subject,
-        EvaluationRequest(suite, examples, settings, runtime, kept.output(), images),
-        lambda measured: print_evaluation(measured, natural=not suite.attacks),
-    )
+    request = EvaluationRequest(suite, examples, settings, runtime, kept.output(), images)
+    folder = evaluate_model(subject, request, print_evaluation)
     if folder is None or not any(folder.glob("chunk-*.parquet")):
         return  # another process of torchrun speaks; an empty part, before the others
     for finding in findings_of(folder):

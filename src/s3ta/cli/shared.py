@@ -199,7 +199,7 @@ def print_table(table: Any) -> None:
     out_console.print(drawn_table(table.headers, table.rows))
 
 
-def print_evaluation(folder: Path, *, natural: bool) -> None:
+def print_evaluation(folder: Path) -> None:
     """The table, as far as there are records."""
     from s3ta.records import Ledger
     from s3ta.report import evaluation_table
@@ -213,7 +213,7 @@ def print_evaluation(folder: Path, *, natural: bool) -> None:
     if preparation := recorded_preparation(ledger.manifest):
         out_console.print(preparation)
     print_table(evaluation_table(folder))
-    if natural:  # how sure the model is matters as much as how often it is right
+    if not ledger.manifest["suite"]["attacks"]:  # how sure the model is matters as much as how often it is right
         out_console.print("Calibration takes 100 images, its published form 200; a dash: fewer.")
 
 

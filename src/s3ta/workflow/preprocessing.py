@@ -48,26 +48,20 @@ def recorded_preparation(manifest: Mapping[str, Any]) -> str:
     return "" if how is None else preprocessing_sentence(how, manifest["model"]["config"], origins)
 
 
-def preprocessing_sentence(
-    preprocessing: Mapping[str, Any], model: Mapping[str, Any], origins: Mapping[str, str]
-) -> str:
+def preprocessing_sentence(how: Mapping[str, Any], model: Mapping[str, Any], origins: Mapping[str, str]) -> str:
     """The preparation of images as a manifest records it, as a sentence, with `ModelInfo.config` and `Preparation.origins`."""
-    return f"Images: {_images(preprocessing)}{_from(origins, 'images')}. {_normalisation(model, origins)}"
-
-
-def _images(how: Mapping[str, Any]) -> str:
     size, resize = how["image_size"], how["resize"]
-    if resize is None:
-        return f"cut to {size} px" if how["name"] != "none" else "not resized"
-    return f"{how['name']} (shorter side to {resize} px, centre of {size} px, {how['interpolation']})"
-
-
-def _normalisation(model: Mapping[str, Any], origins: Mapping[str, str]) -> str:
-    if "mean" not in model:  # ours
-        return "Normalisation: the model's own."
-    mean, std = model["mean"], model["std"]
-    numbers = "none" if mean is None and std is None else f"mean {_row(mean or [0.0])}, std {_row(std or [1.0])}"
-    return f"Normalisation: {numbers}{_from(origins, 'normalisation')}."
+    images = f"cut to {size} px" if how["name"] != "none" else "not resized"
+    if resize is not None:
+        images = f"{how['name']} (shorter side to {resize} px, centre of {size} px, {how['interpolation']})"
+    normalisation = "the model's own"
+    if "mean" in model:  # not ours
+        mean, std = model["mean"], model["std"]
+        normalisation = (
+            "none" if mean is None and std is None else f"mean {_row(mean or [0.0])}, std {_row(std or [1.0])}"
+        )
+        normalisation += _from(origins, "normalisation")
+    return f"Images: {images}{_from(origins, 'images')}. Normalisation: {normalisation}."
 
 
 def _row(values: list[float]) -> str:

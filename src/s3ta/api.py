@@ -118,7 +118,7 @@ def evaluate(
         settings = settings._replace(batch_size=prefetch, budget=max_passes, keep_images=keep_images)
         options = _options(mean, std, channel_order, classes, batch_size)
         subject, dataset = open_in_memory(model, images, labels, options, name)
-        chosen = _suite(subject, suite, _radius(radius), tuple(overrides))
+        chosen = _suite(subject, suite, radius, tuple(overrides))
         if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UserError("Several processes share their records in one folder: give it with out.")
         folder = Path(tempfile.mkdtemp(prefix="s3ta-")) if out is None else Path(out).expanduser()
@@ -167,8 +167,7 @@ def attack(
         settings = _settings(seed, batch_size, threads, attack_precision)
         options = _options(mean, std, channel_order, None, batch_size)
         subject, dataset = open_in_memory(model, images, labels, options)
-        choice = SuiteChoice(attacks=(name,), radius=_radius(radius), overrides=tuple(overrides))
-        suite = choose_suite(subject, choice)
+        suite = _suite(subject, [name], radius, tuple(overrides))
         if targets is not None:
             settings = settings._replace(targets=_targets(targets, dataset))
         return attacked_images(EvaluationTask(subject.model, dataset, suite, range(len(dataset.ids)), settings))
@@ -267,9 +266,10 @@ def _options(
 
 
 def _suite(
-    subject: OpenedModel, suite: str | Sequence[str] | Suite, radius: float | None, overrides: tuple[str, ...]
+    subject: OpenedModel, suite: str | Sequence[str] | Suite, stated: float | str | None, overrides: tuple[str, ...]
 ) -> Suite:
-    """The suite that is meant. Raises UserError for an unknown name, nearest ones offered."""
+    """The suite that is meant. Raises UserError for an unknown name, nearest ones offered, and for a radius that is none."""
+    radius = _radius(stated)
     if isinstance(suite, Suite):
         if radius is not None or overrides:
             raise UserError(f"Suite '{suite.name}' is given with its settings: leave radius and overrides out.")

@@ -47,13 +47,8 @@ class Probing(NamedTuple):
 
 
 def probing(num_passes: int, num_examples: int, micro_batch: int, *, full: bool) -> Probing:
-    """How many images the experiments are made on.
-
-    Args:
-      num_passes: forward and backward, spent or to be spent on attacks.
-      num_examples: of the evaluation.
-      micro_batch: images that the model meets together.
-      full: whether the experiments may cost more than a fifth of that."""
+    """How many images the experiments are made on, for at most a fifth, unless `full`, of the forward and backward passes that
+    the attacks on so many examples take."""
     num_wanted = min(num_examples, max(_FEWEST_PROBED, min(_MOST_PROBED, micro_batch)))
     return Probing(num_wanted if full else min(num_wanted, num_passes // _SHARE // num_evaluations(1)), num_wanted)
 
@@ -67,12 +62,9 @@ def planned_probing(measured: EvaluationTask, findings: FoundBySource, *, full: 
     return probing(total(suite, count).num_evaluations, count, measured.settings.micro_batch, full=full)
 
 
-def check_afterwards(measured: EvaluationTask, ledger: Ledger, *, full: bool = False) -> None:
-    """Experiments on a few examples, and what the records say; kept beside the ledger. Nothing is done twice.
-
-    Args:
-      full: whether the experiments may cost more than a fifth of the attacks' passes; what was left out for that, or could not
-        be answered, is then asked again.
+def check_afterwards(measured: EvaluationTask, ledger: Ledger, *, full: bool) -> None:
+    """Experiments on a few examples, and what the records say; kept beside the ledger. Nothing is done twice, but if `full`
+    what was left out for taking more than a fifth of the attacks' passes, or could not be answered.
 
     A check that fails is `unchecked` with the reason, and findings that cannot be written are told."""
     table, findings = ledger.table(), read_found(ledger.folder)

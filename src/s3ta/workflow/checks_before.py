@@ -38,14 +38,10 @@ FoundBySource: TypeAlias = dict[str, list[Finding]]
 
 
 def run_lint(measured: EvaluationTask, folder: Path, *, strict: bool) -> None:
-    """Look the model over before it is measured; say what is suspicious.
+    """Look the model over before it is measured, on as many examples as time allows; say what is suspicious. A model without
+    gradients is no obstacle to attacks that use none.
 
     Once there are records, what was found before the first of them stands: it is told again, not asked again.
-
-    As many examples as time allows are looked at, 256 at most; a model without gradients is no obstacle to attacks that use
-    none.
-
-    `strict`: whether a warning ends the run.
     Raises UserError where the model cannot be measured as it is, and for warnings if strict."""
     by_source = read_found(folder)
     if is_lint_due(folder):
@@ -71,15 +67,12 @@ def lint_measured(measured: EvaluationTask) -> list[Finding]:
     dataset, positions, settings = measured.dataset, measured.positions, measured.settings
     with exact_arithmetic(settings.num_threads):
         count = num_linted(measured)
-        known = set(positions)
-        others = [position for position in choose_examples(dataset, None, settings.seed) if position not in known]
-        for_order = _for_order(measured, [*positions, *others], count)
+        candidates = list(dict.fromkeys([*positions, *choose_examples(dataset, None, settings.seed)]))
+        num_others, for_order = max(0, count - len(positions)), _for_order(measured, candidates, count)
         try:
-            findings = _lint_on(measured, [*positions, *others][:count], for_order)
+            findings = _lint_on(measured, candidates[:count], for_order)
         except UserError:  # one that is not measured, and cannot be read
-            others = []
-            findings = _lint_on(measured, positions[:count], [])
-        num_others = max(0, count - len(positions)) if others else 0
+            findings, num_others = _lint_on(measured, positions[:count], []), 0
         if num_others and any(finding.severity == "error" for finding in findings):
             theirs = {finding.kind: finding for finding in findings}
             findings = [

@@ -57,14 +57,10 @@ def evaluate_model(
 ) -> Path | None:
     """Run what is missing of a suite on a model; once all is there, draw the gallery and check the evaluation.
 
-    Args:
-      subject: the model.
-      request: what to measure, on which examples, how, where, and into which folder.
-      show: called with the folder as soon as the attacks are done: what comes after costs no result.
-    Returns:
-      The ledger's folder; None in those processes of `torchrun` that have nothing to say.
+    `show` is called with the ledger's folder as soon as the attacks are done: what comes after costs no result. A finished
+    evaluation in a folder that cannot be written is shown as it is.
 
-    A finished evaluation in a folder that cannot be written is shown as it is."""
+    Returns the folder; None in those processes of `torchrun` that have nothing to say."""
     with ranks() as rank:
         if rank.count > 1 and request.output.shard is not None:
             raise UserError("Under torchrun each process is a shard already: leave --shard out.")
@@ -211,20 +207,13 @@ def _draw_gallery(task: EvaluationTask, folder: Path) -> None:
     if not (folder / KEPT_FILE).is_file():
         return
     kept = read_arrays(folder / KEPT_FILE, KEPT)
-    if _is_drawn(folder, kept):
-        return
+    with suppress(UserError):  # absent, or damaged
+        drawn = read_arrays(folder / GALLERY_FILE, (*KEPT, "clean", "probabilities_clean", "probabilities_adversarial"))
+        if all(np.array_equal(drawn[name], values) for name, values in kept.items()):
+            return
     with waiting("drawing the pictures for the report"), exact_arithmetic(task.settings.num_threads):
         drawn = gallery(task.model, task.dataset, kept, task.settings.micro_batch)
         write_arrays(folder / GALLERY_FILE, drawn)
-
-
-def _is_drawn(folder: Path, kept: dict[str, np.ndarray]) -> bool:
-    """Whether the gallery is of these images, and whole."""
-    try:
-        drawn = read_arrays(folder / GALLERY_FILE, (*KEPT, "clean", "probabilities_clean", "probabilities_adversarial"))
-    except UserError:
-        return False
-    return all(np.array_equal(drawn[name], values) for name, values in kept.items())
 
 
 def _refuse_other_data(task: EvaluationTask) -> None:

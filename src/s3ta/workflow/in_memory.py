@@ -50,11 +50,9 @@ def open_in_memory(
 ) -> tuple[OpenedModel, ArrayDataset]:
     """Model and examples, fitted to each other.
 
-    Args:
-      model: any module or function; one of ours or a `Classifier` says itself what it takes.
-      images, labels: as of `s3ta.data.read_examples`.
-      options: normalisation, class names and micro-batch, where the model does not say them.
-      name: what people call it; None: the name of its class or function.
+    Images and labels are as of `s3ta.data.read_examples`. `options`, `name`: what the model, any module or function, does not
+    say itself, as one of ours or a `Classifier` does.
+
     Raises UserError where it gives no logits, or does not fit the examples."""
     if not callable(model):
         hint = f': open it with s3ta.open_model("{model}")' if isinstance(model, str) else ""

@@ -39,12 +39,8 @@ def predict(
 ) -> list[Prediction]:
     """The likeliest classes of image files, prepared as `evaluate_model` prepares them.
 
-    Args:
-      subject: the model.
-      images: files.
-      top: how many classes to tell.
-      runtime: where.
-      preprocessing: how files become pixels; None: as the model wants it, where that is known.
+    `top`: how many classes to tell. `preprocessing`: how files become pixels; None: as the model wants it, where that is known.
+
     Raises UserError for a file that is missing or no image."""
     names = subject.classes or [str(i) for i in range(subject.card.num_classes)]
     say("warning", transparency_note([str(path) for path in images if has_transparency(path)], len(images)))

@@ -145,25 +145,25 @@ def test_the_demo_counts_what_is_slow_and_the_checks_too(tmp_path: Path):
     contender = Contender(demo.RECIPES[0], tmp_path, is_tiny=False)
     contender.ledger.mkdir(parents=True)
     (contender.folder / "train.jsonl").write_text(json.dumps({"step": contender.num_steps}) + "\n")
-    assert contender.standing()[:3] == ("attacking", 0, None)
+    assert contender.status()[:3] == ("attacking", 0, None)
     (contender.ledger / "manifest.json").write_text(json.dumps({"data": {"num_examples": 400}, "micro_batch": 50}))
     passes = Passes.of(contender.suite, json.loads((contender.ledger / "manifest.json").read_text()))
     attacks = total(contender.suite, 400).num_evaluations
     assert sum(passes.of_chunks) == attacks
     assert passes.of_checks == num_evaluations(32)
-    assert contender.standing() == ("attacking", 0, attacks + num_evaluations(32), "")
+    assert contender.status() == ("attacking", 0, attacks + num_evaluations(32), "")
     for chunk in range(8):  # the clean images
         (contender.ledger / f"chunk-{chunk:05d}.parquet").touch()
-    assert contender.standing()[1] == 400
+    assert contender.status()[1] == 400
     for chunk in range(8, len(passes.of_chunks)):
         (contender.ledger / f"chunk-{chunk:05d}.parquet").touch()
-    assert contender.standing() == ("attacking", attacks, passes.total, "checks")
+    assert contender.status() == ("attacking", attacks, passes.total, "checks")
     contender.log.write_text(
         "checks of the evaluation on 32 examples, passes: 4000/11008, about 9 s left\nwarning: x\n"
     )
-    assert contender.standing()[1] == attacks + 4000
+    assert contender.status()[1] == attacks + 4000
     (contender.ledger / "trust.json").write_text(json.dumps({"probes": []}))
-    assert contender.standing()[1] == passes.total
+    assert contender.status()[1] == passes.total
 
 
 def test_a_demo_whose_part_ends_without_its_result_says_so(tmp_path: Path):

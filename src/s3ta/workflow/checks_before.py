@@ -11,7 +11,7 @@ from typing import TypeAlias
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from s3ta.attacks import frozen, seeded_global_generators
+from s3ta.attacks import AttackCost, frozen, seeded_global_generators
 from s3ta.data import fetch_batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.errors import UserError
@@ -24,8 +24,8 @@ from s3ta.process_state import process_state_kept
 from s3ta.progress import console, waiting
 
 UNREADABLE = "unreadable images"
-LINT_PASSES, LINT_GRADIENTS = 17, 2
-"""Of the lint, on each of its images: passes forward, and two of them with their way back."""
+LINT_COST = AttackCost(num_gradients=2, num_forwards=17)
+"""Of the lint, on each of its images."""
 _LINT_OPERATIONS = 1e11
 """Of one pass over all its images: some 20 passes of them take a CPU core half a minute."""
 _PER_CLASS, _ORDER_SHARE, _FEWEST_FOR_ORDER = 4, 50, 32

@@ -123,10 +123,8 @@ def evaluate(
             raise UserError("Several processes share their records in one folder: give it with out.")
         folder = Path(tempfile.mkdtemp(prefix="s3ta-")) if out is None else Path(out).expanduser()
         runtime = RuntimeOptions(device=str(device_of(subject.model)))
-        examples, output = (
-            ExampleSelection(dataset, num_examples=num_examples),
-            EvaluationOutput(folder, checks, strict),
-        )
+        examples = ExampleSelection(dataset, num_examples=num_examples)
+        output = EvaluationOutput(folder, checks, strict)
         try:
             evaluate_model(subject, EvaluationRequest(chosen, examples, settings, runtime, output))
             return Result(folder, is_temporary=out is None)

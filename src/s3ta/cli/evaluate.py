@@ -6,6 +6,7 @@ from s3ta.cli.evaluation_options import DataOptions, OutputOptions, RunOptions, 
 from s3ta.cli.model_options import ModelOptions, ModelSource
 from s3ta.cli.option_groups import grouped
 from s3ta.cli.shared import app, before_the_first_pass, err_console, out_console, plain_errors, print_evaluation
+from s3ta.progress import waiting
 
 
 @app.command(
@@ -33,31 +34,24 @@ def evaluate(
     refuse_unknown_source(model)
     with_what.refuse_for_any_model()
     before_the_first_pass(return_memory=how.return_memory)
-    from s3ta.progress import waiting
+    from s3ta import workflow
     from s3ta.report import findings_of
-    from s3ta.workflow import (
-        EvaluationRequest,
-        RuntimeOptions,
-        choose_suite,
-        evaluate_model,
-        open_for_evaluation,
-        transfer_request,
-    )
 
-    settings, runtime = how.settings(with_what), RuntimeOptions(on_what.data_root, how.device, on_what.download)
+    settings = how.settings(with_what)
+    runtime = workflow.RuntimeOptions(on_what.data_root, how.device, on_what.download)
     images, suite = None, None
     if with_what.transfer is not None:
         with_what.refuse_beside_transfer(on_what)
-        images, suite, settings = transfer_request(with_what.transfer, settings)
+        images, suite, settings = workflow.transfer_request(with_what.transfer, settings)
     examples = on_what.examples(images)
     opening = opened.opening()._replace(micro_batch=settings.micro_batch)
     with waiting(f"opening {model}"):
-        subject = open_for_evaluation(model, opening, on_what.config(), on_what.split, runtime)
+        subject = workflow.open_for_evaluation(model, opening, on_what.config(), on_what.split, runtime)
     if suite is None:
-        suite = choose_suite(subject, with_what.choice())
+        suite = workflow.choose_suite(subject, with_what.choice())
     how.say_what_changed()
-    request = EvaluationRequest(suite, examples, settings, runtime, kept.output(), images)
-    folder = evaluate_model(subject, request, print_evaluation)
+    request = workflow.EvaluationRequest(suite, examples, settings, runtime, kept.output(), images)
+    folder = workflow.evaluate_model(subject, request, print_evaluation)
     if folder is None or not any(folder.glob("chunk-*.parquet")):
         return  # another process of torchrun speaks; an empty part, before the others
     for finding in findings_of(folder):

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _attack_option = partial(typer.Option, rich_help_panel="What is measured")
 _data_option = partial(typer.Option, rich_help_panel="Examples")
 _run_option = partial(typer.Option, rich_help_panel="How it runs")
-_USUAL_BATCH = 50
 
 
 @dataclass(frozen=True)
@@ -227,7 +226,7 @@ class RunOptions:
 
         return Settings(
             seed=suite.seed,
-            micro_batch=self._batch_size() or _USUAL_BATCH,
+            micro_batch=self._batch_size() or Settings().micro_batch,
             num_threads=self.threads or os.cpu_count() or 1,
             search=ExecutionMode(self._precision(), self.compiled, self.channels_last),
             exhaustive=suite.exhaustive,

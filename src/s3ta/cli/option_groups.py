@@ -16,7 +16,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         owner: Any = groups.get(name, command)
         shown = inspect.signature(owner).parameters.values() if name in groups else [parameter]
         hints = get_type_hints(owner, include_extras=True)
-        parameters += [one.replace(annotation=hints[one.name], kind=inspect.Parameter.KEYWORD_ONLY) for one in shown]
+        parameters += [field.replace(annotation=hints[field.name], kind=field.KEYWORD_ONLY) for field in shown]
 
     def called(**values: Any) -> None:
         filled = {name: group(**{f.name: values.pop(f.name) for f in fields(group)}) for name, group in groups.items()}

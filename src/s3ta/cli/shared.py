@@ -111,15 +111,14 @@ def _forget_unwritten() -> None:
 def _at_home(value: Any) -> Any:
     """Paths that begin with `~`, which a shell leaves as they are between quotes, in the home folder."""
     if isinstance(value, list):
-        return [_at_home(one) for one in value]
+        return [_at_home(path) for path in value]
     return value.expanduser() if isinstance(value, Path) else value
 
 
-def _version(asked: bool) -> bool:
+def _version(asked: bool) -> None:
     if asked:
         out_console.print(f"s3ta {__version__}")
         raise typer.Exit
-    return asked
 
 
 @app.callback()
@@ -162,9 +161,7 @@ def before_the_first_pass(*, return_memory: bool) -> None:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits until the end: libraries that are interrupted while they load fail in any manner.
-
-    Raises KeyboardInterrupt then."""
+    """Ctrl-C waits until the end, and is raised then: libraries that are interrupted while they load fail in any manner."""
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or before is not signal.default_int_handler:
         yield

@@ -19,7 +19,6 @@ _READ = ("label", "target", "prediction", "correct", "hit", "distance", *_COUNTS
 
 def attacked_images(task: EvaluationTask) -> AttackedImages:
     """All examples through all restarts of the suite's one attack; of each the first restart that succeeds, else the last.
-
     Raises UserError as `s3ta.evaluate.evaluate`."""
     (named,) = task.suite.attacks
     is_targeted, attack_model = named.attack.objective == "targeted", task.attack_model

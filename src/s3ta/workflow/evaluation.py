@@ -78,7 +78,8 @@ def evaluate_model(
             try:
                 held.enter_context(sole_use(folder) if shard.is_all else part_use(folder, shard.name))
             except UnwritableError:
-                if not _is_there(task, folder):
+                ledger = Ledger.at(folder, _identified(task, folder), manifest_with_defaults)
+                if not (folder / "manifest.json").is_file() or not ledger.complete:
                     raise
                 if rank.is_first:
                     console.print(
@@ -92,12 +93,6 @@ def evaluate_model(
                     show(folder)
                     _finish(task, ledger, request.output.checks)
         return folder if rank.is_first else None
-
-
-def _is_there(task: EvaluationTask, folder: Path) -> bool:
-    """Whether the folder holds this evaluation, and it is finished."""
-    identified = _identified(task, folder)
-    return (folder / "manifest.json").is_file() and not Ledger.at(folder, identified, manifest_with_defaults).missing()
 
 
 def _run(task: EvaluationTask, output: EvaluationOutput, folder: Path, shard: Shard, rank: Ranks) -> Ledger:

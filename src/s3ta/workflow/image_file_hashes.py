@@ -1,7 +1,5 @@
-"""The image files of an evaluation: what each held when it was measured, so that a repaired one is noticed later.
-
-`files.csv` in the evaluation's folder has a row per example. It informs and is no part of what a measurement is; but records
-of other images than those that lie there now are not reported as theirs."""
+"""The image files of an evaluation: `files.csv` in its folder says what each held when it was measured. That informs, and is no
+part of what a measurement is; but records of other images than those that lie there now are not reported as theirs."""
 
 from __future__ import annotations
 

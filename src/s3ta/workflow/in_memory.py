@@ -52,7 +52,6 @@ def open_in_memory(
 
     Images and labels are as of `s3ta.data.read_examples`. `options`, `name`: what the model, any module or function, does not
     say itself, as one of ours or a `Classifier` does.
-
     Raises UserError where it gives no logits, or does not fit the examples."""
     if not callable(model):
         hint = f': open it with s3ta.open_model("{model}")' if isinstance(model, str) else ""
@@ -91,11 +90,8 @@ def _known(model: Any, options: LoadOptions, name: str | None, shape: tuple[int,
 
 def _wrapped(model: Any, options: LoadOptions, name: str | None, shape: tuple[int, int, int]) -> Classifier:
     """The model with all that an evaluation must know of it. Raises UserError where it gives no logits."""
-    kind, mean, channels, size = type(model).__name__, options.mean, *shape[:2]
-    if isinstance(model, nn.Module):
-        net, name = model, name or kind
-    else:
-        net, name = _Called(model), name or str(getattr(model, "__name__", kind))
+    net, mean, channels, size = model if isinstance(model, nn.Module) else _Called(model), options.mean, *shape[:2]
+    name = name or str(getattr(model, "__name__", type(model).__name__))
     if (mean is None) != (options.std is None):
         raise UserError(
             "mean and std belong together: give both; std=1 where nothing is divided, mean=0 where "

@@ -74,12 +74,12 @@ def open_for_evaluation(
 
     `opening`: what a person says of a foreign model. `data`, `split`, `runtime`: what it will be measured on; images that have
     a size of their own say what size a factory's model takes, where nobody did.
-
     Raises UserError as `s3ta.models.open_model`, and where `opening` says of one of our models what its folder knows better."""
     opening = opening or LoadOptions()
     refuse_unknown_source(source)
     if is_foreign(source):
-        if not source.startswith(("timm:", "torchvision:")) and data is not None:
+        is_factory = not source.startswith(("timm:", "torchvision:"))
+        if is_factory and opening.image_size is None and data is not None and not data.source.startswith("folder:"):
             opening = _sized(opening, data, split, runtime or RuntimeOptions())
         model = open_model(source, opening)
         card = model_info(model)
@@ -117,9 +117,7 @@ def _refuse_folder_of_others(folder: Path) -> None:
 
 
 def _sized(opening: LoadOptions, data: DataConfig, split: str, runtime: RuntimeOptions) -> LoadOptions:
-    """With the size and channels of the images, where they have their own and nobody named others."""
-    if opening.image_size is not None or data.source.startswith("folder:"):
-        return opening
+    """With the size of the images, and with their channels where nobody named others."""
     located = resolve_source(data.source, runtime.data_root)
     config = data.model_copy(update={"source": located.source})
     channels, height, width = open_dataset(config, split, located.root, runtime.download).shape

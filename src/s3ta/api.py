@@ -22,35 +22,17 @@ from s3ta.attacks.input_validation import refuse_inference_mode
 from s3ta.config import parse_radius
 from s3ta.data import class_numbers
 from s3ta.data.sources import ArrayDataset
-from s3ta.errors import UserError, unknown_name
-from s3ta.evaluate import (
-    ATTACKS,
-    SUITES,
-    SUITES_AT_ANY_RADIUS,
-    EvaluationTask,
-    Settings,
-    Suite,
-    choose_examples,
-    get_suite,
-)
+from s3ta.errors import UserError
+from s3ta.evaluate import EvaluationTask, Settings, Suite, choose_examples, get_suite
 from s3ta.models import ExecutionMode, LoadOptions, device_of
 from s3ta.models import open_model as _open_model
 from s3ta.process_state import process_state_kept
 from s3ta.progress import only_progress
-from s3ta.workflow import (
-    EvaluationOutput,
-    EvaluationRequest,
-    ExampleSelection,
-    OpenedModel,
-    RuntimeOptions,
-    SuiteChoice,
-    choose_suite,
-    evaluate_model,
-)
+from s3ta.workflow import EvaluationOutput, EvaluationRequest, ExampleSelection, RuntimeOptions, evaluate_model
 from s3ta.workflow.attack_images import attacked_images
 from s3ta.workflow.checks_before import lint_measured
 from s3ta.workflow.in_memory import Model, Numbers, modules_behind, numbers_of, open_in_memory
-from s3ta.workflow.request import Checks, refuse_misfits
+from s3ta.workflow.request import Checks, given_suite
 from s3ta.workflow.result import AttackedImages, Findings, ReadOut, Result, in_python
 
 __all__ = ["AttackedImages", "Findings", "ReadOut", "Result", "attack", "evaluate", "lint", "open_model"]
@@ -118,7 +100,7 @@ def evaluate(
         settings = settings._replace(batch_size=prefetch, budget=max_passes, keep_images=keep_images)
         options = _options(mean, std, channel_order, classes, batch_size)
         subject, dataset = open_in_memory(model, images, labels, options, name)
-        chosen = _suite(subject, suite, radius, tuple(overrides))
+        chosen = given_suite(subject, suite, _radius(radius), tuple(overrides))
         if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UserError("Several processes share their records in one folder: give it with out.")
         folder = Path(tempfile.mkdtemp(prefix="s3ta-")) if out is None else Path(out).expanduser()
@@ -165,7 +147,7 @@ def attack(
         settings = _settings(seed, batch_size, threads, attack_precision)
         options = _options(mean, std, channel_order, None, batch_size)
         subject, dataset = open_in_memory(model, images, labels, options)
-        suite = _suite(subject, [name], radius, tuple(overrides))
+        suite = given_suite(subject, [name], _radius(radius), tuple(overrides))
         if targets is not None:
             settings = settings._replace(targets=_targets(targets, dataset))
         return attacked_images(EvaluationTask(subject.model, dataset, suite, range(len(dataset.ids)), settings))
@@ -261,39 +243,6 @@ def _options(
         class_names=None if classes is None else tuple(classes),
         micro_batch=batch_size,
     )
-
-
-def _suite(
-    subject: OpenedModel, suite: str | Sequence[str] | Suite, stated: float | str | None, overrides: tuple[str, ...]
-) -> Suite:
-    """The suite that is meant. Raises UserError for an unknown name, nearest ones offered, and for a radius that is none."""
-    radius = _radius(stated)
-    if isinstance(suite, Suite):
-        if radius is not None or overrides:
-            raise UserError(f"Suite '{suite.name}' is given with its settings: leave radius and overrides out.")
-        refuse_misfits(suite, subject.card)
-        return suite
-    if isinstance(suite, str) and suite in ATTACKS:
-        suite = (suite,)
-    if not isinstance(suite, str):
-        return choose_suite(subject, SuiteChoice(attacks=tuple(suite), radius=radius, overrides=overrides))
-    if suite not in (suites := [*SUITES, *SUITES_AT_ANY_RADIUS]):
-        raise unknown_name("suite or attack", suite, [*suites, *ATTACKS], "s3ta list suites")
-    if suite in SUITES and radius is not None:
-        overrides, radius = (*_at_radius(get_suite(suite), radius), *overrides), None
-    return choose_suite(subject, SuiteChoice(suite, radius=radius, overrides=overrides))
-
-
-def _at_radius(suite: Suite, radius: float) -> list[str]:
-    """The settings that take a suite to another radius; steps go with it, where the paper's rule does not say them."""
-    attacks: list[Any] = [named.attack for named in suite.attacks]
-    if all(attack.radius == radius for attack in attacks):
-        return []
-    settings = [f"attack.radius={radius!r}"]
-    ratios = {attack.step_size / attack.radius for attack in attacks if hasattr(attack, "step_size")}
-    if len(ratios) == 1 and not suite.paper_steps:
-        settings.append(f"attack.step_size={ratios.pop() * radius!r}")
-    return settings
 
 
 def _settings(seed: int, batch_size: int, threads: int | None, attack_precision: str) -> Settings:

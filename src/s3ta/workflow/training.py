@@ -32,21 +32,10 @@ from s3ta.train import (
     TrainConfig,
     batch_norm_groups,
     check_tensorboard,
-    claim_run_folder,
     count_operations,
-    is_claimed,
-    is_finished,
+    run_folder,
     seeded_model,
     train,
-)
-from s3ta.train.run_folder import (
-    MILESTONES,
-    NAME,
-    clear_leftovers,
-    is_longer,
-    is_whole,
-    milestones,
-    refuse_lost_checkpoint,
 )
 from s3ta.train.validation import evenly_spaced
 from s3ta.workflow.cost_estimate import about
@@ -93,7 +82,7 @@ def train_run(
         rank.together(error)
         assert ready is not None
         recipe = ready.recipe
-        is_due = not (ready.is_claimed and is_finished(out)) or is_longer(out, recipe)
+        is_due = not (ready.is_claimed and run_folder.is_finished(out)) or run_folder.is_longer(out, recipe)
         if is_due:
             with ExitStack() as held:
                 board = _begin(held, ready, rank, tensorboard, extend) if rank.is_first else NO_CURVE_WRITER
@@ -125,12 +114,12 @@ def _begin(held: ExitStack, ready: _Ready, rank: Ranks, tensorboard: bool, exten
     try:
         if tensorboard:
             check_tensorboard()
-        if not (out / NAME).exists():
-            refuse_lost_checkpoint(out)
+        if not (out / run_folder.NAME).exists():
+            run_folder.refuse_lost_checkpoint(out)
         check_space(out, _bytes_needed(recipe, ready.num_parameters, out))
         held.enter_context(sole_use(out))
-        clear_leftovers(out)
-        claim_run_folder(out, recipe, on_gpu=ready.device.type == "cuda", extend=extend)
+        run_folder.clear_leftovers(out)
+        run_folder.claim_run_folder(out, recipe, on_gpu=ready.device.type == "cuda", extend=extend)
         say("warning" if left_out.empty else "note", listing_line(ready.data))
         if reasons := left_out.as_json():
             write_json(out / LEFT_OUT_FILE, reasons)
@@ -156,7 +145,7 @@ def _ready(recipe: TrainConfig, out: Path, runtime: RuntimeOptions, extend: bool
     located = resolve_source(recipe.data.source, runtime.data_root)
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": located.source})})
     device = own_device(device_at(runtime))
-    claimed = is_claimed(out, recipe, on_gpu=device.type == "cuda", extend=extend)
+    claimed = run_folder.is_claimed(out, recipe, on_gpu=device.type == "cuda", extend=extend)
     data, validation = (
         open_dataset(recipe.data, split, located.root, runtime.download) for split in ("train", "validation")
     )
@@ -180,9 +169,8 @@ def _bytes_needed(recipe: TrainConfig, num_parameters: int, out: Path) -> int:
     model = 4 * num_parameters
     states = {"sgd": 1 if recipe.optimizer.momentum else 0, "adam": 2}[recipe.optimizer.kind]
     checkpoint = model * (1 + states + (recipe.averaging.decay > 0))
-    missing = sum(
-        not is_whole(out / MILESTONES / name) for name in set(milestones(recipe.schedule.num_train_steps).values())
-    )
+    names = set(run_folder.milestones(recipe.schedule.num_train_steps).values())
+    missing = sum(not run_folder.is_whole(out / run_folder.MILESTONES / name) for name in names)
     return 2 * checkpoint + model + missing * (checkpoint + model)
 
 

@@ -20,8 +20,8 @@ _READ = ("label", "target", "prediction", "correct", "hit", "distance", *_COUNTS
 def attacked_images(task: EvaluationTask) -> AttackedImages:
     """All examples through all restarts of the suite's one attack; of each the first restart that succeeds, else the last.
     Raises UserError as `s3ta.evaluate.evaluate`."""
-    (named,) = task.suite.attacks
-    is_targeted, attack_model = named.attack.objective == "targeted", task.attack_model
+    (entry,) = task.suite.attacks
+    is_targeted, attack_model = entry.attack.objective == "targeted", task.attack_model
     with exact_arithmetic(task.settings.num_threads), frozen(task.model), frozen(attack_model):
         clean, last, *others = _read_outs(task)
     for restart in (last, *others):
@@ -29,8 +29,8 @@ def attacked_images(task: EvaluationTask) -> AttackedImages:
     for restart in others:
         last = {name: _merged(name, values, restart[name], last["success"]) for name, values in last.items()}
     return AttackedImages(
-        attack=named.name,
-        radius=float(getattr(named.attack, "radius", 0)),
+        attack=entry.name,
+        radius=float(getattr(entry.attack, "radius", 0)),
         labels=clean["label"],
         targets=last["target"] if is_targeted else None,
         clean_predictions=clean["prediction"],

@@ -19,7 +19,6 @@ from s3ta.evaluate import EvaluationTask, choose_examples, total
 from s3ta.evaluate.lint import Task, as_found, lint
 from s3ta.files import read_json, write_json
 from s3ta.finding import ALARMS, TRUST_FILE, Check, Finding, parse_findings
-from s3ta.models import device_of, model_info
 from s3ta.process_state import process_state_kept
 from s3ta.progress import console, waiting
 
@@ -50,7 +49,7 @@ def run_lint(measured: EvaluationTask, folder: Path, *, strict: bool) -> None:
     alarms = [finding for finding in by_source["lint"] if finding.severity in ALARMS]
     fatal = [alarm.text for alarm in alarms if alarm.severity == "error" or (strict and alarm.kind != UNREADABLE)]
     if fatal:
-        raise UserError(f"{model_info(measured.model).name} was not measured: {' '.join(fatal)}")
+        raise UserError(f"{measured.info.name} was not measured: {' '.join(fatal)}")
     write_found(folder, by_source)
     for alarm in alarms:
         if alarm.kind != UNREADABLE:  # told when they were read
@@ -90,7 +89,7 @@ def lint_measured(measured: EvaluationTask) -> list[Finding]:
 def _lint_on(measured: EvaluationTask, positions: Sequence[int], for_order: Sequence[int]) -> list[Finding]:
     """The lint by these examples. Raises UserError for an image that cannot be read."""
     model, dataset = measured.model, measured.dataset
-    task = Task(model_info(model).num_classes, dataset.classes, measured.settings.micro_batch)
+    task = Task(measured.info.num_classes, dataset.classes, measured.settings.micro_batch)
     return lint(model, fetch_batch(dataset, positions), task, fetch_batch(dataset, for_order) if for_order else None)
 
 
@@ -137,7 +136,7 @@ def num_linted(measured: EvaluationTask) -> int:
     """Images for which the lint takes half a minute or so: 256 of a small model, 8 of the largest; counted in operations,
     not by the clock, so that the same model is always looked at alike."""
     model, dataset, positions = measured.model, measured.dataset, measured.positions
-    image = fetch_batch(dataset, positions[:1]).images.to(device_of(model))
+    image = fetch_batch(dataset, positions[:1]).images.to(measured.device)
     with process_state_kept(), as_found(model), frozen(model), seeded_global_generators(0), torch.no_grad():
         try:
             with FlopCounterMode(display=False) as counter:

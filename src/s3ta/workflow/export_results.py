@@ -87,9 +87,7 @@ def _worst(ledger: Ledger, table: pa.Table, dataset: Dataset) -> tuple[Tensor, i
         raise UserError(f"Example {missing[0]} is not in {dataset.source}: name the same data with --data-root.")
     order = sorted(chosen, key=positions.__getitem__)
     attacked = [name for name in order if chosen[name][0] != CLEAN]
-    images: dict[str, Tensor] = {
-        name: fetch_batch(dataset, [positions[name]]).images[0] for name in order if name not in attacked
-    }
+    images = {name: fetch_batch(dataset, [positions[name]]).images[0] for name in set(order) - set(attacked)}
     if attacked:
         stored = ImageStore(ledger).load_all([(*chosen[name], name) for name in attacked])
         images |= dict(zip(attacked, stored, strict=True))

@@ -39,9 +39,7 @@ def keep_files(folder: Path, task: EvaluationTask) -> None:
     if not facts or (folder / FILES_FILE).exists() or any(folder.glob("chunk-*.parquet")):
         return
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    writer.writerows((name, *seen) for name, seen in facts.items())
+    csv.writer(text, lineterminator="\n").writerows([_COLUMNS, *((name, *seen) for name, seen in facts.items())])
     write_atomic(folder / FILES_FILE, text.getvalue().encode())
 
 

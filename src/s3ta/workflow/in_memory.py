@@ -77,9 +77,9 @@ def _known(model: Any, options: LoadOptions, name: str | None, shape: tuple[int,
         card = model_info(model)
     except UserError:
         return None
-    said = {"mean": options.mean, "std": options.std, "channel_order": options.channel_order}
-    said |= {"classes": options.class_names, "name": name}
-    if given := [what for what, value in said.items() if value is not None]:
+    facts = {"mean": options.mean, "std": options.std, "channel_order": options.channel_order}
+    facts |= {"classes": options.class_names, "name": name}
+    if given := [what for what, value in facts.items() if value is not None]:
         raise UserError(f"{card.name} knows its own {given[0]}: leave that out.")
     expected = (card.in_channels, card.image_size, card.image_size)
     if expected != shape:

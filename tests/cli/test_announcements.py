@@ -98,7 +98,7 @@ def test_a_short_run_with_long_checks_is_announced_with_them(monkeypatch):
     assert "everything is there already, and the checks take about" in _announced(
         monkeypatch, Upcoming(set(), 0, cost(32)), PassTimes(1.0, 0.5, 1.0)
     )
-    assert _announced(monkeypatch, Upcoming(set(), 0, NOTHING), PassTimes(1, 1, 1)).endswith(
+    assert _announced(monkeypatch, Upcoming(set(), 0, NOTHING), PassTimes(1.0, 1.0, 1.0)).endswith(
         "everything is there already."
     )
 
@@ -118,7 +118,7 @@ def test_a_slower_bfloat16_is_announced(monkeypatch, at, is_told):
 
 def test_compiling_is_part_of_the_announcement(monkeypatch):
     compiled = SETTINGS._replace(search=ExecutionMode("float32", compiled=True))
-    told = _announced(monkeypatch, Upcoming(EVERYTHING, 0, NOTHING), PassTimes(1, 1, 1), compiled)
+    told = _announced(monkeypatch, Upcoming(EVERYTHING, 0, NOTHING), PassTimes(1.0, 1.0, 1.0), compiled)
     assert "Compiling the model" in told
 
 

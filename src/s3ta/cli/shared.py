@@ -115,10 +115,11 @@ def _at_home(value: Any) -> Any:
     return value.expanduser() if isinstance(value, Path) else value
 
 
-def _version(asked: bool) -> None:
+def _version(asked: bool) -> bool:
     if asked:
         out_console.print(f"s3ta {__version__}")
         raise typer.Exit
+    return asked
 
 
 @app.callback()

@@ -22,35 +22,17 @@ from s3ta.attacks.input_validation import refuse_inference_mode
 from s3ta.config import parse_radius
 from s3ta.data import class_numbers
 from s3ta.data.sources import ArrayDataset
-from s3ta.errors import UserError, unknown_name
-from s3ta.evaluate import (
-    ATTACKS,
-    SUITES,
-    SUITES_AT_ANY_RADIUS,
-    EvaluationTask,
-    Settings,
-    Suite,
-    choose_examples,
-    get_suite,
-)
+from s3ta.errors import UserError
+from s3ta.evaluate import EvaluationTask, Settings, Suite, choose_examples, get_suite
 from s3ta.models import ExecutionMode, LoadOptions, device_of
 from s3ta.models import open_model as _open_model
 from s3ta.process_state import process_state_kept
 from s3ta.progress import only_progress
-from s3ta.workflow import (
-    EvaluationOutput,
-    EvaluationRequest,
-    ExampleSelection,
-    OpenedModel,
-    RuntimeOptions,
-    SuiteChoice,
-    choose_suite,
-    evaluate_model,
-)
+from s3ta.workflow import EvaluationOutput, EvaluationRequest, ExampleSelection, RuntimeOptions, evaluate_model
 from s3ta.workflow.attack_images import attacked_images
 from s3ta.workflow.checks_before import lint_measured
-from s3ta.workflow.in_memory import Model, ModelFacts, Numbers, modules_behind, numbers_of, open_in_memory
-from s3ta.workflow.request import Checks, refuse_misfits
+from s3ta.workflow.in_memory import Model, Numbers, modules_behind, numbers_of, open_in_memory
+from s3ta.workflow.request import Checks, given_suite
 from s3ta.workflow.result import AttackedImages, Findings, ReadOut, Result, in_python
 
 __all__ = ["AttackedImages", "Findings", "ReadOut", "Result", "attack", "evaluate", "lint", "open_model"]
@@ -116,20 +98,17 @@ def evaluate(
         refuse_inference_mode()
         settings = _settings(seed, batch_size, threads, attack_precision)
         settings = settings._replace(batch_size=prefetch, budget=max_passes, keep_images=keep_images)
-        subject, dataset = open_in_memory(
-            model, images, labels, ModelFacts(mean, std, channel_order, classes, name), batch_size
-        )
-        chosen = _suite(subject, suite, _radius(radius), tuple(overrides))
+        options = _options(mean, std, channel_order, classes, batch_size)
+        subject, dataset = open_in_memory(model, images, labels, options, name)
+        chosen = given_suite(subject, suite, _radius(radius), tuple(overrides))
         if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UserError("Several processes share their records in one folder: give it with out.")
         folder = Path(tempfile.mkdtemp(prefix="s3ta-")) if out is None else Path(out).expanduser()
         runtime = RuntimeOptions(device=str(device_of(subject.model)))
         examples = ExampleSelection(dataset, num_examples=num_examples)
+        output = EvaluationOutput(folder, checks, strict)
         try:
-            evaluate_model(
-                subject,
-                EvaluationRequest(chosen, examples, settings, runtime, EvaluationOutput(folder, checks, strict)),
-            )
+            evaluate_model(subject, EvaluationRequest(chosen, examples, settings, runtime, output))
             return Result(folder, is_temporary=out is None)
         except BaseException:
             if out is None:
@@ -166,9 +145,9 @@ def attack(
     with _door(model, shown=progress):
         refuse_inference_mode()
         settings = _settings(seed, batch_size, threads, attack_precision)
-        subject, dataset = open_in_memory(model, images, labels, ModelFacts(mean, std, channel_order), batch_size)
-        choice = SuiteChoice(attacks=(name,), radius=_radius(radius), overrides=tuple(overrides))
-        suite = choose_suite(subject, choice)
+        options = _options(mean, std, channel_order, None, batch_size)
+        subject, dataset = open_in_memory(model, images, labels, options)
+        suite = given_suite(subject, [name], _radius(radius), tuple(overrides))
         if targets is not None:
             settings = settings._replace(targets=_targets(targets, dataset))
         return attacked_images(EvaluationTask(subject.model, dataset, suite, range(len(dataset.ids)), settings))
@@ -195,11 +174,10 @@ def lint(
         with ExitStack() as held:
             for module in modules_behind(model):
                 held.enter_context(frozen(module))
-            facts = ModelFacts(mean, std, channel_order, classes)
-            subject, dataset = open_in_memory(model, images, labels, facts, batch_size)
+            options = _options(mean, std, channel_order, classes, batch_size)
+            subject, dataset = open_in_memory(model, images, labels, options)
         positions = choose_examples(dataset, None, settings.seed)
-        suite = get_suite("quick")
-        return Findings(lint_measured(EvaluationTask(subject.model, dataset, suite, positions, settings), suite))
+        return Findings(lint_measured(EvaluationTask(subject.model, dataset, get_suite("quick"), positions, settings)))
 
 
 def open_model(
@@ -222,17 +200,13 @@ def open_model(
       others: what the source does not say itself.
     Raises UserError for what cannot be found, fetched, imported or filled, and for what is missing or wrong."""
     with _door(None, shown=False):
-        opening = LoadOptions(
+        options = _options(mean, std, channel_order, classes)._replace(
             weights=None if weights is None else str(weights),
             num_classes=num_classes,
             image_size=image_size,
             in_channels=in_channels,
-            mean=numbers_of(mean),
-            std=numbers_of(std),
-            channel_order=channel_order,
-            class_names=None if classes is None else tuple(classes),
         )
-        return _open_model(source, opening)
+        return _open_model(source, options)
 
 
 @contextmanager
@@ -254,36 +228,21 @@ def _door(model: object, *, shown: bool, is_frozen: bool = True) -> Iterator[Non
             raise
 
 
-def _suite(
-    subject: OpenedModel, suite: str | Sequence[str] | Suite, radius: float | None, overrides: tuple[str, ...]
-) -> Suite:
-    """The suite that is meant. Raises UserError for an unknown name, nearest ones offered."""
-    if isinstance(suite, Suite):
-        if radius is not None or overrides:
-            raise UserError(f"Suite '{suite.name}' is given with its settings: leave radius and overrides out.")
-        refuse_misfits(suite, subject.card)
-        return suite
-    if not isinstance(suite, str):
-        return choose_suite(subject, SuiteChoice(attacks=tuple(suite), radius=radius, overrides=overrides))
-    if suite in ATTACKS:
-        return choose_suite(subject, SuiteChoice(attacks=(suite,), radius=radius, overrides=overrides))
-    if suite not in (*SUITES, *SUITES_AT_ANY_RADIUS):
-        raise unknown_name("suite or attack", suite, [*SUITES, *SUITES_AT_ANY_RADIUS, *ATTACKS], "s3ta list suites")
-    if suite in SUITES and radius is not None:
-        return choose_suite(subject, SuiteChoice(suite, overrides=(*_at_radius(get_suite(suite), radius), *overrides)))
-    return choose_suite(subject, SuiteChoice(suite, radius=radius, overrides=overrides))
-
-
-def _at_radius(suite: Suite, radius: float) -> list[str]:
-    """The settings that take a suite to another radius; steps go with it, where the paper's rule does not say them."""
-    attacks: list[Any] = [named.attack for named in suite.attacks]
-    if all(attack.radius == radius for attack in attacks):
-        return []
-    settings = [f"attack.radius={radius!r}"]
-    ratios = {attack.step_size / attack.radius for attack in attacks if hasattr(attack, "step_size")}
-    if len(ratios) == 1 and not suite.paper_steps:
-        settings.append(f"attack.step_size={ratios.pop() * radius!r}")
-    return settings
+def _options(
+    mean: Numbers | None,
+    std: Numbers | None,
+    channel_order: Literal["rgb", "bgr"] | None,
+    classes: Sequence[str] | None,
+    batch_size: int | None = None,
+) -> LoadOptions:
+    """What a caller says of a model that does not say it itself."""
+    return LoadOptions(
+        mean=numbers_of(mean),
+        std=numbers_of(std),
+        channel_order=channel_order,
+        class_names=None if classes is None else tuple(classes),
+        micro_batch=batch_size,
+    )
 
 
 def _settings(seed: int, batch_size: int, threads: int | None, attack_precision: str) -> Settings:

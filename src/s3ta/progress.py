@@ -75,9 +75,11 @@ def bars() -> Progress:
 
 
 @contextmanager
-def progress(description: str, total: int) -> Iterator[Reporter]:
-    """A reporter for one piece of work. Its first report says what an earlier, interrupted run had done."""
-    screen = _screen()
+def progress(description: str, total: int, *, shown: bool = True) -> Iterator[Reporter]:
+    """A reporter for one piece of work. Its first report says what an earlier, interrupted run had done.
+
+    `shown`: no for those processes of torchrun for which another one speaks."""
+    screen = _screen() if shown else None
     with _speaking():
         if screen is None:
             yield _ignore

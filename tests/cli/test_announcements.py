@@ -11,7 +11,7 @@ from s3ta import demo
 from s3ta.attacks import AttackCost
 from s3ta.data import ClutteredDigits
 from s3ta.demo import Contender, Passes
-from s3ta.evaluate import EvaluationTask, PassTimes, Settings, attack_rounds, get_suite, total
+from s3ta.evaluate import EvaluationTask, PassTimes, Settings, Suite, attack_rounds, get_suite, total
 from s3ta.evaluate.sanity_checks import cost, num_evaluations
 from s3ta.finding import Check
 from s3ta.models import ExecutionMode
@@ -25,8 +25,8 @@ SETTINGS = Settings(micro_batch=50, num_threads=1)
 NOTHING = AttackCost(0, 0)
 
 
-def _of(num_examples: int, settings: Settings = SETTINGS) -> EvaluationTask:
-    return EvaluationTask(small_model(), ClutteredDigits("test"), QUICK, list(range(num_examples)), settings)
+def _of(num_examples: int, settings: Settings = SETTINGS, suite: Suite = QUICK) -> EvaluationTask:
+    return EvaluationTask(small_model(), ClutteredDigits("test"), suite, list(range(num_examples)), settings)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_short_run_with_long_checks_is_announced_with_them(monkeypatch):
     assert "everything is there already, and the checks take about" in _announced(
         monkeypatch, Upcoming(set(), 0, cost(32)), PassTimes(1.0, 0.5, 1.0)
     )
-    assert _announced(monkeypatch, Upcoming(set(), 0, NOTHING), PassTimes(1, 1, 1)).endswith(
+    assert _announced(monkeypatch, Upcoming(set(), 0, NOTHING), PassTimes(1.0, 1.0, 1.0)).endswith(
         "everything is there already."
     )
 
@@ -118,7 +118,7 @@ def test_a_slower_bfloat16_is_announced(monkeypatch, at, is_told):
 
 def test_compiling_is_part_of_the_announcement(monkeypatch):
     compiled = SETTINGS._replace(search=ExecutionMode("float32", compiled=True))
-    told = _announced(monkeypatch, Upcoming(EVERYTHING, 0, NOTHING), PassTimes(1, 1, 1), compiled)
+    told = _announced(monkeypatch, Upcoming(EVERYTHING, 0, NOTHING), PassTimes(1.0, 1.0, 1.0), compiled)
     assert "Compiling the model" in told
 
 
@@ -127,14 +127,14 @@ def test_planned_checks_are_those_that_are_due():
     open_ones = {"probes": [Check("probes").note("Fewer images.", {"num_wanted": 32})]}
     raised = {"probes": [Check("black box").failed("ValueError"), Check("x").passed("Fine.")]}
     made = {"probes": [Check("black box").passed("Fine.", {"broken": 3})]}
-    at_most = planned_probing(measured, QUICK, {}, full=False)
+    at_most = planned_probing(measured, {}, full=False)
     assert at_most == (25, 32)
     assert 5 * 25 * 344 <= total(QUICK, 500).num_evaluations < 5 * 26 * 344
     for found in (open_ones, raised):
-        assert planned_probing(measured, QUICK, found, full=False) is None
-        assert planned_probing(measured, QUICK, found, full=True) == (32, 32)
-    assert planned_probing(measured, QUICK, made, full=True) is None
-    assert planned_probing(measured, get_suite("table3"), {}, full=True) is None, "no gradient to probe"
+        assert planned_probing(measured, found, full=False) is None
+        assert planned_probing(measured, found, full=True) == (32, 32)
+    assert planned_probing(measured, made, full=True) is None
+    assert planned_probing(_of(500, suite=get_suite("table3")), {}, full=True) is None, "no gradient to probe"
 
 
 # --- the demo -----------------------------------------------------------------------------------------------------

@@ -452,7 +452,7 @@ def test_a_ledger_with_an_older_description_resumes_by_the_same_command(
         lost.unlink()
         done(*run)
     else:
-        monkeypatch.setattr(evaluation, "_held", lambda *_: (_ for _ in ()).throw(UnwritableError("read only")))
+        monkeypatch.setattr(evaluation, "sole_use", lambda *_: (_ for _ in ()).throw(UnwritableError("read only")))
         assert "everything is there already" in done(*run).stderr
     assert contents(out) == old
 

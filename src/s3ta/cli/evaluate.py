@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from s3ta.cli.early_validation import refuse_mistakes
 from s3ta.cli.evaluation_options import DataOptions, OutputOptions, RunOptions, SuiteOptions
-from s3ta.cli.model_options import ModelOptions
+from s3ta.cli.model_options import ModelOptions, ModelSource
 from s3ta.cli.option_groups import grouped
-from s3ta.cli.shared import (
-    app,
-    before_the_first_pass,
-    err_console,
-    out_console,
-    plain_errors,
-    print_evaluation,
-    radius_of,
-)
+from s3ta.cli.shared import app, before_the_first_pass, err_console, out_console, plain_errors, print_evaluation
+from s3ta.progress import waiting
 
 
 @app.command(
@@ -31,52 +19,41 @@ from s3ta.cli.shared import (
 @plain_errors
 @grouped
 def evaluate(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="Run folder, model folder, Hub id, timm:NAME, torchvision:NAME, or package.module:factory."
-        ),
-    ],
+    model: ModelSource,
     with_what: SuiteOptions,
     opened: ModelOptions,
     on_what: DataOptions,
     how: RunOptions,
     kept: OutputOptions,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[attack.a=b]...", help="Settings to change in every attack of the suite."),
-    ] = None,
 ) -> None:
     """Attack any classifier and record what happened to every example. Stop it at any moment; the same command goes on.
 
     Start it as torchrun -m s3ta evaluate ... to divide the examples among processes."""
-    for options in (on_what, how, kept):
-        options.refuse_mistakes()
-    refuse_mistakes(model, with_what.suite, with_what.attack or [], radius_of(with_what.radius), overrides or [])
-    before_the_first_pass(return_memory=how.return_memory)
-    from s3ta.progress import waiting
-    from s3ta.report import findings_of
-    from s3ta.workflow import EvaluationRequest, choose_suite, evaluate_model, open_for_evaluation, transfer_request
+    from s3ta.models import refuse_unknown_source
 
-    settings, runtime, output = how.settings(with_what), how.runtime(on_what), kept.output()
+    refuse_unknown_source(model)
+    with_what.refuse_for_any_model()
+    before_the_first_pass(return_memory=how.return_memory)
+    from s3ta import workflow
+    from s3ta.report import findings_of
+
+    settings = how.settings(with_what)
+    runtime = workflow.RuntimeOptions(on_what.data_root, how.device, on_what.download)
     images, suite = None, None
     if with_what.transfer is not None:
-        with_what.refuse_beside_transfer(overrides or [], on_what)
-        images, suite, settings = transfer_request(with_what.transfer, settings)
+        with_what.refuse_beside_transfer(on_what)
+        images, suite, settings = workflow.transfer_request(with_what.transfer, settings)
     examples = on_what.examples(images)
     opening = opened.opening()._replace(micro_batch=settings.micro_batch)
     with waiting(f"opening {model}"):
-        subject = open_for_evaluation(model, opening, on_what.config(), on_what.split, runtime)
+        subject = workflow.open_for_evaluation(model, opening, on_what.config(), on_what.split, runtime)
     if suite is None:
-        suite = choose_suite(subject, with_what.choice(overrides or []))
+        suite = workflow.choose_suite(subject, with_what.choice())
     how.say_what_changed()
-    folder = evaluate_model(
-        subject,
-        EvaluationRequest(suite, examples, settings, runtime, output, images),
-        lambda measured: print_evaluation(measured, natural=not suite.attacks),
-    )
+    request = workflow.EvaluationRequest(suite, examples, settings, runtime, kept.output(), images)
+    folder = workflow.evaluate_model(subject, request, print_evaluation)
     if folder is None or not any(folder.glob("chunk-*.parquet")):
         return  # another process of torchrun speaks; an empty part, before the others
     for finding in findings_of(folder):
-        err_console.print(finding.line, markup=False)
-    out_console.print(f"Records: {folder}", markup=False)
+        err_console.print(finding.line)
+    out_console.print(f"Records: {folder}")

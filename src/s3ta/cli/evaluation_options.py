@@ -1,4 +1,6 @@
-"""The options of `s3ta evaluate` in groups, each as what the package takes: suite, examples, how it runs, what comes of it."""
+"""The options of `s3ta evaluate` in groups, each as what the package takes: suite, examples, how it runs, what comes of it.
+
+A group refuses at once, with a UserError and before torch is imported, text that is none of what its options take."""
 
 from __future__ import annotations
 
@@ -10,25 +12,28 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from s3ta.cli.model_options import PreprocessingName, preprocessing_of
+from s3ta.cli.model_options import PreprocessingName
 from s3ta.cli.shared import DataRoot, Device, Download, ReturnMemory, Tiny, err_console, one_of, radius_of
 from s3ta.errors import UserError
 
 if TYPE_CHECKING:
     from s3ta.data import DataConfig
     from s3ta.evaluate import KeptImages, Settings
-    from s3ta.workflow import EvaluationOutput, ExampleSelection, RuntimeOptions, SuiteChoice
+    from s3ta.workflow import EvaluationOutput, ExampleSelection, SuiteChoice
 
 _attack_option = partial(typer.Option, rich_help_panel="What is measured")
 _data_option = partial(typer.Option, rich_help_panel="Examples")
 _run_option = partial(typer.Option, rich_help_panel="How it runs")
-_USUAL_BATCH = 50
 
 
 @dataclass(frozen=True)
 class SuiteOptions:
     """With what the model is measured."""
 
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[attack.a=b]...", help="Settings to change in every attack of the suite."),
+    ] = None
     suite: Annotated[
         str | None, _attack_option(help="Name from `s3ta list suites`.  \\[default: the recipe's, else quick]")
     ] = None
@@ -59,15 +64,35 @@ class SuiteOptions:
     ] = False
     tiny: Tiny = False
 
-    def choice(self, overrides: list[str]) -> SuiteChoice:
+    def refuse_for_any_model(self) -> None:
+        """UserError for a suite, attacks or settings that fit no model; imports no torch.
+
+        A suite that nobody names is the recipe's, which only the model's folder knows: its settings are judged later."""
+        radius, attacks, overrides = radius_of(self.radius), self.attack or [], self.overrides or []
+        if self.suite is None and not attacks:
+            return
+        from s3ta.evaluate import AttackContext, build_suite, norm_of_overrides
+
+        situation = AttackContext(num_glimpses=1, is_stated=radius is not None, norm=norm_of_overrides(overrides))
+        situation = situation if radius is None else situation._replace(radius=radius)
+        try:
+            build_suite(self.suite, attacks, situation, False, overrides)
+        except UserError as error:
+            try:  # a model without glimpses leaves out the attacks on them, and what is wrong with these
+                build_suite(self.suite, attacks, situation._replace(num_glimpses=None), False, overrides)
+            except UserError:
+                raise error from None
+
+    def choice(self) -> SuiteChoice:
         """The suite that is meant."""
         from s3ta.workflow import SuiteChoice
 
-        return SuiteChoice(self.suite, tuple(self.attack or ()), radius_of(self.radius), tuple(overrides), self.tiny)
+        attacks, overrides = tuple(self.attack or ()), tuple(self.overrides or ())
+        return SuiteChoice(self.suite, attacks, radius_of(self.radius), overrides, self.tiny)
 
-    def refuse_beside_transfer(self, overrides: list[str], examples: DataOptions) -> None:
+    def refuse_beside_transfer(self, examples: DataOptions) -> None:
         """UserError for what a suite of transfers takes from the other evaluation."""
-        given = [self.suite, self.attack, overrides, self.tiny, self.radius, self.seed]
+        given = [self.suite, self.attack, self.overrides, self.tiny, self.radius, self.seed]
         if any([*given, examples.num_examples, examples.ids, examples.targets]):
             raise UserError(
                 "--transfer scores what is there: it goes with no suite, attack, radius, size, ids, targets, seed or "
@@ -111,21 +136,13 @@ class DataOptions:
     data_root: DataRoot = Path("data")
     download: Download = False
 
-    def refuse_mistakes(self) -> None:
-        """UserError for text that is none of what the options take; imports no torch."""
+    def __post_init__(self) -> None:
         from s3ta.data import refuse_unknown_data
 
-        self._matched()
-        self._skips_unreadable()
+        one_of("--match-classes", self.match_classes, ("data", "model"))
+        one_of("--on-unreadable", self.on_unreadable, ("stop", "skip"))
         if (data := self.config()) is not None:
             refuse_unknown_data(data.source, self.split)
-
-    def _matched(self) -> Literal["data", "model"] | None:
-        text = self.match_classes
-        return None if text is None else one_of("--match-classes", text, ("data", "model"))
-
-    def _skips_unreadable(self) -> bool:
-        return one_of("--on-unreadable", self.on_unreadable, ("stop", "skip")) == "skip"
 
     def examples(self, images: KeptImages | None = None) -> ExampleSelection:
         """The examples that are meant; those of kept images where there are any."""
@@ -137,21 +154,21 @@ class DataOptions:
             num_examples=self.num_examples,
             ids=self.ids if images is None else images.ids,
             targets=self.targets,
-            match_classes=self._matched(),
-            skip_unreadable=self._skips_unreadable(),
+            match_classes=one_of("--match-classes", self.match_classes, ("data", "model")),
+            skip_unreadable=self.on_unreadable == "skip",
         )
 
     def config(self) -> DataConfig | None:
         """The data that a person names; None: the recipe's."""
-        from s3ta.data import DataConfig
+        from s3ta.data import DataConfig, get_preprocessing
 
         if self.data is None:
-            named = (("--preprocessing", self.preprocessing), ("--num-validation", self.num_validation))
-            for option, value in named:
+            ours = (("--preprocessing", self.preprocessing), ("--num-validation", self.num_validation))
+            for option, value in ours:
                 if value is not None:
                     raise UserError(f"{option} goes with --data: a recipe says how its own data are treated.")
             return None
-        treatment = preprocessing_of(self.preprocessing)
+        treatment = None if self.preprocessing is None else get_preprocessing(self.preprocessing)
         return DataConfig(source=self.data, preprocessing=treatment, num_validation=self.num_validation)
 
 
@@ -194,8 +211,7 @@ class RunOptions:
     device: Device = "auto"
     return_memory: ReturnMemory = False
 
-    def refuse_mistakes(self) -> None:
-        """UserError for text that is none of what the options take; imports no torch."""
+    def __post_init__(self) -> None:
         self._precision()
         self._batch_size()
 
@@ -210,7 +226,7 @@ class RunOptions:
 
         return Settings(
             seed=suite.seed,
-            micro_batch=self._batch_size() or _USUAL_BATCH,
+            micro_batch=self._batch_size() or Settings().micro_batch,
             num_threads=self.threads or os.cpu_count() or 1,
             search=ExecutionMode(self._precision(), self.compiled, self.channels_last),
             exhaustive=suite.exhaustive,
@@ -235,12 +251,6 @@ class RunOptions:
             )
         return self.batch_size if self.micro_batch is None else self.micro_batch
 
-    def runtime(self, examples: DataOptions) -> RuntimeOptions:
-        """Where data are, and what computes."""
-        from s3ta.workflow import RuntimeOptions
-
-        return RuntimeOptions(examples.data_root, self.device, examples.download)
-
 
 @dataclass(frozen=True)
 class OutputOptions:
@@ -264,21 +274,26 @@ class OutputOptions:
     ] = False
     strict: Annotated[bool, _run_option("--strict", help="Stop where the model looks wrong.")] = False
 
-    def refuse_mistakes(self) -> None:
-        """UserError for options that contradict each other or are no part; imports no torch."""
+    def __post_init__(self) -> None:
         if self.full_checks and not self.checks:
             raise UserError("--full-checks asks for what --no-checks leaves out: choose one of them.")
-        _part(self.shard)
+        self._part()
+
+    def _part(self) -> tuple[int, int] | None:
+        if self.shard is None:
+            return None
+        index, _, count = self.shard.partition("/")
+        if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+            raise UserError(f"--shard {self.shard} is no part such as 1/4: the first of four.")
+        return int(index), int(count)
 
     def output(self) -> EvaluationOutput:
         """Folder, part and checks."""
         from s3ta.evaluate import Shard
         from s3ta.workflow import EvaluationOutput
 
-        checks = "full" if self.full_checks else "some" if self.checks else "none"
-        return EvaluationOutput(
-            self.out, checks, self.strict, None if self.shard is None else Shard(*_part(self.shard))
-        )
+        part, checks = self._part(), "full" if self.full_checks else "some" if self.checks else "none"
+        return EvaluationOutput(self.out, checks, self.strict, None if part is None else Shard(*part))
 
 
 def one_word(option: str, value: Any, former: str, old: Any) -> Any:
@@ -286,10 +301,3 @@ def one_word(option: str, value: Any, former: str, old: Any) -> Any:
     if value is not None and old is not None:
         raise UserError(f"{former} is the former word for {option}: give one of them.")
     return old if value is None else value
-
-
-def _part(text: str | None) -> tuple[int, int]:
-    index, _, count = (text or "1/1").partition("/")
-    if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
-        raise UserError(f"--shard {text} is no part such as 1/4: the first of four.")
-    return int(index), int(count)

@@ -35,4 +35,4 @@ def export(
     from s3ta import workflow
 
     for path in workflow.export(folder, out, workflow.RuntimeOptions(data_root), card_fields):
-        out_console.print(f"Written: {path}", markup=False)
+        out_console.print(f"Written: {path}")

@@ -18,7 +18,7 @@ def list_names(kind: Annotated[str, typer.Argument(help="models, recipes, suites
     if lister is None:
         raise unknown_name("list", kind, ["models", "recipes", "suites", "attacks"])
     for line in lister():
-        out_console.print(line, markup=False)
+        out_console.print(line)
 
 
 def _models() -> list[str]:

@@ -1,10 +1,11 @@
-"""The options that say what a foreign model does not say itself: one definition for every command that opens a model."""
+"""The options that name a model and say what it does not say itself: one definition for every command that opens one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,8 +15,12 @@ from s3ta.errors import UserError
 if TYPE_CHECKING:
     from s3ta.models import LoadOptions
 
-PANEL = "A model that is not one of ours"
+_model_option = partial(typer.Option, rich_help_panel="A model that is not one of ours")
 
+ModelSource = Annotated[
+    str,
+    typer.Argument(help="Run folder, model folder, Hub id, timm:NAME, torchvision:NAME, or package.module:factory."),
+]
 PreprocessingName = Annotated[
     str | None,
     typer.Option(
@@ -32,54 +37,39 @@ class ModelOptions:
 
     weights: Annotated[
         str | None,
-        typer.Option(
+        _model_option(
             help="pretrained, random, a file (.safetensors, .pt, an index of shards) or a folder of the Hub.  "
-            "\\[default: pretrained; a factory's own]",
-            rich_help_panel=PANEL,
+            "\\[default: pretrained; a factory's own]"
         ),
     ] = None
     ignore_keys: Annotated[
         list[str] | None,
-        typer.Option(
-            "--ignore-keys",
-            help="Pattern of what to leave out of the file of weights, such as 'criterion.*'; may be given several times.",
-            rich_help_panel=PANEL,
+        _model_option(
+            help="Pattern of what to leave out of the file of weights, such as 'criterion.*'; may be given several times."
         ),
     ] = None
-    num_classes: Annotated[int | None, typer.Option(min=2, help="How many outputs it has.", rich_help_panel=PANEL)] = (
-        None
-    )
-    image_size: Annotated[
-        int | None, typer.Option(min=1, help="Height and width of its images.", rich_help_panel=PANEL)
-    ] = None
+    num_classes: Annotated[int | None, _model_option(min=2, help="How many outputs it has.")] = None
+    image_size: Annotated[int | None, _model_option(min=1, help="Height and width of its images.")] = None
     in_channels: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Channels of its images: 1, grey, or 3; files are read so.  \\[default: its own]",
-            rich_help_panel=PANEL,
-        ),
+        _model_option(min=1, help="Channels of its images: 1, grey, or 3; files are read so.  \\[default: its own]"),
     ] = None
     mean: Annotated[
         str | None,
-        typer.Option(
-            help="Subtracted from pixels of \\[0, 1], such as 0.485,0.456,0.406; with --std.", rich_help_panel=PANEL
-        ),
+        _model_option(help="Subtracted from pixels of \\[0, 1], such as 0.485,0.456,0.406; with --std."),
     ] = None
-    std: Annotated[str | None, typer.Option(help="Divides after that.", rich_help_panel=PANEL)] = None
+    std: Annotated[str | None, _model_option(help="Divides after that.")] = None
     channel_order: Annotated[
-        str | None, typer.Option(help="rgb or bgr: the order that it wants.  \\[default: rgb]", rich_help_panel=PANEL)
+        str | None, _model_option(help="rgb or bgr: the order that it wants.  \\[default: rgb]")
     ] = None
     class_names: Annotated[
-        Path | None,
-        typer.Option(help="File with the names of its classes, in order, one per line.", rich_help_panel=PANEL),
+        Path | None, _model_option(help="File with the names of its classes, in order, one per line.")
     ] = None
 
     def opening(self) -> LoadOptions:
         """The options as the package takes them. Raises UserError for text that is none of what they take."""
         from s3ta.models import LoadOptions
 
-        order = self.channel_order
         return LoadOptions(
             weights=self.weights,
             num_classes=self.num_classes,
@@ -87,17 +77,10 @@ class ModelOptions:
             in_channels=self.in_channels,
             mean=_numbers("--mean", self.mean),
             std=_numbers("--std", self.std),
-            channel_order=None if order is None else one_of("--channel-order", order, ("rgb", "bgr")),
+            channel_order=one_of("--channel-order", self.channel_order, ("rgb", "bgr")),
             class_names=None if self.class_names is None else _lines(self.class_names),
             ignored=tuple(self.ignore_keys or ()),
         )
-
-
-def preprocessing_of(name: str | None) -> Any:
-    """The preprocessing of this name. Raises UserError for an unknown one."""
-    from s3ta.data import get_preprocessing
-
-    return None if name is None else get_preprocessing(name)
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from s3ta.cli.model_options import ModelOptions, PreprocessingName, preprocessing_of
+from s3ta.cli.model_options import ModelOptions, ModelSource, PreprocessingName
 from s3ta.cli.option_groups import grouped
 from s3ta.cli.shared import Device, ReturnMemory, app, before_the_first_pass, out_console, plain_errors
 from s3ta.progress import waiting
@@ -20,12 +20,7 @@ from s3ta.progress import waiting
 @plain_errors
 @grouped
 def predict(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="Run folder, model folder, Hub id, timm:NAME, torchvision:NAME, or package.module:factory."
-        ),
-    ],
+    model: ModelSource,
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     opened: ModelOptions,
     top: Annotated[int, typer.Option(min=1, help="How many classes to print.")] = 5,
@@ -34,9 +29,10 @@ def predict(
     return_memory: ReturnMemory = False,
 ) -> None:
     """Print the likeliest classes of images, with probabilities; images are prepared as `s3ta evaluate` prepares them."""
+    from s3ta.data import get_preprocessing
     from s3ta.models import refuse_unknown_source
 
-    treatment = preprocessing_of(preprocessing)
+    treatment = None if preprocessing is None else get_preprocessing(preprocessing)
     refuse_unknown_source(model)
     before_the_first_pass(return_memory=return_memory)
     from s3ta import workflow
@@ -46,6 +42,6 @@ def predict(
         subject = workflow.open_for_evaluation(model, opened.opening())
         answers = workflow.predict(subject, images, top, runtime, treatment)
     for answer in answers:
-        out_console.print(f"{answer.image}", markup=False)
+        out_console.print(f"{answer.image}")
         for name, probability in zip(answer.classes, answer.probabilities, strict=True):
-            out_console.print(f"  {probability:6.1%}  {name}", markup=False)
+            out_console.print(f"  {probability:6.1%}  {name}")

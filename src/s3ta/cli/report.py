@@ -48,7 +48,7 @@ def report(
         if path is not None:
             write(runs, chosen, path)
     for line in unfinished_lines(runs, chosen):
-        err_console.print(f"warning: {line}", markup=False, soft_wrap=True)
+        err_console.print(f"warning: {line}")
     say_report(page)
 
 

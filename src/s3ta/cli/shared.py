@@ -42,6 +42,11 @@ ReturnMemory = Annotated[
         "--return-memory", help="Give freed CPU memory back to the system after each pass; slower, and less is held."
     ),
 ]
+RecipeName = Annotated[str, typer.Argument(help="Name from `s3ta list recipes`, or a saved JSON file.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Images per update; learning rate and schedule follow.  \\[default: the recipe's]"),
+]
 Tiny = Annotated[
     bool, typer.Option("--tiny", help="Shrink everything to seconds; for trying out, the numbers mean nothing.")
 ]
@@ -56,7 +61,7 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **{name: _at_home(value) for name, value in kwargs.items()})
             sys.stdout.flush()
         except UserError as error:
-            err_console.print(f"s3ta: {error}", markup=False)
+            err_console.print(f"s3ta: {error}")
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             if os.environ.get("RANK", "0") == "0":  # of the processes of torchrun one says it
@@ -82,8 +87,7 @@ def is_output_blocked(error: OSError) -> bool:
     with suppress(OSError):
         err_console.print(
             f"s3ta: The output cannot be written ({error.strerror}); what was finished is saved. Write it elsewhere and run "
-            "the same command again.",
-            markup=False,
+            "the same command again."
         )
     return True
 
@@ -107,7 +111,7 @@ def _forget_unwritten() -> None:
 def _at_home(value: Any) -> Any:
     """Paths that begin with `~`, which a shell leaves as they are between quotes, in the home folder."""
     if isinstance(value, list):
-        return [_at_home(one) for one in value]
+        return [_at_home(path) for path in value]
     return value.expanduser() if isinstance(value, Path) else value
 
 
@@ -129,11 +133,22 @@ def _root(
     Begin with [bold]s3ta demo[/bold]: it trains a small S3TA and its rival, attacks both, and writes a report."""
 
 
-def one_of(what: str, text: str, allowed: tuple[str, ...]) -> Any:
-    """The text, where it is allowed. Raises UserError where it is not, with the nearest names."""
-    if text not in allowed:
+def one_of(what: str, text: str | None, allowed: tuple[str, ...]) -> Any:
+    """The text, where it is allowed or nobody gave any. Raises UserError where it is not, with the nearest names."""
+    if text is not None and text not in allowed:
         raise unknown_name(what, text, list(allowed))
     return text
+
+
+def chosen_recipe(name: str, overrides: list[str], is_tiny: bool, batch_size: int | None = None) -> Any:
+    """The recipe, shrunk, brought to a batch size and changed as asked; overrides come last, so they win."""
+    from s3ta.config import override
+    from s3ta.recipes import get_recipe, noting, rescaled, tiny
+
+    recipe = get_recipe(name)
+    if batch_size is not None:
+        recipe = rescaled(recipe, batch_size)
+    return noting(override(tiny(recipe) if is_tiny else recipe, overrides), overrides)
 
 
 def before_the_first_pass(*, return_memory: bool) -> None:
@@ -147,9 +162,7 @@ def before_the_first_pass(*, return_memory: bool) -> None:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits until the end: libraries that are interrupted while they load fail in any manner.
-
-    Raises KeyboardInterrupt then."""
+    """Ctrl-C waits until the end, and is raised then: libraries that are interrupted while they load fail in any manner."""
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or before is not signal.default_int_handler:
         yield
@@ -184,32 +197,24 @@ def print_table(table: Any) -> None:
     out_console.print(drawn_table(table.headers, table.rows))
 
 
-def print_evaluation(folder: Path, *, natural: bool) -> None:
+def print_evaluation(folder: Path) -> None:
     """The table, as far as there are records."""
     from s3ta.records import Ledger
     from s3ta.report import evaluation_table
+    from s3ta.workflow import recorded_preparation
 
     if not any(folder.glob("chunk-*.parquet")):
         return
-    if missing := len(Ledger.read(folder).missing()):
+    ledger = Ledger.read(folder)
+    if missing := len(ledger.missing()):
         out_console.print(f"Not finished: {missing} chunks are missing. What is there so far:")
-    _say_preparation(folder)
+    if preparation := recorded_preparation(ledger.manifest):
+        out_console.print(preparation)
     print_table(evaluation_table(folder))
-    if natural:  # how sure the model is matters as much as how often it is right
+    if not ledger.manifest["suite"]["attacks"]:  # how sure the model is matters as much as how often it is right
         out_console.print("Calibration takes 100 images, its published form 200; a dash: fewer.")
-
-
-def _say_preparation(folder: Path) -> None:
-    """How images and pixels are prepared, and who says so: the line above the table."""
-    from s3ta.files import read_json
-    from s3ta.workflow import preprocessing_sentence
-
-    manifest = read_json(folder / "manifest.json")
-    how, origins = manifest["data"].get("preprocessing"), manifest.get("informative", {}).get("origins") or {}
-    if how is not None:
-        out_console.print(preprocessing_sentence(how, manifest["model"]["config"], origins), markup=False)
 
 
 def say_report(page: Path) -> None:
     """Where the page is."""
-    out_console.print(f"Report: {page.resolve()}", markup=False)
+    out_console.print(f"Report: {page.resolve()}")

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s3ta.cli.recipe_options import BatchSize, RecipeName, chosen_recipe
-from s3ta.cli.shared import app, err_console, out_console, plain_errors
+from s3ta.cli.shared import BatchSize, RecipeName, app, chosen_recipe, err_console, out_console, plain_errors
 
 if TYPE_CHECKING:
     from s3ta.train import TrainConfig
@@ -42,26 +41,27 @@ def show(
     gpu = get_hardware(hardware)
     estimate = training_cost(config, gpu, gpus, utilization)
     cost = estimate.cost
-    err_console.print("\n".join(line.strip() for line in (note or config.source).splitlines()), markup=False)
+    err_console.print("\n".join(line.strip() for line in (note or config.source).splitlines()))
     err_console.print(
         f"\n{config.model.name}: {cost.parameters:,} parameters, {cost.multiply_accumulates:,} multiply-accumulates "
         f"per image, map {cost.map_size[0]}x{cost.map_size[1]}"
     )
     for line in _cost_lines(config, estimate, gpu, gpus, utilization):
-        err_console.print(line, markup=False)
+        err_console.print(line)
     for departure in config.departures:
-        err_console.print(f"  departs: {departure}", markup=False)
+        err_console.print(f"  departs: {departure}")
     if fields:
         for name, value, meaning in describe(config):
-            out_console.print(f"{name} = {value}" + (f"\n    {meaning}" if meaning else ""), markup=False)
+            out_console.print(f"{name} = {value}" + (f"\n    {meaning}" if meaning else ""))
     else:
-        out_console.print(to_json(config), markup=False)
+        out_console.print(to_json(config))
 
 
 def _cost_lines(
     config: TrainConfig, estimate: TrainingCost, hardware: Hardware, num_gpus: int, utilization: float
 ) -> list[str]:
     """The budget as a table of text, with what it assumes."""
+    from s3ta.config import override
     from s3ta.train.cost import training_cost
 
     forward = 2 * estimate.cost.multiply_accumulates
@@ -69,7 +69,8 @@ def _cost_lines(
     share = config.batch_size // num_gpus
     most, slower = estimate.bytes_per_process, ""
     if "bfloat16" in (config.compute.attack_precision, config.compute.update_precision):
-        first = training_cost(_in_float32(config), hardware, num_gpus, utilization)
+        plain = override(config, ["compute.attack_precision=float32", "compute.update_precision=float32"])
+        first = training_cost(plain, hardware, num_gpus, utilization)
         most = max(most, first.bytes_per_process)
         slower = f"; {_duration(first.gpu_hours)} of it if bfloat16 never begins"
     attacked = f"{config.compute.attack_precision}; {estimate.attack_images:,} of a process's {share:,} at once"
@@ -99,11 +100,6 @@ def _cost_lines(
     width = max(len(value) for _, value, _ in rows)
     lines = [f"  {name:14}{value:>{width}}  {what}" for name, value, what in rows]
     return [*lines, _assumed(config, hardware, utilization)]
-
-
-def _in_float32(config: TrainConfig) -> TrainConfig:
-    plain = {"attack_precision": "float32", "update_precision": "float32"}
-    return config.model_copy(update={"compute": config.compute.model_copy(update=plain)})
 
 
 def _fit(most: int, hardware: Hardware) -> str:

@@ -8,15 +8,17 @@ from typing import Annotated
 
 import typer
 
-from s3ta.cli.recipe_options import BatchSize, RecipeName, chosen_recipe
 from s3ta.cli.shared import (
+    BatchSize,
     DataRoot,
     Device,
     Download,
+    RecipeName,
     ReturnMemory,
     Tiny,
     app,
     before_the_first_pass,
+    chosen_recipe,
     out_console,
     plain_errors,
 )
@@ -67,10 +69,8 @@ def train(
     )
     if trained is None:  # the first process of torchrun says the rest
         return
-    out_console.print(f"{'Trained' if trained else 'Already trained'}: {folder}", markup=False)
-    where = (
-        ["--data-root", str(resolve_source(config.data.source, data_root).root)]
-        if config.data.source != "digits"
-        else []
-    )
-    out_console.print(f"Next: {shlex.join(['s3ta', 'evaluate', str(folder), *where])}", markup=False, soft_wrap=True)
+    out_console.print(f"{'Trained' if trained else 'Already trained'}: {folder}")
+    evaluation = ["s3ta", "evaluate", str(folder)]
+    if config.data.source != "digits":
+        evaluation += ["--data-root", str(resolve_source(config.data.source, data_root).root)]
+    out_console.print(f"Next: {shlex.join(evaluation)}")

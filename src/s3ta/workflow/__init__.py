@@ -1,10 +1,10 @@
 """The rooms put together: train a recipe, evaluate a model, answer for some images. The command line and scripts call these."""
 
-from s3ta.workflow.evaluation import default_ledger, evaluate_model, is_evaluation_complete
+from s3ta.workflow.evaluation import evaluate_model, is_evaluation_complete
 from s3ta.workflow.export_results import export
 from s3ta.workflow.model import OpenedModel, RuntimeOptions, open_for_evaluation, recipe_data
-from s3ta.workflow.prediction import Prediction, predict
-from s3ta.workflow.preprocessing import preprocessing_sentence
+from s3ta.workflow.prediction import predict
+from s3ta.workflow.preprocessing import recorded_preparation
 from s3ta.workflow.request import (
     EvaluationOutput,
     EvaluationRequest,
@@ -20,18 +20,16 @@ __all__ = [
     "EvaluationRequest",
     "ExampleSelection",
     "OpenedModel",
-    "Prediction",
     "RuntimeOptions",
     "SuiteChoice",
     "choose_suite",
-    "default_ledger",
     "evaluate_model",
     "export",
     "is_evaluation_complete",
     "open_for_evaluation",
     "predict",
-    "preprocessing_sentence",
     "recipe_data",
+    "recorded_preparation",
     "train_run",
     "transfer_request",
 ]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from s3ta.attacks import AttackCost, LoopConfig
-from s3ta.data import Batch, Dataset, fetch_batch
+from s3ta.data import Batch, fetch_batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.evaluate import EvaluationTask, Suite, TransferConfig, total
 from s3ta.evaluate.sanity_checks import FEWEST, cost, num_evaluations, probe
@@ -47,38 +47,28 @@ class Probing(NamedTuple):
 
 
 def probing(num_passes: int, num_examples: int, micro_batch: int, *, full: bool) -> Probing:
-    """How many images the experiments are made on.
-
-    Args:
-      num_passes: forward and backward, spent or to be spent on attacks.
-      num_examples: of the evaluation.
-      micro_batch: images that the model meets together.
-      full: whether the experiments may cost more than a fifth of that."""
+    """How many images the experiments are made on, for at most a fifth, unless `full`, of the forward and backward passes that
+    the attacks on so many examples take."""
     num_wanted = min(num_examples, max(_FEWEST_PROBED, min(_MOST_PROBED, micro_batch)))
     return Probing(num_wanted if full else min(num_wanted, num_passes // _SHARE // num_evaluations(1)), num_wanted)
 
 
-def planned_probing(measured: EvaluationTask, suite: Suite, findings: FoundBySource, *, full: bool) -> Probing | None:
-    """The largest experiments that may be made, planned before the attacks; None where none are due.
-
-    Args:
-      findings: what `trust.json` holds."""
+def planned_probing(measured: EvaluationTask, findings: FoundBySource, *, full: bool) -> Probing | None:
+    """The largest experiments that may be made, planned before the attacks; None where none are due by what `trust.json`
+    holds."""
+    suite, count = measured.suite, len(measured.positions)
     if not is_due(findings, full=full) or _why_not(suite) or radius_of(suite) is None:
         return None
-    count = len(measured.positions)
     return probing(total(suite, count).num_evaluations, count, measured.settings.micro_batch, full=full)
 
 
-def check_afterwards(measured: EvaluationTask, suite: Suite, ledger: Ledger, *, full: bool = False) -> None:
-    """Experiments on a few examples, and what the records say; kept beside the ledger. Nothing is done twice.
-
-    Args:
-      full: whether the experiments may cost more than a fifth of the attacks' passes; what was left out for that, or could not
-        be answered, is then asked again.
+def check_afterwards(measured: EvaluationTask, ledger: Ledger, *, full: bool) -> None:
+    """Experiments on a few examples, and what the records say; kept beside the ledger. Nothing is done twice, but if `full`
+    what was left out for taking more than a fifth of the attacks' passes, or could not be answered.
 
     A check that fails is `unchecked` with the reason, and findings that cannot be written are told."""
     table, findings = ledger.table(), read_found(ledger.folder)
-    if is_due(findings, full=full) and (probes := _probes(measured, suite, table, full=full)):
+    if is_due(findings, full=full) and (probes := _probes(measured, table, full=full)):
         findings["probes"] = probes
     probed = findings.get("probes", [])
     findings["records"] = check_records(table, ledger.typed_manifest, probed)
@@ -88,7 +78,7 @@ def check_afterwards(measured: EvaluationTask, suite: Suite, ledger: Ledger, *, 
         console.print(f"warning: What was checked is not kept: {error}")
         for finding in probed:
             if finding.severity in WORTH_TELLING:
-                console.print(finding.line, markup=False)
+                console.print(finding.line)
 
 
 def is_due(findings: FoundBySource, *, full: bool) -> bool:
@@ -104,15 +94,14 @@ def _why_not(suite: Suite) -> Finding | None:
     return Check("probes").unchecked("A trial run is not probed.") if is_trial(suite.name) else None
 
 
-def _probes(measured: EvaluationTask, suite: Suite, table: pa.Table, *, full: bool) -> list[Finding]:
+def _probes(measured: EvaluationTask, table: pa.Table, *, full: bool) -> list[Finding]:
     """The answers of the experiments; none where no attack has a ball to try them in."""
-    check = Check("probes")
-    if why_not := _why_not(suite):
+    check, radius = Check("probes"), radius_of(measured.suite)
+    if why_not := _why_not(measured.suite):
         return [why_not]
-    radius, settings = radius_of(suite), measured.settings
     if radius is None:
         return []
-    plan = probing(num_passes(table), len(measured.positions), settings.micro_batch, full=full)
+    plan = probing(num_passes(table), len(measured.positions), measured.settings.micro_batch, full=full)
     if not plan.is_enough:
         fewest = min(FEWEST, plan.num_wanted)
         sentence = (
@@ -123,7 +112,7 @@ def _probes(measured: EvaluationTask, suite: Suite, table: pa.Table, *, full: bo
     try:
         answers = _run_experiments(measured, table, plan, radius)
     except Exception as error:  # noqa: BLE001 - no check costs a result
-        answers = [Check("probes").failed(reason(error))]
+        answers = [check.failed(reason(error))]
     if plan.num_images < plan.num_wanted:
         sentence = (
             f"The gradients were probed on {plan.num_images} images, not on {plan.num_wanted}, for at most a fifth of the "
@@ -135,13 +124,15 @@ def _probes(measured: EvaluationTask, suite: Suite, table: pa.Table, *, full: bo
 
 def _run_experiments(measured: EvaluationTask, table: pa.Table, plan: Probing, radius: float) -> list[Finding]:
     model, settings, count = measured.model, measured.settings, plan.num_images
-    batch = _probed(measured.dataset, table, measured.positions, count)
+    if settings.micro_batch < _MOST_PROBED:
+        model = _InParts(model, settings.micro_batch)
+    batch = _probed(measured, table, count)
     few = f" instead of {plan.num_wanted}, for a fifth of the attacks' passes" if count < plan.num_wanted else ""
     with (
         exact_arithmetic(settings.num_threads),
         progress(f"checks of the evaluation on {count} examples{few}, passes", num_evaluations(count)) as report,
     ):
-        return probe(_in_parts(model, settings.micro_batch), batch, radius, settings.seed, report)
+        return probe(model, batch, radius, settings.seed, report)
 
 
 def num_passes(table: pa.Table) -> int:
@@ -151,15 +142,12 @@ def num_passes(table: pa.Table) -> int:
     return sum(int(spent[name].fill_null(0).to_numpy().sum()) for name in ("num_gradients_max", "num_forwards_max"))
 
 
-def _probed(dataset: Dataset, table: pa.Table, positions: Sequence[int], count: int) -> Batch:
+def _probed(measured: EvaluationTask, table: pa.Table, count: int) -> Batch:
     """The first examples that the model gets right; then others, if it gets few."""
-    right = {
-        row["example_id"]
-        for row in table.select(["example_id", "attack", "correct"]).to_pylist()
-        if row["attack"] == CLEAN and row["correct"]
-    }
-    ordered = sorted(positions, key=lambda position: dataset.ids[position] not in right)  # stable
-    return fetch_batch(dataset, ordered[:count])
+    right = set(table.filter((pc.field("attack") == CLEAN) & pc.field("correct"))["example_id"].to_pylist())
+    ids = measured.dataset.ids
+    ordered = sorted(measured.positions, key=lambda position: ids[position] not in right)  # stable
+    return fetch_batch(measured.dataset, ordered[:count])
 
 
 class _InParts(nn.Module):
@@ -175,10 +163,6 @@ class _InParts(nn.Module):
             return torch.cat([self.model(part) for part in parts])
         with set_checkpoint_early_stop(False):  # TorchScript does not let itself be left early
             return torch.cat([checkpoint(self.model, part, use_reentrant=False) for part in parts])
-
-
-def _in_parts(model: nn.Module, size: int) -> nn.Module:
-    return model if size >= _MOST_PROBED else _InParts(model, size)
 
 
 def radius_of(suite: Suite) -> float | None:

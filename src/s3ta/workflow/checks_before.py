@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,21 +11,20 @@ from typing import TypeAlias
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from s3ta.attacks import frozen, seeded_global_generators
-from s3ta.data import Dataset, fetch_batch
+from s3ta.attacks import AttackCost, frozen, seeded_global_generators
+from s3ta.data import fetch_batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.errors import UserError
-from s3ta.evaluate import EvaluationTask, Suite, choose_examples, total
+from s3ta.evaluate import EvaluationTask, choose_examples, total
 from s3ta.evaluate.lint import Task, as_found, lint
 from s3ta.files import read_json, write_json
 from s3ta.finding import ALARMS, TRUST_FILE, Check, Finding, parse_findings
-from s3ta.models import device_of, model_info
 from s3ta.process_state import process_state_kept
 from s3ta.progress import console, waiting
 
 UNREADABLE = "unreadable images"
-LINT_PASSES, LINT_GRADIENTS = 17, 2
-"""Of the lint, on each of its images: passes forward, and two of them with their way back."""
+LINT_COST = AttackCost(num_gradients=2, num_forwards=17)
+"""Of the lint, on each of its images."""
 _LINT_OPERATIONS = 1e11
 """Of one pass over all its images: some 20 passes of them take a CPU core half a minute."""
 _PER_CLASS, _ORDER_SHARE, _FEWEST_FOR_ORDER = 4, 50, 32
@@ -36,49 +36,42 @@ FoundBySource: TypeAlias = dict[str, list[Finding]]
 """By source: `lint`, `probes`, `records`."""
 
 
-def run_lint(measured: EvaluationTask, suite: Suite, folder: Path, *, strict: bool) -> None:
-    """Look the model over before it is measured; say what is suspicious.
+def run_lint(measured: EvaluationTask, folder: Path, *, strict: bool) -> None:
+    """Look the model over before it is measured, on as many examples as time allows; say what is suspicious. A model without
+    gradients is no obstacle to attacks that use none.
 
     Once there are records, what was found before the first of them stands: it is told again, not asked again.
-
-    Args:
-      measured: model and examples; as many as time allows are looked at, 256 at most.
-      suite: what will be run; a model without gradients is no obstacle to attacks that use none.
-      strict: whether a warning ends the run.
     Raises UserError where the model cannot be measured as it is, and for warnings if strict."""
     by_source = read_found(folder)
     if is_lint_due(folder):
         with waiting("looking the model over before it is measured"):
-            by_source["lint"] = [*lint_measured(measured, suite), *_left_out(measured)]
+            by_source["lint"] = [*lint_measured(measured), *_left_out(measured)]
     alarms = [finding for finding in by_source["lint"] if finding.severity in ALARMS]
     fatal = [alarm.text for alarm in alarms if alarm.severity == "error" or (strict and alarm.kind != UNREADABLE)]
     if fatal:
-        raise UserError(f"{model_info(measured.model).name} was not measured: {' '.join(fatal)}")
+        raise UserError(f"{measured.info.name} was not measured: {' '.join(fatal)}")
     write_found(folder, by_source)
     for alarm in alarms:
         if alarm.kind != UNREADABLE:  # told when they were read
-            console.print(alarm.line, markup=False, soft_wrap=True)
+            console.print(alarm.line)
 
 
 def is_lint_due(folder: Path) -> bool:
     """Whether the lint is still to be run; its findings stand once there are records."""
-    return "lint" not in read_found(folder) or next(folder.glob("chunk-*.parquet"), None) is None
+    return "lint" not in read_found(folder) or not any(folder.glob("chunk-*.parquet"))
 
 
-def lint_measured(measured: EvaluationTask, suite: Suite) -> list[Finding]:
+def lint_measured(measured: EvaluationTask) -> list[Finding]:
     """The lint by images that are measured and, where these are few, by others of the data; only the first can stop a run."""
     dataset, positions, settings = measured.dataset, measured.positions, measured.settings
     with exact_arithmetic(settings.num_threads):
         count = num_linted(measured)
-        known = set(positions)
-        others = [position for position in choose_examples(dataset, None, settings.seed) if position not in known]
-        for_order = _for_order(dataset, [*positions, *others], count, suite, len(positions))
+        candidates = list(dict.fromkeys([*positions, *choose_examples(dataset, None, settings.seed)]))
+        num_others, for_order = max(0, count - len(positions)), _for_order(measured, candidates, count)
         try:
-            findings = _lint_on(measured, [*positions, *others][:count], for_order)
+            findings = _lint_on(measured, candidates[:count], for_order)
         except UserError:  # one that is not measured, and cannot be read
-            others = []
-            findings = _lint_on(measured, positions[:count], [])
-        num_others = max(0, count - len(positions)) if others else 0
+            findings, num_others = _lint_on(measured, positions[:count], []), 0
         if num_others and any(finding.severity == "error" for finding in findings):
             theirs = {finding.kind: finding for finding in findings}
             findings = [
@@ -87,7 +80,7 @@ def lint_measured(measured: EvaluationTask, suite: Suite) -> list[Finding]:
                 else finding
                 for finding in _lint_on(measured, positions, for_order)
             ]
-    if total(suite, 1).num_gradients:
+    if total(measured.suite, 1).num_gradients:
         return findings
     unasked = {"gradient", "saturated loss"}
     return [not_asked(finding.kind) if finding.kind in unasked else finding for finding in findings]
@@ -96,7 +89,7 @@ def lint_measured(measured: EvaluationTask, suite: Suite) -> list[Finding]:
 def _lint_on(measured: EvaluationTask, positions: Sequence[int], for_order: Sequence[int]) -> list[Finding]:
     """The lint by these examples. Raises UserError for an image that cannot be read."""
     model, dataset = measured.model, measured.dataset
-    task = Task(model_info(model).num_classes, dataset.classes, measured.settings.micro_batch)
+    task = Task(measured.info.num_classes, dataset.classes, measured.settings.micro_batch)
     return lint(model, fetch_batch(dataset, positions), task, fetch_batch(dataset, for_order) if for_order else None)
 
 
@@ -108,23 +101,19 @@ def _of_others(finding: Finding, num_others: int) -> Finding:
     return finding._replace(severity="note", sentence=sentence)
 
 
-def _for_order(
-    dataset: Dataset, candidates: Sequence[int], num_linted: int, suite: Suite, num_measured: int
-) -> list[int]:
+def _for_order(measured: EvaluationTask, candidates: Sequence[int], num_linted: int) -> list[int]:
     """Examples by which the order of many classes can be judged: four of a class, or two or three where there are no more; of
     as many classes as a fiftieth of the suite's passes allows. None where the examples that are looked at anyway suffice."""
-    seen = dataset.labels[list(candidates[:num_linted])]
-    if len(seen) >= _PER_CLASS * len(set(seen.tolist())):
+    labels: list[int] = measured.dataset.labels[list(candidates)].tolist()
+    seen = labels[:num_linted]
+    if len(seen) >= _PER_CLASS * len(set(seen)):
         return []
-    count = total(suite, num_measured).num_evaluations // _ORDER_SHARE
-    count = min(_MOST_LINTED, max(_FEWEST_FOR_ORDER, count))
-    of_class: dict[int, list[int]] = {}
-    for position in candidates:
-        chosen = of_class.setdefault(int(dataset.labels[position]), [])
-        if len(chosen) < _PER_CLASS:
-            chosen.append(position)
-    positions = [position for chosen in of_class.values() if len(chosen) > 1 for position in chosen]
-    return positions[:count]
+    affordable = total(measured.suite, len(measured.positions)).num_evaluations // _ORDER_SHARE
+    by_class: defaultdict[int, list[int]] = defaultdict(list)
+    for position, label in zip(candidates, labels, strict=True):
+        by_class[label].append(position)
+    positions = [position for chosen in by_class.values() if len(chosen) > 1 for position in chosen[:_PER_CLASS]]
+    return positions[: min(_MOST_LINTED, max(_FEWEST_FOR_ORDER, affordable))]
 
 
 def not_asked(kind: str) -> Finding:
@@ -147,7 +136,7 @@ def num_linted(measured: EvaluationTask) -> int:
     """Images for which the lint takes half a minute or so: 256 of a small model, 8 of the largest; counted in operations,
     not by the clock, so that the same model is always looked at alike."""
     model, dataset, positions = measured.model, measured.dataset, measured.positions
-    image = fetch_batch(dataset, positions[:1]).images.to(device_of(model))
+    image = fetch_batch(dataset, positions[:1]).images.to(measured.device)
     with process_state_kept(), as_found(model), frozen(model), seeded_global_generators(0), torch.no_grad():
         try:
             with FlopCounterMode(display=False) as counter:

@@ -20,7 +20,7 @@ from s3ta.evaluate import (
 )
 from s3ta.external_code_errors import guarded
 from s3ta.progress import waiting
-from s3ta.workflow.checks_before import LINT_GRADIENTS, LINT_PASSES
+from s3ta.workflow.checks_before import LINT_COST
 
 _FEW = 3.5
 """Seconds below which an estimate is no number."""
@@ -92,18 +92,16 @@ def seconds(
     """What is still to be done, at this pace; `trials` are seconds for a whole chunk, by the number of its round."""
     size, missing, attacks = task.settings.micro_batch, _missing_by_round(task, upcoming), 0.0
     for attack_round in attack_rounds(task.suite):
-        cost = attack_round.cost
-        passes = measured_pace.gradient * cost.num_gradients
-        passes += measured_pace.forward * (cost.num_forwards - cost.num_gradients)
+        passes = _time(attack_round.cost, measured_pace.gradient, measured_pace.forward)
         attacks += missing[attack_round.number] * max(passes, (trials or {}).get(attack_round.number, 0.0))
-    gradient, forward = (
-        time / size for time in (measured_pace.plain_gradient or 3 * measured_pace.forward, measured_pace.forward)
-    )
-    lint = upcoming.num_linted * ((LINT_PASSES - LINT_GRADIENTS) * forward + LINT_GRADIENTS * gradient)
-    checks = upcoming.probed
-    return Seconds(
-        lint, attacks, checks.num_gradients * gradient + (checks.num_forwards - checks.num_gradients) * forward
-    )
+    forward = measured_pace.forward / size
+    gradient = measured_pace.plain_gradient / size or 3 * forward
+    lint = upcoming.num_linted * _time(LINT_COST, gradient, forward)
+    return Seconds(lint, attacks, _time(upcoming.probed, gradient, forward))
+
+
+def _time(cost: AttackCost, gradient: float, forward: float) -> float:
+    return gradient * cost.num_gradients + forward * (cost.num_forwards - cost.num_gradients)
 
 
 def _missing_by_round(task: EvaluationTask, upcoming: Upcoming) -> Counter[int]:

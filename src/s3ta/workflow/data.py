@@ -39,9 +39,8 @@ from s3ta.workflow.request import EvaluationRequest, ExampleSelection
 
 
 def bring_together(subject: OpenedModel, request: EvaluationRequest, model: nn.Module) -> EvaluationTask:
-    """Open the data as the model wants them, match classes, choose examples, read targets.
-
-    Raises UserError for everything that does not fit; nothing has been written by then."""
+    """Open the data as the model wants them, match classes, choose examples, read targets. Raises UserError for everything that
+    does not fit; nothing has been written by then."""
     examples, suite = request.examples, request.suite
     dataset, origins = _opened(subject, examples, request.runtime, model_info(model))
     settings = request.settings._replace(origins=origins)
@@ -59,7 +58,7 @@ def bring_together(subject: OpenedModel, request: EvaluationRequest, model: nn.M
 def say(severity: Literal["note", "warning"], sentence: str) -> None:
     """Tell a person something about the data; nothing where the sentence is empty. Of processes of torchrun one tells it."""
     if sentence and os.environ.get("RANK", "0") == "0":
-        console.print(f"{severity}: {sentence}", markup=False, soft_wrap=True)
+        console.print(f"{severity}: {sentence}")
 
 
 def _opened(
@@ -92,9 +91,7 @@ def _matched(
     if classes is None:
         raise UserError(f"The names of {info.name}'s classes are not known: give them with --class-names FILE.")
     outputs, dataset = match_classes(classes, dataset, answers)
-    if outputs is None:
-        return model, dataset
-    return select_outputs(model, outputs).eval(), dataset
+    return model if outputs is None else select_outputs(model, outputs).eval(), dataset
 
 
 def _class_names(subject: OpenedModel, dataset: Dataset) -> tuple[str, ...] | None:
@@ -126,13 +123,9 @@ def _readable(dataset: Dataset, positions: Sequence[int], *, skip: bool) -> tupl
         failures = find_unreadable(dataset, positions, report)
     if not failures:
         return list(positions), []
-    error = unreadable_error(failures, len(positions))
     if not skip or len(failures) == len(positions):
-        raise error
-    say(
-        "warning",
-        f"{len(failures)} of {len(positions)} images cannot be read and are left out: "
-        + " ".join(reason for _, reason in failures[:3]),
-    )
+        raise unreadable_error(failures, len(positions))
+    reasons = " ".join(reason for _, reason in failures[:3])
+    say("warning", f"{len(failures)} of {len(positions)} images cannot be read and are left out: {reasons}")
     gone = {position for position, _ in failures}
     return [position for position in positions if position not in gone], [dataset.ids[index] for index, _ in failures]

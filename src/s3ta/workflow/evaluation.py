@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ from s3ta.evaluate import (
 from s3ta.explain import KEPT, gallery
 from s3ta.external_code_errors import guarded, reason
 from s3ta.files import UnwritableError, part_use, read_arrays, read_json, sha256, sole_use, write_arrays
-from s3ta.progress import Reporter, console, progress, waiting
+from s3ta.finding import WORTH_TELLING
+from s3ta.progress import console, progress, waiting
 from s3ta.records import LISTED, Ledger, check_attack_settings
 from s3ta.records.manifest import Manifest
 from s3ta.workflow.checks_after import check_afterwards, planned_probing, radius_of
@@ -52,18 +53,14 @@ SAID_BY_THE_LINT = "The model (seems to answer with probabilities|answers in)"
 
 
 def evaluate_model(
-    subject: OpenedModel, request: EvaluationRequest, show: Callable[[Path], None] | None = None
+    subject: OpenedModel, request: EvaluationRequest, show: Callable[[Path], None] = lambda _: None
 ) -> Path | None:
     """Run what is missing of a suite on a model; once all is there, draw the gallery and check the evaluation.
 
-    Args:
-      subject: the model.
-      request: what to measure, on which examples, how, where, and into which folder.
-      show: called with the folder as soon as the attacks are done: what comes after costs no result.
-    Returns:
-      The ledger's folder; None in those processes of `torchrun` that have nothing to say.
+    `show` is called with the ledger's folder as soon as the attacks are done: what comes after costs no result. A finished
+    evaluation in a folder that cannot be written is shown as it is.
 
-    A finished evaluation in a folder that cannot be written is shown as it is."""
+    Returns the folder; None in those processes of `torchrun` that have nothing to say."""
     with ranks() as rank:
         if rank.count > 1 and request.output.shard is not None:
             raise UserError("Under torchrun each process is a shard already: leave --shard out.")
@@ -79,36 +76,23 @@ def evaluate_model(
         _refuse_other_data(task)
         with ExitStack() as held:
             try:
-                held.enter_context(_held(folder, shard))
+                held.enter_context(sole_use(folder) if shard.is_all else part_use(folder, shard.name))
             except UnwritableError:
-                if not _is_there(task, folder):
+                ledger = Ledger.at(folder, _identified(task, folder), manifest_with_defaults)
+                if not (folder / "manifest.json").is_file() or not ledger.complete:
                     raise
-                _show_unchanged(folder, rank, show)
-                return folder if rank.is_first else None
-            ledger = _run(task, request.output, folder, shard, rank)
-            rank.wait()
-            if rank.is_first:
-                if show is not None:
+                if rank.is_first:
+                    console.print(
+                        f"note: {folder} cannot be written: everything is there already, and nothing is added."
+                    )
                     show(folder)
-                _finish(task, ledger, request.output.checks)
+            else:
+                ledger = _run(task, request.output, folder, shard, rank)
+                rank.wait()
+                if rank.is_first:
+                    show(folder)
+                    _finish(task, ledger, request.output.checks)
         return folder if rank.is_first else None
-
-
-def _is_there(task: EvaluationTask, folder: Path) -> bool:
-    """Whether the folder holds this evaluation, and it is finished."""
-    identified = _identified(task, folder)
-    return (folder / "manifest.json").is_file() and not Ledger.at(folder, identified, manifest_with_defaults).missing()
-
-
-def _show_unchanged(folder: Path, rank: Ranks, show: Callable[[Path], None] | None) -> None:
-    if rank.is_first:
-        console.print(f"note: {folder} cannot be written: everything is there already, and nothing is added.")
-        if show is not None:
-            show(folder)
-
-
-def _held(folder: Path, shard: Shard) -> AbstractContextManager[None]:
-    return sole_use(folder) if shard.is_all else part_use(folder, shard.name)
 
 
 def _run(task: EvaluationTask, output: EvaluationOutput, folder: Path, shard: Shard, rank: Ranks) -> Ledger:
@@ -120,36 +104,49 @@ def _run(task: EvaluationTask, output: EvaluationOutput, folder: Path, shard: Sh
     missing = set(Ledger.at(folder, identified, manifest_with_defaults).missing(shard_chunks))
     problem = None
     if rank.is_first:
-        is_last = shard.is_all or rank.count > 1
-        _announce(task, shard, _upcoming(task, folder, missing, checks=checks, is_last=is_last), checks)
-        problem = _problem(task, folder, strict=strict) if checks != "none" else None
+        upcoming = _upcoming(task, folder, missing, checks=checks, is_last=shard.is_all or rank.count > 1)
+        try:
+            with suppress(UserError) if checks != "none" else nullcontext():  # the lint says why it cannot be timed
+                console.print(announcement(task, shard, upcoming))
+            if checks != "none":
+                run_lint(task, folder, strict=strict)
+        except UserError as error:
+            problem = error
     if not rank.agree(problem is None):  # before anything is written, so that a mended model is no other evaluation
         raise problem or UserError("The first process says why the model was not measured.")
     ledger = Ledger.open(folder, identified, manifest_with_defaults)
-    reporter: AbstractContextManager[Reporter] = nullcontext(_silent)
     if rank.is_first:
         _write_questions(task, folder)
         keep_files(folder, task)
-        num_passes = total(suite, num_own(task, shard_chunks)).num_evaluations
-        reporter = progress(f"{task.info.name} {suite.name}, passes", num_passes)
-    with reporter as report, warnings.catch_warnings():
-        warnings.simplefilter("ignore", ImplausibleSettingsWarning)  # said above
-        if checks != "none":  # the lint has said it
-            warnings.filterwarnings("ignore", SAID_BY_THE_LINT, UserWarning)
+    num_passes, what = (
+        total(suite, num_own(task, shard_chunks)).num_evaluations,
+        f"{task.info.name} {suite.name}, passes",
+    )
+    with progress(what, num_passes, shown=rank.is_first) as report, _said_already(checks):
         evaluate_into(task, ledger, report, shard)
     return ledger
+
+
+@contextmanager
+def _said_already(checks: Checks) -> Iterator[None]:
+    """Inside, attacks do not warn of what was said before them: of settings, and, where there was one, by the lint."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImplausibleSettingsWarning)
+        if checks != "none":
+            warnings.filterwarnings("ignore", SAID_BY_THE_LINT, UserWarning)
+        yield
 
 
 def _warn_of_settings(manifest: Manifest, *, strict: bool, aloud: bool) -> None:
     """Attacks that cannot do what their radius says, before they are run. Raises UserError for them if strict, and always for
     those that would be refused when they run."""
-    remarks = [remark for remark in check_attack_settings(manifest) if remark.severity in ("error", "warning", "note")]
+    remarks = [remark for remark in check_attack_settings(manifest) if remark.severity in WORTH_TELLING]
     refused = [remark for remark in remarks if remark.severity == "error" or (strict and remark.severity == "warning")]
     if refused:
         raise UserError(f"Not evaluated: {' '.join(remark.text for remark in refused)}")
     for remark in remarks if aloud else ():
         if remark.severity == "warning" or remark.evidence.get("nothing_moves"):
-            console.print(remark.line, markup=False, soft_wrap=True)
+            console.print(remark.line)
 
 
 def _identified(task: EvaluationTask, folder: Path) -> dict[str, Any]:
@@ -168,35 +165,10 @@ def _upcoming(task: EvaluationTask, folder: Path, missing: set[int], *, checks: 
     """What is still to be done; `is_last`: nothing is left to others, so that checks follow."""
     if checks == "none":
         return Upcoming(missing, 0, AttackCost(0, 0))
-    probes = None
-    if is_last:
-        probes = planned_probing(task, task.suite, read_found(folder), full=checks == "full")
+    probes = planned_probing(task, read_found(folder), full=checks == "full") if is_last else None
     with waiting("looking at how large the model is"):
         linted = num_linted(task) if is_lint_due(folder) else 0
     return Upcoming(missing, linted, AttackCost(0, 0) if probes is None else probes.cost)
-
-
-def _announce(task: EvaluationTask, shard: Shard, upcoming: Upcoming, checks: Checks) -> None:
-    """Says what will be done, and how long it takes; nothing of the time where the model cannot even be timed, for then the
-    look at it says why."""
-    try:
-        console.print(announcement(task, shard, upcoming))
-    except UserError:
-        if checks == "none":
-            raise
-
-
-def _problem(task: EvaluationTask, folder: Path, *, strict: bool) -> UserError | None:
-    """Why the model cannot be measured as it is; None where it can."""
-    try:
-        run_lint(task, task.suite, folder, strict=strict)
-    except UserError as error:
-        return error
-    return None
-
-
-def _silent(completed: int, note: str = "") -> None:
-    """The progress of a process that does not speak."""
 
 
 def _write_questions(task: EvaluationTask, folder: Path) -> None:
@@ -221,10 +193,8 @@ def _finish(task: EvaluationTask, ledger: Ledger, checks: Checks) -> None:
     except Exception as error:  # noqa: BLE001 - pictures cost no result, whatever a foreign model raises
         console.print(f"warning: the pictures for the report could not be drawn: {reason(error)}")
     if checks != "none":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ImplausibleSettingsWarning)  # the experiments attack briefly on purpose
-            warnings.filterwarnings("ignore", SAID_BY_THE_LINT, UserWarning)
-            check_afterwards(task, task.suite, ledger, full=checks == "full")
+        with _said_already(checks):  # and the experiments attack briefly on purpose
+            check_afterwards(task, ledger, full=checks == "full")
 
 
 def _draw_gallery(task: EvaluationTask, folder: Path) -> None:
@@ -232,20 +202,13 @@ def _draw_gallery(task: EvaluationTask, folder: Path) -> None:
     if not (folder / KEPT_FILE).is_file():
         return
     kept = read_arrays(folder / KEPT_FILE, KEPT)
-    if _is_drawn(folder, kept):
-        return
+    with suppress(UserError):  # absent, or damaged
+        drawn = read_arrays(folder / GALLERY_FILE, (*KEPT, "clean", "probabilities_clean", "probabilities_adversarial"))
+        if all(np.array_equal(drawn[name], values) for name, values in kept.items()):
+            return
     with waiting("drawing the pictures for the report"), exact_arithmetic(task.settings.num_threads):
         drawn = gallery(task.model, task.dataset, kept, task.settings.micro_batch)
         write_arrays(folder / GALLERY_FILE, drawn)
-
-
-def _is_drawn(folder: Path, kept: dict[str, np.ndarray]) -> bool:
-    """Whether the gallery is of these images, and whole."""
-    try:
-        drawn = read_arrays(folder / GALLERY_FILE, (*KEPT, "clean", "probabilities_clean", "probabilities_adversarial"))
-    except UserError:
-        return False
-    return all(np.array_equal(drawn[name], values) for name, values in kept.items())
 
 
 def _refuse_other_data(task: EvaluationTask) -> None:
@@ -269,7 +232,7 @@ def default_ledger(subject: OpenedModel, suite: Suite, examples: ExampleSelectio
 def is_evaluation_complete(folder: Path, suite: Suite) -> bool:
     """Whether this suite's ledger is complete there, with its gallery and its checks."""
     path = folder / "manifest.json"
-    if not path.is_file() or next(folder.glob("chunk-*.parquet"), None) is None:
+    if not path.is_file() or not any(folder.glob("chunk-*.parquet")):
         return False
     suites = (suite_with_defaults(read_json(path).get("suite") or {}), suite_with_defaults(suite_identity(suite)))
     there, now = ({**suite, "description": ""} for suite in suites)

@@ -30,19 +30,16 @@ def export(folder: Path, out: Path, runtime: RuntimeOptions, fields: Mapping[str
     """Write the worst image of every example, in the order of the data set, and the leaderboard's card.
 
     The worst image: the clean one where that is wrong already; else the first adversarial one that is wrong; else the last.
+    `out` gets `adversarial.pt` (float32, N x C x H x W) and `card.json`, with what a person says of the model (`fields`).
 
-    Args:
-      folder: a finished evaluation whose images were kept.
-      out: a folder; `adversarial.pt` (float32, N x C x H x W) and `card.json` must not be there yet.
-      runtime: where the data are.
-      fields: of the card.
     Raises UserError where the evaluation is unfinished, has no images, or files are in the way."""
     ledger = Ledger.read(folder)
     if not ledger.complete:
         raise UserError(f"{folder} is not finished: run its evaluation to the end first.")
     if is_trial(ledger.manifest["suite"]["name"]):
         raise UserError(f"{folder} was a trial run (--tiny): its numbers mean nothing, so there is nothing to export.")
-    for path in (out / IMAGES, out / CARD):
+    written = [out / IMAGES, out / CARD]
+    for path in written:
         if path.exists():
             raise UserError(f"{path} is there already: choose another folder with --out.")
     unknown = [name for name in fields if name not in CARD_FIELDS]
@@ -54,7 +51,7 @@ def export(folder: Path, out: Path, runtime: RuntimeOptions, fields: Mapping[str
     torch.save(images, buffer)
     write_atomic(out / IMAGES, buffer.getvalue())
     write_json(out / CARD, _card(ledger, table, 1 - num_wrong / len(images), fields))
-    return [out / IMAGES, out / CARD]
+    return written
 
 
 def _dataset(manifest: dict[str, Any], runtime: RuntimeOptions) -> Dataset:
@@ -90,9 +87,7 @@ def _worst(ledger: Ledger, table: pa.Table, dataset: Dataset) -> tuple[Tensor, i
         raise UserError(f"Example {missing[0]} is not in {dataset.source}: name the same data with --data-root.")
     order = sorted(chosen, key=positions.__getitem__)
     attacked = [name for name in order if chosen[name][0] != CLEAN]
-    images: dict[str, Tensor] = {
-        name: fetch_batch(dataset, [positions[name]]).images[0] for name in order if name not in attacked
-    }
+    images = {name: fetch_batch(dataset, [positions[name]]).images[0] for name in set(order) - set(attacked)}
     if attacked:
         stored = ImageStore(ledger).load_all([(*chosen[name], name) for name in attacked])
         images |= dict(zip(attacked, stored, strict=True))

@@ -1,7 +1,5 @@
-"""The image files of an evaluation: what each held when it was measured, so that a repaired one is noticed later.
-
-`files.csv` in the evaluation's folder has a row per example. It informs and is no part of what a measurement is; but records
-of other images than those that lie there now are not reported as theirs."""
+"""The image files of an evaluation: `files.csv` in its folder says what each held when it was measured. That informs, and is no
+part of what a measurement is; but records of other images than those that lie there now are not reported as theirs."""
 
 from __future__ import annotations
 
@@ -38,12 +36,10 @@ def files_in_manifest(task: EvaluationTask) -> dict[str, Any]:
 def keep_files(folder: Path, task: EvaluationTask) -> None:
     """Write `files.csv`, unless it is there, or records are there that may be of other files."""
     facts = file_facts(task.dataset, task.positions)
-    if not facts or (folder / FILES_FILE).exists() or next(folder.glob("chunk-*.parquet"), None) is not None:
+    if not facts or (folder / FILES_FILE).exists() or any(folder.glob("chunk-*.parquet")):
         return
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    writer.writerows((name, *seen) for name, seen in facts.items())
+    csv.writer(text, lineterminator="\n").writerows([_COLUMNS, *((name, *seen) for name, seen in facts.items())])
     write_atomic(folder / FILES_FILE, text.getvalue().encode())
 
 
@@ -64,7 +60,7 @@ def refuse_other_files(folder: Path, task: EvaluationTask) -> None:
                 f"({quoted(other)}): its records are of the images before. Measure these in another folder with --out, or put "
                 "the old files back."
             )
-    elif next(folder.glob("chunk-*.parquet"), None) is not None:
+    elif any(folder.glob("chunk-*.parquet")):
         began = datetime.fromtimestamp((folder / "manifest.json").stat().st_mtime, UTC).isoformat()
         newer = [name for name, seen in facts.items() if seen.modified > began]
         if newer:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -15,55 +14,12 @@ from s3ta.attacks.freeze_model import module_of
 from s3ta.data import array_dataset, read_examples
 from s3ta.data.sources import ArrayDataset
 from s3ta.errors import UserError
-from s3ta.models import Classifier, ModelInfo, PreparationSources, model_info
+from s3ta.models import Classifier, LoadOptions, PreparationSources, model_info
 from s3ta.models.output_detection import num_outputs
 from s3ta.workflow.model import OpenedModel
 
 Model = nn.Module | Callable[[Tensor], Tensor]
 Numbers = float | Sequence[float]
-_SOURCE = "memory"
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What a caller says of a model that does not say it itself."""
-
-    mean: Numbers | None = None
-    std: Numbers | None = None
-    channel_order: Literal["rgb", "bgr"] | None = None
-    classes: Sequence[str] | None = None
-    name: str | None = None
-
-    def of_known(self, card: ModelInfo) -> None:
-        """UserError where the model says these things itself."""
-        given = [what for what, value in vars(self).items() if value is not None]
-        if given:
-            raise UserError(f"{card.name} knows its own {given[0]}: leave that out.")
-
-    def wrapped(self, model: nn.Module, shape: tuple[int, int, int], batch_size: int) -> Classifier:
-        """The model with all that an evaluation must know of it. Raises UserError where it gives no logits."""
-        channels, height, _ = shape
-        name = self.name or type(model).__name__
-        mean, std = numbers_of(self.mean), numbers_of(self.std)
-        if (mean is None) != (std is None):
-            raise UserError(
-                "mean and std belong together: give both; std=1 where nothing is divided, mean=0 where "
-                "nothing is subtracted."
-            )
-        classifier = Classifier(
-            model,
-            name=name,
-            num_classes=num_outputs(model, channels, height, name, batch_size),
-            image_size=height,
-            in_channels=channels,
-            mean=mean,
-            std=std,
-            channel_order=self.channel_order or "rgb",
-            classes=self.classes,
-        ).train(model.training)
-        normalisation = "beside the model's own" if mean is None else "given"
-        classifier.card = classifier.card._replace(origins=PreparationSources(normalisation))
-        return classifier
 
 
 class _Called(nn.Module):
@@ -90,15 +46,12 @@ def modules_behind(model: object) -> list[nn.Module]:
 
 
 def open_in_memory(
-    model: Any, images: Any, labels: Any, facts: ModelFacts, batch_size: int
+    model: Any, images: Any, labels: Any, options: LoadOptions, name: str | None = None
 ) -> tuple[OpenedModel, ArrayDataset]:
     """Model and examples, fitted to each other.
 
-    Args:
-      model: any module or function; one of ours or a `Classifier` says itself what it takes.
-      images, labels: as of `s3ta.data.read_examples`.
-      facts: what the model does not say itself.
-      batch_size: images that it will be asked about at once.
+    Images and labels are as of `s3ta.data.read_examples`. `options`, `name`: what the model, any module or function, does not
+    say itself, as one of ours or a `Classifier` does.
     Raises UserError where it gives no logits, or does not fit the examples."""
     if not callable(model):
         hint = f': open it with s3ta.open_model("{model}")' if isinstance(model, str) else ""
@@ -107,22 +60,27 @@ def open_in_memory(
     shape = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
     if shape[1] != shape[2]:
         raise UserError(f"The images are {shape[1]} x {shape[2]}: only squares are measured, so cut or resize them.")
-    classifier = _known(model, facts, shape) or _wrapped(model, facts, shape, batch_size)
+    classifier = _known(model, options, name, shape) or _wrapped(model, options, name, shape)
     card = model_info(classifier)
     classes = card.classes or tuple(map(str, range(card.num_classes)))
-    dataset = array_dataset(pixels, numbers, classes, _SOURCE)
+    dataset = array_dataset(pixels, numbers, classes, "memory")
     return OpenedModel(card.name, classifier, card.classes, None, Path("runs") / card.name), dataset
 
 
-def _known(model: Any, facts: ModelFacts, shape: tuple[int, int, int]) -> nn.Module | None:
-    """The model itself where it says what it takes; None where it does not."""
+def _known(model: Any, options: LoadOptions, name: str | None, shape: tuple[int, int, int]) -> nn.Module | None:
+    """The model itself where it says what it takes; None where it does not.
+
+    Raises UserError for what is said beside it, and for images of another shape than it takes."""
     if not isinstance(model, nn.Module):
         return None
     try:
         card = model_info(model)
     except UserError:
         return None
-    facts.of_known(card)
+    facts = {"mean": options.mean, "std": options.std, "channel_order": options.channel_order}
+    facts |= {"classes": options.class_names, "name": name}
+    if given := [what for what, value in facts.items() if value is not None]:
+        raise UserError(f"{card.name} knows its own {given[0]}: leave that out.")
     expected = (card.in_channels, card.image_size, card.image_size)
     if expected != shape:
         sizes = [" x ".join(map(str, size)) for size in (shape, expected)]
@@ -130,11 +88,29 @@ def _known(model: Any, facts: ModelFacts, shape: tuple[int, int, int]) -> nn.Mod
     return model
 
 
-def _wrapped(model: Any, facts: ModelFacts, shape: tuple[int, int, int], batch_size: int) -> Classifier:
-    if isinstance(model, nn.Module):
-        return facts.wrapped(model, shape, batch_size)
-    name = facts.name or str(getattr(model, "__name__", type(model).__name__))
-    return replace(facts, name=name).wrapped(_Called(model), shape, batch_size)
+def _wrapped(model: Any, options: LoadOptions, name: str | None, shape: tuple[int, int, int]) -> Classifier:
+    """The model with all that an evaluation must know of it. Raises UserError where it gives no logits."""
+    net, mean, channels, size = model if isinstance(model, nn.Module) else _Called(model), options.mean, *shape[:2]
+    name = name or str(getattr(model, "__name__", type(model).__name__))
+    if (mean is None) != (options.std is None):
+        raise UserError(
+            "mean and std belong together: give both; std=1 where nothing is divided, mean=0 where "
+            "nothing is subtracted."
+        )
+    classifier = Classifier(
+        net,
+        name=name,
+        num_classes=num_outputs(net, channels, size, name, options.micro_batch),
+        image_size=size,
+        in_channels=channels,
+        mean=mean,
+        std=options.std,
+        channel_order=options.channel_order or "rgb",
+        classes=options.class_names,
+    ).train(net.training)
+    normalisation = "beside the model's own" if mean is None else "given"
+    classifier.card = classifier.card._replace(origins=PreparationSources(normalisation))
+    return classifier
 
 
 def numbers_of(numbers: Numbers | None) -> tuple[float, ...] | None:

@@ -72,22 +72,22 @@ def open_for_evaluation(
 ) -> OpenedModel:
     """Open a run folder, model folder, Hub id, `timm:NAME`, `torchvision:NAME` or `package.module:factory`.
 
-    Args:
-      source: which.
-      opening: what a person says of a foreign model.
-      data, split, runtime: what it will be measured on; images that have a size of their own say what size a factory's model
-        takes, where nobody did.
+    `opening`: what a person says of a foreign model. `data`, `split`, `runtime`: what it will be measured on; images that have
+    a size of their own say what size a factory's model takes, where nobody did.
     Raises UserError as `s3ta.models.open_model`, and where `opening` says of one of our models what its folder knows better."""
     opening = opening or LoadOptions()
     refuse_unknown_source(source)
     if is_foreign(source):
-        if not source.startswith(("timm:", "torchvision:")) and data is not None:
+        is_factory = not source.startswith(("timm:", "torchvision:"))
+        if is_factory and opening.image_size is None and data is not None and not data.source.startswith("folder:"):
             opening = _sized(opening, data, split, runtime or RuntimeOptions())
         model = open_model(source, opening)
         card = model_info(model)
         for sentence in [*(f"note: {note}" for note in card.config.get("notes", [])), *card.origins.remarks]:
-            console.print(sentence, markup=False, soft_wrap=True)
-        return OpenedModel(source, model, card.classes, None, Path("runs") / _short(source, opening))
+            console.print(sentence)
+        weights = "" if opening.weights is None else f"-{Path(opening.weights).stem}"
+        short = re.sub(r"[^A-Za-z0-9_.+-]+", "-", source + weights)
+        return OpenedModel(source, model, card.classes, None, Path("runs") / short)
     _refuse_folder_of_others(Path(source))
     _, saved = read_config(find_weights(source))
     options = opening._replace(class_names=None, micro_batch=None)._asdict()
@@ -117,21 +117,13 @@ def _refuse_folder_of_others(folder: Path) -> None:
 
 
 def _sized(opening: LoadOptions, data: DataConfig, split: str, runtime: RuntimeOptions) -> LoadOptions:
-    """With the size and channels of the images, where they have their own and nobody named others."""
-    if opening.image_size is not None or data.source.startswith("folder:"):
-        return opening
+    """With the size of the images, and with their channels where nobody named others."""
     located = resolve_source(data.source, runtime.data_root)
     config = data.model_copy(update={"source": located.source})
     channels, height, width = open_dataset(config, split, located.root, runtime.download).shape
     if height != width:
         raise UserError(f"The images of {data.source} are {height}x{width}: choose a square with --image-size.")
     return opening._replace(image_size=height, in_channels=opening.in_channels or channels)
-
-
-def _short(source: str, opening: LoadOptions) -> str:
-    """A foreign model as the name of a folder: `timm-resnet18`, with its weights where they were named."""
-    weights = "" if opening.weights is None else f"-{Path(opening.weights).stem}"
-    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", source + weights)
 
 
 def recipe_data(subject: OpenedModel) -> DataConfig:

@@ -37,15 +37,8 @@ def predict(
     runtime: RuntimeOptions,
     preprocessing: Preprocessing | None = None,
 ) -> list[Prediction]:
-    """The likeliest classes of image files, prepared as `evaluate_model` prepares them.
-
-    Args:
-      subject: the model.
-      images: files.
-      top: how many classes to tell.
-      runtime: where.
-      preprocessing: how files become pixels; None: as the model wants it, where that is known.
-    Raises UserError for a file that is missing or no image."""
+    """The `top` likeliest classes of image files, which become pixels by `preprocessing`, or where that is None as
+    `evaluate_model` prepares them. Raises UserError for a file that is missing or no image."""
     names = subject.classes or [str(i) for i in range(subject.card.num_classes)]
     say("warning", transparency_note([str(path) for path in images if has_transparency(path)], len(images)))
     model = subject.model.to(device_at(runtime))
@@ -71,7 +64,5 @@ def prepared_images(
     for number, path in enumerate(images):
         pixels = load_image(path, size, card.in_channels, how)
         if not number:
-            console.print(
-                preprocessing_sentence(described(how, size), card.config, origins), markup=False, soft_wrap=True
-            )
+            console.print(preprocessing_sentence(described(how, size), card.config, origins))
         yield as_images(torch.from_numpy(pixels)[None])

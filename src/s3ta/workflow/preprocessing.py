@@ -42,31 +42,26 @@ def prepared(subject: OpenedModel, config: DataConfig, card: ModelInfo) -> Prepa
     return Preparation(config, {"images": origin, "normalisation": card.origins.normalisation})
 
 
-def preprocessing_sentence(
-    preprocessing: Mapping[str, Any], model: Mapping[str, Any], origins: Mapping[str, str]
-) -> str:
-    """The preparation of images, as a sentence.
-
-    Args:
-      preprocessing: as a manifest records it.
-      model: `Card.config`.
-      origins: as in `Preparation`; empty for evaluations that do not say it."""
-    return f"Images: {_images(preprocessing)}{_from(origins, 'images')}. {_normalisation(model, origins)}"
+def recorded_preparation(manifest: Mapping[str, Any]) -> str:
+    """The preparation of an evaluation's images, as a sentence; empty where its manifest does not say it."""
+    how, origins = manifest["data"].get("preprocessing"), manifest.get("informative", {}).get("origins") or {}
+    return "" if how is None else preprocessing_sentence(how, manifest["model"]["config"], origins)
 
 
-def _images(how: Mapping[str, Any]) -> str:
+def preprocessing_sentence(how: Mapping[str, Any], model: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+    """The preparation of images as a manifest records it, as a sentence, with `ModelInfo.config` and `Preparation.origins`."""
     size, resize = how["image_size"], how["resize"]
-    if resize is None:
-        return f"cut to {size} px" if how["name"] != "none" else "not resized"
-    return f"{how['name']} (shorter side to {resize} px, centre of {size} px, {how['interpolation']})"
-
-
-def _normalisation(model: Mapping[str, Any], origins: Mapping[str, str]) -> str:
-    if "mean" not in model:  # ours
-        return "Normalisation: the model's own."
-    mean, std = model["mean"], model["std"]
-    numbers = "none" if mean is None and std is None else f"mean {_row(mean or [0.0])}, std {_row(std or [1.0])}"
-    return f"Normalisation: {numbers}{_from(origins, 'normalisation')}."
+    images = f"cut to {size} px" if how["name"] != "none" else "not resized"
+    if resize is not None:
+        images = f"{how['name']} (shorter side to {resize} px, centre of {size} px, {how['interpolation']})"
+    normalisation = "the model's own"
+    if "mean" in model:  # not ours
+        mean, std = model["mean"], model["std"]
+        normalisation = (
+            "none" if mean is None and std is None else f"mean {_row(mean or [0.0])}, std {_row(std or [1.0])}"
+        )
+        normalisation += _from(origins, "normalisation")
+    return f"Images: {images}{_from(origins, 'images')}. Normalisation: {normalisation}."
 
 
 def _row(values: list[float]) -> str:

@@ -7,18 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from s3ta.attacks import AutoAttackConfig
 from s3ta.data import DataConfig, Dataset
-from s3ta.errors import UserError
+from s3ta.errors import UserError, unknown_name
 from s3ta.evaluate import (
+    ATTACKS,
+    SUITES,
+    SUITES_AT_ANY_RADIUS,
     AttackContext,
     KeptImages,
     Settings,
     Shard,
     Suite,
     build_suite,
+    get_suite,
     incompatibility,
     leaderboard_radius,
     norm_of_overrides,
@@ -110,6 +114,40 @@ def choose_suite(subject: OpenedModel, choice: SuiteChoice) -> Suite:
     suite = build_suite(name, attacks, situation, choice.is_tiny, overrides)
     refuse_misfits(suite, card)
     return suite
+
+
+def given_suite(
+    subject: OpenedModel, suite: str | Sequence[str] | Suite, radius: float | None, overrides: tuple[str, ...]
+) -> Suite:
+    """The suite that a Python program gives, or names, or names the attacks of; at a radius also where it states its own.
+
+    Raises UserError for an unknown name, nearest ones offered, and for settings beside a suite that is given."""
+    if isinstance(suite, Suite):
+        if radius is not None or overrides:
+            raise UserError(f"Suite '{suite.name}' is given with its settings: leave radius and overrides out.")
+        refuse_misfits(suite, subject.card)
+        return suite
+    if isinstance(suite, str) and suite in ATTACKS:
+        suite = (suite,)
+    if not isinstance(suite, str):
+        return choose_suite(subject, SuiteChoice(attacks=tuple(suite), radius=radius, overrides=overrides))
+    if suite not in (suites := [*SUITES, *SUITES_AT_ANY_RADIUS]):
+        raise unknown_name("suite or attack", suite, [*suites, *ATTACKS], "s3ta list suites")
+    if suite in SUITES and radius is not None:
+        overrides, radius = (*_at_radius(get_suite(suite), radius), *overrides), None
+    return choose_suite(subject, SuiteChoice(suite, radius=radius, overrides=overrides))
+
+
+def _at_radius(suite: Suite, radius: float) -> list[str]:
+    """The settings that take a suite to another radius; steps go with it, where the paper's rule does not say them."""
+    attacks: list[Any] = [named.attack for named in suite.attacks]
+    if all(attack.radius == radius for attack in attacks):
+        return []
+    settings = [f"attack.radius={radius!r}"]
+    ratios = {attack.step_size / attack.radius for attack in attacks if hasattr(attack, "step_size")}
+    if len(ratios) == 1 and not suite.paper_steps:
+        settings.append(f"attack.step_size={ratios.pop() * radius!r}")
+    return settings
 
 
 def refuse_misfits(suite: Suite, card: ModelInfo) -> None:

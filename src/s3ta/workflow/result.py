@@ -18,10 +18,12 @@ from torch import Tensor
 from s3ta.config import format_radius
 from s3ta.console import as_text, drawn_table
 from s3ta.errors import UserError
-from s3ta.records import SEVERITIES, Finding, Ledger, Score, count_scores
-from s3ta.report import all_findings_of, evaluation_table, findings_of
+from s3ta.finding import WORTH_TELLING, Finding, worst_first
+from s3ta.records import Ledger, Score, count_scores
+from s3ta.report import evaluation_table, findings_of
+from s3ta.report.checks import read_trust
 from s3ta.report.tables import bounds, rate
-from s3ta.workflow.preprocessing import preprocessing_sentence
+from s3ta.workflow.preprocessing import recorded_preparation
 
 
 class ReadOut(NamedTuple):
@@ -51,11 +53,10 @@ class Findings(tuple[Finding, ...]):
     """Findings, worst first; printed with how many checks passed or could not be made."""
 
     def __new__(cls, findings: Iterable[Finding]) -> Findings:
-        return super().__new__(cls, sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
+        return super().__new__(cls, worst_first(list(findings)))
 
     def __repr__(self) -> str:
-        serious = [finding for finding in self if finding.severity not in ("passed", "unchecked")]
-        lines = [in_python(finding.line) for finding in serious]
+        lines = [in_python(finding.line) for finding in self if finding.severity in WORTH_TELLING]
         counts = Counter(finding.severity for finding in self)
         lines += [f"{counts[severity]} {severity}" for severity in ("passed", "unchecked") if counts[severity]]
         return "\n".join(lines) or "nothing found"
@@ -107,8 +108,7 @@ class Result:
     @cached_property
     def checks(self) -> Findings:
         """Every check of the model before, by experiments after, and of the records, also those that passed."""
-        entries = [entry for listed in all_findings_of(self.folder).values() for entry in listed or ()]
-        return Findings(Finding(**entry) for entry in entries)
+        return Findings(read_trust(self.folder, self.records, self._ledger.typed_manifest).findings)
 
     @cached_property
     def findings(self) -> Findings:
@@ -127,11 +127,10 @@ class Result:
 
     def __repr__(self) -> str:
         model, data, suite = (self.manifest[part] for part in ("model", "data", "suite"))
-        origins = self.manifest["informative"].get("origins") or {}
         table = evaluation_table(self.folder)
         return as_text(
             f"{model['name']}, suite {suite['name']}: {data['num_examples']:,} of {data['num_available']:,} images",
-            preprocessing_sentence(data["preprocessing"], model["config"], origins),
+            recorded_preparation(self.manifest),
             drawn_table(table.headers, table.rows),
             *([repr(self.findings)] if self.findings else []),
             "Records: in memory" if self._is_temporary else f"Records: {self.folder}",
@@ -140,21 +139,9 @@ class Result:
 
 def _read_out(score: Score) -> ReadOut:
     top1, success = bounds(score), None if score.success is None else bounds(score, success=True)
-    return ReadOut(
-        attack=score.attack,
-        num_attack_steps=score.num_attack_steps,
-        num_restarts=score.num_restarts,
-        num_examples=score.num_examples,
-        top1=score.top1,
-        top1_low=top1.low,
-        top1_high=top1.high,
-        success=score.success,
-        success_low=success and success.low,
-        success_high=success and success.high,
-        max_distance=score.max_distance,
-        mean_gradients=score.mean_gradients,
-        mean_forwards=score.mean_forwards,
-    )
+    shares = {"top1_low": top1.low, "top1_high": top1.high}
+    shares |= {"success_low": success and success.low, "success_high": success and success.high}
+    return ReadOut(**shares, **{name: getattr(score, name) for name in ReadOut._fields if name not in shares})
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -184,17 +171,14 @@ class AttackedImages:
     """Forward evaluations likewise, those of the gradients among them."""
 
     def __repr__(self) -> str:
-        rows = [
-            ("right before", self.clean_predictions == self.labels),
-            ("right after", self.predictions == self.labels),
-        ]
+        flags = {"right before": self.clean_predictions == self.labels, "right after": self.predictions == self.labels}
         if self.targets is not None:
-            rows.append(("on target", self.success))
-        count = len(self.labels)
+            flags["on target"] = self.success
+        count, others = len(self.labels), self.num_forwards - self.num_gradients
         return as_text(
             f"{self.attack}, radius {format_radius(self.radius)}: {count:,} images, at most "
             f"{float(self.distances.max()):.4g} from the clean ones",
-            drawn_table(["", "share (95% interval)"], [[name, rate(int(flags.sum()), count)] for name, flags in rows]),
-            f"{float(self.num_gradients.double().mean()):,.0f} gradients and "
-            f"{float((self.num_forwards - self.num_gradients).double().mean()):,.0f} other forward passes per image",
+            drawn_table(["", "share (95% interval)"], [[name, rate(int(f.sum()), count)] for name, f in flags.items()]),
+            f"{float(self.num_gradients.double().mean()):,.0f} gradients and {float(others.double().mean()):,.0f} other "
+            "forward passes per image",
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -31,21 +32,10 @@ from s3ta.train import (
     TrainConfig,
     batch_norm_groups,
     check_tensorboard,
-    claim_run_folder,
     count_operations,
-    is_claimed,
-    is_finished,
+    run_folder,
     seeded_model,
     train,
-)
-from s3ta.train.run_folder import (
-    MILESTONES,
-    NAME,
-    clear_leftovers,
-    is_longer,
-    is_whole,
-    milestones,
-    refuse_lost_checkpoint,
 )
 from s3ta.train.validation import evenly_spaced
 from s3ta.workflow.cost_estimate import about
@@ -53,24 +43,16 @@ from s3ta.workflow.data import say
 from s3ta.workflow.model import RuntimeOptions, device_at
 
 LEFT_OUT_FILE = "left_out.json"
+"""In the run folder: what lies in a data folder and is not trained on."""
 _PATIENCE = timedelta(hours=1)
 """How long a process waits for the slowest at any one step, validation and saving included."""
-
-
-class _Request(NamedTuple):
-    """What `train_run` is asked."""
-
-    recipe: TrainConfig
-    out: Path
-    runtime: RuntimeOptions
-    tensorboard: bool
-    extend: bool
 
 
 class _Ready(NamedTuple):
     """A recipe's model and data, opened and checked against each other."""
 
     recipe: TrainConfig
+    out: Path
     data: Dataset
     validation: Dataset
     device: torch.device
@@ -90,56 +72,58 @@ def train_run(
 
     Raises UserError for a folder of another recipe, data or processes that do not fit, too little space, and all that
     `train` raises."""
-    with ranks(_PATIENCE) as rank:
+    with ranks(_PATIENCE) as rank, _ends_of_others_named(rank):
+        ready = error = None
         try:
-            trained = _train_run(_Request(recipe, out, runtime, tensorboard, extend), rank)
-            return trained if rank.is_first else None
-        except RuntimeError as error:
-            if rank.count > 1 and any(word in str(error) for word in ("onnection", "Socket", "NCCL", "peer")):
-                raise UserError(
-                    "Another process of this run has ended: the run goes on from its last checkpoint when torchrun starts "
-                    "it again (--max-restarts), or with the same command."
-                ) from None
-            raise
+            with waiting("opening the data"):
+                ready = _ready(recipe, out, runtime, extend, rank)
+        except UserError as problem:
+            error = problem
+        rank.together(error)
+        assert ready is not None
+        recipe = ready.recipe
+        is_due = not (ready.is_claimed and run_folder.is_finished(out)) or run_folder.is_longer(out, recipe)
+        if is_due:
+            with ExitStack() as held:
+                board = _begin(held, ready, rank, tensorboard, extend) if rank.is_first else NO_CURVE_WRITER
+                if not rank.agree(True):
+                    raise SystemExit(2)
+                num_steps = recipe.schedule.num_train_steps
+                report = held.enter_context(progress(recipe.name, num_steps, shown=rank.is_first))
+                train(recipe, out, ready.data, ready.validation, ready.device, report, rank, board)
+        return is_due if rank.is_first else None
 
 
-def _train_run(request: _Request, rank: Ranks) -> bool:
-    ready = error = None
+@contextmanager
+def _ends_of_others_named(rank: Ranks) -> Iterator[None]:
+    """UserError where torch loses another process."""
     try:
-        with waiting("opening the data"):
-            ready = _ready(request, rank)
-    except UserError as problem:
-        error = problem
-    rank.together(error)
-    assert ready is not None
-    out = request.out
-    recipe = ready.recipe
-    if ready.is_claimed and is_finished(out) and not is_longer(out, recipe):
-        return False
-    total = recipe.schedule.num_train_steps
-    with ExitStack() as held:
-        board = _begin(held, ready, request, rank) if rank.is_first else NO_CURVE_WRITER
-        if not rank.agree(True):
-            raise SystemExit(2)
-        report = held.enter_context(progress(recipe.name, total)) if rank.is_first else _silent
-        train(recipe, out, ready.data, ready.validation, ready.device, report, rank, board)
-    return True
+        yield
+    except RuntimeError as error:
+        if rank.count > 1 and any(word in str(error) for word in ("onnection", "Socket", "NCCL", "peer")):
+            raise UserError(
+                "Another process of this run has ended: the run goes on from its last checkpoint when torchrun starts "
+                "it again (--max-restarts), or with the same command."
+            ) from None
+        raise
 
 
-def _begin(held: ExitStack, ready: _Ready, request: _Request, rank: Ranks) -> CurveWriter:
+def _begin(held: ExitStack, ready: _Ready, rank: Ranks, tensorboard: bool, extend: bool) -> CurveWriter:
     """The folder is claimed and held, and it is said how long the run will take."""
-    recipe, out = ready.recipe, request.out
+    recipe, out, left_out = ready.recipe, ready.out, ready.data.left_out
     try:
-        if request.tensorboard:
+        if tensorboard:
             check_tensorboard()
-        if not (out / NAME).exists():
-            refuse_lost_checkpoint(out)
+        if not (out / run_folder.NAME).exists():
+            run_folder.refuse_lost_checkpoint(out)
         check_space(out, _bytes_needed(recipe, ready.num_parameters, out))
         held.enter_context(sole_use(out))
-        clear_leftovers(out)
-        claim_run_folder(out, recipe, on_gpu=ready.device.type == "cuda", extend=request.extend)
-        _tell_files(ready, out)
-        board = TensorBoard(out) if request.tensorboard else NO_CURVE_WRITER
+        run_folder.clear_leftovers(out)
+        run_folder.claim_run_folder(out, recipe, on_gpu=ready.device.type == "cuda", extend=extend)
+        say("warning" if left_out.empty else "note", listing_line(ready.data))
+        if reasons := left_out.as_json():
+            write_json(out / LEFT_OUT_FILE, reasons)
+        board = TensorBoard(out) if tensorboard else NO_CURVE_WRITER
     except UserError:
         rank.agree(False)
         raise
@@ -148,34 +132,20 @@ def _begin(held: ExitStack, ready: _Ready, request: _Request, rank: Ranks) -> Cu
     among = f" on {rank.count} processes" if rank.count > 1 else ""
     console.print(
         f"{recipe.name}: {recipe.schedule.num_train_steps} training steps, {about(seconds)} here{among} from the first "
-        "to the last",
-        soft_wrap=True,
+        "to the last"
     )
     return board
 
 
-def _tell_files(ready: _Ready, out: Path) -> None:
-    """What lies in a data folder and is not trained on: said, and kept in the run folder."""
-    left_out = ready.data.left_out
-    say("warning" if left_out.empty else "note", listing_line(ready.data))
-    if reasons := left_out.as_json():
-        write_json(out / LEFT_OUT_FILE, reasons)
-
-
-def _silent(completed: int, note: str = "") -> None:
-    """The first process speaks for all."""
-
-
-def _ready(request: _Request, rank: Ranks) -> _Ready:
+def _ready(recipe: TrainConfig, out: Path, runtime: RuntimeOptions, extend: bool, rank: Ranks) -> _Ready:
     """All that can be found wrong before anything is written. The same in all processes."""
-    recipe, runtime = request.recipe, request.runtime
     batch_norm_groups(recipe, rank.count)
     with torch.device("meta"):
         model = seeded_model(recipe)
     located = resolve_source(recipe.data.source, runtime.data_root)
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": located.source})})
     device = own_device(device_at(runtime))
-    claimed = is_claimed(request.out, recipe, on_gpu=device.type == "cuda", extend=request.extend)
+    claimed = run_folder.is_claimed(out, recipe, on_gpu=device.type == "cuda", extend=extend)
     data, validation = (
         open_dataset(recipe.data, split, located.root, runtime.download) for split in ("train", "validation")
     )
@@ -191,7 +161,7 @@ def _ready(request: _Request, rank: Ranks) -> _Ready:
             "for each of two or more classes, train/CLASS/*, and model.num_classes set to their number."
         )
     steps_per_epoch(data, recipe.batch_size)
-    return _Ready(recipe, data, validation, device, num_parameters(model), claimed)
+    return _Ready(recipe, out, data, validation, device, num_parameters(model), claimed)
 
 
 def _bytes_needed(recipe: TrainConfig, num_parameters: int, out: Path) -> int:
@@ -199,9 +169,8 @@ def _bytes_needed(recipe: TrainConfig, num_parameters: int, out: Path) -> int:
     model = 4 * num_parameters
     states = {"sgd": 1 if recipe.optimizer.momentum else 0, "adam": 2}[recipe.optimizer.kind]
     checkpoint = model * (1 + states + (recipe.averaging.decay > 0))
-    missing = sum(
-        not is_whole(out / MILESTONES / name) for name in set(milestones(recipe.schedule.num_train_steps).values())
-    )
+    names = set(run_folder.milestones(recipe.schedule.num_train_steps).values())
+    missing = sum(not run_folder.is_whole(out / run_folder.MILESTONES / name) for name in names)
     return 2 * checkpoint + model + missing * (checkpoint + model)
 
 

@@ -190,7 +190,7 @@ MUTANTS = {
     ),
     "checkpoint forgets the optimizer": Mutant(
         "train/checkpoint.py:load_checkpoint",
-        '    _fill_optimizer(model, optimizer, _under(tensors, "optimizer."))\n',
+        '    _fill_optimizer(state.model, state.optimizer, _under(tensors, "optimizer."))\n',
         "",
         f"{RESUME} -k crash_after",
     ),
@@ -229,7 +229,7 @@ MUTANTS = {
     ),
     "the last weights saved instead of their average": Mutant(
         "train/step.py:Trainer.result",
-        "return self.model if self.average is None else self.average.model",
+        "return self.model if self.average is None else self.average",
         "return self.model",
         "tests/train/test_awp_and_ema.py -k validated",
     ),

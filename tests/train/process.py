@@ -85,7 +85,7 @@ def one_step(config: TrainConfig, rank: Ranks) -> dict[str, Any]:
             attacked = trainer.attack(batch)
         phase = "update"
         loss_sum, num_correct = trainer.update(*(_regrouped if rank.count == 1 else _same)(config, batch, attacked))
-    average = trainer.average.model.state_dict() if trainer.average else {}
+    average = trainer.average.state_dict() if trainer.average else {}
     told = {
         "ids": batch.ids,
         "clean": batch.clean,

@@ -397,25 +397,23 @@ def test_log_lines_average_what_lies_between_them(tmp_path):
     assert [line["epoch"] for line in lines if line["kind"] == "train"] == [0, 1, 1]
 
 
-def test_validation_scores_are_shares_over_the_first_examples(tmp_path):
+def test_validation_scores_are_shares_of_the_examples(tmp_path):
     trained = run(recipe(schedule={"num_train_steps": 30}), tmp_path)
-    config, data = recipe(), Pictures(23, "validation")
+    config, data = recipe(), Pictures(10, "validation")
     state = copy.deepcopy(trained.state_dict())
-    scores = validate(trained, data, config.attack, 0, 4, limit=10)
+    scores = validate(trained, data, config, 4)
     assert all(torch.equal(a, b) for a, b in zip(trained.state_dict().values(), state.values(), strict=True))
     assert scores["num_examples"] == 10
     with torch.no_grad():
         images = torch.tensor(np.stack([data.image(i) for i in range(10)])).float() / 255
         right = trained(images).argmax(1).numpy() == data.labels[:10]
     assert scores["clean"] == right.mean()
-    assert (
-        validate(trained, data, config.attack, 0, 7, limit=10) == scores
-    )  # another batch size, same targets and starts
-    gentle = validate(trained, data, config.attack.model_copy(update={"radius": 0.0}), 0, 4, limit=10)
+    assert validate(trained, data, config, 7) == scores  # another batch size, same targets and starts
+    gentle = validate(trained, data, recipe(attack={"radius": 0.0}), 4)
     assert gentle["attacked"] == gentle["clean"] == scores["clean"]
     harsh = {"objective": "untargeted", "radius": 1.0, "step_size": 0.3, "num_attack_steps": 5}
-    assert validate(trained, data, config.attack.model_copy(update=harsh), 0, 4, limit=10)["attacked"] <= 0.3
-    assert validate(trained, Pictures(0, "validation"), config.attack, 0, 4) == {"num_examples": 0}
+    assert validate(trained, data, recipe(attack=harsh), 4)["attacked"] <= 0.3
+    assert validate(trained, Pictures(0, "validation"), config, 4) == {"num_examples": 0}
 
 
 def test_losses_equal_stored_values(tmp_path):

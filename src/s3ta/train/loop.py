@@ -26,7 +26,7 @@ from s3ta.models import VisionClassifier, save_pretrained
 from s3ta.models.execution import many_compilations
 from s3ta.progress import Reporter, console
 from s3ta.train import run_folder
-from s3ta.train.checkpoint import NAME, Progress, buffers_of, save_checkpoint
+from s3ta.train.checkpoint import NAME, Identity, Progress, buffers_of, save_checkpoint
 from s3ta.train.config import TrainConfig
 from s3ta.train.interrupt import StopRequest, stop_request
 from s3ta.train.precision_check import Trial, is_plain, lower_is_due, try_out
@@ -84,7 +84,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.last = self.config.schedule.num_train_steps
-        self.identity = f"{config_hash(self.config)}/{self.data.fingerprint}"
+        self.identity = Identity(f"{config_hash(self.config)}/{self.data.fingerprint}", to_json(self.config))
         self.trainer = Trainer(self.config, seeded_model(self.config).to(self.device), self.device, self.ranks)
         self.progress, self.milestones = Progress(), run_folder.milestones(self.last)
         self.clock = Clock(self.config, self.device)
@@ -114,7 +114,7 @@ class _Run:
     def _resume(self) -> None:
         on_gpu = self.device.type == "cuda"
         differences_from = partial(run_folder.resume_differences, self.folder, self.config, on_gpu=on_gpu)
-        self.progress = self.trainer.load(self.folder / NAME, self.identity, differences_from)
+        self.progress = self.trainer.load(self.folder / NAME, self.identity.hash, differences_from)
         computes_anew = False
         if self.ranks.is_first:
             computes_anew = run_folder.resume_curve(self.folder, self.progress.step, self.config)
@@ -186,9 +186,8 @@ class _Run:
         if step % config.log_every == 0 or step == self.last:
             self._log(batch)
         if (step % config.validate_every == 0 or step == self.last) and self.ranks.is_first:
-            glimpses = glimpses_at(config.schedule, step - 1)
-            model, at_once = self.trainer.result, self.trainer.at_once
-            scores = validate(model, self.validation, config.attack, config.seed, at_once, glimpses)
+            model, glimpses = self.trainer.result, glimpses_at(config.schedule, step - 1)
+            scores = validate(model, self.validation, config, self.trainer.at_once, glimpses)
             self._tell({"kind": "validation", "step": step, **scores})
         if step % config.checkpoint_every == 0 or step == self.last or step in self.milestones:
             self._save()
@@ -225,20 +224,10 @@ class _Run:
             self.board.add(line)
 
     def _save(self) -> None:
-        trainer = self.trainer
-        buffers = self.ranks.gather(buffers_of(trainer.model))
+        buffers = self.ranks.gather(buffers_of(self.trainer.model))
         if buffers is None:  # the first process writes for all
             return
-        save_checkpoint(
-            self.folder / NAME,
-            trainer.model,
-            trainer.optimizer,
-            self.progress,
-            self.identity,
-            recipe=to_json(self.config),
-            average=trainer.average.model if trainer.average else None,
-            buffers=buffers,
-        )
+        save_checkpoint(self.folder / NAME, self.trainer.state, self.progress, self.identity, buffers)
         self._keep_milestone()
 
     def _keep_milestone(self, *, if_missing: bool = False) -> None:

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from s3ta.attacks import draw_start, draw_targets, frozen
 from s3ta.config import override
-from s3ta.data import Batch, batches, open_dataset, resolve_source
+from s3ta.data import Batch, BatchOrder, batches, open_dataset, resolve_source
 from s3ta.distributed import Ranks
 from s3ta.recipes import get_recipe
 from s3ta.train import TrainConfig, seeded_model, train
@@ -42,7 +42,7 @@ def main() -> None:
     located = resolve_source(recipe.data.source, options.data_root)
     data, validation = (open_dataset(recipe.data, split, located.root) for split in ("train", "validation"))
     step = recipe.schedule.clean_steps + recipe.schedule.radius_ramp_steps
-    batch = next(iter(batches(data, recipe.batch_size, recipe.seed, step, step + 1)))
+    batch = next(iter(batches(BatchOrder(data, recipe.batch_size, recipe.seed), range(step, step + 1))))
     print(about())
     print(f"{recipe.name}: {recipe.attack.num_attack_steps} attack steps, {recipe.batch_size} images")
     times = interleaved({"step": _step(recipe, batch, step), "parts": _parts(recipe, batch)}, options.rounds)

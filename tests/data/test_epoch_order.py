@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from s3ta.data import ClutteredDigits, batches, check_model_fits_data, examples_of_step, fetch_batch, steps_per_epoch
+from s3ta.data import (
+    BatchOrder,
+    ClutteredDigits,
+    batches,
+    check_model_fits_data,
+    examples_of_step,
+    fetch_batch,
+    steps_per_epoch,
+)
 from s3ta.errors import UserError
 
 from .helpers import Numbered
@@ -72,7 +80,7 @@ def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(UserError, match="batch size 9 is larger than the train split of numbered, which has 8"):
         examples_of_step(Numbered(8), 9, 0, 0)
     with pytest.raises(UserError, match="batch size 9"):
-        next(batches(Numbered(8), 9, 0, 0, 1))
+        next(batches(BatchOrder(Numbered(8), 9, 0), range(1)))
 
 
 def _same(one, other):
@@ -85,7 +93,7 @@ def _same(one, other):
 
 def test_batches_are_drawn_for_their_epoch():
     data = Numbered(7)
-    found = list(batches(data, 3, 5, 0, 6))
+    found = list(batches(BatchOrder(data, 3, 5), range(6)))
     assert len(found) == 6
     for step, batch in enumerate(found):
         epoch, indices = examples_of_step(data, 3, 5, step)
@@ -99,25 +107,28 @@ def test_batches_are_drawn_for_their_epoch():
 
 def test_resume_from_any_step_gives_the_same_batches():
     data = Numbered(11)
-    whole = list(batches(data, 4, 1, 0, 9))
+    whole = list(batches(BatchOrder(data, 4, 1), range(9)))
     for first in (0, 1, 2, 5, 8, 9):
-        _same(list(batches(data, 4, 1, first, 9)), whole[first:])
+        _same(list(batches(BatchOrder(data, 4, 1), range(first, 9))), whole[first:])
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one core
 def test_worker_processes_change_nothing():
     data = ClutteredDigits("validation")
-    _same(list(batches(data, 64, 0, 1, 6, num_workers=2)), list(batches(data, 64, 0, 1, 6)))
+    _same(
+        list(batches(BatchOrder(data, 64, 0), range(1, 6), num_workers=2)),
+        list(batches(BatchOrder(data, 64, 0), range(1, 6))),
+    )
 
 
 def test_global_random_state_is_neither_read_nor_moved():
     data = Numbered(11)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    one = list(batches(data, 4, 1, 0, 5))
+    one = list(batches(BatchOrder(data, 4, 1), range(5)))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])
     torch.manual_seed(5)
-    _same(list(batches(data, 4, 1, 0, 5)), one)
+    _same(list(batches(BatchOrder(data, 4, 1), range(5))), one)
 
 
 def test_fetch_keeps_order_and_repeats():

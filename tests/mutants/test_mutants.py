@@ -177,7 +177,7 @@ MUTANTS = {
         f"{LOOP} -k by_hand",
     ),
     "the same targets in every epoch": Mutant(
-        "train/prefetch.py:_prepare",
+        "train/prefetch.py:_drawn",
         'config.model.num_classes, "train", epoch)',
         'config.model.num_classes, "train", 0)',
         f"{LOOP} -k fresh",

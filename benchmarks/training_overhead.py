@@ -22,7 +22,7 @@ from s3ta.config import override
 from s3ta.data import Batch, BatchOrder, batches, open_dataset, resolve_source
 from s3ta.distributed import Ranks
 from s3ta.recipes import get_recipe
-from s3ta.train import TrainConfig, seeded_model, train
+from s3ta.train import TrainConfig, TrainingRun, seeded_model, train
 from s3ta.train.prefetch import Prepared
 from s3ta.train.step import Trainer
 from timing import about, interleaved, line, ratios
@@ -55,7 +55,7 @@ def main() -> None:
     )
     short = recipe.model_copy(update={"schedule": attacked, "log_every": options.train_steps, "validate_every": 10**9})
     with tempfile.TemporaryDirectory() as folder:
-        train(short, Path(folder), data, validation, CPU, lambda completed, note="": None)
+        train(TrainingRun(short, Path(folder), data, validation, CPU), lambda completed, note="": None)
         lines = [json.loads(text) for text in (Path(folder) / "train.jsonl").read_text().splitlines()]
     speed = lines[0]["speed"]
     total = speed["data"] + speed["attack"] + speed["update"]

@@ -9,10 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -40,24 +39,24 @@ from s3ta.train.validation import validate
 ALONE = Ranks()
 
 
+class TrainingRun(NamedTuple):
+    """A recipe in its run folder, with its data opened."""
+
+    config: TrainConfig
+    folder: Path
+    """Claimed for the recipe; gets a checkpoint, the learning curve and, at the end, the model."""
+    data: Dataset
+    validation: Dataset
+    """For choices and live accuracy; never test data."""
+    device: torch.device
+
+
 def train(
-    config: TrainConfig,
-    folder: Path,
-    data: Dataset,
-    validation: Dataset,
-    device: torch.device,
-    report: Reporter,
-    ranks: Ranks = ALONE,
-    board: CurveWriter = NO_CURVE_WRITER,
+    run: TrainingRun, report: Reporter, ranks: Ranks = ALONE, board: CurveWriter = NO_CURVE_WRITER
 ) -> VisionClassifier:
     """Train from wherever the run folder stands to the end, and save the model in it.
 
     Args:
-      config: the recipe; the folder must have been claimed for it.
-      folder: run folder; gets a checkpoint, the learning curve and, at the end, the model.
-      data: training examples.
-      validation: examples for choices and live accuracy; never test data.
-      device: where to compute.
       report: told the number of finished steps and a short note.
       ranks: the processes that share each batch; all must call this alike, and the first one writes.
       board: told every line of the learning curve.
@@ -65,24 +64,17 @@ def train(
       KeyboardInterrupt: someone asked to stop; the state is saved.
       UserError: the loss stopped being finite, the disk is full, the checkpoint is not this recipe's, the batch does not
         divide among the processes, or `config.compute` does not agree with plain float32."""
+    config = run.config
     with exact_arithmetic(config.num_threads, deterministic=config.compute.deterministic), many_compilations():
-        return _Run(config, folder, data, validation, device, report, ranks, board).to_the_end()
+        return _Run(run, report, ranks, board).to_the_end()
 
 
-@dataclass(eq=False)
 class _Run:
     """One process's part in one call of `train`, with its arguments."""
 
-    config: TrainConfig
-    folder: Path
-    data: Dataset
-    validation: Dataset
-    device: torch.device
-    report: Reporter
-    ranks: Ranks
-    board: CurveWriter
-
-    def __post_init__(self) -> None:
+    def __init__(self, run: TrainingRun, report: Reporter, ranks: Ranks, board: CurveWriter) -> None:
+        self.config, self.folder, self.data, self.validation, self.device = run
+        self.report, self.ranks, self.board = report, ranks, board
         self.last = self.config.schedule.num_train_steps
         self.identity = Identity(f"{config_hash(self.config)}/{self.data.fingerprint}", to_json(self.config))
         self.trainer = Trainer(self.config, seeded_model(self.config).to(self.device), self.device, self.ranks)

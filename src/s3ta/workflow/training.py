@@ -29,6 +29,7 @@ from s3ta.train import (
     CurveWriter,
     TensorBoard,
     TrainConfig,
+    TrainingRun,
     batch_norm_groups,
     check_tensorboard,
     claim_run_folder,
@@ -122,7 +123,7 @@ def _train_run(request: _Request, rank: Ranks) -> bool:
         if not rank.agree(True):
             raise SystemExit(2)
         report = held.enter_context(progress(recipe.name, total)) if rank.is_first else _silent
-        train(recipe, out, ready.data, ready.validation, ready.device, report, rank, board)
+        train(TrainingRun(recipe, out, ready.data, ready.validation, ready.device), report, rank, board)
     return True
 
 

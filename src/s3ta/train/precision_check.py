@@ -68,7 +68,7 @@ def is_plain(compute: ComputeConfig) -> bool:
 
 def lower_is_due(compute: ComputeConfig, step: int) -> bool:
     """Whether bfloat16, where the recipe wants it, is to be tried at this training step."""
-    return "bfloat16" in (compute.attack_precision, compute.update_precision) and step % RETRY == 0
+    return compute.uses_bfloat16 and step % RETRY == 0
 
 
 class Trial(NamedTuple):
@@ -125,16 +125,15 @@ def compared(trainer: Trainer, images: Images, labels: Labels, num_glimpses: int
 
 
 def _compared(trainer: Trainer, images: Images, labels: Labels, num_glimpses: int | None) -> Agreement:
-    config, model, plain = trainer.config, trainer.model, _plain_copy(trainer.model)
+    config, plain = trainer.config, _plain_copy(trainer.model)
     other_fn, plain_fn = make_outputs_fn(trainer.attacked, num_glimpses), make_outputs_fn(plain, num_glimpses)
     with frozen(other_fn), frozen(plain_fn), torch.no_grad():
         logits, theirs = final_logits(plain_fn(images)), final_logits(other_fn(images))
     if trainer.ranks.any(not bool(logits.isfinite().all())):
         raise DivergedError("A logit is not finite")
     slope, plain_slope = (_input_gradient(function, images, labels) for function in (other_fn, plain_fn))
-    update = _weight_gradient(trainer.own_learner, model, images, labels, num_glimpses)
-    learner = Learner(plain, config.loss, config.label_smoothing)
-    plain_update = _weight_gradient(learner, plain, images, labels, num_glimpses)
+    learners = (trainer.own_learner, Learner(plain, config.loss, config.label_smoothing))
+    update, plain_update = (_weight_gradient(learner, images, labels, num_glimpses) for learner in learners)
     there = plain_slope != 0
     return Agreement(
         logits=float((logits - theirs).abs().max() / logits.abs().max()),
@@ -157,15 +156,13 @@ def _input_gradient(outputs_fn: OutputsFn, images: Images, labels: Labels) -> Te
         return autograd_gradient(outputs_fn, untargeted(labels), images, 0).gradient
 
 
-def _weight_gradient(
-    learner: nn.Module, model: VisionClassifier, images: Images, labels: Labels, num_glimpses: int | None
-) -> list[Tensor]:
-    model.zero_grad(set_to_none=True)
-    model.train()
-    with statistics_kept(model):
+def _weight_gradient(learner: nn.Module, images: Images, labels: Labels, num_glimpses: int | None) -> list[Tensor]:
+    learner.zero_grad(set_to_none=True)
+    learner.train()
+    with statistics_kept(learner):
         loss, _ = learner(None, images, labels, num_glimpses)
         loss.backward()
-    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    return [parameter.grad for parameter in learner.parameters() if parameter.grad is not None]
 
 
 def _cosine(first: list[Tensor], second: list[Tensor]) -> float:

@@ -66,7 +66,7 @@ def planned_probing(measured: EvaluationTask, suite: Suite, findings: FoundBySou
     if not is_due(findings, full=full) or _why_not(suite) or radius_of(suite) is None:
         return None
     count = len(measured.positions)
-    return probing(total(suite, count).num_evaluations, count, measured.settings.micro_batch, full=full)
+    return probing(total(suite, count).total, count, measured.settings.micro_batch, full=full)
 
 
 def check_afterwards(measured: EvaluationTask, suite: Suite, ledger: Ledger, *, full: bool = False) -> None:

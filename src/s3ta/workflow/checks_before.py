@@ -116,7 +116,7 @@ def _for_order(
     seen = dataset.labels[list(candidates[:num_linted])]
     if len(seen) >= _PER_CLASS * len(set(seen.tolist())):
         return []
-    count = total(suite, num_measured).num_evaluations // _ORDER_SHARE
+    count = total(suite, num_measured).total // _ORDER_SHARE
     count = min(_MOST_LINTED, max(_FEWEST_FOR_ORDER, count))
     of_class: dict[int, list[int]] = {}
     for position in candidates:

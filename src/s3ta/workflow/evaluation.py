@@ -130,7 +130,7 @@ def _run(task: EvaluationTask, output: EvaluationOutput, folder: Path, shard: Sh
     if rank.is_first:
         _write_questions(task, folder)
         keep_files(folder, task)
-        num_passes = total(suite, num_own(task, shard_chunks)).num_evaluations
+        num_passes = total(suite, num_own(task, shard_chunks)).total
         reporter = progress(f"{task.info.name} {suite.name}, passes", num_passes)
     with reporter as report, warnings.catch_warnings():
         warnings.simplefilter("ignore", ImplausibleSettingsWarning)  # said above

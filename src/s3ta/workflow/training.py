@@ -198,8 +198,7 @@ def _ready(request: _Request, rank: Ranks) -> _Ready:
 def _bytes_needed(recipe: TrainConfig, num_parameters: int, out: Path) -> int:
     """Disk space for what is still to be written: checkpoint (beside the one it replaces), milestones and models, float32."""
     model = 4 * num_parameters
-    states = {"sgd": 1 if recipe.optimizer.momentum else 0, "adam": 2}[recipe.optimizer.kind]
-    checkpoint = model * (1 + states + (recipe.averaging.decay > 0))
+    checkpoint = model * (1 + recipe.optimizer.num_moments + (recipe.averaging.decay > 0))
     missing = sum(
         not is_whole(out / MILESTONES / name) for name in set(milestones(recipe.schedule.num_train_steps).values())
     )

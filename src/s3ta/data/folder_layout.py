@@ -14,10 +14,9 @@ from typing import NamedTuple
 
 from s3ta.data.folder_listing import (
     ARCHIVES,
+    REASONS,
     ImageFile,
-    Kind,
     LeftOut,
-    Reason,
     entries,
     is_image,
     kind_of,
@@ -36,7 +35,6 @@ TEST_FOLDERS = ("test", "val", "validation")
 ANNOTATIONS, ANNOTATED = "val_annotations.txt", "images"
 _NO_IMAGES = "holds no images"
 _FOLDERS = {"train": ("train",), "test": TEST_FOLDERS}
-_REASONS: dict[Kind, Reason] = {"folder": "circle", "circle": "circle", "special": "special", "gone": "link"}
 
 
 class Part(NamedTuple):
@@ -44,21 +42,11 @@ class Part(NamedTuple):
 
     inside: str
     """Its folder, from the data folder; empty: the data folder itself."""
-    classes: list[str]
     images: dict[str, list[ImageFile]]
-    """By class; their paths go from the data folder."""
+    """By class, in order; their paths go from the data folder."""
     left_out: LeftOut
     note: str
     """What a person should know of how it was found; empty: nothing."""
-
-
-class ClassFolders(NamedTuple):
-    """What lies in the folder of a split."""
-
-    folders: dict[str, str]
-    """Name of each class -> its folder, as the file system spells it."""
-    num_loose: int
-    """Images beside the folders."""
 
 
 def part_of(base: Path, split: str) -> Part:
@@ -67,7 +55,7 @@ def part_of(base: Path, split: str) -> Part:
     Raises UserError where there is none, where its folders are not those of `train/`, or where a folder cannot be read; the
     sentence says what lies there instead, and what to do."""
     folder_names = {entry.name for entry in entries(base) if kind_of(entry)[0] == "folder"}
-    known = _class_folders(base, "train", LeftOut()).folders if "train" in folder_names else {}
+    known = _class_folders(base, "train", LeftOut()) if "train" in folder_names else {}
     candidates = [name for name in _FOLDERS[split] if name in folder_names]
     reasons: dict[str, str] = {}
     for name in candidates:
@@ -85,11 +73,9 @@ def part_of(base: Path, split: str) -> Part:
     left_out = LeftOut()
     if inside:
         _count_beside_splits(base, left_out)
-    if _is_annotated(base / inside):
-        classes, images = _annotated(base, inside, known, left_out)
-    else:
-        classes, images = _by_folder(base, inside, known, left_out)
-    left_out.empty += [name for name in classes if not images.get(name)]
+    list_part = _annotated if _is_annotated(base / inside) else _by_folder
+    images = list_part(base, inside, known, left_out)
+    left_out.empty += [name for name, files in images.items() if not files]
     if not any(images.values()):
         why = left_out.sentence()
         raise UserError(
@@ -99,7 +85,7 @@ def part_of(base: Path, split: str) -> Part:
     notes = [f"{note}, so {inside}/ is used" if note else "", used_twice(images, left_out)]
     if split == "test" and "train" in folder_names and os.path.samefile(base / inside, base / "train"):
         notes.append("the test part is the same folder as the training part")
-    return Part(inside, classes, images, left_out, "; ".join(filter(None, notes)))
+    return Part(inside, images, left_out, "; ".join(filter(None, notes)))
 
 
 def _count_beside_splits(base: Path, left_out: LeftOut) -> None:
@@ -148,12 +134,11 @@ def _endings(path: Path) -> list[Path]:
     return [Path(*path.parts[first:]) for first in range(1, len(path.parts)) if ".." not in path.parts[first:]]
 
 
-def _class_folders(base: Path, inside: str, left_out: LeftOut) -> ClassFolders:
-    """The folders in the folder of a split; what else lies there is counted.
+def _class_folders(base: Path, inside: str, left_out: LeftOut) -> dict[str, str]:
+    """The folders in the folder of a split, as the file system spells them, by class; what else lies there is counted.
 
     Raises UserError for two folders whose names differ only in how accents are composed: one class or two?"""
     folders: dict[str, str] = {}
-    num_loose = 0
     for entry in entries(base / inside):
         path = f"{inside}/{entry.name}".removeprefix("/")
         if leave_out(entry, path, left_out):
@@ -166,19 +151,14 @@ def _class_folders(base: Path, inside: str, left_out: LeftOut) -> ClassFolders:
                     "only composed otherwise (Unicode's NFC and NFD): make them one."
                 )
             folders[printable_name(entry.name)] = entry.name
-        elif kind == "file":
-            num_loose += is_image(entry.name)
-            left_out.add("beside" if is_image(entry.name) else "suffix", path)
         else:
-            left_out.add(_REASONS[kind], path)
-    return ClassFolders(dict(sorted(folders.items())), num_loose)
+            left_out.add("beside" if kind == "file" and is_image(entry.name) else REASONS.get(kind, "suffix"), path)
+    return dict(sorted(folders.items()))
 
 
-def _by_folder(
-    base: Path, inside: str, known: Mapping[str, str], left_out: LeftOut
-) -> tuple[list[str], dict[str, list[ImageFile]]]:
+def _by_folder(base: Path, inside: str, known: Mapping[str, str], left_out: LeftOut) -> dict[str, list[ImageFile]]:
     """The training part names the classes, so that a test part that lacks one still counts them alike."""
-    folders = _class_folders(base, inside, left_out).folders
+    folders = _class_folders(base, inside, left_out)
     classes = list(known or folders)
     strange = [name for name in folders if name not in classes]
     if strange:
@@ -186,16 +166,17 @@ def _by_folder(
         raise UserError(
             f"{on_one_line(base / inside)} has the class '{strange[0]}', which {on_one_line(base / 'train')} has not{more}."
         )
-    return classes, {
-        name: walk(base, f"{inside}/{folder}".removeprefix("/"), left_out) for name, folder in folders.items()
-    }
+    found = {name: walk(base, f"{inside}/{folder}".removeprefix("/"), left_out) for name, folder in folders.items()}
+    return {name: found.get(name, []) for name in classes}
 
 
 def _no_labels(base: Path, inside: str, known: Mapping[str, str]) -> str:
     """Why the folder of a split tells no labels, in words; empty where its folders are classes."""
     if _is_annotated(base / inside):
         return ""
-    folders, num_loose = _class_folders(base, inside, LeftOut())
+    beside = LeftOut()
+    folders = _class_folders(base, inside, beside)
+    num_loose = beside.counts["beside"]
     if not num_loose and not any(walk(base, f"{inside}/{folder}", LeftOut()) for folder in folders.values()):
         return _NO_IMAGES
     if folders and (not known or set(folders) & set(known)):
@@ -211,7 +192,7 @@ def _is_test_set(base: Path) -> bool:
     """Whether a folder holds CLASS/FILE or CLASS/images/FILE at once, as ImageNet-A does, and no folder of a split."""
     if _is_annotated(base):
         return True
-    folders = _class_folders(base, "", LeftOut()).folders.values()
+    folders = _class_folders(base, "", LeftOut()).values()
     if "train" in folders:
         return False
     return any(_holds_image(base / name) or _holds_image(base / name / ANNOTATED) for name in folders)
@@ -233,7 +214,8 @@ def _nothing_to_read(base: Path, split: str, reasons: Mapping[str, str]) -> User
             f"{next(iter(reasons))}/CLASS/*.jpg, name another folder, or measure a part of train/ with --split validation."
         )
     sentence = f"The data folder {name} has no folder {' or '.join(names)} in it"
-    folders, num_loose = _class_folders(base, "", LeftOut())
+    beside = LeftOut()
+    folders = _class_folders(base, "", beside)
     if split == "test" and list(folders) == ["train"]:
         advice = f"measure a part of it with --split validation, or all with folder:{_absolute(base / 'train')}."
         return UserError(f"{sentence}, only train/: {advice}")
@@ -251,7 +233,7 @@ def _nothing_to_read(base: Path, split: str, reasons: Mapping[str, str]) -> User
             f"{sentence}, but a Parquet data set ({on_one_line(tables[0].relative_to(base))}), which is not read: save its "
             f"images as files, {names[0]}/CLASS/*.png, and name that folder."
         )
-    if num_loose:
+    if num_loose := beside.counts["beside"]:
         return UserError(
             f"{sentence}, but {num_loose} images without class folders: put them into a folder for each class, or, if this "
             f"is one class of several, name the folder above, folder:{_absolute(base.parent)}."
@@ -318,9 +300,7 @@ def _is_annotated(folder: Path) -> bool:
     return os.path.isfile(folder / ANNOTATIONS) and os.path.isdir(folder / ANNOTATED)  # where closed: no
 
 
-def _annotated(
-    base: Path, inside: str, known: Mapping[str, str], left_out: LeftOut
-) -> tuple[list[str], dict[str, list[ImageFile]]]:
+def _annotated(base: Path, inside: str, known: Mapping[str, str], left_out: LeftOut) -> dict[str, list[ImageFile]]:
     """Images whose classes a list names: lines of file name, class and more, with tabs between."""
     listed = _read_annotations(base / inside / ANNOTATIONS)
     classes = sorted(known) if known else sorted(set(listed.values()))
@@ -336,12 +316,12 @@ def _annotated(
             left_out.add("beside" if is_image(entry.name) else "suffix", path)
     folder = f"{inside}/{ANNOTATED}".removeprefix("/")
     unlisted = {image.path.removeprefix(f"{folder}/"): image for image in walk(base, folder, left_out)}
-    images: dict[str, list[ImageFile]] = {}
+    images: dict[str, list[ImageFile]] = {name: [] for name in classes}
     for name in sorted(listed):
-        images.setdefault(listed[name], []).append(unlisted.pop(name, ImageFile(f"{folder}/{name}", None)))
+        images[listed[name]].append(unlisted.pop(name, ImageFile(f"{folder}/{name}", None)))
     for image in unlisted.values():
         left_out.add("unlabelled", image.path)
-    return classes, images
+    return images
 
 
 def _read_annotations(path: Path) -> dict[str, str]:

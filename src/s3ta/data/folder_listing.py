@@ -150,6 +150,8 @@ def _closed(folder: str | Path, error: OSError) -> UserError:
 
 
 Kind = Literal["folder", "file", "gone", "circle", "special"]
+REASONS: dict[Kind, Reason] = {"folder": "circle", "circle": "circle", "special": "special", "gone": "link"}
+"""Why an entry of this kind is not used, a folder where it is entered already."""
 
 
 def kind_of(entry: os.DirEntry[str]) -> tuple[Kind, os.stat_result | None]:
@@ -184,17 +186,12 @@ def walk(base: Path, inside: str, left_out: LeftOut) -> list[ImageFile]:
             if leave_out(entry, path, left_out):
                 continue
             kind, status = kind_of(entry)
-            if kind == "folder" and status is not None:
-                if _number(status) in above:
-                    left_out.add("circle", path)
-                else:
-                    todo.append((path, above | {_number(status)}))
-            elif kind in ("circle", "special"):
-                left_out.add("circle" if kind == "circle" else "special", path)
-            elif is_image(entry.name):
+            if kind == "folder" and status is not None and _number(status) not in above:
+                todo.append((path, above | {_number(status)}))
+            elif kind in ("file", "gone") and is_image(entry.name):
                 images.append(ImageFile(path, None if status is None else status.st_size))
             else:
-                left_out.add("link" if kind == "gone" else "suffix", path)
+                left_out.add(REASONS.get(kind, "suffix"), path)
     return sorted(images, key=lambda image: printable_name(image.path).split("/"))
 
 

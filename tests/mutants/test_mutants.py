@@ -477,7 +477,7 @@ MUTANTS = {
         "tests/data/test_folder_listing.py -k left_out_and_counted",
     ),
     "numbers in a list of targets are places first": Mutant(
-        "data/target_files.py:_number",
+        "data/target_files.py:_Reading.number",
         "if number is not None:",
         "if number is not None and not text.isdecimal():",
         "tests/data/test_target_files.py -k names_first",

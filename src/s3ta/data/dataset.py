@@ -190,16 +190,14 @@ def check_model_fits_data(
         )
     can_match = classes is not None and set(dataset.classes) <= set(classes)
     if len(dataset.classes) != num_classes:
+        advice = f"set model.num_classes={len(dataset.classes)} in training, or choose other data."
         if can_match:
             advice = (
                 "all of them are among the model's, so let only these compete with --match-classes data, or all with "
                 "--match-classes model."
             )
-        else:
-            advice = (
-                unlike_folders(dataset.left_out, dataset.classes, num_classes, classes) if dataset.reads_files else ""
-            )
-            advice += f"set model.num_classes={len(dataset.classes)} in training, or choose other data."
+        elif dataset.reads_files:
+            advice = unlike_folders(dataset.left_out, dataset.classes, num_classes, classes) + advice
         raise UserError(
             f"The model has {num_classes} classes, but {dataset.source} has {len(dataset.classes)}: {advice}"
         )

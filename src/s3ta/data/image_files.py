@@ -34,22 +34,18 @@ def load_image(path: Path, size: int, channels: int, how: Preprocessing = DEFAUL
 
 
 _LFS = b"version https://git-lfs"
+_WHY = {
+    errno.ENOENT: "does not exist",
+    errno.EISDIR: "is a folder, not an image",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "cannot be read: permission is denied"),
+    errno.ELOOP: "is a link that leads round in a circle",
+}
 
 
 def why_unreadable(error: Exception, path: Path) -> str:
     """What is wrong with a file that Pillow does not open, after its name."""
-    number = error.errno if isinstance(error, OSError) else None
-    known = {
-        errno.ENOENT: "does not exist",
-        errno.EISDIR: "is a folder, not an image",
-        errno.EACCES: "cannot be read: permission is denied",
-        errno.EPERM: "cannot be read: permission is denied",
-        errno.ELOOP: "is a link that leads round in a circle",
-    }
-    if number in known:
-        return known[number]
-    if number is not None and isinstance(error, OSError):
-        return f"cannot be read ({error.strerror or type(error).__name__})"
+    if isinstance(error, OSError) and error.errno is not None:
+        return _WHY.get(error.errno, f"cannot be read ({error.strerror or type(error).__name__})")
     with suppress(OSError), path.open("rb") as file:
         beginning = file.read(len(_LFS))
         if not beginning:

@@ -31,13 +31,12 @@ if TYPE_CHECKING:
     from s3ta.data.folder_dataset import file_facts, listing_line
     from s3ta.data.folder_listing import FileFacts, printable_name
     from s3ta.data.image_files import has_transparency, load_image, transparency_note
-    from s3ta.data.imagenet_classes import IMAGENET_A, imagenet_a_wnids, imagenet_wnids
+    from s3ta.data.imagenet_classes import imagenet_wnids
     from s3ta.data.in_memory_dataset import array_dataset, class_numbers, read_examples
     from s3ta.data.sources import ResolvedSource, open_dataset, resolve_source, without_unreadable
     from s3ta.data.target_files import read_targets, write_targets
 
 __all__ = [
-    "IMAGENET_A",
     "PREPROCESSINGS",
     "TORCHVISION",
     "Batch",
@@ -62,7 +61,6 @@ __all__ = [
     "find_unreadable",
     "get_preprocessing",
     "has_transparency",
-    "imagenet_a_wnids",
     "imagenet_wnids",
     "listing_line",
     "load_image",

@@ -8,10 +8,10 @@ its end; expected results are the field's for the plain nets. Hours are arithmet
 from __future__ import annotations
 
 from s3ta.attacks import PGDConfig
+from s3ta.config import changed
 from s3ta.data import DataConfig
 from s3ta.models import model_config
 from s3ta.recipes.gpu_defaults import FIELD_ATTACK, FIELD_OPTIMIZER, GPU, PRECISION
-from s3ta.recipes.modify import changed
 from s3ta.train import OptimizerConfig, ScheduleConfig, TradesLoss, TrainConfig
 
 DEPARTURES = (

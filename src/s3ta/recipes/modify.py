@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from s3ta.attacks import PGDConfig
-from s3ta.config import ConfigT, override
+from s3ta.config import changed, override
 from s3ta.errors import UserError
 from s3ta.models import S3TAConfig, model_config
 from s3ta.train import ComputeConfig, TrainConfig
-
-
-def changed(config: ConfigT, changes: Mapping[str, Any]) -> ConfigT:
-    """A copy with other settings, unchecked; those of a part stand in a mapping of their own."""
-    parts = {name: changed(getattr(config, name), value) for name, value in changes.items() if isinstance(value, dict)}
-    return config.model_copy(update={**changes, **parts})
 
 
 def noting(recipe: TrainConfig, assignments: list[str]) -> TrainConfig:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from s3ta.config import changed
 from s3ta.data import (
     Dataset,
     check_model_fits_data,
@@ -174,7 +175,7 @@ def _ready(request: _Request, rank: Ranks) -> _Ready:
     with torch.device("meta"):
         model = seeded_model(recipe)
     located = resolve_source(recipe.data.source, runtime.data_root)
-    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": located.source})})
+    recipe = changed(recipe, {"data": {"source": located.source}})
     device = own_device(device_at(runtime))
     claimed = is_claimed(request.out, recipe, on_gpu=device.type == "cuda", extend=request.extend)
     data, validation = (

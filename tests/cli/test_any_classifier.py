@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision import transforms
 
-from s3ta.data.imagenet_classes import imagenet_wnids
+from s3ta.data import imagenet_wnids
 from s3ta.records import Ledger
 from tests.data.helpers import IMAGENET_A_WNIDS
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
         ClassMatch,
         RelabelledDataset,
         class_order_note,
+        imagenet_wnids,
         match_classes,
         numbers_as_names,
         order_classes_as_numbers,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from s3ta.data.folder_dataset import file_facts, listing_line
     from s3ta.data.folder_listing import FileFacts, printable_name
     from s3ta.data.image_files import has_transparency, load_image, transparency_note
-    from s3ta.data.imagenet_classes import imagenet_wnids
     from s3ta.data.in_memory_dataset import array_dataset, class_numbers, read_examples
     from s3ta.data.sources import ResolvedSource, open_dataset, resolve_source, without_unreadable
     from s3ta.data.target_files import read_targets, write_targets

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -13,6 +14,14 @@ from s3ta.data.dataset import Dataset, View
 from s3ta.data.folder_listing import quoted
 from s3ta.errors import UserError
 from s3ta.files import sha256
+
+
+@cache
+def imagenet_wnids() -> tuple[str, ...]:
+    """The 1,000 WordNet ids in the order of ImageNet-1k's class numbers, which is that of the alphabet (from timm)."""
+    from timm.data.imagenet_info import ImageNetInfo
+
+    return tuple(ImageNetInfo("imagenet-1k").label_names())
 
 
 def order_classes_as_numbers(dataset: Dataset, num_classes: int, names: Sequence[str] | None) -> tuple[Dataset, str]:

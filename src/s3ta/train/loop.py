@@ -27,7 +27,7 @@ from s3ta.progress import Reporter, console
 from s3ta.train import run_folder
 from s3ta.train.checkpoint import NAME, Identity, Progress, buffers_of, save_checkpoint
 from s3ta.train.config import TrainConfig
-from s3ta.train.interrupt import StopRequest, stop_request
+from s3ta.train.interrupt import stop_request
 from s3ta.train.precision_check import Trial, is_plain, lower_is_due, try_out
 from s3ta.train.prefetch import Prepared, prepared
 from s3ta.train.schedule import glimpses_at, learning_rate
@@ -85,15 +85,17 @@ class _Run:
     def to_the_end(self) -> VisionClassifier:
         self._resume()
         feed = partial(prepared, self.config, self.data, self.progress.step, self.device, self.ranks)
-        with stop_request() as stop, closing(prefetch(feed)) as coming:
-            for batch in self._until_stopped(coming, stop):
+        with stop_request() as signals, closing(prefetch(feed)) as coming:
+            for batch in self._until_stopped(coming, signals):
                 try:
                     self._check(batch)
                     self._step(batch)
                 except DivergedError as error:
-                    raise self._diverged(error, batch.step) from None
+                    # The first process says it for all.
+                    sentence = error.message(batch.step, self.folder / NAME)
+                    raise (sentence if self.ranks.is_first else SystemExit(2)) from None
                 self._look_around(batch)
-                if self.ranks.any(stop.asked):
+                if self.ranks.any(bool(signals)):
                     break
             if self.progress.step < self.last:
                 self._save()
@@ -136,14 +138,14 @@ class _Run:
         self._tell(trial.line)
         return trial
 
-    def _until_stopped(self, coming: Iterator[Prepared], stop: StopRequest) -> Iterator[Prepared]:
+    def _until_stopped(self, coming: Iterator[Prepared], signals: set[int]) -> Iterator[Prepared]:
         """The batches, until someone asks to stop: worker processes may then be gone before the loop, which is no error."""
         while True:
             try:
                 with self.clock.phase("data"):
                     batch = next(coming, None)
             except Exception:
-                if stop.asked and self.ranks.count == 1:
+                if signals and self.ranks.count == 1:
                     return
                 raise
             if batch is None:
@@ -166,11 +168,6 @@ class _Run:
             num_seen=done.num_seen + config.batch_size,
             seconds=done.seconds + time.monotonic() - began,
         )
-
-    def _diverged(self, error: DivergedError, step: int) -> BaseException:
-        if not self.ranks.is_first:  # which says it for all
-            return SystemExit(2)
-        return error.message(step, self.folder / NAME)
 
     def _look_around(self, batch: Prepared) -> None:
         """After a step: log, validate and save where it is time to."""

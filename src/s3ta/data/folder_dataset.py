@@ -14,7 +14,7 @@ from s3ta.data.augment import WHOLE, Augment, augmented_picture, augmented_pixel
 from s3ta.data.config import DataConfig
 from s3ta.data.dataset import Dataset, UnreadableError
 from s3ta.data.folder_layout import Part, part_of, refuse_no_folder
-from s3ta.data.folder_listing import FileFacts, ids_of, listing_hashed, on_one_line, printable_name
+from s3ta.data.folder_listing import FileFacts, ids_of, on_one_line, printable_name
 from s3ta.data.image_files import decoded, load_image, looked_over, why_unreadable
 from s3ta.data.preprocessing import DEFAULT, described
 from s3ta.errors import UserError
@@ -47,7 +47,8 @@ class FolderDataset(Dataset):
         check_augment(config.augment, config.source, self.shape)
         self.preprocessing = described(self._how, size)
         pixels_by = "" if self.preprocessing == described(DEFAULT, size) else f"{sorted(self.preprocessing.items())}\n"
-        listing = listing_hashed(self.ids, (image.size for image in files))
+        sizes = ("gone" if image.size is None else image.size for image in files)
+        listing = "".join(f"{name}:{size}\n" for name, size in zip(self.ids, sizes, strict=True)).encode()
         self.fingerprint = sha256(f"{self.shape}\n{pixels_by}".encode() + listing)
         self.content = sha256(listing)
 

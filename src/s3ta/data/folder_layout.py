@@ -71,8 +71,9 @@ def part_of(base: Path, split: str) -> Part:
         raise _nothing_to_read(base, split, reasons)
     note = "; ".join(f"{name}/ {reason}" for name, reason in reasons.items() if reason)
     left_out = LeftOut()
-    if inside:
-        _count_beside_splits(base, left_out)
+    for entry in entries(base) if inside else ():  # each that is no split counts once, however much lies in it
+        if entry.name not in ("train", *TEST_FOLDERS) and not leave_out(entry, entry.name, left_out):
+            left_out.add("beside the splits", entry.name)
     list_part = _annotated if _is_annotated(base / inside) else _by_folder
     images = list_part(base, inside, known, left_out)
     left_out.empty += [name for name, files in images.items() if not files]
@@ -86,13 +87,6 @@ def part_of(base: Path, split: str) -> Part:
     if split == "test" and "train" in folder_names and os.path.samefile(base / inside, base / "train"):
         notes.append("the test part is the same folder as the training part")
     return Part(inside, images, left_out, "; ".join(filter(None, notes)))
-
-
-def _count_beside_splits(base: Path, left_out: LeftOut) -> None:
-    """Entries of a data folder that are no split, each counted once, however much lies in it."""
-    for entry in entries(base):
-        if entry.name not in ("train", *TEST_FOLDERS) and not leave_out(entry, entry.name, left_out):
-            left_out.add("beside the splits", entry.name)
 
 
 def refuse_no_folder(base: Path) -> None:
@@ -249,16 +243,11 @@ def _absolute(path: Path) -> str:
 
 
 def unlike_folders(left_out: LeftOut, folders: Sequence[str], num_classes: int, classes: Sequence[str] | None) -> str:
-    """Which class folders are too many or missing, as far as can be told, as the beginning of a sentence.
+    """Which class folders are too many or missing for a model of so many classes, whose names may be known, as far as can be
+    told, as the beginning of a sentence.
 
     Suspected are, in this order: names that the model has not, or has alone; folders without images; names of another
-    pattern than all others; links that lead nowhere.
-
-    Args:
-      left_out: what is not used of the folder.
-      folders: its classes.
-      num_classes: of the model.
-      classes: their names, where they are known."""
+    pattern than all others; links that lead nowhere."""
     parts = []
     if classes is not None:
         known, present = set(classes), set(folders)

@@ -9,7 +9,7 @@ import os
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
@@ -258,12 +258,6 @@ def ids_of(paths: Sequence[str]) -> list[str]:
             f"Two image files have the same name {name!r} but for bytes that are not UTF-8: rename one of them."
         )
     return ids
-
-
-def listing_hashed(ids: Iterable[str], sizes: Iterable[int | None]) -> bytes:
-    """Ids and sizes as the bytes that identify the content of a folder."""
-    lines = (f"{name}:{'gone' if size is None else size}\n" for name, size in zip(ids, sizes, strict=True))
-    return "".join(lines).encode()
 
 
 class FileFacts(NamedTuple):

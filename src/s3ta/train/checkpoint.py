@@ -100,7 +100,9 @@ def load_checkpoint(
 
     Raises UserError for a damaged or foreign file, a newer format, or another recipe's checkpoint (every difference is
     named)."""
-    about, tensors = _about(path), _tensors(path)
+    about = _about(path)
+    with _damage_named(path):
+        tensors = load_file(path)
     number, progress = about.get("format"), about.get("progress")
     if not isinstance(number, int) or number > FORMAT:
         raise UserError(f"{path} was written by a newer version of s3ta (format {number}): upgrade to resume it.")
@@ -151,11 +153,6 @@ def _about(path: Path) -> dict[str, Any]:
     if not isinstance(about, dict):
         raise UserError(f"{path} is not a checkpoint of this program: move it away to train from the start.")
     return about
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    with _damage_named(path):
-        return load_file(path)
 
 
 def step_of(path: Path) -> int:

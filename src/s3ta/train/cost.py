@@ -189,7 +189,7 @@ def count_operations(config: TrainConfig) -> Passes:
 
 def operations_per_image(config: TrainConfig) -> list[tuple[Stretch, Passes]]:
     """FLOP of one image in attack and update, for every stretch of the schedule."""
-    models = _models_by_glimpses(config)
+    models = models_of(config)
     forward = {glimpses: 2 * count_cost(model).multiply_accumulates for glimpses, model in models.items()}
     costs = []
     for stretch in stretches(config):
@@ -208,13 +208,8 @@ def state_bytes(config: TrainConfig, num_parameters: int, num_gpus: int = 1) -> 
     return num_parameters * (FLOAT32_BYTES * copies + (2 if config.compute.uses_bfloat16 else 0))
 
 
-def models_of(config: TrainConfig) -> list[ModelConfig]:
-    """The models whose costs a recipe's costs are made of: its own, and with each number of glimpses that it trains with."""
-    return list(_models_by_glimpses(config).values())
-
-
-def _models_by_glimpses(config: TrainConfig) -> dict[int | None, ModelConfig]:
-    """The model with each number of glimpses of the schedule and of the attack; None: with its own."""
+def models_of(config: TrainConfig) -> dict[int | None, ModelConfig]:
+    """The models whose costs a recipe's costs are made of, by the number of glimpses of schedule and attack; None: its own."""
     numbers = [None, config.attack.num_glimpses, *(stretch.num_glimpses for stretch in stretches(config))]
     return {number: _with_glimpses(config.model, number) for number in numbers}
 

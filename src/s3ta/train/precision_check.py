@@ -118,26 +118,22 @@ def compared(trainer: Trainer, images: Images, labels: Labels, num_glimpses: int
     """How far the trainer's execution mode, as it is set now, is from plain float32 on up to `LIMIT` images. Nothing is
     changed by it; all processes must come here together, for they may share BN statistics."""
     count = min(LIMIT, len(labels), trainer.group)
-    with temporary_statistics(trainer.model, images[:count]):
-        agreement = _compared(trainer, images[:count], labels[:count], num_glimpses)
+    images, labels, config = images[:count], labels[:count], trainer.config
+    with temporary_statistics(trainer.model, images):
+        plain = _plain_copy(trainer.model)
+        mode_fn, plain_fn = make_outputs_fn(trainer.attacked, num_glimpses), make_outputs_fn(plain, num_glimpses)
+        with frozen(mode_fn), frozen(plain_fn), torch.no_grad():
+            logits, plain_logits = final_logits(mode_fn(images)), final_logits(plain_fn(images))
+        if trainer.ranks.any(not bool(plain_logits.isfinite().all())):
+            raise DivergedError("A logit is not finite")
+        slope, plain_slope = (_input_gradient(function, images, labels) for function in (mode_fn, plain_fn))
+        learners = (trainer.own_learner, Learner(plain, config.loss, config.label_smoothing))
+        update, plain_update = (_weight_gradient(learner, images, labels, num_glimpses) for learner in learners)
     trainer.model.zero_grad(set_to_none=True)
-    return agreement
-
-
-def _compared(trainer: Trainer, images: Images, labels: Labels, num_glimpses: int | None) -> Agreement:
-    config, plain = trainer.config, _plain_copy(trainer.model)
-    other_fn, plain_fn = make_outputs_fn(trainer.attacked, num_glimpses), make_outputs_fn(plain, num_glimpses)
-    with frozen(other_fn), frozen(plain_fn), torch.no_grad():
-        logits, theirs = final_logits(plain_fn(images)), final_logits(other_fn(images))
-    if trainer.ranks.any(not bool(logits.isfinite().all())):
-        raise DivergedError("A logit is not finite")
-    slope, plain_slope = (_input_gradient(function, images, labels) for function in (other_fn, plain_fn))
-    learners = (trainer.own_learner, Learner(plain, config.loss, config.label_smoothing))
-    update, plain_update = (_weight_gradient(learner, images, labels, num_glimpses) for learner in learners)
     there = plain_slope != 0
     return Agreement(
-        logits=float((logits - theirs).abs().max() / logits.abs().max()),
-        predictions=float((logits.argmax(1) == theirs.argmax(1)).float().mean()),
+        logits=float((plain_logits - logits).abs().max() / plain_logits.abs().max()),
+        predictions=float((plain_logits.argmax(1) == logits.argmax(1)).float().mean()),
         signs=float((slope.sign() == plain_slope.sign())[there].float().mean()),
         zeros=float(((slope == 0) & there).float().mean()),
         update=_cosine(update, plain_update),

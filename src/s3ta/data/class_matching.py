@@ -27,13 +27,10 @@ def imagenet_wnids() -> tuple[str, ...]:
 def order_classes_as_numbers(dataset: Dataset, num_classes: int, names: Sequence[str] | None) -> tuple[Dataset, str]:
     """Number class folders as the model does where their names are all numbers, which as text lie in another order.
 
-    Where the model has the same names, their order there counts. Where it names none, 0..n-1, or 1..n, are the outputs of a
-    model of n classes in turn. Other data come back as they are: arrays say the order of their classes themselves.
+    Where the model has the same names for its outputs, their order there counts. Where it names none, 0..n-1, or 1..n, are the
+    outputs of a model of n classes in turn. Other data come back as they are: arrays say the order of their classes themselves.
 
-    Args:
-      names: of the model's outputs, in order; None where they are not known.
-    Returns:
-      The data, and what to say of them; empty where nothing had to be decided."""
+    Returns the data, and what to say of them; empty where nothing had to be decided."""
     if not dataset.source.startswith("folder:") or not _are_numbers(dataset.classes):
         return dataset, ""
     if names is not None:
@@ -105,13 +102,9 @@ class ClassMatch(NamedTuple):
 
 
 class RelabelledDataset(View):
-    """The same examples with labels that count in a model's classes."""
+    """The same examples with labels that count in a model's classes; `numbers` has for each class of the data its own there."""
 
     def __init__(self, whole: Dataset, classes: Sequence[str], numbers: Sequence[int]) -> None:
-        """
-        Args:
-          classes: names of the model's outputs.
-          numbers: for each class of the data its number among them."""
         super().__init__(whole, range(len(whole.ids)))
         self.classes = tuple(classes)
         self.labels = np.asarray(numbers, np.int64)[whole.labels]

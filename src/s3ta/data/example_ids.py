@@ -50,10 +50,8 @@ class Finder:
 def select_ids(dataset: Dataset, names: Sequence[str]) -> list[int]:
     """The positions of the named examples, in the order of the names.
 
-    Args:
-      names: full ids, or ends of paths that are unique: `n01440764/x.JPEG` or `x.JPEG` for `val/n01440764/x.JPEG`.
-    Raises:
-      UserError: no names; names that are unknown, that fit several examples, or that mean an example twice."""
+    Names are full ids, or ends of paths that are unique: `n01440764/x.JPEG` or `x.JPEG` for `val/n01440764/x.JPEG`. Raises
+    UserError for no names, and for names that are unknown, that fit several examples, or that mean an example twice."""
     if not names:
         raise UserError("No example ids are given.")
     finder = Finder(dataset)

@@ -107,25 +107,19 @@ def refuse_no_folder(base: Path) -> None:
             raise UserError(f"{name} is an archive: unpack it, and name the folder that comes out of it.")
         advice = f"name it as npz:{name}" if base.suffix == ".npz" else "name the folder that holds the images"
         raise UserError(f"{name} is a file, not a folder: {advice}.")
-    packed = next(
-        (path for path in (base.with_name(base.name + suffix) for suffix in ARCHIVES) if path.is_file()), None
-    )
+    packed = next(filter(Path.is_file, (base.with_name(base.name + suffix) for suffix in ARCHIVES)), None)
     if packed is not None:
         raise UserError(
             f"The data folder {name} does not exist, but {on_one_line(packed.name)} lies there: unpack it first."
         )
-    here = next((path for path in _endings(base) if path.is_dir()), None)
+    endings = (base.parts[first:] for first in range(1, len(base.parts)))
+    here = next(filter(Path.is_dir, (Path(*parts) for parts in endings if ".." not in parts)), None)
     if here is not None:
         raise UserError(
             f"The data folder {name} does not exist, but {on_one_line(here)} lies here: name it as "
             f"folder:{on_one_line(here)} with --data-root ."
         )
     raise UserError(f"The data folder {name} does not exist: name the folder that holds it with --data-root.")
-
-
-def _endings(path: Path) -> list[Path]:
-    """`b/c` and `c` of `a/b/c`."""
-    return [Path(*path.parts[first:]) for first in range(1, len(path.parts)) if ".." not in path.parts[first:]]
 
 
 def _class_folders(base: Path, inside: str, left_out: LeftOut) -> dict[str, str]:

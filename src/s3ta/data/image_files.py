@@ -101,11 +101,8 @@ def decoded(path: Path, size: int, channels: int, how: Preprocessing = DEFAULT) 
 def looked_over(
     path: Path, file: Path | io.BytesIO, size: int, channels: int, how: Preprocessing = DEFAULT
 ) -> tuple[Image.Image, bool]:
-    """As `decoded`, of a file that may be read already, and as `has_transparency` where it is; decoded once.
-
-    Args:
-      path: what the file is called in sentences.
-      file: the path, or its bytes."""
+    """As `decoded`, of a file whose bytes may be read already, and as `has_transparency` where they are; decoded once. The
+    path is what the file is called in sentences."""
     if channels not in _MODES:
         raise UserError(f"The model takes images with {channels} channels; image files have 1 or 3.")
     name = on_one_line(path)

@@ -17,7 +17,6 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 _BITS = 11
-_ONE = 1 << _BITS
 
 
 class AxisResize(NamedTuple):
@@ -36,13 +35,10 @@ def bicubic(
     size: tuple[int, int],
     mirrored: Sequence[bool] | None = None,
 ) -> UInt8[Tensor, "n C h w"]:
-    """Resize a cut of every image to `size` (height, width) pixels; what lies outside of the cut is not looked at.
+    """Resize a cut (rows and columns) of every image to `size` (height, width) pixels; what lies outside of it is not looked
+    at. `mirrored` results are turned left to right.
 
-    Args:
-      rows, columns: the cut of each image.
-      mirrored: which results to mirror left to right; None: none.
-    Returns:
-      contiguous if the images are, in channels-last order if they are in that."""
+    Returns images that are contiguous if the given ones are, in channels-last order if they are in that."""
     if len(rows) == 1:  # only the cut is worked on
         (top, height, *_), (left, width, *_) = rows[0], columns[0]
         pixels = pixels[:, :, top : top + height, left : left + width]
@@ -86,7 +82,7 @@ def taps(cuts: Sequence[AxisResize], count: int) -> tuple[Int[Tensor, "n count 4
     start, length, scaled, first = np.asarray(cuts, np.int64).T[..., None]
     coordinate = ((first + np.arange(count) + 0.5) * (length / scaled) - 0.5).astype(np.float32)
     left = np.floor(coordinate)
-    weight = np.rint(_cubic(coordinate - left) * _ONE).astype(np.int32)
+    weight = np.rint(_cubic(coordinate - left) * (1 << _BITS)).astype(np.int32)
     index = left.astype(np.int64)[..., None] + np.arange(-1, 3)
     index = start[..., None] + np.clip(index, 0, length[..., None] - 1)
     return torch.from_numpy(index), torch.from_numpy(weight)

@@ -115,11 +115,10 @@ def training_cost(config: TrainConfig, hardware: Hardware, num_gpus: int = 1, ut
     Raises UserError where the batch does not divide among the GPUs, or the share is not one."""
     if num_gpus < 1:
         raise UserError(f"--gpus {num_gpus} is too few: at least one is needed.")
-    group, compute = batch_norm_groups(config, num_gpus).images, config.compute
+    compute = config.compute
     cost = count_cost(config.model)
     dearest = passes(config, is_attacked=True, is_perturbed=config.weight_perturbation.gamma > 0)
-    share, glimpses = config.batch_size // num_gpus, config.attack.num_glimpses
-    attacked = config.model if glimpses is None else _with_glimpses(config.model, glimpses)
+    share, attacked = config.batch_size // num_gpus, _with_glimpses(config.model, config.attack.num_glimpses)
     num_batches = 2 if config.loss.kind == "trades" else 1
     return TrainingCost(
         cost=cost,
@@ -129,7 +128,7 @@ def training_cost(config: TrainConfig, hardware: Hardware, num_gpus: int = 1, ut
         attack_bytes=kept_bytes(attacked, compute.attack_precision, compute.units_per_checkpoint),
         update_bytes=num_batches * kept_bytes(config.model, compute.update_precision, compute.units_per_checkpoint),
         attack_images=min(compute.attack_batch or share, share),
-        update_images=group,
+        update_images=batch_norm_groups(config, num_gpus).images,
         state_bytes=state_bytes(config, cost.parameters, num_gpus),
         gpu_hours=gpu_hours(config, hardware, utilization),
     )

@@ -38,11 +38,8 @@ def claim_run_folder(folder: Path, config: TrainConfig, *, on_gpu: bool = False,
 def is_claimed(folder: Path, config: TrainConfig, *, on_gpu: bool = False, extend: bool = False) -> bool:
     """Whether the folder is this recipe's own; False where it is free. Writes nothing.
 
-    Args:
-      on_gpu: where the run goes on.
-      extend: whether it may go on to more training steps than it was begun with.
-    Raises:
-      UserError: the folder belongs to another recipe (differences named) or holds something else."""
+    With `extend` the run may go on to more training steps than it was begun with. Raises UserError where the folder belongs
+    to another recipe (differences named) or holds something else."""
     if (folder / RECIPE).is_file():
         there = read_recipe(folder)
         longer = with_length(there, max(there.schedule.num_train_steps, config.schedule.num_train_steps))

@@ -63,6 +63,7 @@ class Trainer:
         )
         self.attacked = model if attacked == ExecutionMode() else ExecutedModel(model, attacked)
         running = self.attacked if attacked == updated else ExecutedModel(model, updated)
+        self._executed = [module for module in (self.attacked, running) if isinstance(module, ExecutedModel)]
         self.own_learner = Learner(running, config.loss, config.label_smoothing)
         self.learner: nn.Module = self.own_learner
         if ranks.count > 1:
@@ -106,16 +107,13 @@ class Trainer:
 
     def use_lower(self, is_lower: bool) -> None:
         """From now on compute in the recipe's lower precision, or in float32 whatever it says."""
-        for module in (self.attacked, self.own_learner.model):
-            if isinstance(module, ExecutedModel):
-                module.is_lower = is_lower
+        for module in self._executed:
+            module.is_lower = is_lower
 
     @property
     def precision(self) -> str:
         """bfloat16 where any part of a step is computed in it now."""
-        parts = (self.attacked, self.own_learner.model)
-        is_lower = any(isinstance(module, ExecutedModel) and module.computes_lower for module in parts)
-        return "bfloat16" if is_lower else "float32"
+        return "bfloat16" if any(module.computes_lower for module in self._executed) else "float32"
 
     @property
     def attacks_lower(self) -> bool:

@@ -206,14 +206,12 @@ def check_model_fits_data(
             f"The model is meant for {image_size} px, but the images of {dataset.source} are "
             f"{dataset.shape[1]}x{dataset.shape[2]}: set data.image_size={image_size} or model.vision.image_size."
         )
+    advice = "choose other data, or name their classes as the model's and use --match-classes data."
+    if can_match:
+        advice = "the names are the same, so put them in order with --match-classes data."
     for number, (ours, theirs) in enumerate(zip(classes or (), dataset.classes, strict=False)):
         if ours != theirs:
             raise UserError(
                 f"Class {number} of the model is '{ours}', but {dataset.source} has '{theirs}' there: the labels would "
-                "mean other things; "
-                + (
-                    "the names are the same, so put them in order with --match-classes data."
-                    if can_match
-                    else "choose other data, or name their classes as the model's and use --match-classes data."
-                )
+                f"mean other things; {advice}"
             )

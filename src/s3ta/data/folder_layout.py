@@ -40,8 +40,6 @@ _FOLDERS = {"train": ("train",), "test": TEST_FOLDERS}
 class Part(NamedTuple):
     """One split of a data folder."""
 
-    inside: str
-    """Its folder, from the data folder; empty: the data folder itself."""
     images: dict[str, list[ImageFile]]
     """By class, in order; their paths go from the data folder."""
     left_out: LeftOut
@@ -86,7 +84,7 @@ def part_of(base: Path, split: str) -> Part:
     notes = [f"{note}, so {inside}/ is used" if note else "", used_twice(images, left_out)]
     if split == "test" and "train" in folder_names and os.path.samefile(base / inside, base / "train"):
         notes.append("the test part is the same folder as the training part")
-    return Part(inside, images, left_out, "; ".join(filter(None, notes)))
+    return Part(images, left_out, "; ".join(filter(None, notes)))
 
 
 def refuse_no_folder(base: Path) -> None:
@@ -167,13 +165,11 @@ def _no_labels(base: Path, inside: str, known: Mapping[str, str]) -> str:
     num_loose = beside.counts["beside"]
     if not num_loose and not any(walk(base, f"{inside}/{folder}", LeftOut()) for folder in folders.values()):
         return _NO_IMAGES
-    if folders and (not known or set(folders) & set(known)):
-        return ""
-    if folders and (num_loose or len(folders) < len(known)):
-        return f"has the {'folders' if len(folders) > 1 else 'folder'} {quoted(list(folders))}, which is no class of train/"
-    if folders:
-        return ""  # as many as train has, under other names: that is told by name
-    return f"holds {num_loose} images without class folders"
+    if not folders:
+        return f"holds {num_loose} images without class folders"
+    if not known or set(folders) & set(known) or not (num_loose or len(folders) < len(known)):
+        return ""  # where none is known but there are as many as train has, that is told by name
+    return f"has the {'folders' if len(folders) > 1 else 'folder'} {quoted(list(folders))}, which is no class of train/"
 
 
 def _is_test_set(base: Path) -> bool:
@@ -181,9 +177,8 @@ def _is_test_set(base: Path) -> bool:
     if _is_annotated(base):
         return True
     folders = _class_folders(base, "", LeftOut()).values()
-    if "train" in folders:
-        return False
-    return any(_holds_image(base / name) or _holds_image(base / name / ANNOTATED) for name in folders)
+    held = (_holds_image(base / name) or _holds_image(base / name / ANNOTATED) for name in folders)
+    return "train" not in folders and any(held)
 
 
 def _holds_image(folder: Path) -> bool:

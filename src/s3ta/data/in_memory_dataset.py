@@ -113,11 +113,9 @@ def _pixels(images: Any) -> np.ndarray:
     if not (np.isfinite(low) and np.isfinite(high)):
         raise UserError("The images have pixels that are not finite (NaN or infinity).")
     if low < -_ROUNDING or high > 1 + _ROUNDING:
-        advice = (
-            "give the pixels in [0, 1] and the normalisation with mean and std"
-            if low < -_ROUNDING
-            else "divide them by 255, or give uint8"
-        )
+        advice = "divide them by 255, or give uint8"
+        if low < -_ROUNDING:
+            advice = "give the pixels in [0, 1] and the normalisation with mean and std"
         raise UserError(f"The images have values from {low:.4g} to {high:.4g}: {advice}.")
     pixels = pixels.clip(0, 1)
     whole = np.rint(pixels * 255)

@@ -176,9 +176,8 @@ def _npz(config: DataConfig, split: str, path: Path) -> Dataset:
     except Exception as error:  # noqa: BLE001 - numpy raises many kinds for a damaged archive
         raise UserError(f"{file} is damaged, or not an npz file ({type(error).__name__}).") from None
     images, labels = _images_and_labels(file, arrays)
-    pixels = (
-        images[:, None] if images.ndim == 3 else images if images.shape[1] in (1, 3) else images.transpose(0, 3, 1, 2)
-    )
+    pixels = images[:, None] if images.ndim == 3 else images
+    pixels = pixels if pixels.shape[1] in (1, 3) else pixels.transpose(0, 3, 1, 2)
     for name in ("classes", "ids"):
         if name in arrays and arrays[name].ndim != 1:
             raise UserError(f"{file} must hold a row of '{name}', not an array of shape {arrays[name].shape}.")

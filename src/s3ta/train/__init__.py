@@ -21,11 +21,10 @@ if TYPE_CHECKING:
     from s3ta.train.loop import TrainingRun, train
     from s3ta.train.run_folder import claim_run_folder, is_claimed, is_finished, read_recipe, run_folder_of
     from s3ta.train.step import seeded_model
-    from s3ta.train.tensorboard import NO_CURVE_WRITER, CurveWriter, TensorBoard, check_tensorboard
+    from s3ta.train.tensorboard import CurveWriter, TensorBoard, check_tensorboard
 
 __all__ = [
     "HARDWARE",
-    "NO_CURVE_WRITER",
     "AdversarialLoss",
     "AveragingConfig",
     "BatchNormConfig",

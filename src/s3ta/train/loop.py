@@ -32,7 +32,7 @@ from s3ta.train.precision_check import Trial, is_plain, lower_is_due, try_out
 from s3ta.train.prefetch import Prepared, prepared
 from s3ta.train.schedule import glimpses_at, learning_rate
 from s3ta.train.step import DivergedError, Trainer, seeded_model
-from s3ta.train.tensorboard import NO_CURVE_WRITER, CurveWriter
+from s3ta.train.tensorboard import CurveWriter
 from s3ta.train.throughput import Clock
 from s3ta.train.validation import validate
 
@@ -52,7 +52,7 @@ class TrainingRun(NamedTuple):
 
 
 def train(
-    run: TrainingRun, report: Reporter, ranks: Ranks = ALONE, board: CurveWriter = NO_CURVE_WRITER
+    run: TrainingRun, report: Reporter, ranks: Ranks = ALONE, board: CurveWriter | None = None
 ) -> VisionClassifier:
     """Train from wherever the run folder stands to the end, and save the model in it.
 
@@ -72,7 +72,7 @@ def train(
 class _Run:
     """One process's part in one call of `train`, with its arguments."""
 
-    def __init__(self, run: TrainingRun, report: Reporter, ranks: Ranks, board: CurveWriter) -> None:
+    def __init__(self, run: TrainingRun, report: Reporter, ranks: Ranks, board: CurveWriter | None) -> None:
         self.config, self.folder, self.data, self.validation, self.device = run
         self.report, self.ranks, self.board = report, ranks, board
         self.last = self.config.schedule.num_train_steps
@@ -210,7 +210,8 @@ class _Run:
     def _tell(self, line: dict[str, Any]) -> None:
         if self.ranks.is_first:
             append_lines(self.folder / run_folder.CURVE, [line])
-            self.board.add(line)
+            if self.board is not None:
+                self.board.add(line)
 
     def _save(self) -> None:
         buffers = self.ranks.gather(buffers_of(self.trainer.model))

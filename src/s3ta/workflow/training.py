@@ -26,7 +26,6 @@ from s3ta.files import check_space, sole_use, write_json
 from s3ta.models import count_cost, num_parameters
 from s3ta.progress import console, progress, waiting
 from s3ta.train import (
-    NO_CURVE_WRITER,
     CurveWriter,
     TensorBoard,
     TrainConfig,
@@ -120,7 +119,7 @@ def _train_run(request: _Request, rank: Ranks) -> bool:
         return False
     total = recipe.schedule.num_train_steps
     with ExitStack() as held:
-        board = _begin(held, ready, request, rank) if rank.is_first else NO_CURVE_WRITER
+        board = _begin(held, ready, request, rank) if rank.is_first else None
         if not rank.agree(True):
             raise SystemExit(2)
         report = held.enter_context(progress(recipe.name, total)) if rank.is_first else _silent
@@ -128,7 +127,7 @@ def _train_run(request: _Request, rank: Ranks) -> bool:
     return True
 
 
-def _begin(held: ExitStack, ready: _Ready, request: _Request, rank: Ranks) -> CurveWriter:
+def _begin(held: ExitStack, ready: _Ready, request: _Request, rank: Ranks) -> CurveWriter | None:
     """The folder is claimed and held, and it is said how long the run will take."""
     recipe, out = ready.recipe, request.out
     try:
@@ -141,7 +140,7 @@ def _begin(held: ExitStack, ready: _Ready, request: _Request, rank: Ranks) -> Cu
         clear_leftovers(out)
         claim_run_folder(out, recipe, on_gpu=ready.device.type == "cuda", extend=request.extend)
         _tell_files(ready, out)
-        board = TensorBoard(out) if request.tensorboard else NO_CURVE_WRITER
+        board = TensorBoard(out) if request.tensorboard else None
     except UserError:
         rank.agree(False)
         raise

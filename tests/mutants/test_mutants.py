@@ -471,7 +471,7 @@ MUTANTS = {
         "tests/data/test_class_matching.py -k counted_as_numbers",
     ),
     "hidden folders are entered": Mutant(
-        "data/folder_listing.py:leave_out",
+        "data/folder_listing.py:shown_entries",
         'if not (system or entry.name.startswith(".")):',
         "if not system:",
         "tests/data/test_folder_listing.py -k left_out_and_counted",

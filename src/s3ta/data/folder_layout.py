@@ -21,10 +21,10 @@ from s3ta.data.folder_listing import (
     is_image,
     kind_of,
     leads_up,
-    leave_out,
     on_one_line,
     printable_name,
     quoted,
+    shown_entries,
     used_twice,
     walk,
 )
@@ -69,9 +69,9 @@ def part_of(base: Path, split: str) -> Part:
         raise _nothing_to_read(base, split, reasons)
     note = "; ".join(f"{name}/ {reason}" for name, reason in reasons.items() if reason)
     left_out = LeftOut()
-    for entry in entries(base) if inside else ():  # each that is no split counts once, however much lies in it
-        if entry.name not in ("train", *TEST_FOLDERS) and not leave_out(entry, entry.name, left_out):
-            left_out.add("beside the splits", entry.name)
+    for _, name in shown_entries(base, "", left_out) if inside else ():
+        if name not in ("train", *TEST_FOLDERS):  # counts once, however much lies in it
+            left_out.add("beside the splits", name)
     list_part = _annotated if _is_annotated(base / inside) else _by_folder
     images = list_part(base, inside, known, left_out)
     left_out.empty += [name for name, files in images.items() if not files]
@@ -125,10 +125,7 @@ def _class_folders(base: Path, inside: str, left_out: LeftOut) -> dict[str, str]
 
     Raises UserError for two folders whose names differ only in how accents are composed: one class or two?"""
     folders: dict[str, str] = {}
-    for entry in entries(base / inside):
-        path = f"{inside}/{entry.name}".removeprefix("/")
-        if leave_out(entry, path, left_out):
-            continue
+    for entry, path in shown_entries(base, inside, left_out):
         kind, _ = kind_of(entry)
         if kind == "folder" and not leads_up(base, path):
             if printable_name(entry.name) in folders:
@@ -288,9 +285,8 @@ def _annotated(base: Path, inside: str, known: Mapping[str, str], left_out: Left
         raise UserError(
             f"{on_one_line(path)} has the class '{strange[0]}', which {on_one_line(base / 'train')} has not."
         )
-    for entry in entries(base / inside):
-        path = f"{inside}/{entry.name}".removeprefix("/")
-        if entry.name not in (ANNOTATED, ANNOTATIONS) and not leave_out(entry, path, left_out):
+    for entry, path in shown_entries(base, inside, left_out):
+        if entry.name not in (ANNOTATED, ANNOTATIONS):
             left_out.add("beside" if is_image(entry.name) else "suffix", path)
     folder = f"{inside}/{ANNOTATED}".removeprefix("/")
     unlisted = {image.path.removeprefix(f"{folder}/"): image for image in walk(base, folder, left_out)}

@@ -14,7 +14,6 @@ from s3ta.data import (
     DataConfig,
     DeviceDataset,
     batches,
-    examples_of_step,
     fetch_batch,
     load_on_device,
     open_dataset,
@@ -108,7 +107,7 @@ def test_parts_of_a_batch_are_the_batch_in_order(root, count, device):
         assert torch.equal(torch.cat([share.labels for share in shares]), batch.labels)
         sizes = [len(share.ids) for share in shares]
         assert max(sizes) - min(sizes) <= 1
-        assert batch.ids == [data.ids[i] for i in examples_of_step(data, 8, 1, step).indices]
+        assert batch.ids == [data.ids[i] for i in BatchOrder(data, 8, 1).position(step).indices]
 
 
 def test_a_batch_larger_than_the_data_is_refused_on_the_device_too(root):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from s3ta.attacks import draw_start, draw_targets
-from s3ta.data import examples_of_step
+from s3ta.data import BatchOrder
 from s3ta.errors import UserError
 from s3ta.models import build_model, from_pretrained
 from s3ta.train import loop, losses, prefetch, seeded_model
@@ -244,7 +244,7 @@ def _by_hand(config, data, objective):
     model = seeded_model(config).double()
     velocity = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     for step in range(config.schedule.num_train_steps):
-        epoch, indices = examples_of_step(data, config.batch_size, config.seed, step)
+        epoch, indices = BatchOrder(data, config.batch_size, config.seed).position(step)
         ids = [data.ids[i] for i in indices]
         labels = torch.tensor([int(data.labels[i]) for i in indices])
         clean = torch.tensor(np.stack([data.image(int(i), (config.seed, epoch)) for i in indices])).float() / 255

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     )
     from s3ta.data.dataset import Batch, Dataset, check_model_fits_data, fetch_batch
     from s3ta.data.device_cache import DeviceDataset, load_on_device
-    from s3ta.data.epoch_order import BatchOrder, batches, examples_of_step, steps_per_epoch
+    from s3ta.data.epoch_order import BatchOrder, batches, steps_per_epoch
     from s3ta.data.example_ids import find_unreadable, read_ids, select_ids, unreadable_error, write_ids
     from s3ta.data.folder_dataset import file_facts, listing_line
     from s3ta.data.folder_listing import FileFacts, printable_name
@@ -55,7 +55,6 @@ __all__ = [
     "check_model_fits_data",
     "class_numbers",
     "class_order_note",
-    "examples_of_step",
     "fetch_batch",
     "file_facts",
     "find_unreadable",

@@ -28,14 +28,6 @@ class Position(NamedTuple):
     indices: np.ndarray
 
 
-def examples_of_step(dataset: Dataset, batch_size: int, seed: int, step: int) -> Position:
-    """The examples of a training step: a fresh permutation each epoch, incomplete last batches left out (T4).
-
-    Raises UserError where the data set is smaller than one batch."""
-    epoch, index = divmod(step, steps_per_epoch(dataset, batch_size))
-    return Position(epoch, _order(seed, epoch, len(dataset.ids))[index * batch_size : (index + 1) * batch_size])
-
-
 @lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
     return stream(seed, "order", epoch).permutation(num_examples)
@@ -63,10 +55,13 @@ class BatchOrder(TorchDataset[Batch | UserError]):
     """(rank, number of processes): the share of every batch that this process gets, cut in rank's order."""
 
     def position(self, step: int) -> Position:
-        """This process's share of a step."""
-        whole, (rank, count) = examples_of_step(self.dataset, self.batch_size, self.seed, step), self.part
-        num = len(whole.indices)
-        return whole._replace(indices=whole.indices[rank * num // count : (rank + 1) * num // count])
+        """This process's share of a step: a fresh permutation each epoch, incomplete last batches left out (T4).
+
+        Raises UserError where the data set is smaller than one batch."""
+        epoch, index = divmod(step, steps_per_epoch(self.dataset, self.batch_size))
+        rank, count = self.part
+        first, last = (index * self.batch_size + part * self.batch_size // count for part in (rank, rank + 1))
+        return Position(epoch, _order(self.seed, epoch, len(self.dataset.ids))[first:last])
 
     def __getitem__(self, step: int) -> Batch | UserError:
         """The batch of a step. An error is handed over as a value: a worker process would wrap it in its traceback."""

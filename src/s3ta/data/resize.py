@@ -43,19 +43,17 @@ def bicubic(
         (top, height, *_), (left, width, *_) = rows[0], columns[0]
         pixels = pixels[:, :, top : top + height, left : left + width]
         rows, columns = [rows[0]._replace(start=0)], [columns[0]._replace(start=0)]
-    index, weight = (table.to(pixels.device) for table in taps(rows, size[0]))
-    across, across_weight = taps(columns, size[1])
+    down, across = taps(rows, size[0]), taps(columns, size[1])
     if mirrored is not None:
         turned = torch.tensor(mirrored)[:, None, None]
-        across, across_weight = (torch.where(turned, table.flip(1), table) for table in (across, across_weight))
-    across, across_weight = across.to(pixels.device), across_weight.to(pixels.device)
+        across = (torch.where(turned, table.flip(1), table) for table in across)
+    down = (table.to(pixels.device) for table in down)
+    across = (table.to(pixels.device)[:, None].expand(-1, size[0], -1, -1).flatten(0, 1) for table in across)
     num, channels, height, width = pixels.shape
     # Pixels with their channels side by side: both passes then copy runs of memory.
     lines = pixels.permute(0, 2, 3, 1).reshape(num * height, width * channels)
-    tall = _weighted(lines, index, weight, height).reshape(num * size[0] * width, channels)
-    across = across[:, None].expand(-1, size[0], -1, -1).flatten(0, 1)
-    across_weight = across_weight[:, None].expand(-1, size[0], -1, -1).flatten(0, 1)
-    total = _weighted(tall, across, across_weight, width)
+    tall = _weighted(lines, *down, per_group=height).reshape(num * size[0] * width, channels)
+    total = _weighted(tall, *across, per_group=width)
     half = 1 << (2 * _BITS - 1)
     done = total.add_(half).bitwise_right_shift_(2 * _BITS).clamp_(0, 255).to(torch.uint8)
     return done.view(num, *size, channels).permute(0, 3, 1, 2)

@@ -122,10 +122,8 @@ def read_recipe(folder: Path) -> TrainConfig:
 
 def run_folder_of(folder: Path) -> Path | None:
     """The run folder that this is, or that it is a milestone of; None where it is neither."""
-    for run in (folder, *([folder.parent.parent] if folder.parent.name == MILESTONES else [])):
-        if (run / RECIPE).is_file():
-            return run
-    return None
+    candidates = [folder, *([folder.parent.parent] if folder.parent.name == MILESTONES else [])]
+    return next((run for run in candidates if (run / RECIPE).is_file()), None)
 
 
 def is_finished(folder: Path) -> bool:

@@ -243,7 +243,7 @@ MUTANTS = {
         "train/loop.py:_Run._resume",
         "            self._keep_milestone(if_missing=True)\n",
         "            pass\n",
-        "tests/train/test_milestones.py -k killed",
+        "tests/train/test_milestones.py -k missed_by_a_kill",
     ),
     "a BN group cut at the border of a process": Mutant(
         "train/batch_norm_groups.py:batch_norm_groups",

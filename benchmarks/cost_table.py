@@ -35,7 +35,7 @@ def main() -> None:
     """Write the table, one model a line."""
     rows: dict[str, dict[str, Any]] = {}
     for build in RECIPES.values():
-        for config in models_of(build()):
+        for config in models_of(build()).values():
             rows.setdefault(table_key(config), row(config))
     TABLE_FILE.write_text("[\n" + ",\n".join(map(json.dumps, rows.values())) + "\n]\n", encoding="utf-8")
     print(f"{len(rows)} models: {TABLE_FILE}")

@@ -19,10 +19,10 @@ from torch.nn.functional import cross_entropy
 
 from s3ta.attacks import draw_start, draw_targets, frozen
 from s3ta.config import override
-from s3ta.data import Batch, batches, open_dataset, resolve_source
+from s3ta.data import Batch, BatchOrder, batches, open_dataset, resolve_source
 from s3ta.distributed import Ranks
 from s3ta.recipes import get_recipe
-from s3ta.train import TrainConfig, seeded_model, train
+from s3ta.train import TrainConfig, TrainingRun, seeded_model, train
 from s3ta.train.prefetch import Prepared
 from s3ta.train.step import Trainer
 from timing import about, interleaved, line, ratios
@@ -42,7 +42,7 @@ def main() -> None:
     located = resolve_source(recipe.data.source, options.data_root)
     data, validation = (open_dataset(recipe.data, split, located.root) for split in ("train", "validation"))
     step = recipe.schedule.clean_steps + recipe.schedule.radius_ramp_steps
-    batch = next(iter(batches(data, recipe.batch_size, recipe.seed, step, step + 1)))
+    batch = next(iter(batches(BatchOrder(data, recipe.batch_size, recipe.seed), range(step, step + 1))))
     print(about())
     print(f"{recipe.name}: {recipe.attack.num_attack_steps} attack steps, {recipe.batch_size} images")
     times = interleaved({"step": _step(recipe, batch, step), "parts": _parts(recipe, batch)}, options.rounds)
@@ -55,7 +55,7 @@ def main() -> None:
     )
     short = recipe.model_copy(update={"schedule": attacked, "log_every": options.train_steps, "validate_every": 10**9})
     with tempfile.TemporaryDirectory() as folder:
-        train(short, Path(folder), data, validation, CPU, lambda completed, note="": None)
+        train(TrainingRun(short, Path(folder), data, validation, CPU), lambda completed, note="": None)
         lines = [json.loads(text) for text in (Path(folder) / "train.jsonl").read_text().splitlines()]
     speed = lines[0]["speed"]
     total = speed["data"] + speed["attack"] + speed["update"]

@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from s3ta import progress
-from s3ta.train import loop
+from s3ta.train import validation
 
 MOST_PROCESSES = 8
 """Each holds up to 2 GB, and beyond eight the longest file decides how long the tests take."""
@@ -40,7 +40,7 @@ def pytest_xdist_auto_num_workers():
 def _brief_validation() -> Iterator[None]:
     """Accuracy while training over 16 examples, not 200, which take nine tenths of the time of a tiny run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "validate", partial(loop.validate, limit=16))
+        patch.setattr(validation, "evenly_spaced", partial(validation.evenly_spaced, limit=16))
         yield
 
 

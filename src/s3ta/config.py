@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -135,6 +136,12 @@ def override(config: ConfigT, assignments: list[str]) -> ConfigT:
             tree = _with_new_kind(type(config), tree, path, assignment)
     where = f"override {' '.join(assignments)}" if assignments else "config"
     return from_json(type(config), json.dumps(tree), where)
+
+
+def changed(config: ConfigT, changes: Mapping[str, Any]) -> ConfigT:
+    """A copy with other settings, unchecked; those of a part stand in a mapping of their own."""
+    parts = {name: changed(getattr(config, name), value) for name, value in changes.items() if isinstance(value, dict)}
+    return config.model_copy(update={**changes, **parts})
 
 
 def _assign(tree: dict[str, Any], path: str, text: str) -> None:

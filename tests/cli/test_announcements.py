@@ -129,7 +129,7 @@ def test_planned_checks_are_those_that_are_due():
     made = {"probes": [Check("black box").passed("Fine.", {"broken": 3})]}
     at_most = planned_probing(measured, {}, full=False)
     assert at_most == (25, 32)
-    assert 5 * 25 * 344 <= total(QUICK, 500).num_evaluations < 5 * 26 * 344
+    assert 5 * 25 * 344 <= total(QUICK, 500).total < 5 * 26 * 344
     for found in (open_ones, raised):
         assert planned_probing(measured, found, full=False) is None
         assert planned_probing(measured, found, full=True) == (32, 32)
@@ -148,7 +148,7 @@ def test_the_demo_counts_what_is_slow_and_the_checks_too(tmp_path: Path):
     assert contender.status()[:3] == ("attacking", 0, None)
     (contender.ledger / "manifest.json").write_text(json.dumps({"data": {"num_examples": 400}, "micro_batch": 50}))
     passes = Passes.of(contender.suite, json.loads((contender.ledger / "manifest.json").read_text()))
-    attacks = total(contender.suite, 400).num_evaluations
+    attacks = total(contender.suite, 400).total
     assert sum(passes.of_chunks) == attacks
     assert passes.of_checks == num_evaluations(32)
     assert contender.status() == ("attacking", 0, attacks + num_evaluations(32), "")
@@ -173,6 +173,6 @@ def test_a_demo_whose_part_ends_without_its_result_says_so(tmp_path: Path):
 
     contender = Contender(demo.RECIPES[0], tmp_path, is_tiny=True)
     contender.log.write_text("warning: the pictures could not be drawn: TypeError\n")
-    contender.child, contender.stage = Idle(), "train"  # type: ignore[assignment]
+    contender.child, contender.command = Idle(), "train"  # type: ignore[assignment]
     with pytest.raises(demo.UserError, match="pictures could not be drawn"):
         contender.advance()

@@ -13,8 +13,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision import transforms
 
-from s3ta.data.imagenet_classes import imagenet_a_wnids, imagenet_wnids
+from s3ta.data import imagenet_wnids
 from s3ta.records import Ledger
+from tests.data.helpers import IMAGENET_A_WNIDS
 
 from .tints import (
     CLASSES,
@@ -314,7 +315,7 @@ def test_imagenet_a_is_answered_among_200_and_among_1000_classes(
     from torchvision.models import squeezenet1_1
 
     monkeypatch.chdir(tmp_path)
-    root = wordnet_folder(tmp_path / "hard", imagenet_a_wnids())
+    root = wordnet_folder(tmp_path / "hard", IMAGENET_A_WNIDS)
     name, size = ("timm:test_resnet", 64) if library == "timm" else ("torchvision:squeezenet1_1", 48)
     run = ("evaluate", name, "--weights", "random", "--image-size", str(size), "--suite", "figure7", *FEW)
     shown = done(*run, "--data", f"folder:{root}", "--match-classes", answers, "--no-checks", "--out", "out")
@@ -330,7 +331,7 @@ def test_imagenet_a_is_answered_among_200_and_among_1000_classes(
     prepare = transforms.Compose(
         [transforms.Resize(resize), transforms.CenterCrop(size), transforms.ToTensor(), transforms.Normalize(mean, std)]
     )
-    places = [imagenet_wnids().index(wnid) for wnid in imagenet_a_wnids()]
+    places = [imagenet_wnids().index(wnid) for wnid in IMAGENET_A_WNIDS]
     clean = rows(tmp_path / "out", attack="clean")
     assert len(clean) == 4
     for row in clean:
@@ -339,7 +340,7 @@ def test_imagenet_a_is_answered_among_200_and_among_1000_classes(
             logits = net(picture[None])[0].double()
         wnid = row["example_id"].split("/")[0]
         chosen = logits[places] if answers == "data" else logits
-        order = imagenet_a_wnids() if answers == "data" else imagenet_wnids()
+        order = IMAGENET_A_WNIDS if answers == "data" else imagenet_wnids()
         assert row["label"] == order.index(wnid)
         assert row["prediction"] == int(chosen.argmax())
         assert row["confidence"] == pytest.approx(float(chosen.softmax(dim=0).max()), rel=1e-3)

@@ -147,7 +147,7 @@ class Gone:
 
 def test_a_child_killed_before_its_work_was_done_is_told_and_after_it_is_not(finished: Path, tmp_path: Path) -> None:
     contender = Contender(demo.RECIPES[0], copied(finished, tmp_path), is_tiny=True)
-    contender.child, contender.stage = Gone(6), "evaluate"  # type: ignore[assignment]
+    contender.child, contender.command = Gone(6), "evaluate"  # type: ignore[assignment]
     contender.advance()
     assert contender.done
     contender.done, contender.child = False, Gone(9)  # type: ignore[assignment]

@@ -1,9 +1,17 @@
 """Small data sets whose every pixel tells where it came from."""
 
+from pathlib import Path
+
 import numpy as np
+import timm.data
 
 from s3ta.data import Dataset
 from s3ta.random_streams import stream
+
+INFO = Path(timm.data.__file__).parent / "_info"
+IMAGENET_A = tuple(int(line) for line in (INFO / "imagenet_a_indices.txt").read_text().split())
+"""The class numbers in ImageNet-1k of ImageNet-A's 200 classes, and their names (E13)."""
+IMAGENET_A_WNIDS = tuple((INFO / "imagenet_a_synsets.txt").read_text().split())
 
 
 class Numbered(Dataset):

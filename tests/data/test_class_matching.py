@@ -5,20 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm.data
 import torch
 from PIL import Image
 from torch import nn
 
 from s3ta.data import (
-    IMAGENET_A,
     DataConfig,
     Dataset,
     RelabelledDataset,
     check_model_fits_data,
     class_order_note,
     fetch_batch,
-    imagenet_a_wnids,
     imagenet_wnids,
     match_classes,
     numbers_as_names,
@@ -28,10 +25,7 @@ from s3ta.data import (
 from s3ta.errors import UserError
 from s3ta.models import Classifier
 
-from .helpers import Numbered
-
-INFO = Path(timm.data.__file__).parent / "_info"
-
+from .helpers import IMAGENET_A, IMAGENET_A_WNIDS, Numbered
 
 # --- ImageNet's names -----------------------------------------------------------------------------------------------------
 
@@ -51,8 +45,7 @@ def test_imagenet_a_is_the_published_list():
     assert len(set(IMAGENET_A)) == 200
     assert sum(IMAGENET_A) == 102_178  # E13
     assert list(IMAGENET_A) == sorted(IMAGENET_A)
-    assert list(IMAGENET_A) == [int(line) for line in (INFO / "imagenet_a_indices.txt").read_text().split()]
-    assert list(imagenet_a_wnids()) == (INFO / "imagenet_a_synsets.txt").read_text().split()
+    assert tuple(imagenet_wnids()[number] for number in IMAGENET_A) == IMAGENET_A_WNIDS
 
 
 def test_the_development_lists_agree(data_folder):
@@ -63,7 +56,7 @@ def test_the_development_lists_agree(data_folder):
         pytest.skip("imagenet_a_wnids.json is not beside the development images")
     stored = json.loads(listed.read_text())
     assert stored["imagenet1k_indices"] == list(IMAGENET_A)
-    assert stored["wnids"] == list(imagenet_a_wnids())
+    assert stored["wnids"] == list(IMAGENET_A_WNIDS)
 
 
 def _lists(data_folder):
@@ -78,7 +71,7 @@ def _lists(data_folder):
 def imagenet_a(tmp_path_factory):
     """A folder with ImageNet-A's 200 class folders, and one picture in each; its grey is the class number."""
     root = tmp_path_factory.mktemp("data")
-    for number, name in enumerate(imagenet_a_wnids()):
+    for number, name in enumerate(IMAGENET_A_WNIDS):
         path = root / "imagenet-a" / "val" / name / "0.png"
         path.parent.mkdir(parents=True)
         Image.new("RGB", (4, 4), (number,) * 3).save(path)
@@ -101,7 +94,7 @@ def test_200_way_answers_are_sliced_before_the_softmax(imagenet_a):
     assert match.outputs == IMAGENET_A
     assert match.dataset is imagenet_a
     model = Classifier(Thousand(), name="t", num_classes=200, image_size=4, outputs=match.outputs)
-    check_model_fits_data(match.dataset, channels=3, num_classes=200, image_size=4, classes=imagenet_a_wnids())
+    check_model_fits_data(match.dataset, channels=3, num_classes=200, image_size=4, classes=IMAGENET_A_WNIDS)
     batch = fetch_batch(match.dataset, range(200))
     logits = model(batch.images)
     assert logits.shape == (200, 200)

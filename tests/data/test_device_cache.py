@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from s3ta.data import (
+    BatchOrder,
     ClutteredDigits,
     DataConfig,
     DeviceDataset,
     batches,
-    examples_of_step,
     fetch_batch,
     load_on_device,
     open_dataset,
@@ -77,7 +77,10 @@ def test_files_digits_and_large_data_do_not_live_on_the_device(root):
 @pytest.mark.parametrize("augment", ["crop_flip", "strong"])
 def test_batches_are_the_same_with_and_without_a_device(root, augment):
     data = _open(root, augment=augment)
-    here, plain = list(batches(data, 8, 1, 2, 9, device=CPU)), list(batches(data, 8, 1, 2, 9))
+    here, plain = (
+        list(batches(BatchOrder(data, 8, 1), range(2, 9), device=CPU)),
+        list(batches(BatchOrder(data, 8, 1), range(2, 9))),
+    )
     assert len(here) == len(plain) == 7
     for one, other in zip(here, plain, strict=True):
         _same(one, other)
@@ -85,7 +88,9 @@ def test_batches_are_the_same_with_and_without_a_device(root, augment):
 
 def test_data_that_cannot_live_on_the_device_is_loaded_in_batches():
     data = Numbered(11)
-    for one, other in zip(batches(data, 4, 1, 0, 5, device=CPU), batches(data, 4, 1, 0, 5), strict=True):
+    for one, other in zip(
+        batches(BatchOrder(data, 4, 1), range(5), device=CPU), batches(BatchOrder(data, 4, 1), range(5)), strict=True
+    ):
         _same(one, other)
 
 
@@ -93,8 +98,8 @@ def test_data_that_cannot_live_on_the_device_is_loaded_in_batches():
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_parts_of_a_batch_are_the_batch_in_order(root, count, device):
     data = _open(root, augment="crop_flip")
-    whole = list(batches(data, 8, 1, 0, 5))
-    parts = [list(batches(data, 8, 1, 0, 5, device=device, part=(rank, count))) for rank in range(count)]
+    whole = list(batches(BatchOrder(data, 8, 1), range(5)))
+    parts = [list(batches(BatchOrder(data, 8, 1, (rank, count)), range(5), device=device)) for rank in range(count)]
     for step, batch in enumerate(whole):
         shares = [part[step] for part in parts]
         assert [name for share in shares for name in share.ids] == batch.ids
@@ -102,12 +107,12 @@ def test_parts_of_a_batch_are_the_batch_in_order(root, count, device):
         assert torch.equal(torch.cat([share.labels for share in shares]), batch.labels)
         sizes = [len(share.ids) for share in shares]
         assert max(sizes) - min(sizes) <= 1
-        assert batch.ids == [data.ids[i] for i in examples_of_step(data, 8, 1, step).indices]
+        assert batch.ids == [data.ids[i] for i in BatchOrder(data, 8, 1).position(step).indices]
 
 
 def test_a_batch_larger_than_the_data_is_refused_on_the_device_too(root):
     with pytest.raises(UserError, match="batch size 34 is larger than the train split"):
-        next(batches(_open(root), 34, 0, 0, 1, device=CPU))
+        next(batches(BatchOrder(_open(root), 34, 0), range(1), device=CPU))
 
 
 def _children():
@@ -120,7 +125,7 @@ def _children():
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one core
 @pytest.mark.parametrize("begun_in_a_thread", [False, True])
 def test_closing_early_ends_the_workers(begun_in_a_thread):
-    coming, taken = batches(Numbered(50), 4, 0, 0, 1000, num_workers=1), []
+    coming, taken = batches(BatchOrder(Numbered(50), 4, 0), range(1000), num_workers=1), []
     before = len(_children())
     if begun_in_a_thread:
         thread = threading.Thread(target=lambda: taken.append(next(coming)))

@@ -4,14 +4,21 @@ import numpy as np
 import pytest
 import torch
 
-from s3ta.data import ClutteredDigits, batches, check_model_fits_data, examples_of_step, fetch_batch, steps_per_epoch
+from s3ta.data import (
+    BatchOrder,
+    ClutteredDigits,
+    batches,
+    check_model_fits_data,
+    fetch_batch,
+    steps_per_epoch,
+)
 from s3ta.errors import UserError
 
 from .helpers import Numbered
 
 
 def _indices(data, batch_size, seed, steps):
-    return [examples_of_step(data, batch_size, seed, step).indices.tolist() for step in steps]
+    return [BatchOrder(data, batch_size, seed).position(step).indices.tolist() for step in steps]
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(23, 5), (20, 5), (7, 7), (7, 1), (7, 6)])
@@ -22,7 +29,7 @@ def test_each_epoch_visits_every_example_at_most_once_and_leaves_out_less_than_a
     seen = []
     for epoch in range(4):
         steps = range(epoch * per_epoch, (epoch + 1) * per_epoch)
-        assert {examples_of_step(data, batch_size, 3, step).epoch for step in steps} == {epoch}
+        assert {BatchOrder(data, batch_size, 3).position(step).epoch for step in steps} == {epoch}
         visited = [i for batch in _indices(data, batch_size, 3, steps) for i in batch]
         assert len(visited) == per_epoch * batch_size == len(set(visited))
         assert set(visited) <= set(range(count))
@@ -38,7 +45,7 @@ def test_any_step_is_reached_without_those_before_it():
     assert [_indices(data, 5, 0, [step])[0] for step in (39, 7, 0, 22, 21, 3)] == [
         forwards[s] for s in (39, 7, 0, 22, 21, 3)
     ]
-    far = examples_of_step(data, 5, 0, 10**9)
+    far = BatchOrder(data, 5, 0).position(10**9)
     assert far.epoch == 10**9 // 4
     assert len(far.indices) == 5
 
@@ -46,7 +53,7 @@ def test_any_step_is_reached_without_those_before_it():
 def test_order_differs_between_epochs_and_seeds():
     data = Numbered(50)
     orders = [
-        tuple(np.concatenate([examples_of_step(data, 10, seed, 5 * epoch + step).indices for step in range(5)]))
+        tuple(np.concatenate([BatchOrder(data, 10, seed).position(5 * epoch + step).indices for step in range(5)]))
         for seed in (0, 1, 2)
         for epoch in (0, 1, 2)
     ]
@@ -56,23 +63,23 @@ def test_order_differs_between_epochs_and_seeds():
 
 def test_order_equals_stored_values():
     data = ClutteredDigits("train")
-    assert examples_of_step(data, 64, 0, 0).indices[:5].tolist() == [
+    assert BatchOrder(data, 64, 0).position(0).indices[:5].tolist() == [
         2197,
         1244,
         3163,
         511,
         1052,
     ]  # pinned: else no run can be resumed
-    assert examples_of_step(data, 64, 0, 58).epoch == 0
-    assert examples_of_step(data, 64, 0, 100).epoch == 1
-    assert examples_of_step(data, 64, 0, 100).indices[:4].tolist() == [2065, 3101, 1438, 604]
+    assert BatchOrder(data, 64, 0).position(58).epoch == 0
+    assert BatchOrder(data, 64, 0).position(100).epoch == 1
+    assert BatchOrder(data, 64, 0).position(100).indices[:4].tolist() == [2065, 3101, 1438, 604]
 
 
 def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(UserError, match="batch size 9 is larger than the train split of numbered, which has 8"):
-        examples_of_step(Numbered(8), 9, 0, 0)
+        BatchOrder(Numbered(8), 9, 0).position(0)
     with pytest.raises(UserError, match="batch size 9"):
-        next(batches(Numbered(8), 9, 0, 0, 1))
+        next(batches(BatchOrder(Numbered(8), 9, 0), range(1)))
 
 
 def _same(one, other):
@@ -85,10 +92,10 @@ def _same(one, other):
 
 def test_batches_are_drawn_for_their_epoch():
     data = Numbered(7)
-    found = list(batches(data, 3, 5, 0, 6))
+    found = list(batches(BatchOrder(data, 3, 5), range(6)))
     assert len(found) == 6
     for step, batch in enumerate(found):
-        epoch, indices = examples_of_step(data, 3, 5, step)
+        epoch, indices = BatchOrder(data, 3, 5).position(step)
         assert batch.ids == [data.ids[i] for i in indices]
         assert batch.labels.tolist() == [int(data.labels[i]) for i in indices]
         expected = np.stack([data.image(int(i), (5, epoch)) for i in indices])
@@ -99,25 +106,28 @@ def test_batches_are_drawn_for_their_epoch():
 
 def test_resume_from_any_step_gives_the_same_batches():
     data = Numbered(11)
-    whole = list(batches(data, 4, 1, 0, 9))
+    whole = list(batches(BatchOrder(data, 4, 1), range(9)))
     for first in (0, 1, 2, 5, 8, 9):
-        _same(list(batches(data, 4, 1, first, 9)), whole[first:])
+        _same(list(batches(BatchOrder(data, 4, 1), range(first, 9))), whole[first:])
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one core
 def test_worker_processes_change_nothing():
     data = ClutteredDigits("validation")
-    _same(list(batches(data, 64, 0, 1, 6, num_workers=2)), list(batches(data, 64, 0, 1, 6)))
+    _same(
+        list(batches(BatchOrder(data, 64, 0), range(1, 6), num_workers=2)),
+        list(batches(BatchOrder(data, 64, 0), range(1, 6))),
+    )
 
 
 def test_global_random_state_is_neither_read_nor_moved():
     data = Numbered(11)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    one = list(batches(data, 4, 1, 0, 5))
+    one = list(batches(BatchOrder(data, 4, 1), range(5)))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])
     torch.manual_seed(5)
-    _same(list(batches(data, 4, 1, 0, 5)), one)
+    _same(list(batches(BatchOrder(data, 4, 1), range(5))), one)
 
 
 def test_fetch_keeps_order_and_repeats():

@@ -15,7 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from s3ta.data import DataConfig, batches, fetch_batch, listing_line, open_dataset, read_ids, select_ids, write_ids
+from s3ta.data import (
+    BatchOrder,
+    DataConfig,
+    batches,
+    fetch_batch,
+    listing_line,
+    open_dataset,
+    read_ids,
+    select_ids,
+    write_ids,
+)
 from s3ta.data.folder_listing import SUFFIXES, on_one_line, printable_name
 from s3ta.errors import UserError
 from s3ta.files import sha256
@@ -232,7 +242,7 @@ def test_training_replaces_what_vanished(tmp_path, vanishes):
         (part / "bee" / "1.png").symlink_to("nowhere.png")
     data = opened(tmp_path / "set", "train", num_validation=0, on_unreadable="skip")
     (part / "bee" / "1.png").unlink()
-    (batch,) = batches(data, 6, 0, 0, 1)
+    (batch,) = batches(BatchOrder(data, 6, 0), range(1))
     assert [name for name, _ in batch.skipped] == ["train/bee/1.png"]
     assert len(batch.ids) == 6
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from s3ta.config import config_hash
-from s3ta.data import DataConfig, batches, fetch_batch, open_dataset
+from s3ta.data import BatchOrder, DataConfig, batches, fetch_batch, open_dataset
 from s3ta.data.dataset import MOST_SUBSTITUTES
 from s3ta.errors import UserError
 
@@ -37,7 +37,7 @@ def _open(root, on_unreadable, augment="none"):
 def test_a_damaged_file_stops_training_with_its_id_and_what_to_do(root, augment, num_workers):
     data = _open(root, "fail", augment)
     with pytest.raises(UserError) as caught:
-        list(batches(data, 12, 0, 0, 1, num_workers))
+        list(batches(BatchOrder(data, 12, 0), range(1), num_workers))
     assert str(caught.value) == (
         f"{DAMAGED} cannot be read as an image (UnidentifiedImageError): it is damaged or of another kind. Repair this file "
         "or take it away, or let training take another example in its place with data.on_unreadable=skip."
@@ -74,7 +74,10 @@ def test_what_is_measured_is_never_replaced(root):
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one core
 def test_worker_processes_skip_the_same_in_the_same_form(root):
     data = _open(root, "skip", "crop_flip")
-    alone, together = list(batches(data, 6, 3, 0, 4)), list(batches(data, 6, 3, 0, 4, num_workers=1))
+    alone, together = (
+        list(batches(BatchOrder(data, 6, 3), range(4))),
+        list(batches(BatchOrder(data, 6, 3), range(4), num_workers=1)),
+    )
     assert sum(len(batch.skipped) for batch in alone) == 2
     for one, other in zip(alone, together, strict=True):
         assert one.ids == other.ids

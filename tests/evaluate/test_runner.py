@@ -251,7 +251,7 @@ def test_evaluations_are_counted_before_they_are_spent() -> None:
     """Two restarts of 3 and of 2 steps; one forward pass more for each verdict (3 read-outs, 1), one for the clean image."""
     found = total(small_suite(2), 11)
     assert (found.num_gradients, found.num_forwards) == (11 * 2 * (3 + 2), 11 * (2 * (3 + 3 + 2 + 1) + 1))
-    assert found.num_evaluations == sum(chunk.num_evaluations for chunk in planned_chunks(small_suite(2), range(11), 4))
+    assert found.total == sum(chunk.num_evaluations for chunk in planned_chunks(small_suite(2), range(11), 4))
     assert [(stage.name, stage.restart) for stage in attack_rounds(small_suite(2))] == [
         ("clean", 0),
         ("untargeted-3", 0),

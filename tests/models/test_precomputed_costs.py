@@ -56,13 +56,17 @@ def counting_fails(monkeypatch):
 @pytest.mark.usefixtures("counting_fails")
 def test_table_holds_every_recipe(name):
     recipe = get_recipe(name)
-    missing = {precomputed_costs.table_key(config) for config in models_of(recipe)} - set(precomputed_costs._rows())
+    missing = {precomputed_costs.table_key(config) for config in models_of(recipe).values()} - set(
+        precomputed_costs._rows()
+    )
     assert not missing, RENEW
     training_cost(recipe, HARDWARE["h200"])
 
 
 def test_table_holds_nothing_else():
-    needed = {precomputed_costs.table_key(config) for name in RECIPES for config in models_of(get_recipe(name))}
+    needed = {
+        precomputed_costs.table_key(config) for name in RECIPES for config in models_of(get_recipe(name)).values()
+    }
     assert set(precomputed_costs._rows()) == needed, RENEW
     assert len(ROWS) == len(needed)
 

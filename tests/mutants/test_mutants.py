@@ -177,7 +177,7 @@ MUTANTS = {
         f"{LOOP} -k by_hand",
     ),
     "the same targets in every epoch": Mutant(
-        "train/prefetch.py:_prepare",
+        "train/prefetch.py:_drawn",
         'config.model.num_classes, "train", epoch)',
         'config.model.num_classes, "train", 0)',
         f"{LOOP} -k fresh",
@@ -190,7 +190,7 @@ MUTANTS = {
     ),
     "checkpoint forgets the optimizer": Mutant(
         "train/checkpoint.py:load_checkpoint",
-        '    _fill_optimizer(model, optimizer, _under(tensors, "optimizer."))\n',
+        '    _fill_optimizer(state.model, state.optimizer, _under(tensors, "optimizer."))\n',
         "",
         f"{RESUME} -k crash_after",
     ),
@@ -229,7 +229,7 @@ MUTANTS = {
     ),
     "the last weights saved instead of their average": Mutant(
         "train/step.py:Trainer.result",
-        "return self.model if self.average is None else self.average.model",
+        "return self.model if self.average is None else self.average",
         "return self.model",
         "tests/train/test_awp_and_ema.py -k validated",
     ),
@@ -243,7 +243,7 @@ MUTANTS = {
         "train/loop.py:_Run._resume",
         "            self._keep_milestone(if_missing=True)\n",
         "            pass\n",
-        "tests/train/test_milestones.py -k killed",
+        "tests/train/test_milestones.py -k missed_by_a_kill",
     ),
     "a BN group cut at the border of a process": Mutant(
         "train/batch_norm_groups.py:batch_norm_groups",
@@ -471,13 +471,13 @@ MUTANTS = {
         "tests/data/test_class_matching.py -k counted_as_numbers",
     ),
     "hidden folders are entered": Mutant(
-        "data/folder_listing.py:leave_out",
+        "data/folder_listing.py:shown_entries",
         'if not (system or entry.name.startswith(".")):',
         "if not system:",
         "tests/data/test_folder_listing.py -k left_out_and_counted",
     ),
     "numbers in a list of targets are places first": Mutant(
-        "data/target_files.py:_number",
+        "data/target_files.py:_Reading.number",
         "if number is not None:",
         "if number is not None and not text.isdecimal():",
         "tests/data/test_target_files.py -k names_first",

@@ -13,7 +13,7 @@ from s3ta.data import Dataset
 from s3ta.distributed import Ranks
 from s3ta.models import ResNetConfig, S3TAConfig, VisionConfig
 from s3ta.random_streams import stream
-from s3ta.train import OptimizerConfig, ScheduleConfig, TrainConfig, seeded_model, train
+from s3ta.train import OptimizerConfig, ScheduleConfig, TrainConfig, TrainingRun, seeded_model, train
 from s3ta.train.prefetch import prepared
 from s3ta.train.step import Trainer
 
@@ -70,7 +70,8 @@ def silent(completed, note=""):
 
 def run(config, folder, report=silent, data=None, validation=None):
     folder.mkdir(parents=True, exist_ok=True)
-    return train(config, folder, data or Pictures(), validation or Pictures(6, "validation"), CPU, report)
+    whole = TrainingRun(config, folder, data or Pictures(), validation or Pictures(6, "validation"), CPU)
+    return train(whole, report)
 
 
 def curve(folder):

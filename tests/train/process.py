@@ -26,7 +26,7 @@ from s3ta.config import config_hash
 from s3ta.determinism import exact_arithmetic
 from s3ta.distributed import Ranks, ranks
 from s3ta.errors import UserError
-from s3ta.train import TrainConfig, step, train
+from s3ta.train import TrainConfig, TrainingRun, step, train
 from s3ta.train.loop import seeded_model
 from s3ta.train.prefetch import Prepared, prepared
 from s3ta.train.step import Trainer
@@ -85,7 +85,7 @@ def one_step(config: TrainConfig, rank: Ranks) -> dict[str, Any]:
             attacked = trainer.attack(batch)
         phase = "update"
         loss_sum, num_correct = trainer.update(*(_regrouped if rank.count == 1 else _same)(config, batch, attacked))
-    average = trainer.average.model.state_dict() if trainer.average else {}
+    average = trainer.average.state_dict() if trainer.average else {}
     told = {
         "ids": batch.ids,
         "clean": batch.clean,
@@ -142,7 +142,7 @@ def go(config: TrainConfig, folder: Path, rank: Ranks, finished: int | None = No
     rank.wait()
     report = silent if finished is None else crash_at(finished)
     try:
-        train(config, folder, Pictures(PICTURES), Pictures(6, "validation"), CPU, report, rank)
+        train(TrainingRun(config, folder, Pictures(PICTURES), Pictures(6, "validation"), CPU), report, rank)
     except Crash:
         assert finished is not None
 

@@ -132,7 +132,7 @@ def test_x39_validation_never_calls_what_processes_share(wrapped, tmp_path):
     trainer, _ = wrapped(recipe(batch_size=8))
     from s3ta.train.validation import validate
 
-    validate(trainer.result, Pictures(6, "validation"), trainer.config.attack, 0, 3)
+    validate(trainer.result, Pictures(6, "validation"), trainer.config, 3)
     assert trainer.learner.calls == []
 
 

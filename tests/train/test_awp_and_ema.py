@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from s3ta.errors import UserError
 from s3ta.models import from_pretrained
 from s3ta.train import loop, losses
-from s3ta.train.awp_and_ema import MovingAverage, perturbed
+from s3ta.train.awp_and_ema import move_average, perturbed
 from s3ta.train.optimizer import decayed
 
 from .helpers import PLAIN, Crash, crash_and_resume, moved, noisy, recipe, run, same, same_run, state_of, stepping
@@ -132,18 +132,18 @@ def test_a_loss_that_is_not_finite_under_perturbation_leaves_the_weights_alone(m
 def test_the_average_is_the_recursion_written_out(decay):
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)).double()
     generator = torch.Generator().manual_seed(0)
-    average = MovingAverage(model, decay)
+    average = copy.deepcopy(model)
     expected = {name: value.clone() for name, value in model.named_parameters()}
     for step in range(30):
         with torch.no_grad():
             for value in model.state_dict().values():
                 value.copy_(torch.randn(value.shape, generator=generator, dtype=torch.float64))
-        average.update(model, step)
+        move_average(average, model, decay, step)
         keep = min(decay, (1 + step) / (10 + step))
         expected = {n: keep * expected[n] + (1 - keep) * p for n, p in model.named_parameters()}
-        for name, value in average.model.named_parameters():
+        for name, value in average.named_parameters():
             torch.testing.assert_close(value, expected[name], rtol=1e-12, atol=1e-12)
-        for mine, its in zip(average.model.buffers(), model.buffers(), strict=True):
+        for mine, its in zip(average.buffers(), model.buffers(), strict=True):
             assert torch.equal(mine, its)
 
 
@@ -230,10 +230,4 @@ def test_a_checkpoint_without_its_average_is_refused(tmp_path):
     from s3ta.train.checkpoint import load_checkpoint
 
     with pytest.raises(UserError, match=r"the model has"):
-        load_checkpoint(
-            tmp_path / "checkpoint.safetensors",
-            trainer.model,
-            trainer.optimizer,
-            f"{config_hash(plain)}/f00d",
-            average=copy.deepcopy(trainer.model),
-        )
+        load_checkpoint(tmp_path / "checkpoint.safetensors", trainer.state, f"{config_hash(plain)}/f00d")

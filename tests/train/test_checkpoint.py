@@ -10,7 +10,17 @@ from safetensors.torch import load_file, save_file
 from s3ta.config import config_hash
 from s3ta.errors import UserError
 from s3ta.models import build_model
-from s3ta.train.checkpoint import FORMAT, NAME, Progress, load_checkpoint, save_checkpoint
+from s3ta.train import checkpoint
+from s3ta.train.checkpoint import (
+    FORMAT,
+    NAME,
+    Identity,
+    Progress,
+    TrainState,
+    load_checkpoint,
+    save_checkpoint,
+    step_of,
+)
 from s3ta.train.optimizer import build_optimizer
 
 from .helpers import Pictures, recipe, run
@@ -37,7 +47,7 @@ def saved(tmp_path):
     model, optimizer = _made()
     _step(model, optimizer)
     progress = Progress(step=7, loss_sum=1 / 3, num_correct=5, num_seen=12, seconds=0.1 + 0.2)
-    save_checkpoint(tmp_path / NAME, model, optimizer, progress, "abc")
+    save_checkpoint(tmp_path / NAME, TrainState(model, optimizer), progress, Identity("abc"))
     return tmp_path / NAME, model, optimizer, progress
 
 
@@ -47,9 +57,9 @@ def test_a_checkpoint_is_read_back_exactly(tmp_path, kind):
     model, optimizer = _made(config)
     _step(model, optimizer)
     progress = Progress(step=7, loss_sum=1 / 3, num_correct=5, num_seen=12, seconds=0.1 + 0.2)
-    save_checkpoint(tmp_path / NAME, model, optimizer, progress, "abc")
+    save_checkpoint(tmp_path / NAME, TrainState(model, optimizer), progress, Identity("abc"))
     other, other_optimizer = _made(config, seed=1)
-    assert load_checkpoint(tmp_path / NAME, other, other_optimizer, "abc") == progress
+    assert load_checkpoint(tmp_path / NAME, TrainState(other, other_optimizer), "abc") == progress
     for _ in range(2):
         for one, two in ((model, other), (optimizer, other_optimizer)):
             mine, theirs = one.state_dict(), two.state_dict()
@@ -60,9 +70,13 @@ def test_a_checkpoint_is_read_back_exactly(tmp_path, kind):
 
 def test_a_checkpoint_before_the_first_step_is_read_back(tmp_path):
     model, optimizer = _made()
-    save_checkpoint(tmp_path / NAME, model, optimizer, Progress(), "abc")
+    save_checkpoint(tmp_path / NAME, TrainState(model, optimizer), Progress(), Identity("abc"))
     other, other_optimizer = _made(seed=1)
-    assert load_checkpoint(tmp_path / NAME, other, other_optimizer, "abc") == Progress() == Progress(0, 0.0, 0, 0, 0.0)
+    assert (
+        load_checkpoint(tmp_path / NAME, TrainState(other, other_optimizer), "abc")
+        == Progress()
+        == Progress(0, 0.0, 0, 0, 0.0)
+    )
     assert not other_optimizer.state
 
 
@@ -77,6 +91,19 @@ def test_the_file_is_plain_safetensors(saved):
     assert len(about.pop("content")) == 16
     assert about == {"format": FORMAT, "recipe": "abc", "config": "", "has_state": True, "progress": saved[3]._asdict()}
     assert b"pickle" not in path.read_bytes()[:100_000]
+
+
+def test_the_step_is_read_without_the_tensors(saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "load_file", None)
+    assert step_of(saved[0]) == 7
+    assert step_of(tmp_path / "none") == 0
+
+
+@pytest.mark.parametrize("kind", ["truncated", "empty", "text", "header", "folder", "foreign"])
+def test_a_file_that_is_no_checkpoint_has_no_step(saved, kind):
+    _spoilt(saved[0], kind)
+    with pytest.raises(UserError, match=r"is damaged, or not a checkpoint|is not a checkpoint of this program"):
+        step_of(saved[0])
 
 
 def _spoilt(path, kind):
@@ -133,7 +160,7 @@ def test_a_file_that_is_not_this_runs_checkpoint_is_refused(saved, kind, words):
     path = saved[0]
     _spoilt(path, kind)
     with pytest.raises(UserError) as caught:
-        load_checkpoint(path, *_made(seed=1), "abc")
+        load_checkpoint(path, TrainState(*_made(seed=1)), "abc")
     assert str(caught.value).startswith(str(path))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -151,7 +178,7 @@ def test_a_file_that_is_not_this_runs_checkpoint_is_refused(saved, kind, words):
 def test_damaged_metadata_are_refused(saved, about):
     save_file(load_file(saved[0]), saved[0], metadata={"s3ta": json.dumps(about)})
     with pytest.raises(UserError):
-        load_checkpoint(saved[0], *_made(seed=1), "abc")
+        load_checkpoint(saved[0], TrainState(*_made(seed=1)), "abc")
 
 
 def test_a_checkpoint_without_its_optimizer_is_refused(saved):
@@ -162,7 +189,7 @@ def test_a_checkpoint_without_its_optimizer_is_refused(saved):
         metadata={"s3ta": json.dumps({"format": FORMAT, "recipe": "abc", "progress": Progress(step=7)._asdict()})},
     )
     with pytest.raises(UserError):
-        load_checkpoint(saved[0], *_made(seed=1), "abc")
+        load_checkpoint(saved[0], TrainState(*_made(seed=1)), "abc")
 
 
 def test_a_flipped_bit_is_noticed(saved):
@@ -170,7 +197,7 @@ def test_a_flipped_bit_is_noticed(saved):
     content[-100] ^= 4
     saved[0].write_bytes(content)
     with pytest.raises(UserError):
-        load_checkpoint(saved[0], *_made(seed=1), "abc")
+        load_checkpoint(saved[0], TrainState(*_made(seed=1)), "abc")
 
 
 def test_a_run_refuses_a_checkpoint_of_another_recipe_and_keeps_it(tmp_path):
@@ -196,7 +223,7 @@ def test_an_optimizer_that_keeps_nothing_resumes(tmp_path):
     config = recipe(optimizer={"momentum": 0.0, "nesterov": False})
     model, optimizer = _made(config)
     _step(model, optimizer)
-    save_checkpoint(tmp_path / NAME, model, optimizer, Progress(step=3), "abc")
+    save_checkpoint(tmp_path / NAME, TrainState(model, optimizer), Progress(step=3), Identity("abc"))
     other, other_optimizer = _made(config, seed=1)
-    assert load_checkpoint(tmp_path / NAME, other, other_optimizer, "abc").step == 3
+    assert load_checkpoint(tmp_path / NAME, TrainState(other, other_optimizer), "abc").step == 3
     torch.testing.assert_close(other.state_dict(), model.state_dict(), rtol=0, atol=0)

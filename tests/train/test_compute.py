@@ -342,7 +342,7 @@ def test_random_numbers_of_an_attack_belong_to_the_image_whatever_part_it_is_in(
 
 def test_validation_attacks_no_more_at_once_than_training(tmp_path, monkeypatch):
     seen, real = [], loop.validate
-    monkeypatch.setattr(loop, "validate", lambda *args: seen.append(args[4]) or real(*args))
+    monkeypatch.setattr(loop, "validate", lambda *args: seen.append(args[3]) or real(*args))
     run(_computed({"attack_batch": 3}), tmp_path, data=Pictures(17))
     assert set(seen) == {3}
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from s3ta.attacks import draw_start, draw_targets
-from s3ta.data import examples_of_step
+from s3ta.data import BatchOrder
 from s3ta.errors import UserError
 from s3ta.models import build_model, from_pretrained
 from s3ta.train import loop, losses, prefetch, seeded_model
@@ -244,7 +244,7 @@ def _by_hand(config, data, objective):
     model = seeded_model(config).double()
     velocity = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     for step in range(config.schedule.num_train_steps):
-        epoch, indices = examples_of_step(data, config.batch_size, config.seed, step)
+        epoch, indices = BatchOrder(data, config.batch_size, config.seed).position(step)
         ids = [data.ids[i] for i in indices]
         labels = torch.tensor([int(data.labels[i]) for i in indices])
         clean = torch.tensor(np.stack([data.image(int(i), (config.seed, epoch)) for i in indices])).float() / 255
@@ -397,25 +397,23 @@ def test_log_lines_average_what_lies_between_them(tmp_path):
     assert [line["epoch"] for line in lines if line["kind"] == "train"] == [0, 1, 1]
 
 
-def test_validation_scores_are_shares_over_the_first_examples(tmp_path):
+def test_validation_scores_are_shares_of_the_examples(tmp_path):
     trained = run(recipe(schedule={"num_train_steps": 30}), tmp_path)
-    config, data = recipe(), Pictures(23, "validation")
+    config, data = recipe(), Pictures(10, "validation")
     state = copy.deepcopy(trained.state_dict())
-    scores = validate(trained, data, config.attack, 0, 4, limit=10)
+    scores = validate(trained, data, config, 4)
     assert all(torch.equal(a, b) for a, b in zip(trained.state_dict().values(), state.values(), strict=True))
     assert scores["num_examples"] == 10
     with torch.no_grad():
         images = torch.tensor(np.stack([data.image(i) for i in range(10)])).float() / 255
         right = trained(images).argmax(1).numpy() == data.labels[:10]
     assert scores["clean"] == right.mean()
-    assert (
-        validate(trained, data, config.attack, 0, 7, limit=10) == scores
-    )  # another batch size, same targets and starts
-    gentle = validate(trained, data, config.attack.model_copy(update={"radius": 0.0}), 0, 4, limit=10)
+    assert validate(trained, data, config, 7) == scores  # another batch size, same targets and starts
+    gentle = validate(trained, data, recipe(attack={"radius": 0.0}), 4)
     assert gentle["attacked"] == gentle["clean"] == scores["clean"]
     harsh = {"objective": "untargeted", "radius": 1.0, "step_size": 0.3, "num_attack_steps": 5}
-    assert validate(trained, data, config.attack.model_copy(update=harsh), 0, 4, limit=10)["attacked"] <= 0.3
-    assert validate(trained, Pictures(0, "validation"), config.attack, 0, 4) == {"num_examples": 0}
+    assert validate(trained, data, recipe(attack=harsh), 4)["attacked"] <= 0.3
+    assert validate(trained, Pictures(0, "validation"), config, 4) == {"num_examples": 0}
 
 
 def test_losses_equal_stored_values(tmp_path):

@@ -81,12 +81,12 @@ def test_the_run_stops_with_one_sentence_and_goes_on_from_the_last_good_state(tm
 def test_weights_average_and_momentum_are_those_before_the_step(bad):
     trainer, batch = stepping(recipe(averaging={"decay": 0.5}), double=False)
     trainer.update(batch, noisy(batch.clean))
-    before, average = state_of(trainer.model), state_of(trainer.average.model)
+    before, average = state_of(trainer.model), state_of(trainer.average)
     momentum = [state["momentum_buffer"].clone() for state in trainer.optimizer.state.values()]
     with pytest.raises(DivergedError):
         trainer.update(batch, batch.clean * bad)
     names = dict(trainer.model.named_parameters())
     assert all(torch.equal(value, before[name]) for name, value in names.items())
-    assert all(torch.equal(value, average[name]) for name, value in trainer.average.model.state_dict().items())
+    assert all(torch.equal(value, average[name]) for name, value in trainer.average.state_dict().items())
     after = [state["momentum_buffer"] for state in trainer.optimizer.state.values()]
     assert all(torch.equal(one, other) for one, other in zip(momentum, after, strict=True))

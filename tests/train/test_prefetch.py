@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from s3ta.data import examples_of_step
+from s3ta.data import BatchOrder
 from s3ta.data.prefetch import prefetch
 from s3ta.distributed import Ranks
 from s3ta.train import loop
@@ -147,7 +147,7 @@ def _steps(config, data, first=0):
 def test_each_step_has_the_images_of_its_place_in_the_data():
     config, data = recipe(schedule={"num_train_steps": 9, "clean_steps": 2}), Pictures()
     for step, batch in enumerate(_steps(config, data)):
-        epoch, indices = examples_of_step(data, 4, 0, step)
+        epoch, indices = BatchOrder(data, 4, 0).position(step)
         assert (batch.step, batch.epoch, batch.ids) == (step, epoch, [data.ids[i] for i in indices])
         assert batch.labels.tolist() == [int(data.labels[i]) for i in indices]
         expected = np.stack([data.image(int(i), (0, epoch)) for i in indices]) / 255

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from s3ta.config import config_hash, override, to_json
-from s3ta.data import DataConfig, examples_of_step, open_dataset
+from s3ta.data import BatchOrder, DataConfig, open_dataset
 from s3ta.distributed import Ranks
 from s3ta.files import read_lines, sole_use
 from s3ta.recipes import get_recipe, tiny
@@ -54,7 +54,7 @@ def _pictures_in_a_folder(root: Path) -> Any:
     )
     config = plain.model_copy(update={"data": data, "model": model})
     examples = open_dataset(data, "train", root)
-    damaged = root / "set" / str(examples.ids[examples_of_step(examples, 4, 0, 1).indices[3]])
+    damaged = root / "set" / str(examples.ids[BatchOrder(examples, 4, 0).position(1).indices[3]])
     damaged.write_bytes(b"no image")
     (root / "recipe.json").write_text(to_json(config))
     return damaged

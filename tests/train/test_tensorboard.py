@@ -6,14 +6,14 @@ import json
 import pytest
 
 from s3ta.errors import UserError
-from s3ta.train import TensorBoard, train
+from s3ta.train import TensorBoard, TrainingRun, train
 from s3ta.train.tensorboard import FOLDER
 
 from .helpers import CPU, Crash, Pictures, crash_at, recipe, silent
 
 
 def _run(config, folder, report=silent):
-    train(config, folder, Pictures(), Pictures(6, "validation"), CPU, report, board=TensorBoard(folder))
+    train(TrainingRun(config, folder, Pictures(), Pictures(6, "validation"), CPU), report, board=TensorBoard(folder))
 
 
 def _scalars(folder):
@@ -67,5 +67,5 @@ def test_a_board_is_told_every_line(tmp_path):
             lines.append(json.dumps(line))
 
     config = recipe()
-    train(config, tmp_path, Pictures(), Pictures(6, "validation"), CPU, silent, board=Board())
+    train(TrainingRun(config, tmp_path, Pictures(), Pictures(6, "validation"), CPU), silent, board=Board())
     assert lines == (tmp_path / "train.jsonl").read_text().splitlines()

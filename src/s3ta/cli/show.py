@@ -68,7 +68,7 @@ def _cost_lines(
     attack, update = estimate.passes
     share = config.batch_size // num_gpus
     most, slower = estimate.bytes_per_process, ""
-    if "bfloat16" in (config.compute.attack_precision, config.compute.update_precision):
+    if config.compute.uses_bfloat16:
         plain = override(config, ["compute.attack_precision=float32", "compute.update_precision=float32"])
         first = training_cost(plain, hardware, num_gpus, utilization)
         most = max(most, first.bytes_per_process)

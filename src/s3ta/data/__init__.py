@@ -9,6 +9,7 @@ if TYPE_CHECKING:
         ClassMatch,
         RelabelledDataset,
         class_order_note,
+        imagenet_wnids,
         match_classes,
         numbers_as_names,
         order_classes_as_numbers,
@@ -26,21 +27,20 @@ if TYPE_CHECKING:
     )
     from s3ta.data.dataset import Batch, Dataset, check_model_fits_data, fetch_batch
     from s3ta.data.device_cache import DeviceDataset, load_on_device
-    from s3ta.data.epoch_order import batches, examples_of_step, steps_per_epoch
+    from s3ta.data.epoch_order import BatchOrder, batches, steps_per_epoch
     from s3ta.data.example_ids import find_unreadable, read_ids, select_ids, unreadable_error, write_ids
     from s3ta.data.folder_dataset import file_facts, listing_line
     from s3ta.data.folder_listing import FileFacts, printable_name
     from s3ta.data.image_files import has_transparency, load_image, transparency_note
-    from s3ta.data.imagenet_classes import IMAGENET_A, imagenet_a_wnids, imagenet_wnids
     from s3ta.data.in_memory_dataset import array_dataset, class_numbers, read_examples
     from s3ta.data.sources import ResolvedSource, open_dataset, resolve_source, without_unreadable
     from s3ta.data.target_files import read_targets, write_targets
 
 __all__ = [
-    "IMAGENET_A",
     "PREPROCESSINGS",
     "TORCHVISION",
     "Batch",
+    "BatchOrder",
     "ClassMatch",
     "ClutteredDigits",
     "DataConfig",
@@ -55,13 +55,11 @@ __all__ = [
     "check_model_fits_data",
     "class_numbers",
     "class_order_note",
-    "examples_of_step",
     "fetch_batch",
     "file_facts",
     "find_unreadable",
     "get_preprocessing",
     "has_transparency",
-    "imagenet_a_wnids",
     "imagenet_wnids",
     "listing_line",
     "load_image",

@@ -27,8 +27,6 @@ from s3ta.data.resize import bicubic
 from s3ta.errors import UserError
 from s3ta.random_streams import stream
 
-COLOURED = ("strong", "simple", "fd")
-"""Need red, green and blue."""
 WHOLE = ("simple", "fd")
 """Crop an image file as it was stored, not what a preprocessing left of it."""
 
@@ -36,11 +34,7 @@ WHOLE = ("simple", "fd")
 def augmented(
     pixels: UInt8[Tensor, "n C H W"], augment: Augment, ids: Sequence[str], draw: tuple[int, int]
 ) -> UInt8[Tensor, "n C H W"]:
-    """The images as training sees them; contiguous, on the same device.
-
-    Args:
-      ids: of the examples.
-      draw: (seed, epoch)."""
+    """The images as training sees them with draw = (seed, epoch); contiguous, on the same device."""
     if augment == "none":
         return pixels
     seed, epoch = draw
@@ -79,10 +73,9 @@ def draw_full_augment(
     generator: np.random.Generator, augment: Augment, height: int, width: int, size: int
 ) -> tuple[Crop, Colours, bool]:
     """What `fd` or `simple` does to an image: its crop, its colours, whether it is mirrored."""
-    if augment == "fd":
-        crop, colours = draw_fd_crop(generator, height, width, size), draw_colours(generator, 0.4, "among")
-    else:
-        crop, colours = draw_simple_crop(generator, height, width, size), draw_colours(generator, 0.4, "last")
+    draw_crop = draw_fd_crop if augment == "fd" else draw_simple_crop
+    crop = draw_crop(generator, height, width, size)
+    colours = draw_colours(generator, 0.4, "among" if augment == "fd" else "last")
     return crop, colours, bool(generator.random() < 0.5)
 
 
@@ -101,7 +94,7 @@ def apply_whole(
 def check_augment(augment: Augment, source: str, shape: tuple[int, int, int]) -> None:
     """Raises UserError where images of this shape (C, H, W) have no colours to change, or are no squares to be cut."""
     channels, height, width = shape
-    if augment in COLOURED and channels != 3:
+    if augment in ("strong", *WHOLE) and channels != 3:
         raise UserError(
             f"data.augment={augment} changes colours, but the images of {source} have {channels} "
             f"channel{'s' * (channels != 1)}, not 3: set data.augment=crop_flip."

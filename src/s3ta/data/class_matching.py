@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -15,16 +16,21 @@ from s3ta.errors import UserError
 from s3ta.files import sha256
 
 
+@cache
+def imagenet_wnids() -> tuple[str, ...]:
+    """The 1,000 WordNet ids in the order of ImageNet-1k's class numbers, which is that of the alphabet (from timm)."""
+    from timm.data.imagenet_info import ImageNetInfo
+
+    return tuple(ImageNetInfo("imagenet-1k").label_names())
+
+
 def order_classes_as_numbers(dataset: Dataset, num_classes: int, names: Sequence[str] | None) -> tuple[Dataset, str]:
     """Number class folders as the model does where their names are all numbers, which as text lie in another order.
 
-    Where the model has the same names, their order there counts. Where it names none, 0..n-1, or 1..n, are the outputs of a
-    model of n classes in turn. Other data come back as they are: arrays say the order of their classes themselves.
+    Where the model has the same names for its outputs, their order there counts. Where it names none, 0..n-1, or 1..n, are the
+    outputs of a model of n classes in turn. Other data come back as they are: arrays say the order of their classes themselves.
 
-    Args:
-      names: of the model's outputs, in order; None where they are not known.
-    Returns:
-      The data, and what to say of them; empty where nothing had to be decided."""
+    Returns the data, and what to say of them; empty where nothing had to be decided."""
     if not dataset.source.startswith("folder:") or not _are_numbers(dataset.classes):
         return dataset, ""
     if names is not None:
@@ -96,13 +102,9 @@ class ClassMatch(NamedTuple):
 
 
 class RelabelledDataset(View):
-    """The same examples with labels that count in a model's classes."""
+    """The same examples with labels that count in a model's classes; `numbers` has for each class of the data its own there."""
 
     def __init__(self, whole: Dataset, classes: Sequence[str], numbers: Sequence[int]) -> None:
-        """
-        Args:
-          classes: names of the model's outputs.
-          numbers: for each class of the data its number among them."""
         super().__init__(whole, range(len(whole.ids)))
         self.classes = tuple(classes)
         self.labels = np.asarray(numbers, np.int64)[whole.labels]

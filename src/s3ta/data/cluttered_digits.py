@@ -40,12 +40,8 @@ class ClutteredDigits(Dataset):
 
     def image(self, index: int, draw: tuple[int, int] | None = None) -> UInt8[np.ndarray, "1 60 60"]:
         """The canvas of a digit; draw = (seed, epoch) in training, None for the fixed one."""
-        generator = (
-            stream(0, "canvas", self.ids[index])
-            if draw is None
-            else stream(draw[0], "canvas", draw[1], self.ids[index])
-        )
-        return canvas(self._digits, index, generator)[None]
+        seed, *epoch = draw or (0,)
+        return canvas(self._digits, index, stream(seed, "canvas", *epoch, self.ids[index]))[None]
 
 
 def canvas(

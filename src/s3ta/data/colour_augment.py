@@ -37,10 +37,8 @@ class Colours(NamedTuple):
 def draw_colours(
     generator: np.random.Generator, strength: float, lighting: Literal["none", "last", "among"]
 ) -> Colours:
-    """Factors uniform in 1 -/+ strength, in random order.
-
-    Args:
-      lighting: none; after the others; or in random order among them (T1), each with normal numbers of deviation 0.1."""
+    """Factors uniform in 1 -/+ strength, in random order; lighting, of normal numbers of deviation 0.1, not at all, after the
+    others, or in random order among them (T1)."""
     order = tuple(generator.permutation(NUM_CHANGES if lighting == "among" else LIGHTING).tolist())
     brightness, contrast, saturation = generator.uniform(1 - strength, 1 + strength, 3).tolist()
     if lighting == "none":
@@ -53,11 +51,8 @@ def draw_colours(
 def recolour(
     pixels: UInt8[Tensor, "n 3 H W"], drawn: Sequence[Colours], mean_of: Literal["channel", "grey"]
 ) -> UInt8[Tensor, "n 3 H W"]:
-    """The images in other colours.
-
-    Args:
-      drawn: one for each image, all with the same number of changes.
-      mean_of: contrast stretches about the mean of each channel (T1), or about that of the grey image (torchvision)."""
+    """The images in other colours, `drawn` for each, all with the same number of changes. Contrast stretches about the mean
+    of each channel (T1), or about that of the grey image (torchvision)."""
     order = np.array([colours.order for colours in drawn])
     table = [[*colours.factors, *colours.shift] for colours in drawn]
     numbers = torch.tensor(table, dtype=torch.float64)[..., None, None].to(pixels.device)

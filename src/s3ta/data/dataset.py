@@ -190,16 +190,14 @@ def check_model_fits_data(
         )
     can_match = classes is not None and set(dataset.classes) <= set(classes)
     if len(dataset.classes) != num_classes:
+        advice = f"set model.num_classes={len(dataset.classes)} in training, or choose other data."
         if can_match:
             advice = (
                 "all of them are among the model's, so let only these compete with --match-classes data, or all with "
                 "--match-classes model."
             )
-        else:
-            advice = (
-                unlike_folders(dataset.left_out, dataset.classes, num_classes, classes) if dataset.reads_files else ""
-            )
-            advice += f"set model.num_classes={len(dataset.classes)} in training, or choose other data."
+        elif dataset.reads_files:
+            advice = unlike_folders(dataset.left_out, dataset.classes, num_classes, classes) + advice
         raise UserError(
             f"The model has {num_classes} classes, but {dataset.source} has {len(dataset.classes)}: {advice}"
         )
@@ -208,14 +206,12 @@ def check_model_fits_data(
             f"The model is meant for {image_size} px, but the images of {dataset.source} are "
             f"{dataset.shape[1]}x{dataset.shape[2]}: set data.image_size={image_size} or model.vision.image_size."
         )
+    advice = "choose other data, or name their classes as the model's and use --match-classes data."
+    if can_match:
+        advice = "the names are the same, so put them in order with --match-classes data."
     for number, (ours, theirs) in enumerate(zip(classes or (), dataset.classes, strict=False)):
         if ours != theirs:
             raise UserError(
                 f"Class {number} of the model is '{ours}', but {dataset.source} has '{theirs}' there: the labels would "
-                "mean other things; "
-                + (
-                    "the names are the same, so put them in order with --match-classes data."
-                    if can_match
-                    else "choose other data, or name their classes as the model's and use --match-classes data."
-                )
+                f"mean other things; {advice}"
             )

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
-from torch import Tensor
 
 from s3ta.data.augment import Augment, augmented
-from s3ta.data.dataset import Batch, Dataset, as_images
+from s3ta.data.dataset import Batch, Dataset, Stored, as_images
 
 MOST_BYTES = 2 << 30
 
@@ -18,14 +16,10 @@ MOST_BYTES = 2 << 30
 class DeviceDataset:
     """A data set of arrays, its pixels and labels on one device."""
 
-    def __init__(self, dataset: Dataset, pixels: UInt8[Tensor, "n C H W"], augment: Augment) -> None:
-        """
-        Args:
-          pixels: all images of the data set, where they shall stay.
-          augment: what training does to them."""
-        self._ids, self._pixels = dataset.ids, pixels
-        self._augment: Augment = augment
-        self._labels = torch.from_numpy(np.asarray(dataset.labels, np.int64)).to(pixels.device)
+    def __init__(self, dataset: Dataset, stored: Stored, device: torch.device) -> None:
+        self._ids, self._pixels = dataset.ids, stored.pixels.to(device)
+        self._augment: Augment = stored.augment
+        self._labels = torch.from_numpy(np.asarray(dataset.labels, np.int64)).to(device)
 
     def batch(self, indices: Sequence[int] | np.ndarray, draw: tuple[int, int] | None = None) -> Batch:
         """What `fetch` gives for these positions, bit for bit, on the device."""
@@ -42,4 +36,4 @@ def load_on_device(dataset: Dataset, device: torch.device, most_bytes: int = MOS
     if len(dataset.ids) * int(np.prod(dataset.shape)) > most_bytes:
         return None
     stored = dataset.stored()
-    return None if stored is None else DeviceDataset(dataset, stored.pixels.to(device), stored.augment)
+    return None if stored is None else DeviceDataset(dataset, stored, device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -27,15 +28,6 @@ class Position(NamedTuple):
     indices: np.ndarray
 
 
-def examples_of_step(dataset: Dataset, batch_size: int, seed: int, step: int) -> Position:
-    """The examples of a training step: a fresh permutation each epoch, incomplete last batches left out (T4).
-
-    Raises UserError where the data set is smaller than one batch."""
-    per_epoch = steps_per_epoch(dataset, batch_size)
-    epoch, index = divmod(step, per_epoch)
-    return Position(epoch, _order(seed, epoch, len(dataset.ids))[index * batch_size : (index + 1) * batch_size])
-
-
 @lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
     return stream(seed, "order", epoch).permutation(num_examples)
@@ -51,15 +43,25 @@ def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
     return len(dataset.ids) // batch_size
 
 
-class _Steps(TorchDataset[Batch | UserError]):
-    def __init__(self, dataset: Dataset, batch_size: int, seed: int, part: tuple[int, int]) -> None:
-        self.dataset, self.batch_size, self.seed, self.part = dataset, batch_size, seed, part
+@dataclass(frozen=True, eq=False)
+class BatchOrder(TorchDataset[Batch | UserError]):
+    """The batches of training, by step."""
+
+    dataset: Dataset
+    batch_size: int
+    """Of all processes together."""
+    seed: int
+    part: tuple[int, int] = (0, 1)
+    """(rank, number of processes): the share of every batch that this process gets, cut in rank's order."""
 
     def position(self, step: int) -> Position:
-        """This process's share of a step."""
-        whole, (rank, count) = examples_of_step(self.dataset, self.batch_size, self.seed, step), self.part
-        num = len(whole.indices)
-        return whole._replace(indices=whole.indices[rank * num // count : (rank + 1) * num // count])
+        """This process's share of a step: a fresh permutation each epoch, incomplete last batches left out (T4).
+
+        Raises UserError where the data set is smaller than one batch."""
+        epoch, index = divmod(step, steps_per_epoch(self.dataset, self.batch_size))
+        rank, count = self.part
+        first, last = (index * self.batch_size + part * self.batch_size // count for part in (rank, rank + 1))
+        return Position(epoch, _order(self.seed, epoch, len(self.dataset.ids))[first:last])
 
     def __getitem__(self, step: int) -> Batch | UserError:
         """The batch of a step. An error is handed over as a value: a worker process would wrap it in its traceback."""
@@ -85,35 +87,23 @@ def _workers_deaf_to_signals() -> Iterator[None]:
 
 
 def batches(
-    dataset: Dataset,
-    batch_size: int,
-    seed: int,
-    first_step: int,
-    last_step: int,
-    num_workers: int = 0,
-    device: torch.device | None = None,
-    part: tuple[int, int] | None = None,
+    order: BatchOrder, steps: range, num_workers: int = 0, device: torch.device | None = None
 ) -> Generator[Batch, None, None]:
-    """The batches of steps first_step .. last_step - 1, the same for any number of worker processes and any device.
+    """The batches of these steps, the same for any number of worker processes and any device.
 
-    Args:
-      batch_size: of all processes together.
-      device: where to keep a data set of arrays (`load_on_device`) and give its batches; those of others are on the CPU.
-      part: (rank, number of processes): the share of every batch that this process gets, cut in rank's order; None: all.
-
+    `device` is where to keep a data set of arrays (`load_on_device`) and give its batches; those of others are on the CPU.
     Closing the iterator, from any thread that it does not run in, ends the worker processes."""
-    steps = _Steps(dataset, batch_size, seed, part or (0, 1))
-    kept = None if device is None else load_on_device(dataset, device)
+    kept = None if device is None else load_on_device(order.dataset, device)
     if kept is not None:
-        for step in range(first_step, last_step):
-            epoch, indices = steps.position(step)
-            yield kept.batch(indices, (seed, epoch))
+        for step in steps:
+            epoch, indices = order.position(step)
+            yield kept.batch(indices, (order.seed, epoch))
         return
     # A generator of its own keeps the loader from drawing its worker seed from torch's global state.
     loader = DataLoader(
-        steps,
+        order,
         batch_size=None,
-        sampler=range(first_step, last_step),
+        sampler=steps,
         num_workers=num_workers,
         collate_fn=_as_it_is,  # torch's own makes a list of `skipped`
         generator=torch.Generator(),

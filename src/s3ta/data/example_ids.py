@@ -23,7 +23,6 @@ class Finder:
     """Positions of examples by id, or by the end of a path that only one id has; accents may be composed or not."""
 
     def __init__(self, dataset: Dataset) -> None:
-        self.ids = dataset.ids
         self._full = {name: position for position, name in enumerate(dataset.ids)}
         self._endings: dict[str, int] = {}
         for position, name in enumerate(dataset.ids):
@@ -51,15 +50,12 @@ class Finder:
 def select_ids(dataset: Dataset, names: Sequence[str]) -> list[int]:
     """The positions of the named examples, in the order of the names.
 
-    Args:
-      names: full ids, or ends of paths that are unique: `n01440764/x.JPEG` or `x.JPEG` for `val/n01440764/x.JPEG`.
-    Raises:
-      UserError: no names; names that are unknown, that fit several examples, or that mean an example twice."""
+    Names are full ids, or ends of paths that are unique: `n01440764/x.JPEG` or `x.JPEG` for `val/n01440764/x.JPEG`. Raises
+    UserError for no names, and for names that are unknown, that fit several examples, or that mean an example twice."""
     if not names:
         raise UserError("No example ids are given.")
     finder = Finder(dataset)
-    positions: list[int] = []
-    seen: set[int] = set()
+    positions: dict[int, str] = {}
     unknown, ambiguous, repeated = [], [], []
     for name in names:
         try:
@@ -69,11 +65,10 @@ def select_ids(dataset: Dataset, names: Sequence[str]) -> list[int]:
             continue
         if position is None:
             unknown.append(name)
-        elif position in seen:
+        elif position in positions:
             repeated.append(name)
         else:
-            seen.add(position)
-            positions.append(position)
+            positions[position] = name
     where = f"{dataset.source} ({dataset.split})"
     for wrong, what in (
         (unknown, f"are not in {where}, whose ids look like {quoted(dataset.ids[:1])}{foreign_form(unknown)}"),
@@ -82,7 +77,7 @@ def select_ids(dataset: Dataset, names: Sequence[str]) -> list[int]:
     ):
         if wrong:
             raise UserError(f"{len(wrong)} of {len(names)} example ids {what}: {quoted(wrong)}.")
-    return positions
+    return list(positions)
 
 
 def foreign_form(lines: Sequence[str]) -> str:
@@ -119,12 +114,9 @@ def read_ids(path: Path) -> list[str]:
 
 def write_ids(path: Path, ids: Sequence[str]) -> None:
     """Write ids as `read_ids` reads them: one per line, in quotes where it could be misread or holds a line break."""
-    lines = ['"' + name.replace('"', '""') + '"' if _needs_quotes(name) else name for name in ids]
+    unclear = re.compile(r'[,"\r\n]|^#|^\s|\s\Z')
+    lines = ['"' + name.replace('"', '""') + '"' if unclear.search(name) else name for name in ids]
     write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
-
-
-def _needs_quotes(name: str) -> bool:
-    return re.search(r'[,"\r\n]|^#', name) is not None or name != name.strip()
 
 
 _ROW = re.compile(r'(?:[^\S\r\n]*("(?:[^"]|"")*")(?=[^\S\r\n]*(?:[,\r\n]|\Z)))?[^\r\n]*(?:\r\n|\r|\n|\Z)')

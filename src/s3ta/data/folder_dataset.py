@@ -14,9 +14,9 @@ from s3ta.data.augment import WHOLE, Augment, augmented_picture, augmented_pixel
 from s3ta.data.config import DataConfig
 from s3ta.data.dataset import Dataset, UnreadableError
 from s3ta.data.folder_layout import Part, part_of, refuse_no_folder
-from s3ta.data.folder_listing import FileFacts, ids_of, listing_hashed, on_one_line, printable_name
+from s3ta.data.folder_listing import FileFacts, ids_of, on_one_line, printable_name
 from s3ta.data.image_files import decoded, load_image, looked_over, why_unreadable
-from s3ta.data.preprocessing import DEFAULT, Preprocessing, described
+from s3ta.data.preprocessing import DEFAULT, described
 from s3ta.errors import UserError
 from s3ta.files import sha256
 
@@ -29,15 +29,15 @@ class FolderDataset(Dataset):
     def __init__(self, config: DataConfig, split: str, base: Path, part: Part) -> None:
         """Ids are paths from `base`, such as val/CLASS/FILE, so that an id names one picture over all splits."""
         self._how = config.preprocessing or DEFAULT
-        size = size_of_files(config, self._how)
-        self.source, self.split, self.classes = printable_name(config.source), split, part.classes
+        size = size_of_files(config)
+        self.source, self.split, self.classes = printable_name(config.source), split, list(part.images)
         self.left_out, self.note = part.left_out, part.note
         self.facts: dict[int, FileFacts] = {}
         """What `problem` saw of the files that can be read, by position."""
         self._base, self._skip = base, config.on_unreadable == "skip"
         self._augment: Augment = config.augment
-        files = [image for name in part.classes for image in part.images.get(name, [])]
-        counts = [len(part.images.get(name, [])) for name in part.classes]
+        files = [image for images in part.images.values() for image in images]
+        counts = [len(images) for images in part.images.values()]
         self.ids: Sequence[str] = ids_of([image.path for image in files])
         self.labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
         self._spelled = {
@@ -47,7 +47,8 @@ class FolderDataset(Dataset):
         check_augment(config.augment, config.source, self.shape)
         self.preprocessing = described(self._how, size)
         pixels_by = "" if self.preprocessing == described(DEFAULT, size) else f"{sorted(self.preprocessing.items())}\n"
-        listing = listing_hashed(self.ids, (image.size for image in files))
+        sizes = ("gone" if image.size is None else image.size for image in files)
+        listing = "".join(f"{name}:{size}\n" for name, size in zip(self.ids, sizes, strict=True)).encode()
         self.fingerprint = sha256(f"{self.shape}\n{pixels_by}".encode() + listing)
         self.content = sha256(listing)
 
@@ -95,7 +96,7 @@ def _read(path: Path) -> tuple[bytes, str]:
 def open_folder(config: DataConfig, split: str, base: Path) -> Dataset:
     """The train or test part of a data folder. Raises UserError as `layout.part_of`, and for sizes that do not fit."""
     refuse_no_folder(base)
-    size_of_files(config, config.preprocessing or DEFAULT)
+    size_of_files(config)
     return FolderDataset(config, split, base, part_of(base, split))
 
 
@@ -112,17 +113,15 @@ def listing_line(dataset: Dataset) -> str:
     if not isinstance(folder, FolderDataset):
         return ""
     sentence = folder.left_out.sentence()
-    parts = [folder.note, f"{len(folder.ids)} image{_are(folder.ids)} used, left out: {sentence}" if sentence else ""]
-    line = ". ".join(part for part in parts if part)
+    are = " is" if len(folder.ids) == 1 else "s are"
+    parts = [folder.note, f"{len(folder.ids)} image{are} used, left out: {sentence}" if sentence else ""]
+    line = ". ".join(filter(None, parts))
     return f"{folder.source} ({folder.split}): {line}." if line else ""
 
 
-def _are(names: Sequence[str]) -> str:
-    return " is" if len(names) == 1 else "s are"
-
-
-def size_of_files(config: DataConfig, how: Preprocessing) -> int:
+def size_of_files(config: DataConfig) -> int:
     """Height and width that files get. Raises UserError where none is known, or two."""
+    how = config.preprocessing or DEFAULT
     size = config.image_size or how.image_size
     if size is None:
         raise UserError(f"{config.source} needs a size for its images: set data.image_size.")

@@ -14,18 +14,17 @@ from typing import NamedTuple
 
 from s3ta.data.folder_listing import (
     ARCHIVES,
+    REASONS,
     ImageFile,
-    Kind,
     LeftOut,
-    Reason,
     entries,
     is_image,
     kind_of,
     leads_up,
-    leave_out,
     on_one_line,
     printable_name,
     quoted,
+    shown_entries,
     used_twice,
     walk,
 )
@@ -36,29 +35,16 @@ TEST_FOLDERS = ("test", "val", "validation")
 ANNOTATIONS, ANNOTATED = "val_annotations.txt", "images"
 _NO_IMAGES = "holds no images"
 _FOLDERS = {"train": ("train",), "test": TEST_FOLDERS}
-_REASONS: dict[Kind, Reason] = {"folder": "circle", "circle": "circle", "special": "special", "gone": "link"}
 
 
 class Part(NamedTuple):
     """One split of a data folder."""
 
-    inside: str
-    """Its folder, from the data folder; empty: the data folder itself."""
-    classes: list[str]
     images: dict[str, list[ImageFile]]
-    """By class; their paths go from the data folder."""
+    """By class, in order; their paths go from the data folder."""
     left_out: LeftOut
     note: str
     """What a person should know of how it was found; empty: nothing."""
-
-
-class ClassFolders(NamedTuple):
-    """What lies in the folder of a split."""
-
-    folders: dict[str, str]
-    """Name of each class -> its folder, as the file system spells it."""
-    num_loose: int
-    """Images beside the folders."""
 
 
 def part_of(base: Path, split: str) -> Part:
@@ -67,7 +53,7 @@ def part_of(base: Path, split: str) -> Part:
     Raises UserError where there is none, where its folders are not those of `train/`, or where a folder cannot be read; the
     sentence says what lies there instead, and what to do."""
     folder_names = {entry.name for entry in entries(base) if kind_of(entry)[0] == "folder"}
-    known = _class_folders(base, "train", LeftOut()).folders if "train" in folder_names else {}
+    known = _class_folders(base, "train", LeftOut()) if "train" in folder_names else {}
     candidates = [name for name in _FOLDERS[split] if name in folder_names]
     reasons: dict[str, str] = {}
     for name in candidates:
@@ -83,13 +69,12 @@ def part_of(base: Path, split: str) -> Part:
         raise _nothing_to_read(base, split, reasons)
     note = "; ".join(f"{name}/ {reason}" for name, reason in reasons.items() if reason)
     left_out = LeftOut()
-    if inside:
-        _count_beside_splits(base, left_out)
-    if _is_annotated(base / inside):
-        classes, images = _annotated(base, inside, known, left_out)
-    else:
-        classes, images = _by_folder(base, inside, known, left_out)
-    left_out.empty += [name for name in classes if not images.get(name)]
+    for _, name in shown_entries(base, "", left_out) if inside else ():
+        if name not in ("train", *TEST_FOLDERS):  # counts once, however much lies in it
+            left_out.add("beside the splits", name)
+    list_part = _annotated if _is_annotated(base / inside) else _by_folder
+    images = list_part(base, inside, known, left_out)
+    left_out.empty += [name for name, files in images.items() if not files]
     if not any(images.values()):
         why = left_out.sentence()
         raise UserError(
@@ -99,14 +84,7 @@ def part_of(base: Path, split: str) -> Part:
     notes = [f"{note}, so {inside}/ is used" if note else "", used_twice(images, left_out)]
     if split == "test" and "train" in folder_names and os.path.samefile(base / inside, base / "train"):
         notes.append("the test part is the same folder as the training part")
-    return Part(inside, classes, images, left_out, "; ".join(filter(None, notes)))
-
-
-def _count_beside_splits(base: Path, left_out: LeftOut) -> None:
-    """Entries of a data folder that are no split, each counted once, however much lies in it."""
-    for entry in entries(base):
-        if entry.name not in ("train", *TEST_FOLDERS) and not leave_out(entry, entry.name, left_out):
-            left_out.add("beside the splits", entry.name)
+    return Part(images, left_out, "; ".join(filter(None, notes)))
 
 
 def refuse_no_folder(base: Path) -> None:
@@ -127,14 +105,13 @@ def refuse_no_folder(base: Path) -> None:
             raise UserError(f"{name} is an archive: unpack it, and name the folder that comes out of it.")
         advice = f"name it as npz:{name}" if base.suffix == ".npz" else "name the folder that holds the images"
         raise UserError(f"{name} is a file, not a folder: {advice}.")
-    packed = next(
-        (path for path in (base.with_name(base.name + suffix) for suffix in ARCHIVES) if path.is_file()), None
-    )
+    packed = next(filter(Path.is_file, (base.with_name(base.name + suffix) for suffix in ARCHIVES)), None)
     if packed is not None:
         raise UserError(
             f"The data folder {name} does not exist, but {on_one_line(packed.name)} lies there: unpack it first."
         )
-    here = next((path for path in _endings(base) if path.is_dir()), None)
+    endings = (base.parts[first:] for first in range(1, len(base.parts)))
+    here = next(filter(Path.is_dir, (Path(*parts) for parts in endings if ".." not in parts)), None)
     if here is not None:
         raise UserError(
             f"The data folder {name} does not exist, but {on_one_line(here)} lies here: name it as "
@@ -143,21 +120,12 @@ def refuse_no_folder(base: Path) -> None:
     raise UserError(f"The data folder {name} does not exist: name the folder that holds it with --data-root.")
 
 
-def _endings(path: Path) -> list[Path]:
-    """`b/c` and `c` of `a/b/c`."""
-    return [Path(*path.parts[first:]) for first in range(1, len(path.parts)) if ".." not in path.parts[first:]]
-
-
-def _class_folders(base: Path, inside: str, left_out: LeftOut) -> ClassFolders:
-    """The folders in the folder of a split; what else lies there is counted.
+def _class_folders(base: Path, inside: str, left_out: LeftOut) -> dict[str, str]:
+    """The folders in the folder of a split, as the file system spells them, by class; what else lies there is counted.
 
     Raises UserError for two folders whose names differ only in how accents are composed: one class or two?"""
     folders: dict[str, str] = {}
-    num_loose = 0
-    for entry in entries(base / inside):
-        path = f"{inside}/{entry.name}".removeprefix("/")
-        if leave_out(entry, path, left_out):
-            continue
+    for entry, path in shown_entries(base, inside, left_out):
         kind, _ = kind_of(entry)
         if kind == "folder" and not leads_up(base, path):
             if printable_name(entry.name) in folders:
@@ -166,19 +134,14 @@ def _class_folders(base: Path, inside: str, left_out: LeftOut) -> ClassFolders:
                     "only composed otherwise (Unicode's NFC and NFD): make them one."
                 )
             folders[printable_name(entry.name)] = entry.name
-        elif kind == "file":
-            num_loose += is_image(entry.name)
-            left_out.add("beside" if is_image(entry.name) else "suffix", path)
         else:
-            left_out.add(_REASONS[kind], path)
-    return ClassFolders(dict(sorted(folders.items())), num_loose)
+            left_out.add("beside" if kind == "file" and is_image(entry.name) else REASONS.get(kind, "suffix"), path)
+    return dict(sorted(folders.items()))
 
 
-def _by_folder(
-    base: Path, inside: str, known: Mapping[str, str], left_out: LeftOut
-) -> tuple[list[str], dict[str, list[ImageFile]]]:
+def _by_folder(base: Path, inside: str, known: Mapping[str, str], left_out: LeftOut) -> dict[str, list[ImageFile]]:
     """The training part names the classes, so that a test part that lacks one still counts them alike."""
-    folders = _class_folders(base, inside, left_out).folders
+    folders = _class_folders(base, inside, left_out)
     classes = list(known or folders)
     strange = [name for name in folders if name not in classes]
     if strange:
@@ -186,35 +149,33 @@ def _by_folder(
         raise UserError(
             f"{on_one_line(base / inside)} has the class '{strange[0]}', which {on_one_line(base / 'train')} has not{more}."
         )
-    return classes, {
-        name: walk(base, f"{inside}/{folder}".removeprefix("/"), left_out) for name, folder in folders.items()
-    }
+    found = {name: walk(base, f"{inside}/{folder}".removeprefix("/"), left_out) for name, folder in folders.items()}
+    return {name: found.get(name, []) for name in classes}
 
 
 def _no_labels(base: Path, inside: str, known: Mapping[str, str]) -> str:
     """Why the folder of a split tells no labels, in words; empty where its folders are classes."""
     if _is_annotated(base / inside):
         return ""
-    folders, num_loose = _class_folders(base, inside, LeftOut())
+    beside = LeftOut()
+    folders = _class_folders(base, inside, beside)
+    num_loose = beside.counts["beside"]
     if not num_loose and not any(walk(base, f"{inside}/{folder}", LeftOut()) for folder in folders.values()):
         return _NO_IMAGES
-    if folders and (not known or set(folders) & set(known)):
-        return ""
-    if folders and (num_loose or len(folders) < len(known)):
-        return f"has the {'folders' if len(folders) > 1 else 'folder'} {quoted(list(folders))}, which is no class of train/"
-    if folders:
-        return ""  # as many as train has, under other names: that is told by name
-    return f"holds {num_loose} images without class folders"
+    if not folders:
+        return f"holds {num_loose} images without class folders"
+    if not known or set(folders) & set(known) or not (num_loose or len(folders) < len(known)):
+        return ""  # where none is known but there are as many as train has, that is told by name
+    return f"has the {'folders' if len(folders) > 1 else 'folder'} {quoted(list(folders))}, which is no class of train/"
 
 
 def _is_test_set(base: Path) -> bool:
     """Whether a folder holds CLASS/FILE or CLASS/images/FILE at once, as ImageNet-A does, and no folder of a split."""
     if _is_annotated(base):
         return True
-    folders = _class_folders(base, "", LeftOut()).folders.values()
-    if "train" in folders:
-        return False
-    return any(_holds_image(base / name) or _holds_image(base / name / ANNOTATED) for name in folders)
+    folders = _class_folders(base, "", LeftOut()).values()
+    held = (_holds_image(base / name) or _holds_image(base / name / ANNOTATED) for name in folders)
+    return "train" not in folders and any(held)
 
 
 def _holds_image(folder: Path) -> bool:
@@ -233,7 +194,8 @@ def _nothing_to_read(base: Path, split: str, reasons: Mapping[str, str]) -> User
             f"{next(iter(reasons))}/CLASS/*.jpg, name another folder, or measure a part of train/ with --split validation."
         )
     sentence = f"The data folder {name} has no folder {' or '.join(names)} in it"
-    folders, num_loose = _class_folders(base, "", LeftOut())
+    beside = LeftOut()
+    folders = _class_folders(base, "", beside)
     if split == "test" and list(folders) == ["train"]:
         advice = f"measure a part of it with --split validation, or all with folder:{_absolute(base / 'train')}."
         return UserError(f"{sentence}, only train/: {advice}")
@@ -251,7 +213,7 @@ def _nothing_to_read(base: Path, split: str, reasons: Mapping[str, str]) -> User
             f"{sentence}, but a Parquet data set ({on_one_line(tables[0].relative_to(base))}), which is not read: save its "
             f"images as files, {names[0]}/CLASS/*.png, and name that folder."
         )
-    if num_loose:
+    if num_loose := beside.counts["beside"]:
         return UserError(
             f"{sentence}, but {num_loose} images without class folders: put them into a folder for each class, or, if this "
             f"is one class of several, name the folder above, folder:{_absolute(base.parent)}."
@@ -267,16 +229,11 @@ def _absolute(path: Path) -> str:
 
 
 def unlike_folders(left_out: LeftOut, folders: Sequence[str], num_classes: int, classes: Sequence[str] | None) -> str:
-    """Which class folders are too many or missing, as far as can be told, as the beginning of a sentence.
+    """Which class folders are too many or missing for a model of so many classes, whose names may be known, as far as can be
+    told, as the beginning of a sentence.
 
     Suspected are, in this order: names that the model has not, or has alone; folders without images; names of another
-    pattern than all others; links that lead nowhere.
-
-    Args:
-      left_out: what is not used of the folder.
-      folders: its classes.
-      num_classes: of the model.
-      classes: their names, where they are known."""
+    pattern than all others; links that lead nowhere."""
     parts = []
     if classes is not None:
         known, present = set(classes), set(folders)
@@ -318,9 +275,7 @@ def _is_annotated(folder: Path) -> bool:
     return os.path.isfile(folder / ANNOTATIONS) and os.path.isdir(folder / ANNOTATED)  # where closed: no
 
 
-def _annotated(
-    base: Path, inside: str, known: Mapping[str, str], left_out: LeftOut
-) -> tuple[list[str], dict[str, list[ImageFile]]]:
+def _annotated(base: Path, inside: str, known: Mapping[str, str], left_out: LeftOut) -> dict[str, list[ImageFile]]:
     """Images whose classes a list names: lines of file name, class and more, with tabs between."""
     listed = _read_annotations(base / inside / ANNOTATIONS)
     classes = sorted(known) if known else sorted(set(listed.values()))
@@ -330,18 +285,17 @@ def _annotated(
         raise UserError(
             f"{on_one_line(path)} has the class '{strange[0]}', which {on_one_line(base / 'train')} has not."
         )
-    for entry in entries(base / inside):
-        path = f"{inside}/{entry.name}".removeprefix("/")
-        if entry.name not in (ANNOTATED, ANNOTATIONS) and not leave_out(entry, path, left_out):
+    for entry, path in shown_entries(base, inside, left_out):
+        if entry.name not in (ANNOTATED, ANNOTATIONS):
             left_out.add("beside" if is_image(entry.name) else "suffix", path)
     folder = f"{inside}/{ANNOTATED}".removeprefix("/")
     unlisted = {image.path.removeprefix(f"{folder}/"): image for image in walk(base, folder, left_out)}
-    images: dict[str, list[ImageFile]] = {}
+    images: dict[str, list[ImageFile]] = {name: [] for name in classes}
     for name in sorted(listed):
-        images.setdefault(listed[name], []).append(unlisted.pop(name, ImageFile(f"{folder}/{name}", None)))
+        images[listed[name]].append(unlisted.pop(name, ImageFile(f"{folder}/{name}", None)))
     for image in unlisted.values():
         left_out.add("unlabelled", image.path)
-    return classes, images
+    return images
 
 
 def _read_annotations(path: Path) -> dict[str, str]:

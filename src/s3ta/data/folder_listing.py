@@ -9,7 +9,7 @@ import os
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
@@ -150,6 +150,8 @@ def _closed(folder: str | Path, error: OSError) -> UserError:
 
 
 Kind = Literal["folder", "file", "gone", "circle", "special"]
+REASONS: dict[Kind, Reason] = {"folder": "circle", "circle": "circle", "special": "special", "gone": "link"}
+"""Why an entry of this kind is not used, a folder where it is entered already."""
 
 
 def kind_of(entry: os.DirEntry[str]) -> tuple[Kind, os.stat_result | None]:
@@ -179,22 +181,14 @@ def walk(base: Path, inside: str, left_out: LeftOut) -> list[ImageFile]:
     while todo:
         folder, above = todo.pop()
         left_out.walked.setdefault(_number(os.stat(base / folder)), []).append(folder)
-        for entry in entries(base / folder):
-            path = f"{folder}/{entry.name}"
-            if leave_out(entry, path, left_out):
-                continue
+        for entry, path in shown_entries(base, folder, left_out):
             kind, status = kind_of(entry)
-            if kind == "folder" and status is not None:
-                if _number(status) in above:
-                    left_out.add("circle", path)
-                else:
-                    todo.append((path, above | {_number(status)}))
-            elif kind in ("circle", "special"):
-                left_out.add("circle" if kind == "circle" else "special", path)
-            elif is_image(entry.name):
+            if kind == "folder" and status is not None and _number(status) not in above:
+                todo.append((path, above | {_number(status)}))
+            elif kind in ("file", "gone") and is_image(entry.name):
                 images.append(ImageFile(path, None if status is None else status.st_size))
             else:
-                left_out.add("link" if kind == "gone" else "suffix", path)
+                left_out.add(REASONS.get(kind, "suffix"), path)
     return sorted(images, key=lambda image: printable_name(image.path).split("/"))
 
 
@@ -234,16 +228,17 @@ def leads_up(base: Path, inside: str) -> bool:
     return itself in parents
 
 
-def leave_out(entry: os.DirEntry[str], path: str, left_out: LeftOut) -> bool:
-    """Whether an entry is hidden or a system's own; it is then counted, with all files in it."""
-    system = entry.name.lower() in _SYSTEM or entry.name.startswith("._")
-    if not (system or entry.name.startswith(".")):
-        return False
-    count = 1
-    if entry.is_dir(follow_symlinks=False):
-        count = max(1, sum(len(files) for _, _, files in os.walk(entry.path)))
-    left_out.add("system" if system else "hidden", path, count)
-    return True
+def shown_entries(base: Path, inside: str, left_out: LeftOut) -> Iterator[tuple[os.DirEntry[str], str]]:
+    """What lies in the folder `base/inside`, with its path from `base`; what is hidden or a system's own is counted, with
+    all files in it."""
+    for entry in entries(base / inside):
+        path = f"{inside}/{entry.name}".removeprefix("/")
+        system = entry.name.lower() in _SYSTEM or entry.name.startswith("._")
+        if not (system or entry.name.startswith(".")):
+            yield entry, path
+        else:
+            inner = os.walk(entry.path) if entry.is_dir(follow_symlinks=False) else ()
+            left_out.add("system" if system else "hidden", path, max(1, sum(len(files) for _, _, files in inner)))
 
 
 def ids_of(paths: Sequence[str]) -> list[str]:
@@ -261,12 +256,6 @@ def ids_of(paths: Sequence[str]) -> list[str]:
             f"Two image files have the same name {name!r} but for bytes that are not UTF-8: rename one of them."
         )
     return ids
-
-
-def listing_hashed(ids: Iterable[str], sizes: Iterable[int | None]) -> bytes:
-    """Ids and sizes as the bytes that identify the content of a folder."""
-    lines = (f"{name}:{'gone' if size is None else size}\n" for name, size in zip(ids, sizes, strict=True))
-    return "".join(lines).encode()
 
 
 class FileFacts(NamedTuple):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from s3ta.data.resize import AxisResize
@@ -152,17 +152,12 @@ def moved_together(pixels: UInt8[Tensor, "n C H W"], moves: Sequence[GeometricTr
     flat = places.view(num, 1, -1).expand(-1, channels, -1)
     result = pixels.reshape(num, channels, -1).gather(2, flat).view(num, channels, height, width)
     if np.any(hole):
-        black |= _boxes(hole, height, width).to(pixels.device)
+        y, x = np.arange(height), np.arange(width)
+        inside = ((y >= hole[0]) & (y < hole[1]))[:, :, None] & ((x >= hole[2]) & (x < hole[3]))[:, None, :]
+        black |= torch.from_numpy(inside).to(pixels.device)
     return result.masked_fill_(black[:, None], 0)
 
 
 def _source(places: np.ndarray, shift: np.ndarray, first: np.ndarray, end: np.ndarray) -> Int[np.ndarray, "n length"]:
     """The source line that each line of the result shows; -1: none (black)."""
     return np.where((places >= first) & (places < end), places + shift, -1)
-
-
-def _boxes(hole: Sequence[np.ndarray], height: int, width: int) -> Bool[Tensor, "n H W"]:
-    top, bottom, left, right = hole
-    y, x = np.arange(height), np.arange(width)
-    rows, columns = (y >= top) & (y < bottom), (x >= left) & (x < right)
-    return torch.from_numpy(rows[:, :, None] & columns[:, None, :])

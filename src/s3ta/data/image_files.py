@@ -34,22 +34,18 @@ def load_image(path: Path, size: int, channels: int, how: Preprocessing = DEFAUL
 
 
 _LFS = b"version https://git-lfs"
+_WHY = {
+    errno.ENOENT: "does not exist",
+    errno.EISDIR: "is a folder, not an image",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "cannot be read: permission is denied"),
+    errno.ELOOP: "is a link that leads round in a circle",
+}
 
 
 def why_unreadable(error: Exception, path: Path) -> str:
     """What is wrong with a file that Pillow does not open, after its name."""
-    number = error.errno if isinstance(error, OSError) else None
-    known = {
-        errno.ENOENT: "does not exist",
-        errno.EISDIR: "is a folder, not an image",
-        errno.EACCES: "cannot be read: permission is denied",
-        errno.EPERM: "cannot be read: permission is denied",
-        errno.ELOOP: "is a link that leads round in a circle",
-    }
-    if number in known:
-        return known[number]
-    if number is not None and isinstance(error, OSError):
-        return f"cannot be read ({error.strerror or type(error).__name__})"
+    if isinstance(error, OSError) and error.errno is not None:
+        return _WHY.get(error.errno, f"cannot be read ({error.strerror or type(error).__name__})")
     with suppress(OSError), path.open("rb") as file:
         beginning = file.read(len(_LFS))
         if not beginning:
@@ -105,11 +101,8 @@ def decoded(path: Path, size: int, channels: int, how: Preprocessing = DEFAULT) 
 def looked_over(
     path: Path, file: Path | io.BytesIO, size: int, channels: int, how: Preprocessing = DEFAULT
 ) -> tuple[Image.Image, bool]:
-    """As `decoded`, of a file that may be read already, and as `has_transparency` where it is; decoded once.
-
-    Args:
-      path: what the file is called in sentences.
-      file: the path, or its bytes."""
+    """As `decoded`, of a file whose bytes may be read already, and as `has_transparency` where they are; decoded once. The
+    path is what the file is called in sentences."""
     if channels not in _MODES:
         raise UserError(f"The model takes images with {channels} channels; image files have 1 or 3.")
     name = on_one_line(path)

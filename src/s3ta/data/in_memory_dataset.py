@@ -50,7 +50,10 @@ def read_examples(images: Any, labels: Any = None) -> tuple[np.ndarray, np.ndarr
         sizes = " and ".join(" x ".join(map(str, shape)) for shape in sorted(shapes)[:2])
         raise UserError(f"The {type(images).__name__} gives images of several sizes ({sizes}): resize them to one.")
     if any(pixels.dtype != np.uint8 for pixels, _ in batches):
-        batches = [(_as_float(pixels), numbers) for pixels, numbers in batches]
+        batches = [
+            (pixels.astype(np.float32) / np.float32(255) if pixels.dtype == np.uint8 else pixels, numbers)
+            for pixels, numbers in batches
+        ]
     return np.concatenate([pixels for pixels, _ in batches]), np.concatenate([numbers for _, numbers in batches])
 
 
@@ -110,11 +113,9 @@ def _pixels(images: Any) -> np.ndarray:
     if not (np.isfinite(low) and np.isfinite(high)):
         raise UserError("The images have pixels that are not finite (NaN or infinity).")
     if low < -_ROUNDING or high > 1 + _ROUNDING:
-        advice = (
-            "give the pixels in [0, 1] and the normalisation with mean and std"
-            if low < -_ROUNDING
-            else "divide them by 255, or give uint8"
-        )
+        advice = "divide them by 255, or give uint8"
+        if low < -_ROUNDING:
+            advice = "give the pixels in [0, 1] and the normalisation with mean and std"
         raise UserError(f"The images have values from {low:.4g} to {high:.4g}: {advice}.")
     pixels = pixels.clip(0, 1)
     whole = np.rint(pixels * 255)
@@ -152,7 +153,3 @@ def _array(values: Any, what: str, form: str) -> np.ndarray:
         with suppress(ValueError):  # rows of several lengths
             return np.asarray(values)
     raise UserError(f"The {what} are a {type(values).__name__}: give {form}.")
-
-
-def _as_float(pixels: np.ndarray) -> np.ndarray:
-    return pixels.astype(np.float32) / np.float32(255) if pixels.dtype == np.uint8 else pixels

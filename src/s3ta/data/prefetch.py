@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -15,46 +15,38 @@ def prefetch(make: Callable[[], Generator[T, None, None]], depth: int = 2) -> Ge
     """The items of an iterator that lives in a thread of its own: at most `depth` lie ready, and one more is being made.
 
     What it raises is raised here, at the same item. Closing the generator ends the thread and closes the iterator."""
-    feeder = _Feeder(make, depth)
+    ready: queue.Queue[_Item | BaseException | None] = queue.Queue(depth)
+    over = threading.Event()
+
+    def put(item: _Item | BaseException | None) -> None:
+        while not over.is_set():
+            with suppress(queue.Full):
+                return ready.put(item, timeout=0.1)
+
+    def feed() -> None:
+        """Puts items, and at the end None or what was raised."""
+        ending = None
+        try:
+            with closing(make()) as items:
+                for item in items:
+                    put(_Item(item))
+                    if over.is_set():
+                        return
+        except BaseException as error:  # noqa: BLE001 - raised again where the items are used
+            ending = error
+        put(ending)
+
+    feeder = threading.Thread(target=feed, name="feeding", daemon=True)
     feeder.start()
     try:
-        while isinstance(item := feeder.ready.get(), _Item):
+        while isinstance(item := ready.get(), _Item):
             yield item.value
         if item is not None:
             raise item
     finally:
-        feeder.over.set()
+        over.set()
         feeder.join()  # torch may be at work in it, and dies with a process that ends over it
 
 
 class _Item(NamedTuple):
     value: Any
-
-
-class _Feeder(threading.Thread):
-    """Puts items, and at the end None or what was raised, into a queue that holds so many."""
-
-    def __init__(self, make: Callable[[], Generator[Any, None, None]], depth: int) -> None:
-        super().__init__(name="feeding", daemon=True)
-        self.ready: queue.Queue[_Item | BaseException | None] = queue.Queue(depth)
-        self.over = threading.Event()
-        self._make = make
-
-    def run(self) -> None:
-        ending = None
-        try:
-            with closing(self._make()) as items:
-                for item in items:
-                    self._put(_Item(item))
-                    if self.over.is_set():
-                        return
-        except BaseException as error:  # noqa: BLE001 - raised again where the items are used
-            ending = error
-        self._put(ending)
-
-    def _put(self, item: _Item | BaseException | None) -> None:
-        while not self.over.is_set():
-            try:
-                return self.ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue

@@ -27,12 +27,7 @@ def described(how: Preprocessing, image_size: int) -> dict[str, Any]:
 
 def _resolved(how: Preprocessing, image_size: int) -> dict[str, Any]:
     resize = None if how.interpolation == "none" else how.resize or image_size
-    return {
-        "resize": resize,
-        "interpolation": how.interpolation,
-        "rounding": how.rounding,
-        "image_size": image_size,
-    }
+    return how.model_dump() | {"resize": resize, "image_size": image_size}
 
 
 def fit(picture: Image.Image, size: int, how: Preprocessing = DEFAULT) -> Image.Image:
@@ -65,14 +60,9 @@ def scaled_size(size: tuple[int, int], image_size: int, how: Preprocessing) -> t
     if how.rounding == "torchvision":
         width, height = (target if side == shorter else int(target * side / shorter) for side in size)
     else:
-        scale = target / shorter
-        whole = _half_up if how.rounding == "half_up" else round
-        width, height = (max(target, whole(side * scale)) for side in size)
+        exact, half_up = [side * (target / shorter) for side in size], how.rounding == "half_up"
+        width, height = (max(target, int(side + 0.5) if half_up else round(side)) for side in exact)
     return width, height
-
-
-def _half_up(number: float) -> int:
-    return int(number + 0.5)
 
 
 def _offset(surplus: int, rounding: str) -> int:

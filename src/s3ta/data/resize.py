@@ -17,7 +17,6 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 _BITS = 11
-_ONE = 1 << _BITS
 
 
 class AxisResize(NamedTuple):
@@ -36,30 +35,25 @@ def bicubic(
     size: tuple[int, int],
     mirrored: Sequence[bool] | None = None,
 ) -> UInt8[Tensor, "n C h w"]:
-    """Resize a cut of every image to `size` (height, width) pixels; what lies outside of the cut is not looked at.
+    """Resize a cut (rows and columns) of every image to `size` (height, width) pixels; what lies outside of it is not looked
+    at. `mirrored` results are turned left to right.
 
-    Args:
-      rows, columns: the cut of each image.
-      mirrored: which results to mirror left to right; None: none.
-    Returns:
-      contiguous if the images are, in channels-last order if they are in that."""
+    Returns images that are contiguous if the given ones are, in channels-last order if they are in that."""
     if len(rows) == 1:  # only the cut is worked on
         (top, height, *_), (left, width, *_) = rows[0], columns[0]
         pixels = pixels[:, :, top : top + height, left : left + width]
         rows, columns = [rows[0]._replace(start=0)], [columns[0]._replace(start=0)]
-    index, weight = (table.to(pixels.device) for table in taps(rows, size[0]))
-    across, across_weight = taps(columns, size[1])
+    down, across = taps(rows, size[0]), taps(columns, size[1])
     if mirrored is not None:
         turned = torch.tensor(mirrored)[:, None, None]
-        across, across_weight = (torch.where(turned, table.flip(1), table) for table in (across, across_weight))
-    across, across_weight = across.to(pixels.device), across_weight.to(pixels.device)
+        across = (torch.where(turned, table.flip(1), table) for table in across)
+    down = (table.to(pixels.device) for table in down)
+    across = (table.to(pixels.device)[:, None].expand(-1, size[0], -1, -1).flatten(0, 1) for table in across)
     num, channels, height, width = pixels.shape
     # Pixels with their channels side by side: both passes then copy runs of memory.
     lines = pixels.permute(0, 2, 3, 1).reshape(num * height, width * channels)
-    tall = _weighted(lines, index, weight, height).reshape(num * size[0] * width, channels)
-    across = across[:, None].expand(-1, size[0], -1, -1).flatten(0, 1)
-    across_weight = across_weight[:, None].expand(-1, size[0], -1, -1).flatten(0, 1)
-    total = _weighted(tall, across, across_weight, width)
+    tall = _weighted(lines, *down, per_group=height).reshape(num * size[0] * width, channels)
+    total = _weighted(tall, *across, per_group=width)
     half = 1 << (2 * _BITS - 1)
     done = total.add_(half).bitwise_right_shift_(2 * _BITS).clamp_(0, 255).to(torch.uint8)
     return done.view(num, *size, channels).permute(0, 3, 1, 2)
@@ -86,7 +80,7 @@ def taps(cuts: Sequence[AxisResize], count: int) -> tuple[Int[Tensor, "n count 4
     start, length, scaled, first = np.asarray(cuts, np.int64).T[..., None]
     coordinate = ((first + np.arange(count) + 0.5) * (length / scaled) - 0.5).astype(np.float32)
     left = np.floor(coordinate)
-    weight = np.rint(_cubic(coordinate - left) * _ONE).astype(np.int32)
+    weight = np.rint(_cubic(coordinate - left) * (1 << _BITS)).astype(np.int32)
     index = left.astype(np.int64)[..., None] + np.arange(-1, 3)
     index = start[..., None] + np.clip(index, 0, length[..., None] - 1)
     return torch.from_numpy(index), torch.from_numpy(weight)

@@ -5,7 +5,7 @@ A path is split into a root, which belongs to this machine and is never written 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,11 +45,9 @@ def resolve_source(text: str, root: Path) -> ResolvedSource:
 
 
 def open_dataset(config: DataConfig, split: str, root: Path, download: bool = False) -> Dataset:
-    """One split of a source.
+    """One split (train, validation or test) of a source, which is as `resolve_source` gives it.
 
     Args:
-      config: which source, and how its images are treated; `source` as `resolve_source` gives it.
-      split: train, validation or test.
       root: the folder that holds `torchvision:`, `folder:` and `npz:` data.
       download: let torchvision fetch what is missing.
     Raises:
@@ -177,13 +175,9 @@ def _npz(config: DataConfig, split: str, path: Path) -> Dataset:
             arrays = {key: stored[key] for key in stored.files if key in ("images", "labels", "classes", "ids")}
     except Exception as error:  # noqa: BLE001 - numpy raises many kinds for a damaged archive
         raise UserError(f"{file} is damaged, or not an npz file ({type(error).__name__}).") from None
-    images, labels = arrays.get("images"), arrays.get("labels")
-    _check_arrays(file, images, labels)
-    assert images is not None
-    assert labels is not None
-    pixels = (
-        images[:, None] if images.ndim == 3 else images if images.shape[1] in (1, 3) else images.transpose(0, 3, 1, 2)
-    )
+    images, labels = _images_and_labels(file, arrays)
+    pixels = images[:, None] if images.ndim == 3 else images
+    pixels = pixels if pixels.shape[1] in (1, 3) else pixels.transpose(0, 3, 1, 2)
     for name in ("classes", "ids"):
         if name in arrays and arrays[name].ndim != 1:
             raise UserError(f"{file} must hold a row of '{name}', not an array of shape {arrays[name].shape}.")
@@ -200,9 +194,10 @@ def _npz(config: DataConfig, split: str, path: Path) -> Dataset:
     return _resized(config, split, Arrays(pixels, labels.astype(np.int64), tuple(classes), ids))
 
 
-def _check_arrays(file: Path, images: np.ndarray | None, labels: np.ndarray | None) -> None:
-    if images is None or labels is None:
+def _images_and_labels(file: Path, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    if not {"images", "labels"} <= arrays.keys():
         raise UserError(f"{file} must hold the arrays 'images' and 'labels'.")
+    images, labels = arrays["images"], arrays["labels"]
     if images.dtype.kind == "f" and not np.isfinite(images).all():
         raise UserError(f"{file} has pixels that are not finite numbers (NaN or infinity).")
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
@@ -215,6 +210,7 @@ def _check_arrays(file: Path, images: np.ndarray | None, labels: np.ndarray | No
             f"{file} has {len(images)} images and labels of type {labels.dtype} and shape {labels.shape}: "
             "one whole number per image is needed."
         )
+    return images, labels
 
 
 def _resized(config: DataConfig, split: str, arrays: Arrays) -> ArrayDataset:

@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Shaped
@@ -67,17 +68,16 @@ def read_targets(path: Path, dataset: Dataset, say: Callable[[str], None] | None
     except csv.Error as error:
         raise UserError(f"{path} is not a CSV file ({error}).") from None
     finder = Finder(dataset)
-    names = {name: number for number, name in enumerate(dataset.classes)}
+    by_name = _Reading(dataset, {name: number for number, name in enumerate(dataset.classes)})
     try:
-        targets = _targets(path, rows, dataset, finder, names)
-        reading = "names of classes"
-    except _OtherOrderError:
+        targets, reading = by_name.targets(path, rows, finder), "names of classes"
+    except _OtherOrderError as contradiction:
         if not _are_ambiguous(dataset.classes):
             raise
         try:
-            targets = _targets(path, rows, dataset, finder, {})
+            targets = _Reading(dataset, {}).targets(path, rows, finder)
         except UserError:
-            targets = _targets(path, rows, dataset, finder, names)  # raises the first error again
+            raise contradiction from None
         reading = "class numbers, from 0, as its other columns show"
     if say is not None and _are_ambiguous(dataset.classes):
         say(f"The classes of {dataset.source} have numbers as names; those in {path} are taken as {reading}.")
@@ -95,66 +95,71 @@ def _are_ambiguous(classes: Sequence[str]) -> bool:
     )
 
 
-def _targets(
-    path: Path, rows: list[tuple[int, dict[str, str]]], dataset: Dataset, finder: Finder, names: dict[str, int]
-) -> dict[str, int]:
-    """The targets, where these names count before numbers."""
-    targets: dict[str, int] = {}
-    for line, row in rows:
-        where = f"{path}, line {line}"
-        if None in row or None in row.values():
-            raise UserError(f"{where}: it has another number of cells than the first line.")
-        cells = {name: text.strip() for name, text in row.items()}
-        try:
-            position = finder.find(row["example_id"])
-            position = finder.find(cells["example_id"]) if position is None else position
-        except LookupError:
+class _Reading(NamedTuple):
+    """One way to take what a file of targets calls classes."""
+
+    dataset: Dataset
+    names: dict[str, int]
+    """Those that count before numbers."""
+
+    def targets(self, path: Path, rows: list[tuple[int, dict[str, str]]], finder: Finder) -> dict[str, int]:
+        dataset = self.dataset
+        targets: dict[str, int] = {}
+        for line, row in rows:
+            where = f"{path}, line {line}"
+            if None in row or None in row.values():
+                raise UserError(f"{where}: it has another number of cells than the first line.")
+            cells = {name: text.strip() for name, text in row.items()}
+            try:
+                position = finder.find(row["example_id"])
+                position = finder.find(cells["example_id"]) if position is None else position
+            except LookupError:
+                raise UserError(
+                    f"{where}: {quoted([cells['example_id']])} fits several examples of {dataset.source}."
+                ) from None
+            if position is None:
+                continue
+            name, target = dataset.ids[position], self.number(cells["target"], where)
+            self.check(cells, target, int(dataset.labels[position]), where)
+            if targets.setdefault(name, target) != target:
+                raise UserError(
+                    f"{where}: {name} has the target {targets[name]} in an earlier line, and {target} here."
+                )
+        if not targets:
             raise UserError(
-                f"{where}: {quoted([cells['example_id']])} fits several examples of {dataset.source}."
-            ) from None
-        if position is None:
-            continue
-        name, target = dataset.ids[position], _number(cells["target"], names, dataset, where)
-        _check_row(cells, target, int(dataset.labels[position]), names, dataset, where)
-        if targets.setdefault(name, target) != target:
-            raise UserError(f"{where}: {name} has the target {targets[name]} in an earlier line, and {target} here.")
-    if not targets:
-        raise UserError(
-            f"{path} has {len(rows)} rows, but none for the examples of {dataset.source} ({dataset.split})"
-            f"{foreign_form([row['example_id'] for _, row in rows[:1]])}."
-        )
-    return targets
+                f"{path} has {len(rows)} rows, but none for the examples of {dataset.source} ({dataset.split})"
+                f"{foreign_form([row['example_id'] for _, row in rows[:1]])}."
+            )
+        return targets
 
+    def check(self, cells: dict[str, str], target: int, label: int, where: str) -> None:
+        """UserError where the row says something else than the data."""
+        source, classes, example = self.dataset.source, self.dataset.classes, cells["example_id"]
+        if cells.get("label") and self.number(cells["label"], where) != label:
+            raise _OtherOrderError(
+                f"{where}: the true class of {example} is {label} ('{classes[label]}') in {source}, not {cells['label']}: "
+                "the file counts the classes otherwise."
+            )
+        if printable_name(cells.get("target_name", "")) not in ("", classes[target].strip()):
+            raise _OtherOrderError(
+                f"{where}: class {target} is '{classes[target]}' in {source}, not '{cells['target_name']}': the file counts "
+                "the classes otherwise."
+            )
+        if target == label:
+            raise UserError(f"{where}: the target of {example} is its true class, {label}.")
 
-def _check_row(
-    cells: dict[str, str], target: int, label: int, names: dict[str, int], dataset: Dataset, where: str
-) -> None:
-    """UserError where the row says something else than the data."""
-    if cells.get("label") and _number(cells["label"], names, dataset, where) != label:
-        raise _OtherOrderError(
-            f"{where}: the true class of {cells['example_id']} is {label} ('{dataset.classes[label]}') in {dataset.source}, "
-            f"not {cells['label']}: the file counts the classes otherwise."
-        )
-    if printable_name(cells.get("target_name", "")) not in ("", dataset.classes[target].strip()):
-        raise _OtherOrderError(
-            f"{where}: class {target} is '{dataset.classes[target]}' in {dataset.source}, not '{cells['target_name']}': "
-            "the file counts the classes otherwise."
-        )
-    if target == label:
-        raise UserError(f"{where}: the target of {cells['example_id']} is its true class, {label}.")
-
-
-def _number(text: str, names: dict[str, int], dataset: Dataset, where: str) -> int:
-    """A class by its name, else by its number."""
-    number = names.get(text, names.get(printable_name(text)))
-    if number is not None:
-        return number
-    if not re.fullmatch(r"[+-]?[0-9]{1,9}", text):
-        if text in dataset.classes:
-            return list(dataset.classes).index(text)
-        raise UserError(f"{where}: {dataset.source} has no class {quoted([text])}.")
-    if not 0 <= int(text) < len(dataset.classes):
-        raise UserError(
-            f"{where}: {int(text)} is no class number of {dataset.source}: they go from 0 to {len(dataset.classes) - 1}."
-        )
-    return int(text)
+    def number(self, text: str, where: str) -> int:
+        """A class by its name, else by its number."""
+        source, classes = self.dataset.source, self.dataset.classes
+        number = self.names.get(text, self.names.get(printable_name(text)))
+        if number is not None:
+            return number
+        if not re.fullmatch(r"[+-]?[0-9]{1,9}", text):
+            if text in classes:
+                return list(classes).index(text)
+            raise UserError(f"{where}: {source} has no class {quoted([text])}.")
+        if not 0 <= int(text) < len(classes):
+            raise UserError(
+                f"{where}: {int(text)} is no class number of {source}: they go from 0 to {len(classes) - 1}."
+            )
+        return int(text)

@@ -204,22 +204,10 @@ def num_chunks(suite: Suite, num_examples: int, micro_batch: int) -> int:
     return len(attack_rounds(suite)) * -(-num_examples // micro_batch)
 
 
-class Total(NamedTuple):
-    """What a whole evaluation costs at most."""
-
-    num_gradients: int
-    num_forwards: int
-    """Those of the gradients among them."""
-
-    @property
-    def num_evaluations(self) -> int:
-        return self.num_gradients + self.num_forwards
-
-
-def total(suite: Suite, num_examples: int) -> Total:
+def total(suite: Suite, num_examples: int) -> AttackCost:
     """All evaluations of all examples, if nobody leaves early; padding not counted."""
     costs = [attack_round.cost for attack_round in attack_rounds(suite)]
-    return Total(
+    return AttackCost(
         num_examples * sum(cost.num_gradients for cost in costs),
         num_examples * sum(cost.num_forwards for cost in costs),
     )

@@ -8,18 +8,11 @@ its end; expected results are the field's for the plain nets. Hours are arithmet
 from __future__ import annotations
 
 from s3ta.attacks import PGDConfig
+from s3ta.config import changed
 from s3ta.data import DataConfig
 from s3ta.models import model_config
-from s3ta.recipes.gpu_defaults import FIELD_ATTACK, FIELD_OPTIMIZER, GPU, PRECISION, steps_of, whole_batches
-from s3ta.train import (
-    AdversarialLoss,
-    AveragingConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-    TradesLoss,
-    TrainConfig,
-    WeightPerturbationConfig,
-)
+from s3ta.recipes.gpu_defaults import FIELD_ATTACK, FIELD_OPTIMIZER, GPU, PRECISION
+from s3ta.train import OptimizerConfig, ScheduleConfig, TradesLoss, TrainConfig
 
 DEPARTURES = (
     "Adam with a cosine decay instead of SGD: a CPU affords two or three short epochs, not 120.",
@@ -31,8 +24,8 @@ DEPARTURES = (
 
 NUM_VALIDATION = 1000
 BATCH_SIZE = 128
-EPOCH = whole_batches(50_000 - NUM_VALIDATION, BATCH_SIZE)
-"""Training steps: 382."""
+EPOCH = (50_000 - NUM_VALIDATION) // BATCH_SIZE
+"""Training steps: 382; the incomplete last batch is dropped (T4)."""
 FIELD = (
     "Data: CIFAR-10, shifted and mirrored, instead of ImageNet.",
     "Training attack: untargeted PGD with 10 steps of 2/255 at radius 8/255, always from a random start (the usual threat "
@@ -106,7 +99,8 @@ def s3ta_16() -> TrainConfig:
     """S3TA with 16 glimpses on a ResNet-18, with the paper's curriculum in its proportions: 4, 8, 16 glimpses (T23).
 
     Source: none; the paper has no CIFAR-10. Expected: not known. Hardware and hours: one H200, 32 minutes."""
-    return _field("s3ta_16", "s3ta_16_resnetv2_18", glimpses=_curriculum(110))
+    curriculum = ((0, 4), (round(110 * EPOCH * 35 / 120), 8), (round(110 * EPOCH * 70 / 120), 16))
+    return _field("s3ta_16", "s3ta_16_resnetv2_18", curriculum)
 
 
 def wrn_28_10() -> TrainConfig:
@@ -180,14 +174,13 @@ def _field(name: str, model: str, glimpses: tuple[tuple[int, int], ...] = ()) ->
         data=DataConfig(source="torchvision:CIFAR10", augment="crop_flip", num_validation=NUM_VALIDATION),
         model=model_config(model, num_classes=10, image_size=32, in_channels=3),
         attack=FIELD_ATTACK,
-        loss=AdversarialLoss(),
         optimizer=FIELD_OPTIMIZER,
         schedule=ScheduleConfig(
-            num_train_steps=steps_of(110, EPOCH),
+            num_train_steps=110 * EPOCH,
             decay="steps",
-            decay_at=(steps_of(100, EPOCH), steps_of(105, EPOCH)),
-            clean_steps=steps_of(5, EPOCH),
-            radius_ramp_steps=steps_of(5, EPOCH),
+            decay_at=(100 * EPOCH, 105 * EPOCH),
+            clean_steps=5 * EPOCH,
+            radius_ramp_steps=5 * EPOCH,
             glimpses=glimpses,
         ),
         compute=GPU,
@@ -199,30 +192,22 @@ def _field(name: str, model: str, glimpses: tuple[tuple[int, int], ...] = ()) ->
 
 
 def _trades(recipe: TrainConfig) -> TrainConfig:
-    update = {
+    changes = {
         "source": "TRADES (Zhang et al. 2019) with the schedule of Pang et al. 2021",
         "departures": TRADES,
-        "attack": recipe.attack.model_copy(update={"objective": "divergence"}),
+        "attack": {"objective": "divergence"},
         "loss": TradesLoss(beta=6.0),
     }
-    return recipe.model_copy(update=update)
+    return changed(recipe, changes)
 
 
 def _awp(recipe: TrainConfig) -> TrainConfig:
-    schedule = {"num_train_steps": steps_of(200, EPOCH), "decay_at": (steps_of(100, EPOCH), steps_of(150, EPOCH))}
-    update = {
+    changes = {
         "source": "TRADES-AWP (Wu et al. 2020), weight averaging with augmentation (Rebuffi et al. 2021)",
         "departures": STRONG,
-        "data": recipe.data.model_copy(update={"augment": "strong"}),
-        "schedule": recipe.schedule.model_copy(update=schedule),
-        "averaging": AveragingConfig(decay=0.995),
-        "weight_perturbation": WeightPerturbationConfig(gamma=0.005, from_step=steps_of(10, EPOCH)),
+        "data": {"augment": "strong"},
+        "schedule": {"num_train_steps": 200 * EPOCH, "decay_at": (100 * EPOCH, 150 * EPOCH)},
+        "averaging": {"decay": 0.995},
+        "weight_perturbation": {"gamma": 0.005, "from_step": 10 * EPOCH},
     }
-    return _trades(recipe).model_copy(update=update)
-
-
-def _curriculum(num_epochs: int) -> tuple[tuple[int, int], ...]:
-    """4, 8 and 16 glimpses from 0, 35/120 and 70/120 of the way on (T23)."""
-    return tuple(
-        (steps_of(num_epochs * epoch / 120, EPOCH), glimpses) for epoch, glimpses in ((0, 4), (35, 8), (70, 16))
-    )
+    return changed(_trades(recipe), changes)

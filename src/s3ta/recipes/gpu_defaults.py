@@ -1,4 +1,4 @@
-"""What recipes for GPUs share: epochs counted in training steps, and how their arithmetic is done."""
+"""What recipes for GPUs share: how their arithmetic is done, and the settings of the field on CIFAR-10."""
 
 from __future__ import annotations
 
@@ -18,18 +18,7 @@ PRECISION = (
     "Denoising used float32 (T20)."
 )
 
-
 FIELD_ATTACK = PGDConfig(objective="untargeted", radius=8 / 255, step_size=2 / 255, num_attack_steps=10)
 """The usual training attack on CIFAR-10."""
 FIELD_OPTIMIZER = OptimizerConfig(kind="sgd", learning_rate=0.1, nesterov=False, weight_decay=5e-4)
 """Its usual optimizer, for batches of 128 (Pang et al. 2021)."""
-
-
-def steps_of(epochs: int | float, steps_per_epoch: int) -> int:
-    """Training steps in so many epochs: the first step of the epoch after them, counted from 0."""
-    return round(epochs * steps_per_epoch)
-
-
-def whole_batches(num_images: int, batch_size: int) -> int:
-    """Training steps of an epoch: the incomplete last batch is dropped (T4)."""
-    return num_images // batch_size

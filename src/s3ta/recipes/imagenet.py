@@ -12,7 +12,7 @@ from __future__ import annotations
 from s3ta.attacks import PGDConfig
 from s3ta.data import DataConfig, get_preprocessing
 from s3ta.models import model_config
-from s3ta.recipes.gpu_defaults import GPU, PRECISION, steps_of, whole_batches
+from s3ta.recipes.gpu_defaults import GPU, PRECISION
 from s3ta.train import BatchNormConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 
 NUM_IMAGES = 1_281_167
@@ -20,7 +20,7 @@ NUM_VALIDATION = 128
 """Held out for live accuracy. With up to 143 an epoch still has the paper's 1,251 batches of 1,024: 143 images of its order are
 an incomplete batch, which is dropped (T4)."""
 BATCH_SIZE = 1024
-EPOCH = whole_batches(NUM_IMAGES - NUM_VALIDATION, BATCH_SIZE)
+EPOCH = (NUM_IMAGES - NUM_VALIDATION) // BATCH_SIZE
 """Training steps: 1,251."""
 
 DEPARTURES = (
@@ -110,7 +110,7 @@ def s3ta_16_30() -> TrainConfig:
 
 def _imagenet(model: str, num_attack_steps: int, departures: tuple[str, ...] = DEPARTURES) -> TrainConfig:
     name = model.removesuffix("_resnetv2_152") if model.startswith("s3ta") else model
-    curriculum = ((0, 4), (steps_of(35, EPOCH), 8), (steps_of(70, EPOCH), 16))
+    curriculum = ((0, 4), (35 * EPOCH, 8), (70 * EPOCH, 16))
     return TrainConfig(
         name=f"imagenet/{name}-{num_attack_steps}",
         source="paper section 5 and appendix B, after Feature Denoising (Xie et al. 2019)",
@@ -140,11 +140,11 @@ def _imagenet(model: str, num_attack_steps: int, departures: tuple[str, ...] = D
             clip_norm=None,
         ),
         schedule=ScheduleConfig(  # T9-T11, T23
-            num_train_steps=steps_of(120, EPOCH),
-            warmup_steps=steps_of(5, EPOCH),
+            num_train_steps=120 * EPOCH,
+            warmup_steps=5 * EPOCH,
             warmup_from=0.05,
             decay="steps",
-            decay_at=(steps_of(35, EPOCH), steps_of(70, EPOCH), steps_of(95, EPOCH)),
+            decay_at=(35 * EPOCH, 70 * EPOCH, 95 * EPOCH),
             decay_factor=0.1,
             glimpses=curriculum if name == "s3ta_16" else (),
         ),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from s3ta.attacks import PGDConfig
-from s3ta.config import override
+from s3ta.config import changed, override
 from s3ta.errors import UserError
 from s3ta.models import S3TAConfig, model_config
-from s3ta.train import BatchNormConfig, ComputeConfig, TrainConfig
+from s3ta.train import ComputeConfig, TrainConfig
 
 
 def noting(recipe: TrainConfig, assignments: list[str]) -> TrainConfig:
@@ -17,11 +16,10 @@ def noting(recipe: TrainConfig, assignments: list[str]) -> TrainConfig:
     changes = sorted(text for text in assignments if not text.startswith("data."))  # data are told by themselves
     if not changes:
         return recipe
-    model = recipe.model
-    if any(text.startswith("model.") for text in changes):
-        model = model.model_copy(update={"name": f"{model.name.removesuffix('*')}*"})
+    renamed = any(text.startswith("model.") for text in changes)
+    model = {"name": f"{recipe.model.name.removesuffix('*')}*"} if renamed else {}
     note = f"Changed from the recipe {recipe.name}: {', '.join(changes)}. What follows describes the recipe as it was."
-    return recipe.model_copy(update={"model": model, "departures": (note, *recipe.departures)})
+    return changed(recipe, {"model": model, "departures": (note, *recipe.departures)})
 
 
 def rescaled(recipe: TrainConfig, batch_size: int) -> TrainConfig:
@@ -52,45 +50,37 @@ def rescaled(recipe: TrainConfig, batch_size: int) -> TrainConfig:
         f"Batches of {batch_size:,} images instead of {before:,}: learning rate {rate:g} instead of "
         f"{recipe.optimizer.learning_rate:g}, and {before / batch_size:g} times as many training steps (T13)."
     )
-    changed = recipe.model_copy(
-        update={
-            "departures": (note, *recipe.departures),
-            "batch_size": batch_size,
-            "optimizer": recipe.optimizer.model_copy(update={"learning_rate": rate}),
-            "batch_norm": recipe.batch_norm.model_copy(update={"group": group and min(group, batch_size)}),
-            "averaging": recipe.averaging.model_copy(update={"decay": recipe.averaging.decay ** (batch_size / before)}),
-            **_in_steps_of(recipe, before, batch_size, rate),
-        }
-    )
-    return override(changed, [])  # checks the whole
+    changes = {
+        "departures": (note, *recipe.departures),
+        "batch_size": batch_size,
+        "optimizer": {"learning_rate": rate},
+        "batch_norm": {"group": group and min(group, batch_size)},
+        "averaging": {"decay": recipe.averaging.decay ** (batch_size / before)},
+        **_in_batches_of(recipe, batch_size, keeps_warmup=rate > recipe.schedule.warmup_from),
+    }
+    return override(changed(recipe, changes), [])  # checks the whole
 
 
-def _in_steps_of(recipe: TrainConfig, before: int, batch_size: int, rate: float) -> dict[str, Any]:
+def _in_batches_of(recipe: TrainConfig, batch_size: int, *, keeps_warmup: bool) -> dict[str, Any]:
     """Every setting that counts training steps, for another batch size."""
 
     def as_many(num_train_steps: int) -> int:
-        return (2 * num_train_steps * before + batch_size) // (2 * batch_size)  # to the nearest, half up
+        return (2 * num_train_steps * recipe.batch_size + batch_size) // (2 * batch_size)  # to the nearest, half up
 
-    def rising(steps: Iterable[int]) -> tuple[int, ...]:
-        return tuple(as_many(step) for step in steps)
-
-    schedule, perturbation = recipe.schedule, recipe.weight_perturbation
-    keeps_warmup = rate > schedule.warmup_from
+    schedule = recipe.schedule
     return {
-        "schedule": schedule.model_copy(
-            update={
-                "num_train_steps": max(1, as_many(schedule.num_train_steps)),
-                "warmup_steps": as_many(schedule.warmup_steps) if keeps_warmup else 0,
-                "decay_at": rising(schedule.decay_at),
-                "clean_steps": as_many(schedule.clean_steps),
-                "radius_ramp_steps": as_many(schedule.radius_ramp_steps),
-                "glimpses": tuple((as_many(first), number) for first, number in schedule.glimpses),
-            }
-        ),
-        "weight_perturbation": perturbation.model_copy(update={"from_step": as_many(perturbation.from_step)}),
-        "validate_every": max(1, as_many(recipe.validate_every)),
-        "checkpoint_every": max(1, as_many(recipe.checkpoint_every)),
-        "log_every": max(1, as_many(recipe.log_every)),
+        "schedule": {
+            "num_train_steps": max(1, as_many(schedule.num_train_steps)),
+            "warmup_steps": as_many(schedule.warmup_steps) if keeps_warmup else 0,
+            "decay_at": tuple(map(as_many, schedule.decay_at)),
+            "clean_steps": as_many(schedule.clean_steps),
+            "radius_ramp_steps": as_many(schedule.radius_ramp_steps),
+            "glimpses": tuple((as_many(first), number) for first, number in schedule.glimpses),
+        },
+        "weight_perturbation": {"from_step": as_many(recipe.weight_perturbation.from_step)},
+        **{
+            name: max(1, as_many(getattr(recipe, name))) for name in ("validate_every", "checkpoint_every", "log_every")
+        },
     }
 
 
@@ -102,35 +92,30 @@ def tiny(recipe: TrainConfig) -> TrainConfig:
     name = "s3ta_2_resnetv2_mini" if isinstance(recipe.model, S3TAConfig) else f"resnetv2_mini{'_dense' * vision.dense}"
     size = min(vision.image_size, 60)
     step_size = {"step_size": attack.radius / 2} if isinstance(attack, PGDConfig) else {}
-    return recipe.model_copy(
-        update={
-            "name": f"{recipe.name}-tiny",
-            "departures": ("A trial run of seconds: what it trains means nothing.", *recipe.departures),
-            "model": model_config(name, recipe.model.num_classes, size, vision.in_channels),
-            "data": recipe.data.model_copy(
-                update={
-                    "image_size": None if recipe.data.image_size is None else size,
-                    "preprocessing": None,  # one that is made for another size would be refused
-                }
-            ),
-            "attack": attack.model_copy(update={"num_attack_steps": 2, **step_size}),
-            "schedule": recipe.schedule.model_copy(
-                update={
-                    "num_train_steps": 4,
-                    "warmup_steps": 0,
-                    "decay_at": (),
-                    "clean_steps": 1,
-                    "radius_ramp_steps": 1,
-                    "glimpses": ((0, 1), (2, 2)) if recipe.schedule.glimpses else (),
-                }
-            ),
-            "batch_norm": BatchNormConfig(group=recipe.batch_norm.group and 4, sync=recipe.batch_norm.sync),
-            "weight_perturbation": recipe.weight_perturbation.model_copy(update={"from_step": 1}),
-            "compute": ComputeConfig(attack_batch=recipe.compute.attack_batch and 4),
-            "batch_size": 8,
-            "log_every": 1,
-            "validate_every": 2,
-            "checkpoint_every": 2,
-            "num_workers": 0,
-        }
-    )
+    changes = {
+        "name": f"{recipe.name}-tiny",
+        "departures": ("A trial run of seconds: what it trains means nothing.", *recipe.departures),
+        "model": model_config(name, recipe.model.num_classes, size, vision.in_channels),
+        "data": {
+            "image_size": None if recipe.data.image_size is None else size,
+            "preprocessing": None,  # one that is made for another size would be refused
+        },
+        "attack": {"num_attack_steps": 2, **step_size},
+        "schedule": {
+            "num_train_steps": 4,
+            "warmup_steps": 0,
+            "decay_at": (),
+            "clean_steps": 1,
+            "radius_ramp_steps": 1,
+            "glimpses": ((0, 1), (2, 2)) if recipe.schedule.glimpses else (),
+        },
+        "batch_norm": {"group": recipe.batch_norm.group and 4},
+        "weight_perturbation": {"from_step": 1},
+        "compute": ComputeConfig(attack_batch=recipe.compute.attack_batch and 4),
+        "batch_size": 8,
+        "log_every": 1,
+        "validate_every": 2,
+        "checkpoint_every": 2,
+        "num_workers": 0,
+    }
+    return changed(recipe, changes)

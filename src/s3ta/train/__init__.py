@@ -18,14 +18,13 @@ if TYPE_CHECKING:
         WeightPerturbationConfig,
     )
     from s3ta.train.cost import HARDWARE, TrainingCost, count_operations, get_hardware, training_cost
-    from s3ta.train.loop import train
+    from s3ta.train.loop import TrainingRun, train
     from s3ta.train.run_folder import claim_run_folder, is_claimed, is_finished, read_recipe, run_folder_of
     from s3ta.train.step import seeded_model
-    from s3ta.train.tensorboard import NO_CURVE_WRITER, CurveWriter, TensorBoard, check_tensorboard
+    from s3ta.train.tensorboard import CurveWriter, TensorBoard, check_tensorboard
 
 __all__ = [
     "HARDWARE",
-    "NO_CURVE_WRITER",
     "AdversarialLoss",
     "AveragingConfig",
     "BatchNormConfig",
@@ -37,6 +36,7 @@ __all__ = [
     "TradesLoss",
     "TrainConfig",
     "TrainingCost",
+    "TrainingRun",
     "WeightPerturbationConfig",
     "batch_norm_groups",
     "check_tensorboard",

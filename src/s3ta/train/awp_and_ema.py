@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,20 +30,14 @@ def perturbed(model: nn.Module, gamma: float) -> Iterator[None]:
                 parameter.copy_(before)
 
 
-class MovingAverage:
-    """An exponential moving average of a model's weights, kept as a model of its own.
+@torch.no_grad()
+def move_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Take into the exponential moving average the weights after this training step, counted from 0: average <- d average +
+    (1 - d) weights, with d = min(decay, (1 + step) / (10 + step)), so that the first weights are soon forgotten.
 
     Its buffers, BN's moving averages among them, are the model's: they are averages already."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model, self.decay = copy.deepcopy(model), decay
-
-    @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Take in the weights after this training step, counted from 0: average <- d average + (1 - d) weights, with
-        d = min(decay, (1 + step) / (10 + step)), so that the first weights are soon forgotten."""
-        share = 1 - min(self.decay, (1 + step) / (10 + step))
-        for mine, its in zip(self.model.parameters(), model.parameters(), strict=True):
-            mine.lerp_(its, share)
-        for mine, its in zip(self.model.buffers(), model.buffers(), strict=True):
-            mine.copy_(its)
+    share = 1 - min(decay, (1 + step) / (10 + step))
+    for mine, its in zip(average.parameters(), model.parameters(), strict=True):
+        mine.lerp_(its, share)
+    for mine, its in zip(average.buffers(), model.buffers(), strict=True):
+        mine.copy_(its)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from s3ta.config import from_json
@@ -35,34 +36,46 @@ class Progress(NamedTuple):
     is_lower: bool = False
 
 
-def save_checkpoint(
-    path: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    progress: Progress,
-    recipe_hash: str,
-    *,
-    recipe: str = "",
-    average: nn.Module | None = None,
-    buffers: Sequence[dict[str, Tensor]] = (),
-) -> None:
-    """Write all that a run is: weights, optimizer state, position, the recipe as JSON; data order, augmentation, attacks
-    and the schedule follow from the recipe and the position.
+class TrainState(NamedTuple):
+    """What training moves."""
 
-    `average` is the moving average of the weights. `buffers` are those of all processes in order (`buffers_of`): each has
-    its own moving averages of BN, and those of the first one are the model's."""
-    tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
-    tensors |= {} if average is None else {f"average.{key}": value for key, value in average.state_dict().items()}
-    for rank, of_rank in enumerate(buffers[1:], 1):
-        tensors |= {f"buffers.{rank}.{key}": value for key, value in of_rank.items()}
-    for name, state in _optimizer_state(model, optimizer).items():
-        tensors |= {f"optimizer.{name}.{key}": torch.as_tensor(value) for key, value in state.items()}
-    tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: nn.Module | None = None
+    """The moving average of the weights."""
+
+
+class Identity(NamedTuple):
+    """Which run a checkpoint belongs to."""
+
+    hash: str
+    """Of the recipe, a slash, and the data's fingerprint."""
+    recipe: str = ""
+    """As JSON."""
+
+
+def save_checkpoint(
+    path: Path, state: TrainState, progress: Progress, identity: Identity, buffers: Sequence[dict[str, Tensor]] = ()
+) -> None:
+    """Write all that a run is; data order, augmentation, attacks and the schedule follow from the recipe and the position.
+
+    `buffers` are those of all processes in order (`buffers_of`): each has its own moving averages of BN, and those of the
+    first one are the model's."""
+    model, optimizer, average = state
+    parts = {"model": model.state_dict(), "average": {} if average is None else average.state_dict()}
+    parts |= {f"buffers.{rank}": of_rank for rank, of_rank in enumerate(buffers[1:], 1)}
+    moments = optimizer.state
+    parts |= {f"optimizer.{name}": moments[tensor] for name, tensor in model.named_parameters() if tensor in moments}
+    tensors = {
+        f"{part}.{key}": torch.as_tensor(value).detach().cpu().contiguous()
+        for part, values in parts.items()
+        for key, value in values.items()
+    }
     about = {
         "format": FORMAT,
-        "recipe": recipe_hash,
+        "recipe": identity.hash,
         "progress": progress._asdict(),
-        "config": recipe,
+        "config": identity.recipe,
         "has_state": any(key.startswith("optimizer.") for key in tensors),
         "content": _content(tensors),
     }
@@ -76,17 +89,10 @@ def buffers_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_checkpoint(
-    path: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    recipe_hash: str,
-    differences_from: Differences | None = None,
-    *,
-    average: nn.Module | None = None,
-    rank: int = 0,
+    path: Path, state: TrainState, identity_hash: str, differences_from: Differences | None = None, rank: int = 0
 ) -> Progress:
-    """Fill model, optimizer and average and say where the run stood. A process whose own buffers are not there (the run
-    went on with fewer) takes those of the first.
+    """Fill the state and say where the run stood. A process whose own buffers are not there (the run went on with fewer)
+    takes those of the first.
 
     Where the hash is another one, `differences_from` the recipe in the file decides, which is read through today's configs:
     settings that came later have their defaults. A file of format 1 has only a hash: that of the data is compared, and the
@@ -94,34 +100,36 @@ def load_checkpoint(
 
     Raises UserError for a damaged or foreign file, a newer format, or another recipe's checkpoint (every difference is
     named)."""
-    about, tensors = _read(path)
+    about = _about(path)
+    with _damage_named(path):
+        tensors = load_file(path)
     number, progress = about.get("format"), about.get("progress")
     if not isinstance(number, int) or number > FORMAT:
         raise UserError(f"{path} was written by a newer version of s3ta (format {number}): upgrade to resume it.")
-    if about.get("recipe") != recipe_hash:
-        _refuse_other_run(path, about, recipe_hash, differences_from)
+    if about.get("recipe") != identity_hash:
+        _refuse_other_run(path, about, identity_hash, differences_from)
     if not isinstance(progress, dict) or not {"step"} <= set(progress) <= set(Progress._fields):
         raise UserError(f"{path} does not say how far the run had come: move it away to train from the start.")
-    load_weights(model, _under(tensors, "model.") | _under(tensors, f"buffers.{rank}."), path)
+    load_weights(state.model, _under(tensors, "model.") | _under(tensors, f"buffers.{rank}."), path)
     if about.get("content") != _content(tensors) or (
         progress["step"] and about.get("has_state", True) and not _under(tensors, "optimizer.")
     ):
         raise UserError(
             f"{path} is damaged: its content does not match its hash. Move it away to train from the start."
         )
-    if average is not None:
-        load_weights(average, _under(tensors, "average."), path)
-    _fill_optimizer(model, optimizer, _under(tensors, "optimizer."))
+    if state.average is not None:
+        load_weights(state.average, _under(tensors, "average."), path)
+    _fill_optimizer(state.model, state.optimizer, _under(tensors, "optimizer."))
     return Progress(**progress)
 
 
 def _refuse_other_run(
-    path: Path, about: dict[str, Any], recipe_hash: str, differences_from: Differences | None
+    path: Path, about: dict[str, Any], identity_hash: str, differences_from: Differences | None
 ) -> None:
     differences = ["the recipe differs"] if differences_from is None else []
     if differences_from is not None and about.get("config"):
         differences = differences_from(from_json(TrainConfig, about["config"], f"recipe in {path}"))
-    data_there, data_now = (str(text).partition("/")[2] for text in (about.get("recipe"), recipe_hash))
+    data_there, data_now = (str(text).partition("/")[2] for text in (about.get("recipe"), identity_hash))
     if data_there != data_now:
         differences.append(f"the data's fingerprint is {data_there} there and {data_now} now")
     if differences:
@@ -130,32 +138,31 @@ def _refuse_other_run(
         )
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
     try:
-        with safe_open(str(path), framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("s3ta", "null"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+        yield
     except (SafetensorError, ValueError, OSError):
         raise UserError(f"{path} is damaged, or not a checkpoint: move it away to train from the start.") from None
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself; its tensors are not read."""
+    with _damage_named(path), safe_open(str(path), framework="pt") as file:
+        about = json.loads((file.metadata() or {}).get("s3ta", "null"))
     if not isinstance(about, dict):
         raise UserError(f"{path} is not a checkpoint of this program: move it away to train from the start.")
-    return about, tensors
+    return about
 
 
 def step_of(path: Path) -> int:
     """How many training steps the run had done. Raises UserError for a damaged or foreign file."""
-    return _read(path)[0].get("progress", {}).get("step", 0) if path.exists() else 0
+    return _about(path).get("progress", {}).get("step", 0) if path.exists() else 0
 
 
 def _content(tensors: dict[str, Tensor]) -> str:
     """Identifies what the tensors hold, so that a flipped bit is noticed."""
     return sha256(*(part for key in sorted(tensors) for part in (key.encode(), tensors[key].numpy().tobytes())))
-
-
-def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
-    return {
-        name: optimizer.state[parameter] for name, parameter in model.named_parameters() if parameter in optimizer.state
-    }
 
 
 def _fill_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

@@ -89,6 +89,10 @@ class ComputeConfig(Config):
     """Stay in float32 as long as bfloat16 is too far from it, and refuse to train where the other options are. False: take
     all of them as they are."""
 
+    @property
+    def uses_bfloat16(self) -> bool:
+        return "bfloat16" in (self.attack_precision, self.update_precision)
+
     @model_validator(mode="after")
     def _combine(self) -> ComputeConfig:
         if self.compiled and self.units_per_checkpoint:
@@ -109,6 +113,11 @@ class OptimizerConfig(Config):
     """L2, on weight matrices and kernels only: not on biases, BN, or the learned initial state (T7, T8)."""
     clip_norm: NonNegative | None = None
     """Largest norm of the whole gradient; None: no clipping (T13)."""
+
+    @property
+    def num_moments(self) -> int:
+        """Numbers that the optimizer keeps for each weight."""
+        return 2 if self.kind == "adam" else int(self.momentum > 0)
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> OptimizerConfig:

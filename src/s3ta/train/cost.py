@@ -10,7 +10,7 @@ from s3ta.errors import UserError, unknown_name
 from s3ta.models import ModelConfig
 from s3ta.models.precomputed_costs import Cost, count_cost, kept_bytes
 from s3ta.train.batch_norm_groups import batch_norm_groups
-from s3ta.train.config import ComputeConfig, TrainConfig
+from s3ta.train.config import TrainConfig
 from s3ta.train.schedule import attack_scale, glimpses_at
 
 Precision = Literal["float32", "bfloat16"]
@@ -55,7 +55,6 @@ class Passes(NamedTuple):
 
     @property
     def total(self) -> float:
-        """Both."""
         return self.attack + self.update
 
 
@@ -116,11 +115,10 @@ def training_cost(config: TrainConfig, hardware: Hardware, num_gpus: int = 1, ut
     Raises UserError where the batch does not divide among the GPUs, or the share is not one."""
     if num_gpus < 1:
         raise UserError(f"--gpus {num_gpus} is too few: at least one is needed.")
-    group, compute = batch_norm_groups(config, num_gpus).images, config.compute
+    compute = config.compute
     cost = count_cost(config.model)
     dearest = passes(config, is_attacked=True, is_perturbed=config.weight_perturbation.gamma > 0)
-    share, glimpses = config.batch_size // num_gpus, config.attack.num_glimpses
-    attacked = config.model if glimpses is None else _with_glimpses(config.model, glimpses)
+    share, attacked = config.batch_size // num_gpus, _with_glimpses(config.model, config.attack.num_glimpses)
     num_batches = 2 if config.loss.kind == "trades" else 1
     return TrainingCost(
         cost=cost,
@@ -130,7 +128,7 @@ def training_cost(config: TrainConfig, hardware: Hardware, num_gpus: int = 1, ut
         attack_bytes=kept_bytes(attacked, compute.attack_precision, compute.units_per_checkpoint),
         update_bytes=num_batches * kept_bytes(config.model, compute.update_precision, compute.units_per_checkpoint),
         attack_images=min(compute.attack_batch or share, share),
-        update_images=group,
+        update_images=batch_norm_groups(config, num_gpus).images,
         state_bytes=state_bytes(config, cost.parameters, num_gpus),
         gpu_hours=gpu_hours(config, hardware, utilization),
     )
@@ -181,15 +179,17 @@ def stretches(config: TrainConfig) -> list[Stretch]:
 
 def count_operations(config: TrainConfig) -> Passes:
     """FLOP of the whole recipe in attack and update: two per multiply-accumulate, over all images of all steps."""
-    parts = [(stretch.num_train_steps * config.batch_size, each) for stretch, each in operations_per_image(config)]
-    return Passes(sum((n * each.attack for n, each in parts), 0.0), sum((n * each.update for n, each in parts), 0.0))
+    attack = update = 0.0
+    for stretch, each in operations_per_image(config):
+        attack += stretch.num_train_steps * config.batch_size * each.attack
+        update += stretch.num_train_steps * config.batch_size * each.update
+    return Passes(attack, update)
 
 
 def operations_per_image(config: TrainConfig) -> list[tuple[Stretch, Passes]]:
     """FLOP of one image in attack and update, for every stretch of the schedule."""
-    forward = {
-        glimpses: 2 * count_cost(model).multiply_accumulates for glimpses, model in _models_by_glimpses(config).items()
-    }
+    models = models_of(config)
+    forward = {glimpses: 2 * count_cost(model).multiply_accumulates for glimpses, model in models.items()}
     costs = []
     for stretch in stretches(config):
         each = passes(config, is_attacked=stretch.is_attacked, is_perturbed=stretch.is_perturbed)
@@ -202,23 +202,13 @@ def state_bytes(config: TrainConfig, num_parameters: int, num_gpus: int = 1) -> 
     """Bytes of one process that do not depend on the images: float32 weights and gradients, the optimizer's moments, the
     moving average, what weight perturbation must put back, the gradients that several processes exchange, and the copy of
     the weights that autocast makes."""
-    sgd = config.optimizer.kind == "sgd"
-    copies = 2 + ((1 if config.optimizer.momentum else 0) if sgd else 2)
+    copies = 2 + config.optimizer.num_moments
     copies += (config.averaging.decay > 0) + (config.weight_perturbation.gamma > 0) + (num_gpus > 1)
-    return num_parameters * (FLOAT32_BYTES * copies + (2 if _is_lower(config.compute) else 0))
+    return num_parameters * (FLOAT32_BYTES * copies + (2 if config.compute.uses_bfloat16 else 0))
 
 
-def _is_lower(compute: ComputeConfig) -> bool:
-    return "bfloat16" in (compute.attack_precision, compute.update_precision)
-
-
-def models_of(config: TrainConfig) -> list[ModelConfig]:
-    """The models whose costs a recipe's costs are made of: its own, and with each number of glimpses that it trains with."""
-    return list(_models_by_glimpses(config).values())
-
-
-def _models_by_glimpses(config: TrainConfig) -> dict[int | None, ModelConfig]:
-    """The model with each number of glimpses of the schedule and of the attack; None: with its own."""
+def models_of(config: TrainConfig) -> dict[int | None, ModelConfig]:
+    """The models whose costs a recipe's costs are made of, by the number of glimpses of schedule and attack; None: its own."""
     numbers = [None, config.attack.num_glimpses, *(stretch.num_glimpses for stretch in stretches(config))]
     return {number: _with_glimpses(config.model, number) for number in numbers}
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -26,38 +25,38 @@ from s3ta.models import VisionClassifier, save_pretrained
 from s3ta.models.execution import many_compilations
 from s3ta.progress import Reporter, console
 from s3ta.train import run_folder
-from s3ta.train.checkpoint import NAME, Progress, buffers_of, save_checkpoint
+from s3ta.train.checkpoint import NAME, Identity, Progress, buffers_of, save_checkpoint
 from s3ta.train.config import TrainConfig
-from s3ta.train.interrupt import StopRequest, stop_request
+from s3ta.train.interrupt import stop_request
 from s3ta.train.precision_check import Trial, is_plain, lower_is_due, try_out
 from s3ta.train.prefetch import Prepared, prepared
 from s3ta.train.schedule import glimpses_at, learning_rate
 from s3ta.train.step import DivergedError, Trainer, seeded_model
-from s3ta.train.tensorboard import NO_CURVE_WRITER, CurveWriter
+from s3ta.train.tensorboard import CurveWriter
 from s3ta.train.throughput import Clock
 from s3ta.train.validation import validate
 
 ALONE = Ranks()
 
 
+class TrainingRun(NamedTuple):
+    """A recipe in its run folder, with its data opened."""
+
+    config: TrainConfig
+    folder: Path
+    """Claimed for the recipe; gets a checkpoint, the learning curve and, at the end, the model."""
+    data: Dataset
+    validation: Dataset
+    """For choices and live accuracy; never test data."""
+    device: torch.device
+
+
 def train(
-    config: TrainConfig,
-    folder: Path,
-    data: Dataset,
-    validation: Dataset,
-    device: torch.device,
-    report: Reporter,
-    ranks: Ranks = ALONE,
-    board: CurveWriter = NO_CURVE_WRITER,
+    run: TrainingRun, report: Reporter, ranks: Ranks = ALONE, board: CurveWriter | None = None
 ) -> VisionClassifier:
     """Train from wherever the run folder stands to the end, and save the model in it.
 
     Args:
-      config: the recipe; the folder must have been claimed for it.
-      folder: run folder; gets a checkpoint, the learning curve and, at the end, the model.
-      data: training examples.
-      validation: examples for choices and live accuracy; never test data.
-      device: where to compute.
       report: told the number of finished steps and a short note.
       ranks: the processes that share each batch; all must call this alike, and the first one writes.
       board: told every line of the learning curve.
@@ -65,26 +64,19 @@ def train(
       KeyboardInterrupt: someone asked to stop; the state is saved.
       UserError: the loss stopped being finite, the disk is full, the checkpoint is not this recipe's, the batch does not
         divide among the processes, or `config.compute` does not agree with plain float32."""
+    config = run.config
     with exact_arithmetic(config.num_threads, deterministic=config.compute.deterministic), many_compilations():
-        return _Run(config, folder, data, validation, device, report, ranks, board).to_the_end()
+        return _Run(run, report, ranks, board).to_the_end()
 
 
-@dataclass(eq=False)
 class _Run:
     """One process's part in one call of `train`, with its arguments."""
 
-    config: TrainConfig
-    folder: Path
-    data: Dataset
-    validation: Dataset
-    device: torch.device
-    report: Reporter
-    ranks: Ranks
-    board: CurveWriter
-
-    def __post_init__(self) -> None:
+    def __init__(self, run: TrainingRun, report: Reporter, ranks: Ranks, board: CurveWriter | None) -> None:
+        self.config, self.folder, self.data, self.validation, self.device = run
+        self.report, self.ranks, self.board = report, ranks, board
         self.last = self.config.schedule.num_train_steps
-        self.identity = f"{config_hash(self.config)}/{self.data.fingerprint}"
+        self.identity = Identity(f"{config_hash(self.config)}/{self.data.fingerprint}", to_json(self.config))
         self.trainer = Trainer(self.config, seeded_model(self.config).to(self.device), self.device, self.ranks)
         self.progress, self.milestones = Progress(), run_folder.milestones(self.last)
         self.clock = Clock(self.config, self.device)
@@ -93,15 +85,17 @@ class _Run:
     def to_the_end(self) -> VisionClassifier:
         self._resume()
         feed = partial(prepared, self.config, self.data, self.progress.step, self.device, self.ranks)
-        with stop_request() as stop, closing(prefetch(feed)) as coming:
-            for batch in self._until_stopped(coming, stop):
+        with stop_request() as signals, closing(prefetch(feed)) as coming:
+            for batch in self._until_stopped(coming, signals):
                 try:
                     self._check(batch)
                     self._step(batch)
                 except DivergedError as error:
-                    raise self._diverged(error, batch.step) from None
+                    # The first process says it for all.
+                    sentence = error.message(batch.step, self.folder / NAME)
+                    raise (sentence if self.ranks.is_first else SystemExit(2)) from None
                 self._look_around(batch)
-                if self.ranks.any(stop.asked):
+                if self.ranks.any(bool(signals)):
                     break
             if self.progress.step < self.last:
                 self._save()
@@ -114,7 +108,7 @@ class _Run:
     def _resume(self) -> None:
         on_gpu = self.device.type == "cuda"
         differences_from = partial(run_folder.resume_differences, self.folder, self.config, on_gpu=on_gpu)
-        self.progress = self.trainer.load(self.folder / NAME, self.identity, differences_from)
+        self.progress = self.trainer.load(self.folder / NAME, self.identity.hash, differences_from)
         computes_anew = False
         if self.ranks.is_first:
             computes_anew = run_folder.resume_curve(self.folder, self.progress.step, self.config)
@@ -144,14 +138,14 @@ class _Run:
         self._tell(trial.line)
         return trial
 
-    def _until_stopped(self, coming: Iterator[Prepared], stop: StopRequest) -> Iterator[Prepared]:
+    def _until_stopped(self, coming: Iterator[Prepared], signals: set[int]) -> Iterator[Prepared]:
         """The batches, until someone asks to stop: worker processes may then be gone before the loop, which is no error."""
         while True:
             try:
                 with self.clock.phase("data"):
                     batch = next(coming, None)
             except Exception:
-                if stop.asked and self.ranks.count == 1:
+                if signals and self.ranks.count == 1:
                     return
                 raise
             if batch is None:
@@ -175,20 +169,14 @@ class _Run:
             seconds=done.seconds + time.monotonic() - began,
         )
 
-    def _diverged(self, error: DivergedError, step: int) -> BaseException:
-        if not self.ranks.is_first:  # which says it for all
-            return SystemExit(2)
-        return error.message(step, self.folder / NAME)
-
     def _look_around(self, batch: Prepared) -> None:
         """After a step: log, validate and save where it is time to."""
         config, step = self.config, self.progress.step
         if step % config.log_every == 0 or step == self.last:
             self._log(batch)
         if (step % config.validate_every == 0 or step == self.last) and self.ranks.is_first:
-            glimpses = glimpses_at(config.schedule, step - 1)
-            model, at_once = self.trainer.result, self.trainer.at_once
-            scores = validate(model, self.validation, config.attack, config.seed, at_once, glimpses)
+            model, glimpses = self.trainer.result, glimpses_at(config.schedule, step - 1)
+            scores = validate(model, self.validation, config, self.trainer.at_once, glimpses)
             self._tell({"kind": "validation", "step": step, **scores})
         if step % config.checkpoint_every == 0 or step == self.last or step in self.milestones:
             self._save()
@@ -222,23 +210,14 @@ class _Run:
     def _tell(self, line: dict[str, Any]) -> None:
         if self.ranks.is_first:
             append_lines(self.folder / run_folder.CURVE, [line])
-            self.board.add(line)
+            if self.board is not None:
+                self.board.add(line)
 
     def _save(self) -> None:
-        trainer = self.trainer
-        buffers = self.ranks.gather(buffers_of(trainer.model))
+        buffers = self.ranks.gather(buffers_of(self.trainer.model))
         if buffers is None:  # the first process writes for all
             return
-        save_checkpoint(
-            self.folder / NAME,
-            trainer.model,
-            trainer.optimizer,
-            self.progress,
-            self.identity,
-            recipe=to_json(self.config),
-            average=trainer.average.model if trainer.average else None,
-            buffers=buffers,
-        )
+        save_checkpoint(self.folder / NAME, self.trainer.state, self.progress, self.identity, buffers)
         self._keep_milestone()
 
     def _keep_milestone(self, *, if_missing: bool = False) -> None:

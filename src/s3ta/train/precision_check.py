@@ -68,7 +68,7 @@ def is_plain(compute: ComputeConfig) -> bool:
 
 def lower_is_due(compute: ComputeConfig, step: int) -> bool:
     """Whether bfloat16, where the recipe wants it, is to be tried at this training step."""
-    return "bfloat16" in (compute.attack_precision, compute.update_precision) and step % RETRY == 0
+    return compute.uses_bfloat16 and step % RETRY == 0
 
 
 class Trial(NamedTuple):
@@ -118,27 +118,22 @@ def compared(trainer: Trainer, images: Images, labels: Labels, num_glimpses: int
     """How far the trainer's execution mode, as it is set now, is from plain float32 on up to `LIMIT` images. Nothing is
     changed by it; all processes must come here together, for they may share BN statistics."""
     count = min(LIMIT, len(labels), trainer.group)
-    with temporary_statistics(trainer.model, images[:count]):
-        agreement = _compared(trainer, images[:count], labels[:count], num_glimpses)
+    images, labels, config = images[:count], labels[:count], trainer.config
+    with temporary_statistics(trainer.model, images):
+        plain = _plain_copy(trainer.model)
+        mode_fn, plain_fn = make_outputs_fn(trainer.attacked, num_glimpses), make_outputs_fn(plain, num_glimpses)
+        with frozen(mode_fn), frozen(plain_fn), torch.no_grad():
+            logits, plain_logits = final_logits(mode_fn(images)), final_logits(plain_fn(images))
+        if trainer.ranks.any(not bool(plain_logits.isfinite().all())):
+            raise DivergedError("A logit is not finite")
+        slope, plain_slope = (_input_gradient(function, images, labels) for function in (mode_fn, plain_fn))
+        learners = (trainer.own_learner, Learner(plain, config.loss, config.label_smoothing))
+        update, plain_update = (_weight_gradient(learner, images, labels, num_glimpses) for learner in learners)
     trainer.model.zero_grad(set_to_none=True)
-    return agreement
-
-
-def _compared(trainer: Trainer, images: Images, labels: Labels, num_glimpses: int | None) -> Agreement:
-    config, model, plain = trainer.config, trainer.model, _plain_copy(trainer.model)
-    other_fn, plain_fn = make_outputs_fn(trainer.attacked, num_glimpses), make_outputs_fn(plain, num_glimpses)
-    with frozen(other_fn), frozen(plain_fn), torch.no_grad():
-        logits, theirs = final_logits(plain_fn(images)), final_logits(other_fn(images))
-    if trainer.ranks.any(not bool(logits.isfinite().all())):
-        raise DivergedError("A logit is not finite")
-    slope, plain_slope = (_input_gradient(function, images, labels) for function in (other_fn, plain_fn))
-    update = _weight_gradient(trainer.own_learner, model, images, labels, num_glimpses)
-    learner = Learner(plain, config.loss, config.label_smoothing)
-    plain_update = _weight_gradient(learner, plain, images, labels, num_glimpses)
     there = plain_slope != 0
     return Agreement(
-        logits=float((logits - theirs).abs().max() / logits.abs().max()),
-        predictions=float((logits.argmax(1) == theirs.argmax(1)).float().mean()),
+        logits=float((plain_logits - logits).abs().max() / plain_logits.abs().max()),
+        predictions=float((plain_logits.argmax(1) == logits.argmax(1)).float().mean()),
         signs=float((slope.sign() == plain_slope.sign())[there].float().mean()),
         zeros=float(((slope == 0) & there).float().mean()),
         update=_cosine(update, plain_update),
@@ -157,15 +152,13 @@ def _input_gradient(outputs_fn: OutputsFn, images: Images, labels: Labels) -> Te
         return autograd_gradient(outputs_fn, untargeted(labels), images, 0).gradient
 
 
-def _weight_gradient(
-    learner: nn.Module, model: VisionClassifier, images: Images, labels: Labels, num_glimpses: int | None
-) -> list[Tensor]:
-    model.zero_grad(set_to_none=True)
-    model.train()
-    with statistics_kept(model):
+def _weight_gradient(learner: nn.Module, images: Images, labels: Labels, num_glimpses: int | None) -> list[Tensor]:
+    learner.zero_grad(set_to_none=True)
+    learner.train()
+    with statistics_kept(learner):
         loss, _ = learner(None, images, labels, num_glimpses)
         loss.backward()
-    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    return [parameter.grad for parameter in learner.parameters() if parameter.grad is not None]
 
 
 def _cosine(first: list[Tensor], second: list[Tensor]) -> float:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from s3ta.attacks import draw_start, draw_targets
-from s3ta.data import Batch, Dataset, batches, examples_of_step
+from s3ta.data import BatchOrder, Dataset, batches
 from s3ta.distributed import Ranks
 from s3ta.train.config import TrainAttack, TrainConfig
 from s3ta.train.schedule import attack_at
@@ -30,9 +30,9 @@ class Prepared(NamedTuple):
     labels: Labels
     attack: TrainAttack | None
     """The step's attack, its radius scaled; None in the clean phase."""
-    targets: Labels | None
-    start: Images | None
-    skipped: tuple[tuple[str, str], ...]
+    targets: Labels | None = None
+    start: Images | None = None
+    skipped: tuple[tuple[str, str], ...] = ()
     """Ids of examples that could not be read and were replaced, with the reason."""
 
 
@@ -40,41 +40,28 @@ def prepared(
     config: TrainConfig, data: Dataset, first_step: int, device: torch.device, ranks: Ranks
 ) -> Generator[Prepared, None, None]:
     """The steps from `first_step` to the end: images and labels on the device, targets and starts drawn (T15, T17)."""
-    coming = batches(
-        data,
-        config.batch_size,
-        config.seed,
-        first_step,
-        config.schedule.num_train_steps,
-        config.num_workers,
-        device,
-        (ranks.rank, ranks.count),
-    )
+    order = BatchOrder(data, config.batch_size, config.seed, (ranks.rank, ranks.count))
+    coming = batches(order, range(first_step, config.schedule.num_train_steps), config.num_workers, device)
     with closing(coming), ThreadPoolExecutor(_NUM_THREADS if device.type == "cuda" else 1) as threads:
         for step, batch in enumerate(coming, first_step):
-            yield _prepare(
-                config, batch, step, examples_of_step(data, config.batch_size, config.seed, step).epoch, device, threads
-            )
+            epoch, attack = order.position(step).epoch, attack_at(config.schedule, config.attack, step)
+            images = batch.images.to(device)
+            ready = Prepared(step, epoch, batch.ids, images, batch.labels, attack, skipped=batch.skipped)
+            if attack is not None:
+                ready = _drawn(ready, attack, config, threads)
+            yield ready._replace(labels=batch.labels.to(device))
 
 
-def _prepare(
-    config: TrainConfig, batch: Batch, step: int, epoch: int, device: torch.device, threads: Executor
-) -> Prepared:
-    """Fresh targets and starts every epoch, each from the example's own stream."""
-    clean, labels = batch.images.to(device), batch.labels.to(device)
-    attack = attack_at(config.schedule, config.attack, step)
-    targets = start = None
-    if attack is not None:
-        if attack.objective == "targeted":
-            targets = draw_targets(config.seed, batch.ids, batch.labels.cpu(), config.model.num_classes, "train", epoch)
-            targets = targets.to(device)
-        start = _starts(attack, config.seed, batch.ids, clean, epoch, threads)
-    return Prepared(step, epoch, batch.ids, clean, labels, attack, targets, start, batch.skipped)
+def _drawn(ready: Prepared, attack: TrainAttack, config: TrainConfig, threads: Executor) -> Prepared:
+    """With fresh targets and starts every epoch, each from the example's own stream.
 
-
-def _starts(attack: TrainAttack, seed: int, ids: list[str], clean: Images, epoch: int, threads: Executor) -> Images:
-    """`draw_start` of parts of the batch side by side: numpy draws outside Python's lock, and no part knows of another."""
+    Starts are drawn for parts of the batch side by side: numpy draws outside Python's lock, and no part knows of another."""
+    ids, epoch, targets = ready.ids, ready.epoch, None
+    if attack.objective == "targeted":
+        targets = draw_targets(config.seed, ids, ready.labels.cpu(), config.model.num_classes, "train", epoch)
+        targets = targets.to(ready.clean.device)
     parts = [slice(first, first + _IMAGES_PER_TASK) for first in range(0, len(ids), _IMAGES_PER_TASK)]
-    return torch.cat(
-        list(threads.map(lambda part: draw_start(attack, seed, ids[part], clean[part], "train", epoch), parts))
+    starts = threads.map(
+        lambda part: draw_start(attack, config.seed, ids[part], ready.clean[part], "train", epoch), parts
     )
+    return ready._replace(targets=targets, start=torch.cat(list(starts)))

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from s3ta.config import describe, from_json, to_json
+from s3ta.config import changed, describe, from_json, to_json
 from s3ta.errors import UserError
 from s3ta.files import append_lines, read_lines, readable_errors, write_atomic
 from s3ta.models import VisionClassifier, save_pretrained
@@ -38,15 +38,11 @@ def claim_run_folder(folder: Path, config: TrainConfig, *, on_gpu: bool = False,
 def is_claimed(folder: Path, config: TrainConfig, *, on_gpu: bool = False, extend: bool = False) -> bool:
     """Whether the folder is this recipe's own; False where it is free. Writes nothing.
 
-    Args:
-      on_gpu: where the run goes on.
-      extend: whether it may go on to more training steps than it was begun with.
-    Raises:
-      UserError: the folder belongs to another recipe (differences named) or holds something else."""
+    With `extend` the run may go on to more training steps than it was begun with. Raises UserError where the folder belongs
+    to another recipe (differences named) or holds something else."""
     if (folder / RECIPE).is_file():
         there = read_recipe(folder)
-        length = max(there.schedule.num_train_steps, config.schedule.num_train_steps)
-        longer = with_length(there, length)
+        longer = with_length(there, max(there.schedule.num_train_steps, config.schedule.num_train_steps))
         different = recipe_differences(longer if extend else there, config, on_gpu=on_gpu)
         if different:
             is_only_longer = not recipe_differences(longer, config, on_gpu=on_gpu)
@@ -72,8 +68,7 @@ def recipe_differences(there: TrainConfig, now: TrainConfig, *, on_gpu: bool = F
 
 def with_length(config: TrainConfig, num_train_steps: int) -> TrainConfig:
     """The same recipe with another number of training steps."""
-    schedule = config.schedule.model_copy(update={"num_train_steps": num_train_steps})
-    return config.model_copy(update={"schedule": schedule})
+    return changed(config, {"schedule": {"num_train_steps": num_train_steps}})
 
 
 def is_longer(folder: Path, config: TrainConfig) -> bool:
@@ -127,10 +122,8 @@ def read_recipe(folder: Path) -> TrainConfig:
 
 def run_folder_of(folder: Path) -> Path | None:
     """The run folder that this is, or that it is a milestone of; None where it is neither."""
-    for run in (folder, *([folder.parent.parent] if folder.parent.name == MILESTONES else [])):
-        if (run / RECIPE).is_file():
-            return run
-    return None
+    candidates = [folder, *([folder.parent.parent] if folder.parent.name == MILESTONES else [])]
+    return next((run for run in candidates if (run / RECIPE).is_file()), None)
 
 
 def is_finished(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -16,9 +17,9 @@ from s3ta.errors import UserError
 from s3ta.models import ExecutedModel, ExecutionMode, VisionClassifier, build_model
 from s3ta.models.batch_norm_statistics import statistics_kept, synchronize
 from s3ta.process_state import seeded_global_generators
-from s3ta.train.awp_and_ema import MovingAverage, perturbed
+from s3ta.train.awp_and_ema import move_average, perturbed
 from s3ta.train.batch_norm_groups import batch_norm_groups
-from s3ta.train.checkpoint import Differences, Progress, load_checkpoint
+from s3ta.train.checkpoint import Differences, Progress, TrainState, load_checkpoint
 from s3ta.train.config import TrainConfig
 from s3ta.train.losses import Learner, make_outputs_fn
 from s3ta.train.optimizer import build_optimizer
@@ -62,6 +63,7 @@ class Trainer:
         )
         self.attacked = model if attacked == ExecutionMode() else ExecutedModel(model, attacked)
         running = self.attacked if attacked == updated else ExecutedModel(model, updated)
+        self._executed = [module for module in (self.attacked, running) if isinstance(module, ExecutedModel)]
         self.own_learner = Learner(running, config.loss, config.label_smoothing)
         self.learner: nn.Module = self.own_learner
         if ranks.count > 1:
@@ -71,8 +73,7 @@ class Trainer:
             self.learner.broadcast_buffers = False
             self._lay_out(device)
         self.optimizer = build_optimizer(config.optimizer, model, fused=compute.fused_optimizer)
-        averages = config.averaging.decay > 0 and ranks.is_first
-        self.average = MovingAverage(model, config.averaging.decay) if averages else None
+        self.average = copy.deepcopy(model) if config.averaging.decay > 0 and ranks.is_first else None
 
     def _lay_out(self, device: torch.device) -> None:
         """Let DistributedDataParallel see one backward pass, of empty images.
@@ -87,18 +88,14 @@ class Trainer:
             loss.backward()
         self.model.zero_grad(set_to_none=True)
 
-    def load(self, path: Path, recipe_hash: str, differences_from: Differences | None = None) -> Progress:
+    def load(self, path: Path, identity_hash: str, differences_from: Differences | None = None) -> Progress:
         """Go on from a checkpoint, where there is one. In all processes together.
 
         Raises UserError as `load_checkpoint`, and where not all processes find the same file."""
         progress, error = Progress(), None
-        average = self.average.model if self.average else None
         try:
             if path.exists():
-                ours = (self.model, self.optimizer)
-                progress = load_checkpoint(
-                    path, *ours, recipe_hash, differences_from, average=average, rank=self.ranks.rank
-                )
+                progress = load_checkpoint(path, self.state, identity_hash, differences_from, self.ranks.rank)
         except UserError as caught:
             error = caught
         self.ranks.together(error)
@@ -110,16 +107,13 @@ class Trainer:
 
     def use_lower(self, is_lower: bool) -> None:
         """From now on compute in the recipe's lower precision, or in float32 whatever it says."""
-        for module in (self.attacked, self.own_learner.model):
-            if isinstance(module, ExecutedModel):
-                module.is_lower = is_lower
+        for module in self._executed:
+            module.is_lower = is_lower
 
     @property
     def precision(self) -> str:
         """bfloat16 where any part of a step is computed in it now."""
-        parts = (self.attacked, self.own_learner.model)
-        is_lower = any(isinstance(module, ExecutedModel) and module.computes_lower for module in parts)
-        return "bfloat16" if is_lower else "float32"
+        return "bfloat16" if any(module.computes_lower for module in self._executed) else "float32"
 
     @property
     def attacks_lower(self) -> bool:
@@ -127,9 +121,13 @@ class Trainer:
         return isinstance(self.attacked, ExecutedModel) and self.attacked.computes_lower
 
     @property
+    def state(self) -> TrainState:
+        return TrainState(self.model, self.optimizer, self.average)
+
+    @property
     def result(self) -> VisionClassifier:
         """The model that is validated and saved: the average of the weights where there is one."""
-        return self.model if self.average is None else self.average.model  # pyright: ignore[reportReturnType]
+        return self.model if self.average is None else self.average
 
     @property
     def at_once(self) -> int:
@@ -189,7 +187,7 @@ class Trainer:
             raise DivergedError(f"The gradient's norm is {norm}")
         self.optimizer.step()
         if self.average is not None:
-            self.average.update(self.model, step)
+            move_average(self.average, self.model, config.averaging.decay, step)
         return loss_sum, num_correct
 
     def _gradients(self, prepared: Prepared, attacked: Images) -> tuple[float, float]:

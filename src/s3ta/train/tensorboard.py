@@ -18,14 +18,6 @@ class CurveWriter(Protocol):
     def add(self, line: Mapping[str, Any]) -> None: ...
 
 
-class _Silent:
-    def add(self, line: Mapping[str, Any]) -> None:
-        """Nobody watches."""
-
-
-NO_CURVE_WRITER: CurveWriter = _Silent()
-
-
 def check_tensorboard() -> None:
     """Raises UserError where the package is not installed."""
     try:

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import torch
 
+from s3ta.config import changed
 from s3ta.train.config import TrainConfig
 from s3ta.train.cost import operations_per_image
 
@@ -20,8 +21,8 @@ class Clock:
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self._device = device
-        once = config.compute.model_copy(update={"units_per_checkpoint": 0})  # work done twice is no use
-        costs = operations_per_image(config.model_copy(update={"compute": once}))
+        # Work done twice is no use.
+        costs = operations_per_image(changed(config, {"compute": {"units_per_checkpoint": 0}}))
         self._costs = [(stretch.num_train_steps, operations.total) for stretch, operations in costs]
         self._seconds = dict.fromkeys(PHASES, 0.0)
         self._images, self._operations = 0, 0.0

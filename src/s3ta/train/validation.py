@@ -8,7 +8,7 @@ from torch import Tensor
 from s3ta.attacks import OutputsFn, RandomKey, draw_start, draw_targets, final_logits, frozen, run_attack
 from s3ta.data import Dataset, fetch_batch
 from s3ta.models import VisionClassifier
-from s3ta.train.config import TrainAttack
+from s3ta.train.config import TrainConfig
 from s3ta.train.losses import make_outputs_fn
 
 LIMIT = 200
@@ -22,24 +22,18 @@ def evenly_spaced(num_examples: int, limit: int = LIMIT) -> list[int]:
 
 
 def validate(
-    model: VisionClassifier,
-    dataset: Dataset,
-    attack: TrainAttack,
-    seed: int,
-    batch_size: int,
-    glimpses: int | None = None,
-    limit: int = LIMIT,
+    model: VisionClassifier, dataset: Dataset, config: TrainConfig, batch_size: int, glimpses: int | None = None
 ) -> dict[str, int | float]:
-    """Shares of right answers over up to `limit` examples, always the same, with the same targets and starts.
+    """Shares of right answers over up to `LIMIT` examples, always the same, with the same targets and starts.
 
     `glimpses` is where a curriculum reads out now; None: the model's own number."""
+    attack, seed = config.attack.model_copy(update={"random_start_prob": 1.0}), config.seed
     outputs_fn = make_outputs_fn(model, glimpses)
     attacked_fn = make_outputs_fn(model, attack.num_glimpses or glimpses, trace=attack.needs_trace)
-    indices = evenly_spaced(len(dataset.ids), limit)
+    indices = evenly_spaced(len(dataset.ids))
     if not indices:
         return {"num_examples": 0}
     device = next(model.parameters()).device
-    attack = attack.model_copy(update={"random_start_prob": 1.0})
     clean_correct = attacked_correct = 0
     for first in range(0, len(indices), batch_size):
         ids, images, labels, _ = fetch_batch(dataset, indices[first : first + batch_size])

@@ -42,7 +42,7 @@ def attacked_images(task: EvaluationTask) -> AttackedImages:
 
 def _read_outs(task: EvaluationTask) -> list[dict[str, Tensor]]:
     """Of each round the last read-out, by column, and its images; in the order of the examples."""
-    num_planned, num_passes, read_outs = total(task.suite, len(task.positions)).num_evaluations, 0, []
+    num_planned, num_passes, read_outs = total(task.suite, len(task.positions)).total, 0, []
     with progress(f"{task.suite.attacks[0].name}, passes", num_planned) as report:
         report(0)
         for attack_round in attack_rounds(task.suite):

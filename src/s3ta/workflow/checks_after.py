@@ -59,7 +59,7 @@ def planned_probing(measured: EvaluationTask, findings: FoundBySource, *, full: 
     suite, count = measured.suite, len(measured.positions)
     if not is_due(findings, full=full) or _why_not(suite) or radius_of(suite) is None:
         return None
-    return probing(total(suite, count).num_evaluations, count, measured.settings.micro_batch, full=full)
+    return probing(total(suite, count).total, count, measured.settings.micro_batch, full=full)
 
 
 def check_afterwards(measured: EvaluationTask, ledger: Ledger, *, full: bool) -> None:

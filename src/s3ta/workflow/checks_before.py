@@ -108,7 +108,7 @@ def _for_order(measured: EvaluationTask, candidates: Sequence[int], num_linted: 
     seen = labels[:num_linted]
     if len(seen) >= _PER_CLASS * len(set(seen)):
         return []
-    affordable = total(measured.suite, len(measured.positions)).num_evaluations // _ORDER_SHARE
+    affordable = total(measured.suite, len(measured.positions)).total // _ORDER_SHARE
     by_class: defaultdict[int, list[int]] = defaultdict(list)
     for position, label in zip(candidates, labels, strict=True):
         by_class[label].append(position)

@@ -119,7 +119,7 @@ def _run(task: EvaluationTask, output: EvaluationOutput, folder: Path, shard: Sh
         _write_questions(task, folder)
         keep_files(folder, task)
     num_passes, what = (
-        total(suite, num_own(task, shard_chunks)).num_evaluations,
+        total(suite, num_own(task, shard_chunks)).total,
         f"{task.info.name} {suite.name}, passes",
     )
     with progress(what, num_passes, shown=rank.is_first) as report, _said_already(checks):

@@ -60,7 +60,7 @@ def prepared_images(
     card = subject.card
     config, origins = prepared(subject, DataConfig(source="folder:images", preprocessing=preprocessing), card)
     how = config.preprocessing or DEFAULT
-    size = size_of_files(config, how)
+    size = size_of_files(config)
     for number, path in enumerate(images):
         pixels = load_image(path, size, card.in_channels, how)
         if not number:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from s3ta.config import changed
 from s3ta.data import (
     Dataset,
     check_model_fits_data,
@@ -26,10 +27,10 @@ from s3ta.files import check_space, sole_use, write_json
 from s3ta.models import count_cost, num_parameters
 from s3ta.progress import console, progress, waiting
 from s3ta.train import (
-    NO_CURVE_WRITER,
     CurveWriter,
     TensorBoard,
     TrainConfig,
+    TrainingRun,
     batch_norm_groups,
     check_tensorboard,
     count_operations,
@@ -85,12 +86,13 @@ def train_run(
         is_due = not (ready.is_claimed and run_folder.is_finished(out)) or run_folder.is_longer(out, recipe)
         if is_due:
             with ExitStack() as held:
-                board = _begin(held, ready, rank, tensorboard, extend) if rank.is_first else NO_CURVE_WRITER
+                board = _begin(held, ready, rank, tensorboard, extend) if rank.is_first else None
                 if not rank.agree(True):
                     raise SystemExit(2)
                 num_steps = recipe.schedule.num_train_steps
                 report = held.enter_context(progress(recipe.name, num_steps, shown=rank.is_first))
-                train(recipe, out, ready.data, ready.validation, ready.device, report, rank, board)
+                run = TrainingRun(recipe, out, ready.data, ready.validation, ready.device)
+                train(run, report, rank, board)
         return is_due if rank.is_first else None
 
 
@@ -108,7 +110,7 @@ def _ends_of_others_named(rank: Ranks) -> Iterator[None]:
         raise
 
 
-def _begin(held: ExitStack, ready: _Ready, rank: Ranks, tensorboard: bool, extend: bool) -> CurveWriter:
+def _begin(held: ExitStack, ready: _Ready, rank: Ranks, tensorboard: bool, extend: bool) -> CurveWriter | None:
     """The folder is claimed and held, and it is said how long the run will take."""
     recipe, out, left_out = ready.recipe, ready.out, ready.data.left_out
     try:
@@ -123,7 +125,7 @@ def _begin(held: ExitStack, ready: _Ready, rank: Ranks, tensorboard: bool, exten
         say("warning" if left_out.empty else "note", listing_line(ready.data))
         if reasons := left_out.as_json():
             write_json(out / LEFT_OUT_FILE, reasons)
-        board = TensorBoard(out) if tensorboard else NO_CURVE_WRITER
+        board = TensorBoard(out) if tensorboard else None
     except UserError:
         rank.agree(False)
         raise
@@ -143,7 +145,7 @@ def _ready(recipe: TrainConfig, out: Path, runtime: RuntimeOptions, extend: bool
     with torch.device("meta"):
         model = seeded_model(recipe)
     located = resolve_source(recipe.data.source, runtime.data_root)
-    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": located.source})})
+    recipe = changed(recipe, {"data": {"source": located.source}})
     device = own_device(device_at(runtime))
     claimed = run_folder.is_claimed(out, recipe, on_gpu=device.type == "cuda", extend=extend)
     data, validation = (
@@ -167,8 +169,7 @@ def _ready(recipe: TrainConfig, out: Path, runtime: RuntimeOptions, extend: bool
 def _bytes_needed(recipe: TrainConfig, num_parameters: int, out: Path) -> int:
     """Disk space for what is still to be written: checkpoint (beside the one it replaces), milestones and models, float32."""
     model = 4 * num_parameters
-    states = {"sgd": 1 if recipe.optimizer.momentum else 0, "adam": 2}[recipe.optimizer.kind]
-    checkpoint = model * (1 + states + (recipe.averaging.decay > 0))
+    checkpoint = model * (1 + recipe.optimizer.num_moments + (recipe.averaging.decay > 0))
     names = set(run_folder.milestones(recipe.schedule.num_train_steps).values())
     missing = sum(not run_folder.is_whole(out / run_folder.MILESTONES / name) for name in names)
     return 2 * checkpoint + model + missing * (checkpoint + model)

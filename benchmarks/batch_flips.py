@@ -24,7 +24,7 @@ from s3ta.determinism import exact_arithmetic
 from s3ta.evaluate import AttackContext, Settings, suite_of_attacks
 from s3ta.records import Ledger, find_flips
 from s3ta.workflow import open_for_evaluation
-from s3ta.workflow.data import bring_together
+from s3ta.workflow.fit_data_to_model import bring_together
 from timing import about
 
 SIZES = (64, 8, 1)

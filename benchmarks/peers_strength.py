@@ -26,7 +26,7 @@ from s3ta.data import DataConfig, fetch_batch, open_dataset, resolve_source
 from s3ta.determinism import exact_arithmetic
 from s3ta.evaluate import choose_examples
 from s3ta.models import from_pretrained
-from s3ta.records.intervals import PairedCounts, wilson
+from s3ta.records.proportion_statistics import PairedCounts, wilson
 from s3ta.workflow import open_for_evaluation, recipe_data
 from timing import about
 

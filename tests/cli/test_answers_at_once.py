@@ -112,7 +112,7 @@ SETTINGS = (
     "s3ta.models",
     "s3ta.models.config",
     "s3ta.models.precomputed_costs",
-    "s3ta.models.model_names",
+    "s3ta.models.load_options",
     "s3ta.recipes",
     "s3ta.records",
     "s3ta.train",

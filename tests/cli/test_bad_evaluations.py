@@ -239,7 +239,9 @@ def test_a_picture_that_is_damaged_while_the_run_goes_on_costs_nothing_that_was_
         (tmp_path / "out" / name).unlink()
     picture = tmp_path / "pictures" / (tmp_path / "out" / "examples.txt").read_text().split()[-1]
     kept = picture.read_bytes()
-    monkeypatch.setattr("s3ta.workflow.data.find_unreadable", lambda *asked: [])  # it was sound when it was looked at
+    monkeypatch.setattr(
+        "s3ta.workflow.fit_data_to_model.find_unreadable", lambda *asked: []
+    )  # it was sound when it was looked at
     picture.write_bytes(kept[:60] + bytes(len(kept) - 60))  # of the same size, so that nothing else gives it away
     refused(s3ta(*run), "cannot be read as an image", picture.name)
     left = chunks(tmp_path / "out")

@@ -20,7 +20,7 @@ from s3ta.recipes import get_recipe, tiny
 from s3ta.records import Ledger
 from s3ta.train import TrainConfig
 from s3ta.workflow import EvaluationRequest, ExampleSelection, RuntimeOptions, open_for_evaluation
-from s3ta.workflow.data import bring_together
+from s3ta.workflow.fit_data_to_model import bring_together
 from s3ta.workflow.prediction import prepared_images
 
 from .tints import CLASSES, FEW, done, refused, rows, s3ta, write_module, write_pictures

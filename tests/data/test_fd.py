@@ -23,7 +23,7 @@ from s3ta.data.colour_augment import (
     recolour,
 )
 from s3ta.data.geometric_augment import Crop, draw_fd_crop, draw_simple_crop
-from s3ta.data.resize import AxisResize, bicubic
+from s3ta.data.opencv_bicubic import AxisResize, bicubic
 from s3ta.random_streams import stream
 
 from . import plain_t1

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3ta.data import match_classes, read_ids, select_ids
-from s3ta.data.example_ids import write_ids
+from s3ta.data.example_selection import write_ids
 
 from .helpers import Numbered
 

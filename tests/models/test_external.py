@@ -28,7 +28,7 @@ from s3ta.models import (
     select_outputs,
     weights_hash,
 )
-from s3ta.models.info import _check_card
+from s3ta.models.classifier_wrapper import _check_card
 
 from .helpers import pictures, shaken_model
 

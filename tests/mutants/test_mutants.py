@@ -40,7 +40,7 @@ LEAVING, BUDGETS = "tests/evaluate/test_leaving.py", "tests/evaluate/test_budget
 FINDINGS = "tests/records/test_checks.py"
 SHARDS, FOREIGN = "tests/evaluate/test_shards.py", "tests/cli/test_any_classifier.py"
 BAD, CALIBRATION = "tests/cli/test_bad_evaluations.py", "tests/records/test_calibration.py"
-INTERVALS = "tests/records/test_intervals.py"
+INTERVALS = "tests/records/test_proportion_statistics.py"
 SOFTMAX = "weights_BNp = logits_BNp.softmax(dim=-1)"
 
 MUTANTS = {
@@ -246,7 +246,7 @@ MUTANTS = {
         "tests/train/test_milestones.py -k missed_by_a_kill",
     ),
     "a BN group cut at the border of a process": Mutant(
-        "train/batch_norm_groups.py:batch_norm_groups",
+        "train/batch_norm_group_layout.py:batch_norm_groups",
         "needed = 1 if group is None else -(-group // share)",
         "needed = 1",
         "tests/train/test_grouping.py",
@@ -335,13 +335,13 @@ MUTANTS = {
         "evaluate/runner.py:_run_group",
         "records(model, attacked_batch",
         "records(task.attack_model, attacked_batch",
-        "tests/evaluate/test_attack_precision.py -k float32_eager",
+        "tests/evaluate/test_attacked_model.py -k float32_eager",
     ),
     "autocast that casts nothing": Mutant(
         "models/execution.py:ExecutedModel.computes_lower",
         'self._mode.precision == "bfloat16"',
         'self._mode.precision == "bf16"',
-        "tests/evaluate/test_attack_precision.py -k same_way",
+        "tests/evaluate/test_attacked_model.py -k same_way",
     ),
     "transferred images of another restart": Mutant(
         "evaluate/runner.py:_run_group",
@@ -350,10 +350,10 @@ MUTANTS = {
         "tests/evaluate/test_transfer.py -k own_images",
     ),
     "masked gradients pass unnoticed": Mutant(
-        "records/intervals.py:breaks_more", "only_a - only_b > least", "only_b - only_a > least", FINDINGS
+        "records/proportion_statistics.py:breaks_more", "only_a - only_b > least", "only_b - only_a > least", FINDINGS
     ),
     "an alarm by chance": Mutant(
-        "records/intervals.py:breaks_more",
+        "records/proportion_statistics.py:breaks_more",
         "mcnemar(only_a, only_b) < level",
         "mcnemar(only_a, only_b) <= 1",
         FINDINGS,
@@ -384,7 +384,7 @@ MUTANTS = {
         f"{SHARDS} -k in_flight_really",
     ),
     "who is in flight alone loses its row": Mutant(
-        "evaluate/micro_batches.py:isolate_rows",
+        "evaluate/fixed_size_batches.py:isolate_rows",
         "| (sources >= rows.stop)] = rows.stop - 1",
         "| (sources >= rows.stop)] = 0",
         f"{SHARDS} -k in_flight",
@@ -402,37 +402,37 @@ MUTANTS = {
         f"{SHARDS} -k given_targets",
     ),
     "confidence of the label": Mutant(
-        "evaluate/scoring.py:records",
+        "evaluate/make_records.py:records",
         ".amax(dim=1).clamp(max=1)",
         ".gather(1, labels[:, None])[:, 0]",
         f"{FOREIGN} -k among_200",
     ),
     "outputs chosen after the softmax": Mutant(
-        "models/info.py:Classifier._chosen",
+        "models/classifier_wrapper.py:Classifier._chosen",
         "else logits[..., self._outputs]",
         "else logits.softmax(dim=-1)[..., self._outputs]",
         f"{FOREIGN} -k among_200",
     ),
     "outputs in another order": Mutant(
-        "models/info.py:Classifier.__init__",
+        "models/classifier_wrapper.py:Classifier.__init__",
         "torch.tensor(list(outputs), dtype=torch.long)",
         "torch.tensor(sorted(outputs), dtype=torch.long)",
         f"{FOREIGN} -k matched_by_name",
     ),
     "channels are not turned round": Mutant(
-        "models/info.py:Classifier._prepared",
+        "models/classifier_wrapper.py:Classifier._prepared",
         'images.flip(1) if self.channel_order == "bgr" else images',
         "images",
         f"{FOREIGN} -k order_of_channels",
     ),
     "mean and deviation exchanged": Mutant(
-        "models/info.py:Classifier.__init__",
+        "models/classifier_wrapper.py:Classifier.__init__",
         "Normalize(tuple(mean or (0.0,)), tuple(std or (1.0,)))",
         "Normalize(tuple(std or (1.0,)), tuple(mean or (0.0,)))",
         f"{FOREIGN} -k order_of_channels",
     ),
     "ids in the order of the data": Mutant(
-        "workflow/data.py:_chosen",
+        "workflow/fit_data_to_model.py:_chosen",
         "return positions[: examples.num_examples]",
         "return sorted(positions)[: examples.num_examples]",
         f"{FOREIGN} -k ids_of_a_file",
@@ -450,7 +450,7 @@ MUTANTS = {
         f"{BAD} -k files_without_weights",
     ),
     "what cannot be read is counted": Mutant(
-        "workflow/data.py:_readable",
+        "workflow/fit_data_to_model.py:_readable",
         "return [position for position in positions if position not in gone], [",
         "return [index if index not in gone else min(set(positions) - gone) for index in positions], [",
         f"{BAD} -k damaged_picture_in",
@@ -459,7 +459,7 @@ MUTANTS = {
         "workflow/checks_before.py:run_lint", "(strict and alarm.kind != UNREADABLE)", "False", f"{BAD} -k strict_stops"
     ),
     "the last image in place of the worst": Mutant(
-        "workflow/export_results.py:_worst",
+        "workflow/export_adversarial_images.py:_worst",
         'row["status"] != RUN or name in wrong or',
         'row["status"] != RUN or',
         "tests/cli/test_export.py -k worst",
@@ -499,10 +499,10 @@ MUTANTS = {
         CALIBRATION,
     ),
     "one-sided McNemar": Mutant(
-        "records/intervals.py:mcnemar", "min(1.0, 2 * tail / 2**total)", "tail / 2**total", INTERVALS
+        "records/proportion_statistics.py:mcnemar", "min(1.0, 2 * tail / 2**total)", "tail / 2**total", INTERVALS
     ),
     "intervals around the observed share": Mutant(
-        "records/intervals.py:wilson",
+        "records/proportion_statistics.py:wilson",
         "centre = (p + z * z / (2 * total)) / (1 + z * z / total)",
         "centre = p",
         INTERVALS,

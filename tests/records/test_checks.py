@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binomtest
 
 from s3ta.records import Finding, check_records, count_scores, mcnemar, scores_by_restarts, to_table, wilson
-from s3ta.records.intervals import finite_share
+from s3ta.records.proportion_statistics import finite_share
 
 from .hand_made import join, not_run, rows, typed
 

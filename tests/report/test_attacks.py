@@ -14,10 +14,10 @@ from s3ta.records.manifest import AttackSettings
 from s3ta.records.schema import MEASURED
 from s3ta.report import build_report, comparison_table, read_run, read_runs, summary, summary_table
 from s3ta.report.attack_text import attack_text, setting_text
-from s3ta.report.comparison import compare
+from s3ta.report.comparability import compare
 from s3ta.report.figures import attack_figures, panels, strength_figures
-from s3ta.report.headline import strongest, verdict
 from s3ta.report.provenance import attack_settings, notes
+from s3ta.report.verdict import strongest, verdict
 
 from .synthetic import ATTACKS, make_run
 from .test_report import Reader

@@ -12,11 +12,11 @@ from s3ta.records import Score
 from s3ta.records.manifest import AttackSettings
 from s3ta.report import read_run, summary
 from s3ta.report.attack_text import ball_text
-from s3ta.report.comparison import compare
+from s3ta.report.comparability import compare
 from s3ta.report.figures import forest_figure
-from s3ta.report.headline import verdict
 from s3ta.report.load_runs import read_runs
-from s3ta.report.tables import bounds, full_table, success_text, top1_text
+from s3ta.report.result_tables import bounds, full_table, success_text, top1_text
+from s3ta.report.verdict import verdict
 
 from .synthetic import make_run, make_worst_case
 

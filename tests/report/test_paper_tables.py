@@ -18,7 +18,7 @@ from s3ta.evaluate import Suite, get_suite, override_suite, suite_identity, tiny
 from s3ta.records import FORMAT, SCHEMA, Ledger
 from s3ta.report import Run, full_table, read_run, summary_table
 from s3ta.report.paper_tables import PAPER, base_name, paper_notes, paper_section, paper_table, write_paper_table
-from s3ta.report.tables import Table, latex_text, table_text
+from s3ta.report.result_tables import Table, latex_text, table_text
 from tests.records.hand_made import join, not_run, rows
 
 # (how many numbers, their sum, the sum of place x number): made by a script from the text of protocol 4.1, not from PAPER

@@ -14,13 +14,13 @@ from PIL import Image
 from s3ta.errors import UserError
 from s3ta.records import CLEAN
 from s3ta.report import comparison_table, full_table, read_run, read_runs, summary_table
-from s3ta.report.comparison import compare
+from s3ta.report.comparability import compare
 from s3ta.report.figures import attack_figures, panels, strength_figures
 from s3ta.report.gallery import amplification, attention, examples, heat, picture
-from s3ta.report.headline import strongest
 from s3ta.report.load_runs import read_gallery
 from s3ta.report.provenance import in_force
-from s3ta.report.tables import Table
+from s3ta.report.result_tables import Table
+from s3ta.report.verdict import strongest
 
 from .synthetic import ATTACKS, make_gallery, make_run
 

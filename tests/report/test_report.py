@@ -147,9 +147,9 @@ def test_a_model_against_its_twin_is_undecided(tmp_path):
 def test_measures_that_disagree_leave_no_winner(tmp_path):
     """More often right, yet more often hit: no winner under the targeted attack."""
     from s3ta.records import CLEAN, PairedCounts
-    from s3ta.report.comparison import compare
-    from s3ta.report.headline import verdict
+    from s3ta.report.comparability import compare
     from s3ta.report.load_runs import read_runs
+    from s3ta.report.verdict import verdict
 
     runs = read_runs(
         [

@@ -11,9 +11,9 @@ import pytest
 from s3ta.errors import UserError
 from s3ta.records import wilson
 from s3ta.report import build_report, full_table, read_run, read_runs, summary, summary_table
-from s3ta.report.comparison import compare, unshared
+from s3ta.report.comparability import compare, unshared
 from s3ta.report.figures import attack_figures, panels, strength_figures
-from s3ta.report.headline import verdict
+from s3ta.report.verdict import verdict
 
 from .synthetic import make_worst_case
 from .test_report import Reader

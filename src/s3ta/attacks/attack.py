@@ -20,8 +20,8 @@ from s3ta.attacks.freeze_model import frozen, unwrapped
 from s3ta.attacks.gradients import gradient_source, straight_through
 from s3ta.attacks.input_validation import LOW_PRECISION, check_examples, check_quantized, watched
 from s3ta.attacks.loop import Attack, Attacked, perturb
-from s3ta.attacks.masks import region_mask
 from s3ta.attacks.objectives import ModelOutputs, Objective, OutputsFn, final_logits
+from s3ta.attacks.region_masks import region_mask
 from s3ta.attacks.step_rules import step_rule
 from s3ta.attacks.threat import L2, Linf, Threat, quantize_8bit
 from s3ta.errors import UserError

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from s3ta.cli.dataclass_options import grouped
 from s3ta.cli.evaluation_options import DataOptions, OutputOptions, RunOptions, SuiteOptions
 from s3ta.cli.model_options import ModelOptions, ModelSource
-from s3ta.cli.option_groups import grouped
 from s3ta.cli.shared import app, before_the_first_pass, err_console, out_console, plain_errors, print_evaluation
 from s3ta.progress import waiting
 

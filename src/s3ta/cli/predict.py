@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from s3ta.cli.dataclass_options import grouped
 from s3ta.cli.model_options import ModelOptions, ModelSource, PreprocessingName
-from s3ta.cli.option_groups import grouped
 from s3ta.cli.shared import Device, ReturnMemory, app, before_the_first_pass, out_console, plain_errors
 from s3ta.progress import waiting
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from s3ta.data.dataset import Batch, Dataset, check_model_fits_data, fetch_batch
     from s3ta.data.device_cache import DeviceDataset, load_on_device
     from s3ta.data.epoch_order import BatchOrder, batches, steps_per_epoch
-    from s3ta.data.example_ids import find_unreadable, read_ids, select_ids, unreadable_error, write_ids
+    from s3ta.data.example_selection import find_unreadable, read_ids, select_ids, unreadable_error, write_ids
     from s3ta.data.folder_dataset import file_facts, listing_line
     from s3ta.data.folder_listing import FileFacts, printable_name
     from s3ta.data.image_files import has_transparency, load_image, transparency_note

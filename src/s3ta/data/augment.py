@@ -23,7 +23,7 @@ from torch import Tensor
 from s3ta.data.colour_augment import Colours, draw_colours, recolour
 from s3ta.data.config import Augment
 from s3ta.data.geometric_augment import Crop, draw_crop_flip, draw_crop_shift, draw_fd_crop, draw_simple_crop, moved
-from s3ta.data.resize import bicubic
+from s3ta.data.opencv_bicubic import bicubic
 from s3ta.errors import UserError
 from s3ta.random_streams import stream
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from s3ta.data.resize import AxisResize
+from s3ta.data.opencv_bicubic import AxisResize
 
 TRIES = 10
 AREA = (0.08, 1.0)

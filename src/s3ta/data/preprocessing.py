@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from s3ta.data.config import DEFAULT, PREPROCESSINGS, Preprocessing
-from s3ta.data.resize import AxisResize, bicubic
+from s3ta.data.opencv_bicubic import AxisResize, bicubic
 
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from s3ta.data.dataset import Dataset
-from s3ta.data.example_ids import Finder, foreign_form, read_text
+from s3ta.data.example_selection import Finder, foreign_form, read_text
 from s3ta.data.folder_listing import printable_name, quoted
 from s3ta.errors import UserError
 from s3ta.files import write_atomic

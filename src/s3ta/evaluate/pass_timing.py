@@ -16,9 +16,9 @@ from s3ta.attacks import autograd_gradient, frozen, untargeted
 from s3ta.data import Batch, fetch_batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.errors import UserError
-from s3ta.evaluate.attack_precision import attack_copy
+from s3ta.evaluate.attacked_model import attack_copy
+from s3ta.evaluate.fixed_size_batches import pad_batch
 from s3ta.evaluate.lint import as_found
-from s3ta.evaluate.micro_batches import pad_batch
 from s3ta.evaluate.plan import AttackRound, Chunk
 from s3ta.evaluate.runner import run_chunk
 from s3ta.evaluate.task import EvaluationTask

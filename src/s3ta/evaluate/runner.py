@@ -21,12 +21,13 @@ from s3ta.attack_config import AutoAttackConfig, TransferConfig
 from s3ta.attacks import RandomKey, frozen, run_attack, seeded_global_generators, threat_model_of
 from s3ta.data import Batch, check_model_fits_data, fetch_batch
 from s3ta.determinism import exact_arithmetic
-from s3ta.evaluate.attack_precision import attacked_fn
+from s3ta.evaluate.attacked_model import attacked_fn
 from s3ta.evaluate.chunk_layout import layout
 from s3ta.evaluate.early_stopping import EarlyStopping
+from s3ta.evaluate.fixed_size_batches import isolate_rows, load_batches, pad_batch
 from s3ta.evaluate.image_store import ImageKeeper, images_path
+from s3ta.evaluate.make_records import AttackedBatch, left_out_records, no_records, records, unattacked
 from s3ta.evaluate.manifest import manifest, manifest_with_defaults
-from s3ta.evaluate.micro_batches import isolate_rows, load_batches, pad_batch
 from s3ta.evaluate.plan import (
     AttackRound,
     Chunk,
@@ -36,7 +37,6 @@ from s3ta.evaluate.plan import (
     chunks_of_shard,
     micro_batches_per_block,
 )
-from s3ta.evaluate.scoring import AttackedBatch, left_out_records, no_records, records, unattacked
 from s3ta.evaluate.task import EvaluationTask
 from s3ta.process_state import process_state_kept
 from s3ta.progress import Reporter, console

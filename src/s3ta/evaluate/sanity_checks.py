@@ -21,7 +21,7 @@ from s3ta.evaluate import sanity_criteria as criteria
 from s3ta.evaluate.sanity_criteria import LARGE_RADIUS, NUM_LINEARITY_STEPS, NUM_NOISES, Subject, Tried
 from s3ta.external_code_errors import reason
 from s3ta.finding import Check, Finding, ask_all
-from s3ta.models.info import device_of
+from s3ta.models.classifier_wrapper import device_of
 from s3ta.process_state import seeded_global_generators
 from s3ta.progress import Reporter
 from s3ta.random_streams import stream

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from s3ta.data import Dataset
-from s3ta.evaluate.attack_precision import attack_copy
+from s3ta.evaluate.attacked_model import attack_copy
 from s3ta.evaluate.image_store import KeptImages
 from s3ta.evaluate.plan import Settings, targets_of
 from s3ta.evaluate.suite import Suite

@@ -8,6 +8,16 @@ from typing import TYPE_CHECKING
 from s3ta.lazy import load_names_on_first_use
 
 if TYPE_CHECKING:
+    from s3ta.models.classifier_wrapper import (
+        UNKNOWN,
+        Classifier,
+        EvaluationTransform,
+        ModelInfo,
+        PreparationSources,
+        device_of,
+        model_info,
+        select_outputs,
+    )
     from s3ta.models.config import (
         ModelConfig,
         ResNetConfig,
@@ -20,17 +30,7 @@ if TYPE_CHECKING:
     from s3ta.models.execution import ExecutedModel, ExecutionMode
     from s3ta.models.external import open_model
     from s3ta.models.factory import build_model, create_model, num_parameters
-    from s3ta.models.info import (
-        UNKNOWN,
-        Classifier,
-        EvaluationTransform,
-        ModelInfo,
-        PreparationSources,
-        device_of,
-        model_info,
-        select_outputs,
-    )
-    from s3ta.models.model_names import LoadOptions, is_foreign, refuse_unknown_source
+    from s3ta.models.load_options import LoadOptions, is_foreign, refuse_unknown_source
     from s3ta.models.precomputed_costs import Cost, count_cost
     from s3ta.models.pretrained import (
         find_weights,

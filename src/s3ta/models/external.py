@@ -16,13 +16,13 @@ from torch import nn
 
 from s3ta.errors import UserError, unknown_name
 from s3ta.external_code_errors import ForeignError, attribute, guarded, set_mode
-from s3ta.models.dtype_casting import cast_to_float32, leave_inference_mode
+from s3ta.models.cast_to_float32 import cast_to_float32, leave_inference_mode
+from s3ta.models.classifier_wrapper import Classifier, ModelInfo, device_of, model_info, rewrapped, select_outputs
 from s3ta.models.external_normalisation import choose_normalisation, refuse_contradiction, same_numbers
 from s3ta.models.external_weights import FillResult, fill
-from s3ta.models.info import Classifier, ModelInfo, device_of, model_info, rewrapped, select_outputs
-from s3ta.models.model_names import LoadOptions, is_foreign, refuse_unknown_source
-from s3ta.models.output_detection import num_outputs
+from s3ta.models.load_options import LoadOptions, is_foreign, refuse_unknown_source
 from s3ta.models.pretrained import from_pretrained
+from s3ta.models.probe_num_outputs import num_outputs
 from s3ta.models.timm_torchvision import BuiltNetwork, from_timm, from_torchvision
 from s3ta.models.vision import VisionClassifier
 from s3ta.models.weight_files import split_key

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from s3ta.errors import UserError
+from s3ta.models.classifier_wrapper import UNKNOWN, PreparationSources
 from s3ta.models.external_weights import FillResult
 from s3ta.models.hub_config import Beside, Row, for_unit_pixels, normalisation_beside, preparation_unused, shown
-from s3ta.models.info import UNKNOWN, PreparationSources
-from s3ta.models.model_names import LoadOptions
+from s3ta.models.load_options import LoadOptions
 from s3ta.models.timm_torchvision import BuiltNetwork
 
 

@@ -18,7 +18,7 @@ from s3ta.external_code_errors import guarded, without_addresses
 from s3ta.files import read_json, readable_errors, sha256, write_atomic, write_json
 from s3ta.models.config import ModelConfig
 from s3ta.models.factory import build_model
-from s3ta.models.model_names import is_hub_id
+from s3ta.models.load_options import is_hub_id
 from s3ta.models.vision import VisionClassifier
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"

@@ -13,9 +13,9 @@ from torch import nn
 
 from s3ta.errors import UserError, unknown_name
 from s3ta.external_code_errors import reason
+from s3ta.models.classifier_wrapper import EvaluationTransform
 from s3ta.models.hub_config import settings_beside
-from s3ta.models.info import EvaluationTransform
-from s3ta.models.model_names import LoadOptions
+from s3ta.models.load_options import LoadOptions
 from s3ta.process_state import seeded_global_generators
 
 _IMAGE_SIZE = {"vit": "image_size", "maxvit": "input_size"}

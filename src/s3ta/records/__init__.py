@@ -22,8 +22,11 @@ from s3ta.records.calibration import (
 )
 from s3ta.records.cascade import Stage, stages
 from s3ta.records.checks import check_records
-from s3ta.records.checks_attack_reach import check_attack_settings
-from s3ta.records.intervals import (
+from s3ta.records.checks_perturbation_size import check_attack_settings
+from s3ta.records.ledger import DRAWN, FORMAT, LISTED, Choice, Ledger, is_trial, manifest_differences
+from s3ta.records.metrics import Outcome, Score, count_scores, reduce_restarts, scores_by_restarts
+from s3ta.records.prediction_flips import Flip, find_flips
+from s3ta.records.proportion_statistics import (
     Comparison,
     Interval,
     PairedCounts,
@@ -34,9 +37,6 @@ from s3ta.records.intervals import (
     refuse_unlike_settings,
     wilson,
 )
-from s3ta.records.ledger import DRAWN, FORMAT, LISTED, Choice, Ledger, is_trial, manifest_differences
-from s3ta.records.metrics import Outcome, Score, count_scores, reduce_restarts, scores_by_restarts
-from s3ta.records.prediction_flips import Flip, find_flips
 from s3ta.records.schema import BUDGET, CLEAN, NO_TARGET, RUN, SCHEMA, SETTLED, content_hash, to_table
 
 __all__ = [

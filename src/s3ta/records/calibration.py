@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 
-from s3ta.records.intervals import Interval, wilson
+from s3ta.records.proportion_statistics import Interval, wilson
 from s3ta.records.schema import CLEAN
 
 BIN_SIZE = 100

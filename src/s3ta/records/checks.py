@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from s3ta.finding import Check, Finding, ask_all, worst_first
-from s3ta.records import checks_attack_reach, checks_strength, checks_validity
-from s3ta.records.intervals import PairedCounts, breaks_more
+from s3ta.records import checks_perturbation_size, checks_strength, checks_validity
 from s3ta.records.ledger import is_trial
 from s3ta.records.manifest import AttackSettings, Manifest
 from s3ta.records.metrics import Outcome, reduce_restarts
+from s3ta.records.proportion_statistics import PairedCounts, breaks_more
 from s3ta.records.schema import BUDGET, CLEAN
 
 _LEVEL = 0.05
@@ -43,9 +43,9 @@ def check_records(table: pa.Table, manifest: Manifest, probes: Sequence[Finding]
         "ball": lambda: checks_validity.ball_respected(table, suite),
         "clean accuracy": lambda: checks_validity.above_chance(reduced, manifest),
         "gradient masking": lambda: (_masked_in_cascade if suite.cascade else _masked)(last, suite.attacks_by_name),
-        "settings": lambda: checks_attack_reach.check_attack_settings(manifest),
-        "short steps": lambda: checks_attack_reach.ball_used(table, suite),
-        "weaker than checks": lambda: checks_attack_reach.weaker_than_checks(reduced, suite, probes),
+        "settings": lambda: checks_perturbation_size.check_attack_settings(manifest),
+        "short steps": lambda: checks_perturbation_size.ball_used(table, suite),
+        "weaker than checks": lambda: checks_perturbation_size.weaker_than_checks(reduced, suite, probes),
         "converged": lambda: checks_strength.converged(reduced),
         "more steps help": lambda: checks_strength.more_steps_help(reduced, suite),
         "restarts": lambda: checks_strength.restarts_matter(table, suite, num_examples),

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from s3ta.finding import Check, Finding
-from s3ta.records.intervals import PairedCounts
 from s3ta.records.manifest import SuiteEntry
 from s3ta.records.metrics import Outcome, reduce_restarts
+from s3ta.records.proportion_statistics import PairedCounts
 from s3ta.records.schema import CLEAN, RUN
 
 ENOUGH_STEPS = 20

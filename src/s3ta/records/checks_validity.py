@@ -8,10 +8,10 @@ import pyarrow as pa
 
 from s3ta.config import format_radius
 from s3ta.finding import Check, Finding
-from s3ta.records.intervals import finite_share, wilson
 from s3ta.records.ledger import LISTED
 from s3ta.records.manifest import Manifest, SuiteEntry
 from s3ta.records.metrics import Outcome
+from s3ta.records.proportion_statistics import finite_share, wilson
 from s3ta.records.schema import CLEAN
 
 _TOLERANCE = 1e-6

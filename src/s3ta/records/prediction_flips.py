@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from s3ta.errors import UserError
-from s3ta.records.intervals import Interval, wilson
+from s3ta.records.proportion_statistics import Interval, wilson
 from s3ta.records.schema import CLEAN, RUN, filled
 
 Key = tuple[str, int, int]

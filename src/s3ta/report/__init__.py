@@ -10,7 +10,7 @@ from s3ta.report.calibration import calibration_table
 from s3ta.report.load_runs import Run, ledgers_of_run, read_run, read_runs, unfinished_lines
 from s3ta.report.page import build_report
 from s3ta.report.paper_tables import paper_section, write_paper_table
-from s3ta.report.tables import Table, comparison_table, full_table, summary_table
+from s3ta.report.result_tables import Table, comparison_table, full_table, summary_table
 from s3ta.report.terminal_summary import (
     all_findings_of,
     evaluation_table,

@@ -11,8 +11,18 @@ from matplotlib.axis import Axis
 from s3ta.records import Calibration, clean_confidences, reliability, risk_coverage, wilson
 from s3ta.records.calibration import BIN_SIZE
 from s3ta.report.load_runs import Run
-from s3ta.report.svg import FAINT, FigureSvg, colour, finished, line_style, new_axes, new_panels, percent_axis, style
-from s3ta.report.tables import Table, percent, rate, table_of
+from s3ta.report.matplotlib_svg import (
+    FAINT,
+    FigureSvg,
+    colour,
+    finished,
+    line_style,
+    new_axes,
+    new_panels,
+    percent_axis,
+    style,
+)
+from s3ta.report.result_tables import Table, percent, rate, table_of
 
 NATURAL = "figure7"
 """Suites of this name, and longer ones, measure images as they are: calibration is their result."""

@@ -10,9 +10,9 @@ import numpy as np
 from s3ta.records import CLEAN, Comparison, Score
 from s3ta.records.manifest import AttackEntry
 from s3ta.report.attack_text import attack_name, identity_text, threat_text
-from s3ta.report.comparison import PairOfRuns
+from s3ta.report.comparability import PairOfRuns
 from s3ta.report.load_runs import Run, attack_order, cascading
-from s3ta.report.svg import (
+from s3ta.report.matplotlib_svg import (
     MARKERS,
     PAGE,
     TEXT,
@@ -28,7 +28,7 @@ from s3ta.report.svg import (
     short,
     style,
 )
-from s3ta.report.tables import bounds, measures, p_text, points
+from s3ta.report.result_tables import bounds, measures, p_text, points
 
 
 class Panel(NamedTuple):

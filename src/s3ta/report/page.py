@@ -19,16 +19,16 @@ from markupsafe import Markup
 from s3ta.errors import UserError
 from s3ta.files import write_atomic
 from s3ta.records import CLEAN, Interval, Score, Stage, scores_by_restarts
-from s3ta.report import figures, gallery, provenance, tables
+from s3ta.report import figures, gallery, provenance, result_tables
 from s3ta.report.attack_text import attack_name, attack_text
 from s3ta.report.calibration import calibration_section, is_natural
 from s3ta.report.checks import Checks, Trust, checks
-from s3ta.report.comparison import PairOfRuns, compare, refuse_unlike, unshared
-from s3ta.report.headline import Verdict, verdict
+from s3ta.report.comparability import PairOfRuns, compare, refuse_unlike, unshared
 from s3ta.report.load_runs import Run, attack_order, cascading, read_runs
+from s3ta.report.matplotlib_svg import NUM_COLOURS, FigureSvg
 from s3ta.report.paper_tables import paper_section
 from s3ta.report.repeat_agreement import measured_twice
-from s3ta.report.svg import NUM_COLOURS, FigureSvg
+from s3ta.report.verdict import Verdict, verdict
 
 
 class RateCell(NamedTuple):
@@ -39,11 +39,11 @@ class RateCell(NamedTuple):
 
     @property
     def text(self) -> str:
-        return tables.percent(self.share)
+        return result_tables.percent(self.share)
 
     @property
     def interval_text(self) -> str:
-        return tables.percent_interval(self.interval)
+        return result_tables.percent_interval(self.interval)
 
 
 class ScoreRow(NamedTuple):
@@ -219,7 +219,7 @@ def _attacks(page: Page) -> Section | None:
 
 
 def _difference(page: Page) -> Section | None:
-    forests = [(figures.forest_figure(pair), tables.comparison_table(pair)) for pair in page.compared or []]
+    forests = [(figures.forest_figure(pair), result_tables.comparison_table(pair)) for pair in page.compared or []]
     title = "Is the difference real?"
     return Section("difference", title, "Difference", content=forests) if len(page.runs) > 1 else None
 
@@ -303,15 +303,15 @@ def _row(run: Run, colour: int, score: Score, stage: Stage | None) -> ScoreRow:
         model=run.label,
         colour=colour % NUM_COLOURS,
         num_examples=score.num_examples,
-        top1=RateCell(score.top1, tables.bounds(score)),
+        top1=RateCell(score.top1, result_tables.bounds(score)),
         at_most=bool(score.num_cut),
-        success=None if score.success is None else RateCell(score.success, tables.bounds(score, success=True)),
+        success=None if score.success is None else RateCell(score.success, result_tables.bounds(score, success=True)),
         broken=broken,
-        cost=tables.cost_texts(score),
+        cost=result_tables.cost_texts(score),
     )
 
 
-def _restarts(runs: Sequence[Run]) -> tables.Table | None:
+def _restarts(runs: Sequence[Run]) -> result_tables.Table | None:
     """Nested counts over restarts (protocol E9), where an attack has several."""
     if cascading(runs) or all(score.num_restarts == 1 for run in runs for score in run.scores):
         return None
@@ -326,10 +326,10 @@ def _restarts(runs: Sequence[Run]) -> tables.Table | None:
         "Model": lambda run, score: run.label,
         "Attack": lambda run, score: score.attack,
         "Starts": lambda run, score: score.num_restarts,
-        "Right after all (95% interval)": lambda run, score: tables.top1_text(score),
-        "Hit by any (95% interval)": lambda run, score: tables.success_text(score),
+        "Right after all (95% interval)": lambda run, score: result_tables.top1_text(score),
+        "Hit by any (95% interval)": lambda run, score: result_tables.success_text(score),
     }
-    return tables.table_of(columns, nested)
+    return result_tables.table_of(columns, nested)
 
 
 def _asset(name: str) -> str:

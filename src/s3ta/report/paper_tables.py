@@ -20,9 +20,9 @@ from s3ta.files import write_atomic
 from s3ta.records import CLEAN, Score, is_trial, scores_by_restarts
 from s3ta.records.manifest import AttackEntry
 from s3ta.report.attack_text import threat_text
-from s3ta.report.comparison import refuse_unlike
+from s3ta.report.comparability import refuse_unlike
 from s3ta.report.load_runs import Run, read_runs
-from s3ta.report.tables import Table, latex_text, success_text, table_text, top1_text
+from s3ta.report.result_tables import Table, latex_text, success_text, table_text, top1_text
 
 NOTHING = "–"
 

@@ -9,7 +9,7 @@ from s3ta.records import BUDGET, SETTLED
 from s3ta.records.manifest import ModelConfigEntry, PreprocessingEntry
 from s3ta.report.attack_text import NESTED, NORMS, attack_setting_name, identity_text, setting_name, setting_text
 from s3ta.report.load_runs import Run
-from s3ta.report.tables import Table, rate
+from s3ta.report.result_tables import Table, rate
 
 
 def facts_table(runs: Sequence[Run]) -> Table:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from s3ta.records import CLEAN, Flip, find_flips, manifest_differences
 from s3ta.records.ledger import measured_differences
 from s3ta.records.manifest import ModelEntry, model_config_as_today
-from s3ta.report.comparison import shared_attacks
+from s3ta.report.comparability import shared_attacks
 from s3ta.report.load_runs import Run
-from s3ta.report.tables import Table, rate, table_of
+from s3ta.report.result_tables import Table, rate, table_of
 
 _SAME_MEASUREMENT = {"model", "data", "suite", "num_chunks"}
 

@@ -13,7 +13,7 @@ from s3ta.report.attack_text import attack_name, ball_text
 from s3ta.report.calibration import calibration_table
 from s3ta.report.checks import Trust, read_trust
 from s3ta.report.load_runs import read_run, read_runs
-from s3ta.report.tables import (
+from s3ta.report.result_tables import (
     Table,
     cost_texts,
     full_table,

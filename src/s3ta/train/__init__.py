@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from s3ta.lazy import load_names_on_first_use
 
 if TYPE_CHECKING:
-    from s3ta.train.batch_norm_groups import batch_norm_groups
+    from s3ta.train.batch_norm_group_layout import batch_norm_groups
     from s3ta.train.config import (
         AdversarialLoss,
         AveragingConfig,

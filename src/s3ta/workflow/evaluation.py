@@ -42,7 +42,7 @@ from s3ta.records.manifest import Manifest
 from s3ta.workflow.checks_after import check_afterwards, planned_probing, radius_of
 from s3ta.workflow.checks_before import is_lint_due, num_linted, read_found, run_lint
 from s3ta.workflow.cost_estimate import Upcoming, announcement, num_own
-from s3ta.workflow.data import bring_together
+from s3ta.workflow.fit_data_to_model import bring_together
 from s3ta.workflow.image_file_hashes import files_in_manifest, keep_files, refuse_other_files
 from s3ta.workflow.model import OpenedModel, device_at
 from s3ta.workflow.request import Checks, EvaluationOutput, EvaluationRequest, ExampleSelection, refuse_misfits

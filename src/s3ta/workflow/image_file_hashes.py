@@ -14,7 +14,7 @@ from s3ta.data.folder_listing import quoted
 from s3ta.errors import UserError
 from s3ta.evaluate import EvaluationTask
 from s3ta.files import sha256, write_atomic
-from s3ta.workflow.data import say
+from s3ta.workflow.fit_data_to_model import say
 
 FILES_FILE = "files.csv"
 _COLUMNS = ("example_id", *FileFacts._fields)

@@ -15,7 +15,7 @@ from s3ta.data import array_dataset, read_examples
 from s3ta.data.sources import ArrayDataset
 from s3ta.errors import UserError
 from s3ta.models import Classifier, LoadOptions, PreparationSources, model_info
-from s3ta.models.output_detection import num_outputs
+from s3ta.models.probe_num_outputs import num_outputs
 from s3ta.workflow.model import OpenedModel
 
 Model = nn.Module | Callable[[Tensor], Tensor]

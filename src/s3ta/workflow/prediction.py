@@ -17,7 +17,7 @@ from s3ta.determinism import exact_arithmetic
 from s3ta.models import device_of
 from s3ta.progress import console
 from s3ta.types import Images
-from s3ta.workflow.data import say
+from s3ta.workflow.fit_data_to_model import say
 from s3ta.workflow.model import OpenedModel, RuntimeOptions, device_at
 from s3ta.workflow.preprocessing import prepared, preprocessing_sentence
 

@@ -22,7 +22,7 @@ from s3ta.finding import WORTH_TELLING, Finding, worst_first
 from s3ta.records import Ledger, Score, count_scores
 from s3ta.report import evaluation_table, findings_of
 from s3ta.report.checks import read_trust
-from s3ta.report.tables import bounds, rate
+from s3ta.report.result_tables import bounds, rate
 from s3ta.workflow.preprocessing import recorded_preparation
 
 

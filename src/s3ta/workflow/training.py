@@ -40,7 +40,7 @@ from s3ta.train import (
 )
 from s3ta.train.validation import evenly_spaced
 from s3ta.workflow.cost_estimate import about
-from s3ta.workflow.data import say
+from s3ta.workflow.fit_data_to_model import say
 from s3ta.workflow.model import RuntimeOptions, device_at
 
 LEFT_OUT_FILE = "left_out.json"

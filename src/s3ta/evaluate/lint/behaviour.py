@@ -22,7 +22,7 @@ from s3ta.evaluate.lint.harness import (
     shape_of,
 )
 from s3ta.finding import Check, Finding
-from s3ta.models.output_detection import is_about_shapes, where_logits_are
+from s3ta.models.probe_num_outputs import is_about_shapes, where_logits_are
 from s3ta.types import dtype_name
 
 _NEAR = 1e-3

@@ -12,7 +12,7 @@ from scipy.stats import binomtest, hypergeom
 
 from s3ta.errors import UserError
 from s3ta.records import PairedCounts, compare_paired, mcnemar, paired_difference, to_table, wilson
-from s3ta.records.intervals import finite_share
+from s3ta.records.proportion_statistics import finite_share
 
 from .hand_made import join, rows, typed
 

@@ -9,9 +9,9 @@ from s3ta.records import PairedCounts, Score
 from s3ta.records.manifest import AttackSettings, RegionEntry
 from s3ta.report.attack_text import attack_text, ball_text, number
 from s3ta.report.calibration import headline, headline_title, is_natural
-from s3ta.report.comparison import PairOfRuns
+from s3ta.report.comparability import PairOfRuns
 from s3ta.report.load_runs import Run, cascading
-from s3ta.report.tables import p_text, percent, points, points_interval, success_text, top1_text
+from s3ta.report.result_tables import p_text, percent, points, points_interval, success_text, top1_text
 
 WORST = "worst case"
 """The objective of a cascade as the headline calls it."""

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from s3ta.data.resize import AxisResize, bicubic, taps
+from s3ta.data.opencv_bicubic import AxisResize, bicubic, taps
 
 from . import plain_t1
 from .helpers import pixels

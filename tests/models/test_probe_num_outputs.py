@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from s3ta.errors import UserError
-from s3ta.models.output_detection import is_about_shapes, num_outputs
+from s3ta.models.probe_num_outputs import is_about_shapes, num_outputs
 
 
 class Answers(nn.Module):

@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 from s3ta.attack_plausibility import implausible
 from s3ta.finding import Check, Finding
 from s3ta.records.checks_strength import another_attack
-from s3ta.records.intervals import breaks_more, mcnemar
 from s3ta.records.manifest import AttackSettings, Manifest, SuiteEntry
 from s3ta.records.metrics import Outcome
+from s3ta.records.proportion_statistics import breaks_more, mcnemar
 from s3ta.records.schema import RUN
 
 _HALF = 0.5

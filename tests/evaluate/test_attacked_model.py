@@ -12,7 +12,7 @@ from s3ta.attacks import PGDConfig, autograd_gradient, untargeted
 from s3ta.data import fetch_batch
 from s3ta.errors import UserError
 from s3ta.evaluate import EvaluationTask, NamedAttack, Suite, evaluate
-from s3ta.evaluate.attack_precision import attack_copy, attacked_fn
+from s3ta.evaluate.attacked_model import attack_copy, attacked_fn
 from s3ta.files import read_arrays
 from s3ta.models import ExecutionMode, weights_hash
 from tests.evaluate.small import ignore, rows

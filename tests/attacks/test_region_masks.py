@@ -16,7 +16,7 @@ from s3ta.attacks import (
     run_attack,
     threat_model_of,
 )
-from s3ta.attacks.masks import region_mask
+from s3ta.attacks.region_masks import region_mask
 from s3ta.config import from_json
 from s3ta.errors import UserError
 

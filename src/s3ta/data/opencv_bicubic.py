@@ -3,7 +3,7 @@
 The kernel is cubic convolution with a = -0.75 over 4 x 4 pixels, without averaging where it shrinks (X18); weights are
 multiples of 1/2048, as in OpenCV's arithmetic for 8 bits. All sums are of integers, so neither the order of summation nor
 the device changes a bit. OpenCV itself differs by at most 1 of 255, because its vector code rounds elsewhere
-(tests/data/test_resize.py).
+(tests/data/test_opencv_bicubic.py).
 """
 
 from __future__ import annotations

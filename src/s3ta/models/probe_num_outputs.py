@@ -19,7 +19,7 @@ from s3ta.external_code_errors import (
     reason,
     where,
 )
-from s3ta.models.info import device_of
+from s3ta.models.classifier_wrapper import device_of
 from s3ta.process_state import process_state_kept, seeded_global_generators
 from s3ta.types import dtype_name
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from s3ta.errors import UserError
 from s3ta.records import Comparison, Interval, PairedCounts, Score, wilson
 from s3ta.report.attack_text import attack_name, attack_text
-from s3ta.report.comparison import PairOfRuns
+from s3ta.report.comparability import PairOfRuns
 from s3ta.report.load_runs import Run, cascading
 
 

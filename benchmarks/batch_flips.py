@@ -22,7 +22,7 @@ from s3ta.config import parse_radius
 from s3ta.data import fetch_batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.evaluate import AttackContext, Settings, suite_of_attacks
-from s3ta.records import Ledger, find_flips
+from s3ta.records import Ledger, compare_predictions
 from s3ta.workflow import open_for_evaluation
 from s3ta.workflow.fit_data_to_model import bring_together
 from timing import about
@@ -61,15 +61,15 @@ def main() -> None:
     print(about())
     opened, radius = open_for_evaluation(options.model), parse_radius(options.radius)
     suite = suite_of_attacks(OURS, AttackContext(radius, opened.card.num_glimpses, opened.card.num_classes))
-    settings = Settings(micro_batch=8, num_threads=1)
+    settings = Settings(batch_size=8, num_threads=1)
     tables = {}
     for size in SIZES:
         with tempfile.TemporaryDirectory() as folder:
-            in_flight = settings._replace(batch_size=size)
+            in_flight = settings._replace(prefetch=size)
             request = request_of(suite, options.num_examples, in_flight, options.data_root, Path(folder) / "x")
             tables[size] = Ledger.read(records_of(opened, request)).table()
     for size in SIZES:
-        for flip in find_flips(tables[SIZES[0]], tables[size]):
+        for flip in compare_predictions(tables[SIZES[0]], tables[size]):
             counts = (
                 f"predictions that differ {flip.num_predictions}, verdicts {len(flip.flipped)} of {flip.num_common}"
             )

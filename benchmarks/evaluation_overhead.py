@@ -22,7 +22,7 @@ from typing import Any
 
 from evaluating import records_of, request_of
 from s3ta.attacks import PGDConfig
-from s3ta.evaluate import NamedAttack, Settings, Suite, get_suite, runner, total
+from s3ta.evaluate import NamedAttack, Settings, Suite, get_suite, max_cost, runner
 from s3ta.evaluate.sanity_checks import num_evaluations
 from s3ta.workflow import open_for_evaluation
 from timing import about
@@ -34,7 +34,7 @@ def suite_of(steps: int) -> Suite:
 
 
 def run(options: argparse.Namespace, count: int, steps: int) -> None:
-    settings = Settings(micro_batch=32, num_threads=1)
+    settings = Settings(batch_size=32, num_threads=1)
     with tempfile.TemporaryDirectory() as folder:
         request = request_of(suite_of(steps), count, settings, options.data_root, Path(folder) / "x")
         records_of(open_for_evaluation(options.model), request)
@@ -95,7 +95,7 @@ def main() -> None:
             f"round {number + 1}: attack {inside:.2f} s, all {whole:.2f} s, beside the attack {whole / inside - 1:.2%}"
         )
     probes = num_evaluations(32)
-    table1 = total(get_suite("table1"), 500).num_evaluations
+    table1 = max_cost(get_suite("table1"), 500).num_evaluations
     print(f"probes on 32 examples: {probes:,} passes, {probes / table1:.2%} of Table 1 on 500 examples ({table1:,})")
     for count in (64, 256, 1000):
         words = [sys.executable, __file__, options.model, "--child", "--num-examples", str(count), "--steps", "2"]

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from evaluating import records_of, request_of
-from s3ta.evaluate import Settings, Suite, get_suite, override_suite, total
+from s3ta.evaluate import Settings, Suite, get_suite, max_cost, override_suite
 from s3ta.records import Ledger, scores_by_restarts
 from s3ta.workflow import open_for_evaluation
 
@@ -47,7 +47,7 @@ def main() -> None:
     if not Path(options.model).is_dir():
         print(f"evaluations_saved: no model in {options.model}; run `make demo` or name a run folder")
         return
-    settings = Settings(micro_batch=32, num_threads=1)
+    settings = Settings(batch_size=32, num_threads=1)
     alone = separately(options.restarts, options.long)
     sums = [0, 0, 0]
     print(
@@ -60,7 +60,7 @@ def main() -> None:
         last = {attack.name: attack.attack.num_attack_steps for attack in suite.attacks}
         frame = table.select(["attack", "num_attack_steps", "num_gradients"]).to_pylist()
         spent = sum(row["num_gradients"] for row in frame if last.get(row["attack"]) == row["num_attack_steps"])
-        numbers = [apart * options.num_examples, total(suite, options.num_examples).num_gradients, spent]
+        numbers = [apart * options.num_examples, max_cost(suite, options.num_examples).num_gradients, spent]
         sums = [a + b for a, b in zip(sums, numbers, strict=True)]
         print(f"{suite.name[:9]:10}{numbers[0]:>16,}{numbers[1]:>20,}{numbers[2]:>14,}")
         for score in scores_by_restarts(table):

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 import s3ta
-from s3ta.attacks import PGDConfig, draw_start, draw_targets, evaluation_step_size, frozen, run_attack
+from s3ta.attacks import PGDConfig, draw_start, draw_targets, evaluation_step_size, frozen_in_eval_mode, run_attack
 from s3ta.data import DataConfig, fetch_batch, open_dataset
 from timing import about
 
@@ -36,7 +36,7 @@ def main() -> None:
 
     def gradient() -> None:
         pixels = images.clone().requires_grad_()
-        with frozen(model):
+        with frozen_in_eval_mode(model):
             torch.autograd.grad(model(pixels).sum(), pixels)
 
     @torch.no_grad()

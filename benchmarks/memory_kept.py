@@ -63,7 +63,7 @@ def child(name: str, steps: int, batch: int, *, keep: bool) -> dict[str, Any]:
         np.savez(Path(folder) / "test.npz", allow_pickle=False, **arrays)
         dataset = open_dataset(DataConfig(source="npz:."), "test", Path(folder))
         before = resource.getrusage(resource.RUSAGE_SELF)
-        settings, out = Settings(micro_batch=batch, num_threads=1, num_kept=0), Path(folder) / "out"
+        settings, out = Settings(batch_size=batch, num_threads=1, num_kept=0), Path(folder) / "out"
         evaluate(EvaluationTask(model, dataset, suite, range(batch), settings), out, lambda completed, note="": None)
         after = resource.getrusage(resource.RUSAGE_SELF)
         records = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(out.glob("chunk-*")))).hexdigest()

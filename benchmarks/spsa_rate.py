@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import s3ta
-from s3ta.attacks import RandomKey, frozen, spsa, untargeted
+from s3ta.attacks import RandomKey, frozen_in_eval_mode, spsa, untargeted
 from timing import about, interleaved, line, ratios
 
 DELTA = 0.01
@@ -44,7 +44,7 @@ def _measure(name: str, model: nn.Module, count: int, micro_batch: int, directio
     assert total % at_once == 0, "choose a number of directions that fills the micro-batches"
     source = spsa(RandomKey(0, tuple(str(i) for i in range(count))), directions, DELTA, micro_batch)
     probed = images.repeat(at_once // count, 1, 1, 1)
-    with frozen(model):
+    with frozen_in_eval_mode(model):
         times = interleaved(
             {
                 "SPSA": partial(source, model, untargeted(labels), images, 0),

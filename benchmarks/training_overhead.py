@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from s3ta.attacks import draw_start, draw_targets, frozen
+from s3ta.attacks import draw_start, draw_targets, frozen_in_eval_mode
 from s3ta.config import override
 from s3ta.data import Batch, BatchOrder, batches, open_dataset, resolve_source
 from s3ta.distributed import Ranks
@@ -86,7 +86,7 @@ def _parts(recipe: TrainConfig, batch: Batch) -> Callable[[], None]:
     images, labels = batch.images, batch.labels
 
     def run() -> None:
-        with frozen(model):
+        with frozen_in_eval_mode(model):
             for _ in range(recipe.attack.num_attack_steps):
                 pixels = images.clone().requires_grad_()
                 torch.autograd.grad(cross_entropy(model(pixels), labels, reduction="sum"), pixels)

@@ -17,10 +17,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from s3ta.attacks import frozen, seeded_global_generators
+from s3ta.attacks import frozen_in_eval_mode, seeded_global_generators
 from s3ta.attacks.input_validation import refuse_inference_mode
 from s3ta.config import parse_radius
-from s3ta.data import class_numbers
+from s3ta.data import validate_labels
 from s3ta.data.sources import ArrayDataset
 from s3ta.errors import UserError
 from s3ta.evaluate import EvaluationTask, Settings, Suite, choose_examples, get_suite
@@ -97,7 +97,7 @@ def evaluate(
     with _door(model, shown=progress):
         refuse_inference_mode()
         settings = _settings(seed, batch_size, threads, attack_precision)
-        settings = settings._replace(batch_size=prefetch, budget=max_passes, keep_images=keep_images)
+        settings = settings._replace(prefetch=prefetch, max_passes=max_passes, keep_images=keep_images)
         options = _options(mean, std, channel_order, classes, batch_size)
         subject, dataset = open_in_memory(model, images, labels, options, name)
         chosen = given_suite(subject, suite, _radius(radius), tuple(overrides))
@@ -173,7 +173,7 @@ def lint(
         settings = _settings(0, batch_size, threads, "float32")
         with ExitStack() as held:
             for module in modules_behind(model):
-                held.enter_context(frozen(module))
+                held.enter_context(frozen_in_eval_mode(module))
             options = _options(mean, std, channel_order, classes, batch_size)
             subject, dataset = open_in_memory(model, images, labels, options)
         positions = choose_examples(dataset, None, settings.seed)
@@ -220,7 +220,7 @@ def _door(model: object, *, shown: bool, is_frozen: bool = True) -> Iterator[Non
             held.enter_context(torch.autocast(device, enabled=False))
         held.enter_context(torch.enable_grad())
         for module in modules_behind(model) if is_frozen else ():
-            held.enter_context(frozen(module))
+            held.enter_context(frozen_in_eval_mode(module))
         try:
             yield
         except UserError as error:
@@ -253,9 +253,9 @@ def _settings(seed: int, batch_size: int, threads: int | None, attack_precision:
         raise UserError(f"attack_precision is '{attack_precision}': it must be float32 or bfloat16.")
     return Settings(
         seed=seed,
-        micro_batch=batch_size,
+        batch_size=batch_size,
         num_threads=threads or os.cpu_count() or 1,
-        search=ExecutionMode("bfloat16" if attack_precision == "bfloat16" else "float32"),
+        attack_execution=ExecutionMode("bfloat16" if attack_precision == "bfloat16" else "float32"),
     )
 
 
@@ -273,7 +273,7 @@ def _radius(radius: float | str | None) -> float | None:
 
 def _targets(targets: Any, dataset: ArrayDataset) -> Mapping[str, int]:
     """Targets by example id."""
-    aims = class_numbers(targets, len(dataset.ids), "targets")
+    aims = validate_labels(targets, len(dataset.ids), "targets")
     for index, (aim, label) in enumerate(zip(aims.tolist(), dataset.labels.tolist(), strict=True)):
         if aim == label or not 0 <= aim < len(dataset.classes):
             raise UserError(

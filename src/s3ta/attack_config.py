@@ -71,7 +71,7 @@ class GridRegion(Config):
 Region = Annotated[BoxRegion | GridRegion, Field(discriminator="kind")]
 
 
-class Steering(Config):
+class AttentionSteering(Config):
     """An objective on where a sequential model looks, mixed with the one on what it answers."""
 
     towards: Literal["away", "region"] = "away"
@@ -81,7 +81,7 @@ class Steering(Config):
     """Share of steering in the objective; 1: classification plays no part."""
 
     @model_validator(mode="after")
-    def _region_belongs_to_it(self) -> Steering:
+    def _region_belongs_to_it(self) -> AttentionSteering:
         if (self.region is not None) != (self.towards == "region"):
             raise ValueError("steering towards a region needs `region`, and only that does")
         return self
@@ -130,7 +130,7 @@ class SPSA(Config):
         return self
 
 
-class LoopConfig(Config):
+class GradientAttackConfig(Config):
     """What all attacks of the one loop have in common."""
 
     objective: Literal["targeted", "untargeted", "multitargeted", "divergence"] = "targeted"
@@ -159,7 +159,7 @@ class LoopConfig(Config):
     """Gradients through so many glimpses of a sequential model, whatever number the defender takes; None: the same."""
     glimpses: Literal["last", "all", "each"] = "last"
     """Which read-outs of a sequential model the loss sees: the last, all together, or in restart r that of glimpse r."""
-    steering: Steering | None = None
+    steering: AttentionSteering | None = None
     eight_bit: bool = False
     """Only images whose pixels are whole numbers of 255ths count: what survives being saved as a PNG file."""
 
@@ -175,7 +175,7 @@ class LoopConfig(Config):
         return self.glimpses != "last" or self.steering is not None or self.num_glimpses is not None
 
     @model_validator(mode="after")
-    def _fits_together(self) -> LoopConfig:
+    def _fits_together(self) -> GradientAttackConfig:
         if any(not 0 < n <= self.num_attack_steps for n in self.read_outs):
             steps = self.num_attack_steps
             raise ValueError(f"read_outs {self.read_outs} must lie between 1 and num_attack_steps {steps}")
@@ -187,7 +187,7 @@ class LoopConfig(Config):
         return self
 
 
-class PGDConfig(LoopConfig):
+class PGDConfig(GradientAttackConfig):
     """Projected gradient ascent; signed gradients in the L-infinity ball, of unit length in the L2 ball (T14-T19, E2-E6).
 
     The defaults are the paper's evaluation at 100 steps."""
@@ -212,7 +212,7 @@ class PGDConfig(LoopConfig):
         return self
 
 
-class AdamConfig(LoopConfig):
+class AdamConfig(GradientAttackConfig):
     """The paper's Adam attack: raw gradients, annealed rate (appendix C.2, E10)."""
 
     kind: Literal["adam"] = "adam"
@@ -234,7 +234,7 @@ class AdamConfig(LoopConfig):
         return self
 
 
-class AutoAttackConfig(Config):
+class AutoAttackComponentConfig(Config):
     """One part of AutoAttack as its "standard" version sets it. AutoAttack is all four; the worst counts."""
 
     objective: ClassVar[Literal["untargeted"]] = "untargeted"
@@ -254,13 +254,13 @@ class AutoAttackConfig(Config):
     """Likeliest wrong classes that `apgd-t` and `fab-t` try; all of them where there are fewer."""
 
     @model_validator(mode="after")
-    def _radius_fits(self) -> AutoAttackConfig:
+    def _radius_fits(self) -> AutoAttackComponentConfig:
         if self.norm == "linf" and self.radius > 1:
             raise ValueError(f"radius {self.radius:g} is more than pixels in [0, 1] can move (linf)")
         return self
 
 
-AttackConfig = Annotated[PGDConfig | AdamConfig | AutoAttackConfig, Field(discriminator="kind")]
+AttackConfig = Annotated[PGDConfig | AdamConfig | AutoAttackComponentConfig, Field(discriminator="kind")]
 
 
 class TransferConfig(Config):
@@ -290,7 +290,7 @@ class NamedAttack(Config):
     """An attack under the name that its records carry."""
 
     name: str
-    attack: Annotated[PGDConfig | AdamConfig | AutoAttackConfig | TransferConfig, Field(discriminator="kind")]
+    attack: Annotated[PGDConfig | AdamConfig | AutoAttackComponentConfig | TransferConfig, Field(discriminator="kind")]
 
     def as_entry(self) -> dict[str, Any]:
         """As a manifest tells it: one flat JSON object, with the objective also where that is no setting."""

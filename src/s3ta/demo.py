@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 from rich.progress import Progress
 
 from s3ta.errors import UserError
-from s3ta.evaluate import Suite, attack_rounds, get_suite, tiny_suite
+from s3ta.evaluate import Suite, attack_rounds, get_suite, shrink_suite
 from s3ta.files import in_use, make_folder, read_json, read_lines, readable_errors
 from s3ta.progress import LineReporter, bars, console
-from s3ta.recipes import get_recipe, tiny
-from s3ta.records import is_trial
-from s3ta.report import Table, build_report, read_runs, summary_table
+from s3ta.recipes import get_recipe, shrink_recipe
+from s3ta.records import is_tiny_suite
+from s3ta.report import Table, build_report, read_runs, runs_summary_table
 from s3ta.train import is_claimed, is_finished
 from s3ta.workflow import is_evaluation_complete
 from s3ta.workflow.checks_after import probing
@@ -54,7 +54,7 @@ class Passes(NamedTuple):
         count, size = manifest["data"]["num_examples"], manifest["micro_batch"]
         sizes = [min(size, count - begin) for begin in range(0, count, size)]
         chunks = [attack_round.cost.total * examples for attack_round in attack_rounds(suite) for examples in sizes]
-        probed = None if is_trial(suite.name) else probing(sum(chunks), count, size, full=False)
+        probed = None if is_tiny_suite(suite.name) else probing(sum(chunks), count, size, full=False)
         return cls(chunks, 0 if probed is None else probed.cost.total)
 
 
@@ -66,10 +66,10 @@ class Contender:
         self.log = out / f"{self.folder.name}.log"
         self._tiny = ["--tiny"] * is_tiny
         config, suite = get_recipe(recipe), get_suite(SUITE)
-        self.config = tiny(config) if is_tiny else config
+        self.config = shrink_recipe(config) if is_tiny else config
         self.num_steps = self.config.schedule.num_train_steps
         self._passes: Passes | None = None
-        self.suite = tiny_suite(suite) if is_tiny else suite
+        self.suite = shrink_suite(suite) if is_tiny else suite
         self.ledger = self.folder / "evaluations" / self.suite.name
         self.child: subprocess.Popen[bytes] | None = None
         self.command = ""
@@ -191,7 +191,7 @@ def run_demo(out: Path, is_tiny: bool) -> tuple[Path, Table]:
         )
         _work(contenders)
     folders, suite = [contender.folder for contender in contenders], contenders[0].suite.name
-    table = summary_table(read_runs(folders, suite)).pick("Model", "Attack", "Top-1", "Attack success")
+    table = runs_summary_table(read_runs(folders, suite)).pick("Model", "Attack", "Top-1", "Attack success")
     return build_report(folders, suite, out / "report.html"), table
 
 

@@ -3,7 +3,16 @@ that is not its default, and every choice its turn (test_table.py): a setting th
 
 from __future__ import annotations
 
-from s3ta.attacks import SPSA, AdamConfig, AutoAttackConfig, BoxRegion, ExactGradient, GridRegion, PGDConfig, Steering
+from s3ta.attacks import (
+    SPSA,
+    AdamConfig,
+    AttentionSteering,
+    AutoAttackComponentConfig,
+    BoxRegion,
+    ExactGradient,
+    GridRegion,
+    PGDConfig,
+)
 
 SHORT = {"num_attack_steps": 3, "step_size": 0.03}
 """Of PGD: as brief as it can be, but across its ball."""
@@ -45,29 +54,31 @@ LOOKING: dict[str, PGDConfig | AdamConfig] = {
     "one glimpse": PGDConfig(**SHORT, glimpses="each", objective="untargeted", num_restarts=2),
     "all glimpses": PGDConfig(**SHORT, glimpses="all"),
     "more glimpses": PGDConfig(**SHORT, num_glimpses=4),
-    "steered away": PGDConfig(**SHORT, steering=Steering()),
+    "steered away": PGDConfig(**SHORT, steering=AttentionSteering()),
     "steered onto": PGDConfig(
         num_attack_steps=2,
         step_size=0.03,
         glimpses="all",
-        steering=Steering(towards="region", region=BoxRegion(), weight=1.0),
+        steering=AttentionSteering(towards="region", region=BoxRegion(), weight=1.0),
     ),
     "steered onto what is drawn": PGDConfig(
         num_attack_steps=2,
         step_size=0.03,
-        steering=Steering(towards="region", region=GridRegion(rows=("#.", ".#")), weight=0.3),
+        steering=AttentionSteering(towards="region", region=GridRegion(rows=("#.", ".#")), weight=0.3),
     ),
-    "adam steered": AdamConfig(num_attack_steps=2, glimpses="each", num_glimpses=3, steering=Steering(weight=0.3)),
+    "adam steered": AdamConfig(
+        num_attack_steps=2, glimpses="each", num_glimpses=3, steering=AttentionSteering(weight=0.3)
+    ),
     "adam on all glimpses": AdamConfig(num_attack_steps=2, glimpses="all"),
 }
 """Attacks that look at glimpses, and so only fit a sequential model."""
-AUTOATTACK: dict[str, AutoAttackConfig] = {
-    "apgd-ce": AutoAttackConfig(radius=16 / 255, num_attack_steps=4, eight_bit=True),
-    "apgd-t": AutoAttackConfig(part="apgd-t", num_attack_steps=4, num_targets=2),
-    "fab-t": AutoAttackConfig(part="fab-t", norm="l2", radius=0.5, num_attack_steps=4, num_targets=3),
-    "square": AutoAttackConfig(part="square", num_attack_steps=20),
+AUTOATTACK: dict[str, AutoAttackComponentConfig] = {
+    "apgd-ce": AutoAttackComponentConfig(radius=16 / 255, num_attack_steps=4, eight_bit=True),
+    "apgd-t": AutoAttackComponentConfig(part="apgd-t", num_attack_steps=4, num_targets=2),
+    "fab-t": AutoAttackComponentConfig(part="fab-t", norm="l2", radius=0.5, num_attack_steps=4, num_targets=3),
+    "square": AutoAttackComponentConfig(part="square", num_attack_steps=20),
 }
 PLAIN: dict[str, PGDConfig | AdamConfig] = PGD_ATTACKS | ADAM_ATTACKS
 """Those of the one loop that fit any model."""
 IN_THE_LOOP = PLAIN | LOOKING
-ATTACKS: dict[str, PGDConfig | AdamConfig | AutoAttackConfig] = IN_THE_LOOP | AUTOATTACK
+ATTACKS: dict[str, PGDConfig | AdamConfig | AutoAttackComponentConfig] = IN_THE_LOOP | AUTOATTACK

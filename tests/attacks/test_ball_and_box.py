@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3ta.attacks import Attack, Linf, PGDConfig, draw_start, perturb, sign_step, untargeted
+from s3ta.attacks import Attack, Linf, PGDConfig, draw_start, gradient_ascent, sign_step, untargeted
 
 from .helpers import Linear, names
 
@@ -33,7 +33,7 @@ def test_every_iterate_of_an_attack_keeps_ball_and_box(seed, radius, step_size, 
     model = Linear(3, SHAPE, seed % 1000, torch.float32)
     start = draw_start(PGDConfig(radius=radius, random_start_prob=start_prob), seed, names(2), clean)
     _inside(start, clean, radius)
-    attacked = perturb(
+    attacked = gradient_ascent(
         model,
         clean,
         Attack(

@@ -17,8 +17,8 @@ from s3ta.attacks import (
     autograd_gradient,
     draw_start,
     final_logits,
+    gradient_ascent,
     logit_margin,
-    perturb,
     run_attack,
     sign_step,
     targeted,
@@ -151,7 +151,7 @@ def test_the_last_iterate_is_returned_even_where_an_earlier_one_was_better():
 
     clean = torch.full((1, 2, 5, 7), 0.48, dtype=torch.float64)
     labels = torch.tensor([0])
-    attacked = perturb(
+    attacked = gradient_ascent(
         hill,
         clean,
         Attack(
@@ -196,11 +196,11 @@ def test_radius_zero_changes_nothing():
 def test_default_start_is_the_clean_image():
     model, clean = Linear(5), pictures(3)
     rest = {"threat": Linf(0.1), "objective": untargeted(torch.tensor([3, 0, 4])), "step_rule": sign_step(0.02)}
-    nothing = perturb(model, clean, Attack(num_attack_steps=0, **rest))
+    nothing = gradient_ascent(model, clean, Attack(num_attack_steps=0, **rest))
     assert torch.equal(nothing.final, clean)
     assert nothing.final.data_ptr() != clean.data_ptr()
-    explicit = perturb(model, clean, Attack(num_attack_steps=3, **rest), start=clean)
-    assert torch.equal(perturb(model, clean, Attack(num_attack_steps=3, **rest)).final, explicit.final)
+    explicit = gradient_ascent(model, clean, Attack(num_attack_steps=3, **rest), start=clean)
+    assert torch.equal(gradient_ascent(model, clean, Attack(num_attack_steps=3, **rest)).final, explicit.final)
 
 
 def test_objectives_are_the_plain_cross_entropy_per_example():
@@ -233,7 +233,7 @@ def test_another_gradient_source_is_used_instead():
         assert step == len(seen) - 1
         return GradientEstimate(torch.ones_like(images), None, num_gradients=2, num_forwards=5)
 
-    attacked = perturb(
+    attacked = gradient_ascent(
         model,
         clean,
         Attack(
@@ -495,9 +495,9 @@ def test_the_start_may_be_the_best_and_the_first_of_equals_is_kept():
         "num_attack_steps": 5,
         "gradient": lambda fn, objective, images, step: GradientEstimate(torch.ones_like(images), fn(images), 1, 1),
     }
-    kept = perturb(flat_then_lower, clean, Attack(keep_best=lambda outputs: outputs[:, 1], **rest))
+    kept = gradient_ascent(flat_then_lower, clean, Attack(keep_best=lambda outputs: outputs[:, 1], **rest))
     assert torch.equal(kept.final, clean)
-    assert (perturb(flat_then_lower, clean, Attack(**rest)).final - clean).min() > 0.19
+    assert (gradient_ascent(flat_then_lower, clean, Attack(**rest)).final - clean).min() > 0.19
 
 
 @pytest.mark.parametrize("keep", ["last", "best"])
@@ -558,7 +558,7 @@ def test_every_step_sees_the_features_of_its_own_image():
         return ascent
 
     for clean in (one, other, one):
-        perturb(
+        gradient_ascent(
             model,
             clean,
             Attack(

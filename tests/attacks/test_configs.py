@@ -9,12 +9,12 @@ from s3ta.attacks import (
     SPSA,
     AdamConfig,
     AttackConfig,
-    AutoAttackConfig,
+    AttentionSteering,
+    AutoAttackComponentConfig,
     BoxRegion,
     ExactGradient,
     GridRegion,
     PGDConfig,
-    Steering,
     evaluation_step_size,
 )
 from s3ta.config import Config, config_hash, from_json, override, to_json
@@ -26,9 +26,9 @@ REGION = GridRegion(rows=("#.", ".#"))
 KINDS = ATTACKS | {
     "default": PGDConfig(),
     "default adam": AdamConfig(),
-    "default autoattack": AutoAttackConfig(),
+    "default autoattack": AutoAttackComponentConfig(),
     "of 250 steps": PGDConfig(num_attack_steps=250, read_outs=(10, 100), step_size="1.6/255"),
-    "onto": PGDConfig(steering=Steering(towards="region", region=REGION), glimpses="each", num_restarts=4),
+    "onto": PGDConfig(steering=AttentionSteering(towards="region", region=REGION), glimpses="each", num_restarts=4),
 }
 every_kind = pytest.mark.parametrize("which", KINDS)
 any_attack = TypeAdapter(AttackConfig)
@@ -132,9 +132,13 @@ def test_a_kind_that_does_not_exist_is_refused():
         (AdamConfig, {"learning_rates": [[1, 0.1]]}, "learning_rates must begin at step 0 and rise"),
         (AdamConfig, {"learning_rates": [[0, 1], [9, 1], [5, 1]]}, "learning_rates must begin at step 0 and rise"),
         (AdamConfig, {"learning_rates": [[0, 1], [0, 1]]}, "learning_rates must begin at step 0 and rise"),
-        (Steering, {"towards": "region"}, "steering towards a region needs `region`, and only that does"),
-        (Steering, {"region": {"kind": "box"}}, "steering towards a region needs `region`, and only that does"),
-        (AutoAttackConfig, {"radius": 8}, "radius 8 is more than pixels in [0, 1] can move (linf)"),
+        (AttentionSteering, {"towards": "region"}, "steering towards a region needs `region`, and only that does"),
+        (
+            AttentionSteering,
+            {"region": {"kind": "box"}},
+            "steering towards a region needs `region`, and only that does",
+        ),
+        (AutoAttackComponentConfig, {"radius": 8}, "radius 8 is more than pixels in [0, 1] can move (linf)"),
     ],
 )
 def test_settings_that_do_not_fit_together_are_refused_in_one_sentence(cls, values, sentence):
@@ -180,10 +184,14 @@ def test_settings_that_do_not_fit_together_are_refused_in_one_sentence(cls, valu
         (ExactGradient, {"num_samples": 0}, "num_samples: Input should be greater than or equal to 1"),
         (ExactGradient, {"max_shift": -1}, "max_shift: Input should be greater than or equal to 0"),
         (ExactGradient, {"noise": -1}, "noise: Input should be greater than or equal to 0"),
-        (Steering, {"weight": 2}, "weight: Input should be less than or equal to 1"),
-        (Steering, {"towards": "left"}, "'away' or 'region'"),
-        (AutoAttackConfig, {"part": "apgd"}, "'apgd-ce', 'apgd-t', 'fab-t' or 'square'"),
-        (AutoAttackConfig, {"num_attack_steps": 0}, "num_attack_steps: Input should be greater than or equal to 1"),
+        (AttentionSteering, {"weight": 2}, "weight: Input should be less than or equal to 1"),
+        (AttentionSteering, {"towards": "left"}, "'away' or 'region'"),
+        (AutoAttackComponentConfig, {"part": "apgd"}, "'apgd-ce', 'apgd-t', 'fab-t' or 'square'"),
+        (
+            AutoAttackComponentConfig,
+            {"num_attack_steps": 0},
+            "num_attack_steps: Input should be greater than or equal to 1",
+        ),
     ],
 )
 def test_a_bad_value_is_refused_in_one_sentence(cls, values, sentence):
@@ -202,9 +210,9 @@ def test_a_bad_value_is_refused_in_one_sentence(cls, values, sentence):
         (AdamConfig, "beta1"),
         (SPSA, "delta"),
         (ExactGradient, "noise"),
-        (Steering, "weight"),
+        (AttentionSteering, "weight"),
         (BoxRegion, "height"),
-        (AutoAttackConfig, "radius"),
+        (AutoAttackComponentConfig, "radius"),
     ],
 )
 def test_no_number_of_an_attack_may_be_infinite_or_none(cls, name, value):
@@ -243,11 +251,11 @@ def test_the_edges_of_what_is_allowed_are_allowed():
         ),
         (
             'attack.steering={"towards": "region", "region": {"kind": "grid", "rows": ["#.", ".#"]}}',
-            lambda attack: attack.steering == Steering(towards="region", region=REGION),
+            lambda attack: attack.steering == AttentionSteering(towards="region", region=REGION),
         ),
         ('attack.mask={"kind": "box", "row": 0.5}', lambda attack: attack.mask == BoxRegion(row=0.5)),
         ('attack={"kind": "adam", "beta1": 0.5}', lambda attack: attack == AdamConfig(beta1=0.5)),
-        ('attack={"kind": "autoattack"}', lambda attack: attack == AutoAttackConfig()),
+        ('attack={"kind": "autoattack"}', lambda attack: attack == AutoAttackComponentConfig()),
     ],
 )
 def test_one_setting_of_an_attack_is_overridden(assignment, read):

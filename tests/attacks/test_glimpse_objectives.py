@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from s3ta.attacks import (
+    AttentionSteering,
     BoxRegion,
     ExactGradient,
     GridRegion,
     PGDConfig,
     RandomKey,
-    Steering,
     all_glimpses_objective,
+    attention_region_objective,
+    attention_shift_objective,
     autograd_gradient,
     run_attack,
     single_glimpse_objective,
-    steer_away,
-    steer_onto,
     targeted,
     untargeted,
     weighted_sum,
@@ -89,12 +89,12 @@ def _away_by_loop(reference, attention):
 def test_steering_away_is_the_cross_entropy_of_the_maps():
     clean, attacked = _random_trace(seed=1), _random_trace(seed=2)
     expected = _away_by_loop(clean.attention.numpy(), attacked.attention.numpy())
-    np.testing.assert_allclose(steer_away(clean.attention)(attacked), expected, rtol=1e-12)
+    np.testing.assert_allclose(attention_shift_objective(clean.attention)(attacked), expected, rtol=1e-12)
 
 
 def test_steering_away_is_least_on_the_clean_maps():
     clean = _random_trace(seed=1)
-    away = steer_away(clean.attention)
+    away = attention_shift_objective(clean.attention)
     for seed in range(5):
         other = _random_trace(seed=seed + 10)
         assert (away(other) > away(clean)).all()
@@ -125,12 +125,12 @@ def test_steering_onto_is_the_logarithm_of_the_mass_there(size, count):
     generator = torch.Generator().manual_seed(3)
     region = torch.rand(count, 1, *size, generator=generator).gt(0.6).double()
     expected = _onto_by_loop(region.numpy(), trace.attention.numpy())
-    np.testing.assert_allclose(steer_onto(region)(trace), expected, rtol=1e-12)
+    np.testing.assert_allclose(attention_region_objective(region)(trace), expected, rtol=1e-12)
     assert (expected < 0).all()
 
 
 def test_steering_onto_everything_is_zero():
-    everything = steer_onto(torch.ones(1, 1, 12, 9, dtype=torch.float64))(_random_trace())
+    everything = attention_region_objective(torch.ones(1, 1, 12, 9, dtype=torch.float64))(_random_trace())
     torch.testing.assert_close(everything, torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
@@ -138,7 +138,10 @@ def test_steering_survives_maps_without_any_mass_there():
     hard = torch.zeros(1, 3, 1, 2, 2, dtype=torch.float64)
     hard[..., 0, 0] = 1
     logits = torch.zeros(1, 3, 5, dtype=torch.float64)
-    for objective in (steer_away(hard), steer_onto(torch.tensor([[[[0.0, 1], [1, 1]]]]).double())):
+    for objective in (
+        attention_shift_objective(hard),
+        attention_region_objective(torch.tensor([[[[0.0, 1], [1, 1]]]]).double()),
+    ):
         attention = hard.roll(1, dims=-1).requires_grad_(True)
         other = hard.clone().requires_grad_(True)
         values = objective(Trace(logits, attention)) + objective(Trace(logits, other))
@@ -150,7 +153,7 @@ def test_steering_survives_maps_without_any_mass_there():
 @pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
 def test_the_mixed_objective_is_the_weighted_mean(weight):
     trace = _random_trace()
-    parts = untargeted(LABELS), steer_away(_random_trace(seed=1).attention)
+    parts = untargeted(LABELS), attention_shift_objective(_random_trace(seed=1).attention)
     expected = (1 - weight) * parts[0](trace) + weight * parts[1](trace)
     torch.testing.assert_close(weighted_sum(*parts, weight)(trace), expected)
 
@@ -164,9 +167,9 @@ def test_gradients_equal_finite_differences(which):
     objective = {
         "all": all_glimpses_objective(untargeted(LABELS)),
         "one": single_glimpse_objective(targeted(TARGETS, "margin"), 0),
-        "away": steer_away(reference),
-        "onto": steer_onto(region),
-        "mixed": weighted_sum(untargeted(LABELS), steer_onto(region), 0.3),
+        "away": attention_shift_objective(reference),
+        "onto": attention_region_objective(region),
+        "mixed": weighted_sum(untargeted(LABELS), attention_region_objective(region), 0.3),
     }[which]
     gradient = autograd_gradient(model.unroll, objective, images).gradient
     for seed in range(3):
@@ -196,7 +199,7 @@ def _mass(images, rows=6, columns=4):
 
 
 def test_steering_away_moves_the_maps_more_than_an_attack_of_the_same_size():
-    away = _run(_changed(STRONG, steering=Steering(weight=1.0))).final
+    away = _run(_changed(STRONG, steering=AttentionSteering(weight=1.0))).final
     start = _run(_changed(STRONG, num_attack_steps=0)).final
     assert (_moved(away) > _moved(start)).all()
     assert (_moved(away) > _moved(_run(STRONG).final)).all()
@@ -205,7 +208,7 @@ def test_steering_away_moves_the_maps_more_than_an_attack_of_the_same_size():
 def test_steering_away_finds_no_way_up_on_the_clean_image_itself():
     """The clean maps are the least of it, so a start without noise stands still: rounding alone is left."""
     model, clean = _model_and_images()
-    away = steer_away(model.unroll(clean).attention.detach())
+    away = attention_shift_objective(model.unroll(clean).attention.detach())
     at_clean, elsewhere = (
         autograd_gradient(model.unroll, away, images).gradient.abs().amax()
         for images in (clean, _run(_changed(STRONG, num_attack_steps=0)).final)
@@ -215,14 +218,16 @@ def test_steering_away_finds_no_way_up_on_the_clean_image_itself():
 
 def test_steering_onto_a_region_gathers_mass_there_more_than_an_attack_of_the_same_size():
     clean = pictures(3, IMAGES)
-    steered = _run(_changed(STRONG, steering=Steering(towards="region", region=CORNER, weight=1.0))).final
+    steered = _run(_changed(STRONG, steering=AttentionSteering(towards="region", region=CORNER, weight=1.0))).final
     assert (_mass(steered) > _mass(clean)).all()
     assert (_mass(steered) - _mass(clean) > (_mass(_run(STRONG).final) - _mass(clean)).abs()).all()
 
 
 def test_steering_onto_another_region_gathers_mass_elsewhere():
     grids = [GridRegion(rows=("##..", "##..", "....")), GridRegion(rows=("....", "..##", "..##"))]
-    steered = [_run(_changed(STRONG, steering=Steering(towards="region", region=r, weight=1.0))).final for r in grids]
+    steered = [
+        _run(_changed(STRONG, steering=AttentionSteering(towards="region", region=r, weight=1.0))).final for r in grids
+    ]
     assert (_mass(steered[0], 8, 4) > _mass(steered[1], 8, 4)).all()
 
 
@@ -231,7 +236,7 @@ def test_more_weight_steers_more_and_fools_less():
     model, _ = _model_and_images()
     moved, loss = [], []
     for weight in (0.0, 0.9, 1.0):
-        final = _run(_changed(STRONG, steering=Steering(weight=weight))).final
+        final = _run(_changed(STRONG, steering=AttentionSteering(weight=weight))).final
         moved.append(_moved(final).mean())
         loss.append(labels(model(final)).mean().item())
     assert moved[0] < moved[1] < moved[2]
@@ -240,7 +245,9 @@ def test_more_weight_steers_more_and_fools_less():
 
 @pytest.mark.parametrize("objective", ["untargeted", "targeted"])
 @pytest.mark.parametrize(
-    "steering", [Steering(weight=0.0), Steering(towards="region", region=BoxRegion(), weight=0.0)], ids=["away", "onto"]
+    "steering",
+    [AttentionSteering(weight=0.0), AttentionSteering(towards="region", region=BoxRegion(), weight=0.0)],
+    ids=["away", "onto"],
 )
 def test_steering_of_weight_zero_is_plain_pgd_bit_for_bit(objective, steering):
     config = _changed(STRONG, objective=objective)
@@ -297,8 +304,8 @@ def test_attacks_through_other_numbers_of_glimpses_give_other_images():
 LOOKING = {
     "all": {"glimpses": "all"},
     "each": {"glimpses": "each"},
-    "away": {"steering": Steering()},
-    "onto": {"steering": Steering(towards="region", region=CORNER)},
+    "away": {"steering": AttentionSteering()},
+    "onto": {"steering": AttentionSteering(towards="region", region=CORNER)},
 }
 
 
@@ -323,11 +330,11 @@ def test_an_attack_that_looks_at_glimpses_says_that_it_needs_a_trace(which):
         ({}, 3, 3),
         ({"glimpses": "all"}, 3, 3),
         ({"glimpses": "each"}, 3, 3),
-        ({"steering": Steering()}, 4, 3),
-        ({"steering": Steering(towards="region", region=CORNER)}, 3, 3),
-        ({"steering": Steering(), "objective": "multitargeted"}, 4, 3),
-        ({"steering": Steering(), "keep": "best"}, 5, 3),
-        ({"steering": Steering(), "gradient": ExactGradient(num_samples=2)}, 7, 6),
+        ({"steering": AttentionSteering()}, 4, 3),
+        ({"steering": AttentionSteering(towards="region", region=CORNER)}, 3, 3),
+        ({"steering": AttentionSteering(), "objective": "multitargeted"}, 4, 3),
+        ({"steering": AttentionSteering(), "keep": "best"}, 5, 3),
+        ({"steering": AttentionSteering(), "gradient": ExactGradient(num_samples=2)}, 7, 6),
     ],
 )
 def test_every_pass_through_the_model_is_counted(change, forwards, gradients):

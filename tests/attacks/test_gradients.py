@@ -15,9 +15,9 @@ from s3ta.attacks import (
     PGDConfig,
     RandomKey,
     autograd_gradient,
+    eot_gradient,
     final_logits,
-    gradient_over_transformations,
-    perturb,
+    gradient_ascent,
     random_shift_and_noise,
     run_attack,
     sign_step,
@@ -380,7 +380,7 @@ def test_the_mean_over_samples_is_the_mean_of_their_gradients():
     model, clean, objective = small_s3ta(torch.float64), pictures(3, (2, 12, 10)), untargeted(LABELS)
     draw = _draw(3, 5, "eot")
     transform = random_shift_and_noise(draw, max_shift=2, noise=0.1)
-    ascent = gradient_over_transformations(autograd_gradient, 4, draw, [transform])(model, objective, clean, 6)
+    ascent = eot_gradient(autograd_gradient, 4, draw, [transform])(model, objective, clean, 6)
     total = torch.zeros_like(clean)
     for sample in range(4):
         images = clean.clone().requires_grad_(True)
@@ -394,7 +394,7 @@ def test_the_mean_over_samples_is_the_mean_of_their_gradients():
 
 def test_one_sample_without_jitter_is_the_plain_gradient():
     model, clean, objective = small_s3ta(torch.float64), pictures(3, (2, 12, 10)), untargeted(LABELS)
-    one = gradient_over_transformations(autograd_gradient, 1, _draw(3))(model, objective, clean, 0)
+    one = eot_gradient(autograd_gradient, 1, _draw(3))(model, objective, clean, 0)
     assert torch.equal(one.gradient, autograd_gradient(model, objective, clean).gradient)
     config = PGDConfig(objective="untargeted", num_attack_steps=3)
     plain = run_attack(model, clean, LABELS, config=config, start=clean).final  # nothing to draw, so no `draw`
@@ -488,8 +488,8 @@ def test_more_samples_see_through_a_random_model():
     """With noise that hides most of it, one gradient often points the wrong way and the mean over many does not."""
     model, clean = _Noisy(3.0), 0.3 + 0.4 * pictures(3)
     true = autograd_gradient(lambda images: model.inner(images.square()), untargeted(LABELS), clean).gradient
-    one = gradient_over_transformations(autograd_gradient, 1, _draw(3))(model, untargeted(LABELS), clean, 0).gradient
-    many = gradient_over_transformations(autograd_gradient, 200, _draw(3))(model, untargeted(LABELS), clean, 0).gradient
+    one = eot_gradient(autograd_gradient, 1, _draw(3))(model, untargeted(LABELS), clean, 0).gradient
+    many = eot_gradient(autograd_gradient, 200, _draw(3))(model, untargeted(LABELS), clean, 0).gradient
     agree = lambda gradient: (gradient.sign() == true.sign()).double().mean().item()  # noqa: E731
     assert agree(one) < 0.75
     assert agree(many) > 0.95
@@ -538,6 +538,6 @@ def test_the_estimate_needs_no_gradient_from_the_model():
             return model((images * 400).round() / 400)
 
     rest = {"objective": untargeted(labels), "step_rule": sign_step(0.05), "num_attack_steps": 8, "threat": Linf(0.2)}
-    attacked = perturb(black_box, clean, Attack(gradient=spsa(_draw(2), 512, 0.01, 512), **rest))
+    attacked = gradient_ascent(black_box, clean, Attack(gradient=spsa(_draw(2), 512, 0.01, 512), **rest))
     corner = (clean + 0.2 * model.up(labels).sign()).clamp(0, 1)
     torch.testing.assert_close(attacked.final, corner, rtol=0, atol=1e-12)

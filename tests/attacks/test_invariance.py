@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from s3ta.attacks import (
     SPSA,
     AdamConfig,
+    AttentionSteering,
     BoxRegion,
     ExactGradient,
     GridRegion,
     PGDConfig,
     RandomKey,
-    Steering,
     draw_start,
     draw_targets,
     run_attack,
@@ -43,8 +43,8 @@ gradients = st.sampled_from(
 )
 steerings = st.one_of(
     st.none(),
-    st.builds(Steering, weight=st.sampled_from([0.3, 1.0])),
-    st.builds(Steering, towards=st.just("region"), region=regions, weight=st.sampled_from([0.3, 1.0])),
+    st.builds(AttentionSteering, weight=st.sampled_from([0.3, 1.0])),
+    st.builds(AttentionSteering, towards=st.just("region"), region=regions, weight=st.sampled_from([0.3, 1.0])),
 )
 
 

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from s3ta.attacks import (
+    Linearization,
     RandomKey,
-    TangentPlane,
     final_logits,
+    linearize,
     local_linearity,
-    tangent_plane,
-    target_margin,
+    multitargeted_objective,
     untargeted,
 )
 from tests.attacks.helpers import Linear, names, pictures, small_s3ta
@@ -50,7 +50,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def gamma(model, images, objective, radius: float = RADIUS, steps: int = 10):
-    at = tangent_plane(model, images, objective)
+    at = linearize(model, images, objective)
     draw = RandomKey(5, tuple(names(len(images))), ("linearity", 0))
     return at, local_linearity(model, at, radius=radius, draw=draw, num_attack_steps=steps)
 
@@ -58,7 +58,7 @@ def gamma(model, images, objective, radius: float = RADIUS, steps: int = 10):
 def test_a_linear_loss_lies_in_its_tangent_plane():
     model, images = Linear(num_classes=3, shape=SHAPE), middle(4)
     labels = torch.tensor([0, 1, 2, 0])
-    at, found = gamma(model, images, target_margin((labels + 1) % 3, labels))
+    at, found = gamma(model, images, multitargeted_objective((labels + 1) % 3, labels))
     assert found.gamma.max() < 1e-14
     assert at.gradient.abs().min() > 0, "and it is not flat"
     other = pictures(4, SHAPE, seed=9)
@@ -105,7 +105,7 @@ def test_the_deviation_that_is_reported_belongs_to_images_inside_ball_and_box():
     assert (found.images - images).abs().max() <= 0.05 + 1e-12
     assert found.images.min() >= 0
     assert found.images.max() <= 1
-    assert isinstance(at, TangentPlane)
+    assert isinstance(at, Linearization)
 
 
 def test_more_steps_never_find_a_smaller_deviation():
@@ -120,7 +120,7 @@ def test_neighbours_do_not_matter_and_the_model_is_left_alone():
     model, images = small_s3ta(torch.float64).train(), pictures(4, (2, 12, 10))
     labels, before = torch.tensor([0, 1, 2, 3]), {name: value.clone() for name, value in model.state_dict().items()}
     _, together = gamma(model, images, untargeted(labels), 0.05)
-    at = tangent_plane(model, images[2:3], untargeted(labels[2:3]))
+    at = linearize(model, images[2:3], untargeted(labels[2:3]))
     draw = RandomKey(5, ("image-2",), ("linearity", 0))
     alone = local_linearity(model, at, radius=0.05, draw=draw)
     torch.testing.assert_close(alone.gamma, together.gamma[2:3])

@@ -11,8 +11,8 @@ from s3ta.attacks import (
     autograd_gradient,
     final_logits,
     logit_margin,
+    multitargeted_objective,
     run_attack,
-    target_margin,
     targeted,
     untargeted,
 )
@@ -156,7 +156,7 @@ def test_cross_entropy_is_that_of_the_given_class():
 def test_difference_is_the_targets_logit_minus_the_true_one():
     logits, labels, targets = _both(5)
     rows = zip(logits.tolist(), labels.tolist(), targets.tolist(), strict=True)
-    assert target_margin(targets, labels)(logits).tolist() == [row[t] - row[y] for row, y, t in rows]
+    assert multitargeted_objective(targets, labels)(logits).tolist() == [row[t] - row[y] for row, y, t in rows]
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "margin", "dlr"])

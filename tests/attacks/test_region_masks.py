@@ -8,11 +8,11 @@ from scipy.stats import chisquare
 from s3ta.attacks import (
     SPSA,
     AdamConfig,
+    AttentionSteering,
     BoxRegion,
     GridRegion,
     PGDConfig,
     RandomKey,
-    Steering,
     run_attack,
     threat_model_of,
 )
@@ -222,8 +222,12 @@ def test_the_mask_stays_where_it_is_in_every_restart_and_attack():
             "mask: Input tag 'circle' found using 'kind' does not match any of the expected tags: 'box', 'grid'",
         ),
         (PGDConfig, '{"mask": {"height": 0.5}}', "mask: it needs a `kind`"),
-        (Steering, '{"towards": "region"}', "steering towards a region needs `region`, and only that does"),
-        (Steering, '{"region": {"kind": "box"}}', "steering towards a region needs `region`, and only that does"),
+        (AttentionSteering, '{"towards": "region"}', "steering towards a region needs `region`, and only that does"),
+        (
+            AttentionSteering,
+            '{"region": {"kind": "box"}}',
+            "steering towards a region needs `region`, and only that does",
+        ),
     ],
 )
 def test_a_bad_region_is_refused_in_one_sentence(cls, text, sentence):

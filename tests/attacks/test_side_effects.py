@@ -17,8 +17,8 @@ from s3ta.attacks import (
     RandomKey,
     draw_start,
     draw_targets,
-    frozen,
-    perturb,
+    frozen_in_eval_mode,
+    gradient_ascent,
     run_attack,
     sign_step,
     untargeted,
@@ -101,15 +101,15 @@ def test_model_is_restored_after_an_exception_inside(error):
 def test_frozen_may_be_nested_and_leaves_functions_alone():
     model = _mixed_model()
     before = _state(model)
-    with frozen(model):
+    with frozen_in_eval_mode(model):
         inside = _state(model)
-        with frozen(model):
+        with frozen_in_eval_mode(model):
             assert _state(model) == inside
         assert _state(model) == inside
         assert not any(inside[1])
         assert not any(inside[2])
     assert _state(model) == before
-    with frozen(torch.sin):
+    with frozen_in_eval_mode(torch.sin):
         pass
 
 
@@ -174,12 +174,12 @@ def test_traces_and_plain_functions_are_accepted():
     assert torch.equal(_attack(lambda images: model(images)), expected)
     linear = Linear(5).weight.detach()
     clean = pictures(3)
-    function = perturb(
+    function = gradient_ascent(
         lambda images: torch.einsum("bchw,ychw->by", images, linear),
         clean,
         Attack(threat=Linf(0.1), objective=untargeted(LABELS), step_rule=sign_step(0.03), num_attack_steps=2),
     )
-    module = perturb(
+    module = gradient_ascent(
         Linear(5),
         clean,
         Attack(threat=Linf(0.1), objective=untargeted(LABELS), step_rule=sign_step(0.03), num_attack_steps=2),

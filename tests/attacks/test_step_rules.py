@@ -14,8 +14,8 @@ from s3ta.attacks import (
     RandomKey,
     adam_step,
     annealed_step_size,
+    gradient_ascent,
     l2_step,
-    perturb,
     run_attack,
     sign_step,
     untargeted,
@@ -45,7 +45,7 @@ def _loss(logits):
 
 def _walk(rule, clean, threat, num_steps, start=None, model=_hills, scale=1.0):
     """All iterates of an attack, by way of its read-outs."""
-    return perturb(
+    return gradient_ascent(
         model,
         clean,
         Attack(

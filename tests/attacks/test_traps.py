@@ -10,7 +10,7 @@ from s3ta.attacks import (
     RandomKey,
     autograd_gradient,
     draw_targets,
-    frozen,
+    frozen_in_eval_mode,
     run_attack,
     untargeted,
 )
@@ -29,7 +29,7 @@ def test_x37_attention_masks_no_gradient_and_a_large_radius_breaks_everything():
     model, clean = small_s3ta(), pictures(32, IMAGES, dtype=torch.float32)
     with torch.no_grad():
         labels = model(clean).argmax(1)
-    with frozen(model):
+    with frozen_in_eval_mode(model):
         gradient = autograd_gradient(model, untargeted(labels), clean).gradient
     assert (gradient.flatten(1).abs().amax(1) == 0).sum() == 0, "an image without any gradient"
     draw = RandomKey(0, tuple(names(32)), ("x37",))

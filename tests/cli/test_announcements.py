@@ -11,7 +11,7 @@ from s3ta import demo
 from s3ta.attacks import AttackCost
 from s3ta.data import ClutteredDigits
 from s3ta.demo import Contender, Passes
-from s3ta.evaluate import EvaluationTask, PassTimes, Settings, Suite, attack_rounds, get_suite, total
+from s3ta.evaluate import EvaluationTask, PassTimes, Settings, Suite, attack_rounds, get_suite, max_cost
 from s3ta.evaluate.sanity_checks import cost, num_evaluations
 from s3ta.finding import Check
 from s3ta.models import ExecutionMode
@@ -21,7 +21,7 @@ from s3ta.workflow.cost_estimate import Upcoming, seconds
 from tests.evaluate.small import small_model
 
 QUICK = get_suite("quick")
-SETTINGS = Settings(micro_batch=50, num_threads=1)
+SETTINGS = Settings(batch_size=50, num_threads=1)
 NOTHING = AttackCost(0, 0)
 
 
@@ -58,7 +58,7 @@ def test_the_announced_time_covers_everything_that_follows():
     """A gradient of 50 images takes 5 s, a forward pass 2 s; 120 examples in three micro-batches."""
     at = PassTimes(5.0, 2.0, 5.0)
     everything = set(range(3 * len(attack_rounds(QUICK))))
-    work = total(QUICK, 1)
+    work = max_cost(QUICK, 1)
     attacks = 3 * (5 * work.num_gradients + 2 * (work.num_forwards - work.num_gradients))
     times = seconds(_of(120), Upcoming(everything, 0, NOTHING), at)
     assert times == pytest.approx((0, attacks, 0))
@@ -70,7 +70,9 @@ def test_the_announced_time_covers_everything_that_follows():
 
 def test_checks_take_float32_gradients_however_attacks_are_searched():
     upcoming = Upcoming({3}, 0, AttackCost(50, 50))
-    slow = seconds(_of(50, SETTINGS._replace(search=ExecutionMode("bfloat16"))), upcoming, PassTimes(40.0, 2.0, 5.0))
+    slow = seconds(
+        _of(50, SETTINGS._replace(attack_execution=ExecutionMode("bfloat16"))), upcoming, PassTimes(40.0, 2.0, 5.0)
+    )
     assert slow.checks == pytest.approx(5)
 
 
@@ -81,9 +83,9 @@ def _announced(monkeypatch, upcoming: Upcoming, at: PassTimes, settings: Setting
 
 def test_what_takes_moments_is_announced_as_a_few_seconds_and_what_was_tried_counts(monkeypatch):
     quick = PassTimes(1e-9, 1e-9, 1e-9)
-    monkeypatch.setattr(cost_estimate, "measure_chunk_seconds", lambda *given: {1: 0.1})
+    monkeypatch.setattr(cost_estimate, "measure_attack_times", lambda *given: {1: 0.1})
     assert "evaluations, a few seconds here" in _announced(monkeypatch, Upcoming(EVERYTHING, 0, NOTHING), quick)
-    monkeypatch.setattr(cost_estimate, "measure_chunk_seconds", lambda *given: {1: 9.0})
+    monkeypatch.setattr(cost_estimate, "measure_attack_times", lambda *given: {1: 9.0})
     assert "about 18 s here" in _announced(monkeypatch, Upcoming(EVERYTHING, 0, NOTHING), quick)
     assert "about 9 s here" in _announced(monkeypatch, Upcoming({3}, 0, NOTHING), quick)
 
@@ -108,7 +110,7 @@ def test_a_short_run_with_long_checks_is_announced_with_them(monkeypatch):
     [(PassTimes(8.0, 0.5, 1.0), True), (PassTimes(0.5, 0.5, 1.0), False), (PassTimes(1.05, 0.5, 1.0), False)],
 )
 def test_a_slower_bfloat16_is_announced(monkeypatch, at, is_told):
-    settings = SETTINGS._replace(search=ExecutionMode("bfloat16"))
+    settings = SETTINGS._replace(attack_execution=ExecutionMode("bfloat16"))
     told = _announced(monkeypatch, Upcoming(EVERYTHING, 0, NOTHING), at, settings)
     assert ("times as long here as in float32" in told) == is_told
     if is_told:
@@ -117,7 +119,7 @@ def test_a_slower_bfloat16_is_announced(monkeypatch, at, is_told):
 
 
 def test_compiling_is_part_of_the_announcement(monkeypatch):
-    compiled = SETTINGS._replace(search=ExecutionMode("float32", compiled=True))
+    compiled = SETTINGS._replace(attack_execution=ExecutionMode("float32", compiled=True))
     told = _announced(monkeypatch, Upcoming(EVERYTHING, 0, NOTHING), PassTimes(1.0, 1.0, 1.0), compiled)
     assert "Compiling the model" in told
 
@@ -129,7 +131,7 @@ def test_planned_checks_are_those_that_are_due():
     made = {"probes": [Check("black box").passed("Fine.", {"broken": 3})]}
     at_most = planned_probing(measured, {}, full=False)
     assert at_most == (25, 32)
-    assert 5 * 25 * 344 <= total(QUICK, 500).total < 5 * 26 * 344
+    assert 5 * 25 * 344 <= max_cost(QUICK, 500).total < 5 * 26 * 344
     for found in (open_ones, raised):
         assert planned_probing(measured, found, full=False) is None
         assert planned_probing(measured, found, full=True) == (32, 32)
@@ -148,7 +150,7 @@ def test_the_demo_counts_what_is_slow_and_the_checks_too(tmp_path: Path):
     assert contender.status()[:3] == ("attacking", 0, None)
     (contender.ledger / "manifest.json").write_text(json.dumps({"data": {"num_examples": 400}, "micro_batch": 50}))
     passes = Passes.of(contender.suite, json.loads((contender.ledger / "manifest.json").read_text()))
-    attacks = total(contender.suite, 400).total
+    attacks = max_cost(contender.suite, 400).total
     assert sum(passes.of_chunks) == attacks
     assert passes.of_checks == num_evaluations(32)
     assert contender.status() == ("attacking", 0, attacks + num_evaluations(32), "")

@@ -149,7 +149,7 @@ def test_pictures_that_cannot_be_drawn_cost_only_themselves(out: Path, monkeypat
     whole = contents(out)
     (out / "gallery.npz").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "gallery", raising(TypeError("Got unsupported ScalarType BFloat16")))
+        patch.setattr(evaluation, "build_gallery", raising(TypeError("Got unsupported ScalarType BFloat16")))
         told = done(*words(out))
     assert TABLE in told.stdout
     assert "pictures for the report could not be drawn: TypeError: Got unsupported" in told.stderr

@@ -15,8 +15,8 @@ from torchvision import transforms
 from s3ta.data import DataConfig, fetch_batch, get_preprocessing
 from s3ta.data.preprocessing import Preprocessing
 from s3ta.evaluate import get_suite
-from s3ta.models import EvaluationTransform, LoadOptions, model_info, open_model, save_pretrained, select_outputs
-from s3ta.recipes import get_recipe, tiny
+from s3ta.models import EvaluationTransform, LoadOptions, model_metadata, open_model, save_pretrained, select_outputs
+from s3ta.recipes import get_recipe, shrink_recipe
 from s3ta.records import Ledger
 from s3ta.train import TrainConfig
 from s3ta.workflow import EvaluationRequest, ExampleSelection, RuntimeOptions, open_for_evaluation
@@ -47,7 +47,7 @@ def trained(folder: Path, data: DataConfig, size: int, channels: int) -> Path:
     from s3ta.models import create_model
 
     folder.mkdir()
-    recipe = tiny(get_recipe("digits/resnetv2_mini_dense"))
+    recipe = shrink_recipe(get_recipe("digits/resnetv2_mini_dense"))
     settings = recipe.model_dump(mode="json")
     settings["data"] = data.model_dump(mode="json")
     settings["model"]["num_classes"] = 3
@@ -124,7 +124,7 @@ def test_a_network_of_a_library_answers_for_files_as_it_is_measured(photographs:
     opening = LoadOptions(weights="random", image_size=48, num_classes=3)
     assert_same(source, opening, DataConfig(source="folder:photographs"), None, photographs.parent)
     some = select_outputs(open_model(source, opening), [2, 0])
-    assert model_info(some).origins == model_info(open_model(source, opening)).origins
+    assert model_metadata(some).origins == model_metadata(open_model(source, opening)).origins
 
 
 def test_predict_takes_the_options_of_evaluate(photographs: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_normalisation_stored_with_the_weights_is_told_and_may_be_completed(
     torch.save(state | {"mean": torch.tensor([0.1, 0.2, 0.3]), "std": torch.tensor([0.5])}, "w.pt")
     for mean in (None, (0.1, 0.2, 0.3)):
         model = open_model("tints_stored:make", LoadOptions(weights="w.pt", image_size=8, mean=mean))
-        assert model_info(model).origins.normalisation == "stored with the weights"
+        assert model_metadata(model).origins.normalisation == "stored with the weights"
 
 
 # --- weights from a file, of a network that a library knows -------------------------------------------------------
@@ -329,7 +329,7 @@ def test_what_a_tag_would_decide_is_derived_or_told(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     saved_torchvision(source.partition(":")[2].partition(".")[0], file)
-    card = model_info(open_model(source, LoadOptions(weights=file, num_classes=5)))
+    card = model_metadata(open_model(source, LoadOptions(weights=file, num_classes=5)))
     assert card.view == view
     assert (len(card.origins.remarks) == 1) is (remark is not None)
     assert remark is None or remark in card.origins.remarks[0]
@@ -347,7 +347,7 @@ def test_what_a_tag_of_timm_would_decide_is_derived_or_told(tmp_path: Path, monk
     (tmp_path / named).write_bytes((tmp_path / "mine.pth").read_bytes())
     resize = {}
     for source, file in (("resnet18", "mine.pth"), ("resnet18.tv_in1k", "mine.pth"), ("resnet18", named)):
-        card = model_info(open_model(f"timm:{source}", LoadOptions(weights=file, num_classes=5)))
+        card = model_metadata(open_model(f"timm:{source}", LoadOptions(weights=file, num_classes=5)))
         resize[source, file] = (card.view, card.origins.remarks)
     assert "name another instead of timm:resnet18" in resize["resnet18", "mine.pth"][1][0]
     assert "as for timm:resnet18.a1_in1k (224 px, crop 0.95, bicubic" in resize["resnet18", "mine.pth"][1][0]
@@ -377,7 +377,7 @@ def test_a_folder_of_the_hub_brings_its_preparation(
             json.dumps({"do_normalize": True, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]})
         )
     (folder / "config.json").write_text(json.dumps(content))
-    card = model_info(open_model("timm:test_resnet", LoadOptions(weights="hub", num_classes=5, image_size=64)))
+    card = model_metadata(open_model("timm:test_resnet", LoadOptions(weights="hub", num_classes=5, image_size=64)))
     assert card.config["mean"] == pytest.approx([0.1, 0.2, 0.3])
     assert card.config["std"] == pytest.approx([0.4, 0.5, 0.6])
     assert card.config["weights"] == "file hub/model.safetensors"
@@ -385,7 +385,7 @@ def test_a_folder_of_the_hub_brings_its_preparation(
     assert card.name == "test_resnet@hub"
     assert card.origins.normalisation == "stored with the weights"
     given = LoadOptions(weights="hub", num_classes=5, image_size=64, mean=(0.5,), std=(0.2,))
-    assert model_info(open_model("timm:test_resnet", given)).config["mean"] == [0.5]
+    assert model_metadata(open_model("timm:test_resnet", given)).config["mean"] == [0.5]
     advice = (
         "write timm:test_resnet --weights hub" if style == "timm" else "ResNetForImageClassification, of transformers"
     )

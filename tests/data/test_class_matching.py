@@ -14,11 +14,11 @@ from s3ta.data import (
     Dataset,
     RelabelledDataset,
     check_model_fits_data,
+    class_names_from_numbers,
     class_order_note,
     fetch_batch,
     imagenet_wnids,
     match_classes,
-    numbers_as_names,
     open_dataset,
     order_classes_as_numbers,
 )
@@ -281,14 +281,16 @@ def test_arrays_say_the_order_of_their_classes_themselves():
 
 def test_some_numbers_of_a_model_without_names_are_matched():
     data = Folders(["7", "12", "0"])
-    names = numbers_as_names(data, 20)
+    names = class_names_from_numbers(data, 20)
     assert match_classes(names, data, "data").outputs == (0, 12, 7)
-    assert match_classes(numbers_as_names(Folders(["007", "012"]), 20), Folders(["007", "012"]), "data").outputs == (
+    assert match_classes(
+        class_names_from_numbers(Folders(["007", "012"]), 20), Folders(["007", "012"]), "data"
+    ).outputs == (
         7,
         12,
     )
-    assert numbers_as_names(Folders(["7", "20"]), 20) is None
-    assert numbers_as_names(Folders(["7", "ant"]), 20) is None
+    assert class_names_from_numbers(Folders(["7", "20"]), 20) is None
+    assert class_names_from_numbers(Folders(["7", "ant"]), 20) is None
 
 
 @pytest.mark.parametrize(

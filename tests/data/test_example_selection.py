@@ -13,8 +13,8 @@ from s3ta.data import (
     RelabelledDataset,
     find_unreadable,
     open_dataset,
+    positions_of_ids,
     read_ids,
-    select_ids,
     unreadable_error,
 )
 from s3ta.data.sources import Subset
@@ -51,23 +51,23 @@ BIRDS = Listed("val/hen/1.png", "val/hen/2.png", "val/hen/deep/3.png", "val/cock
     ],
 )
 def test_examples_are_named_by_full_ids_or_ends_of_paths(names, positions):
-    assert select_ids(BIRDS, names) == positions
+    assert positions_of_ids(BIRDS, names) == positions
 
 
 def test_a_leading_val_may_be_too_much():
-    assert select_ids(Listed("test/hen/1.png", "test/hen/2.png"), ["val/hen/2.png", "val/hen/1.png"]) == [1, 0]
-    assert select_ids(Listed("hen/1.png"), ["val/hen/1.png"]) == [0]
+    assert positions_of_ids(Listed("test/hen/1.png", "test/hen/2.png"), ["val/hen/2.png", "val/hen/1.png"]) == [1, 0]
+    assert positions_of_ids(Listed("hen/1.png"), ["val/hen/1.png"]) == [0]
 
 
 def test_a_full_id_counts_before_the_end_of_another():
-    assert select_ids(Listed("val/1.png", "1.png", "2.png"), ["1.png"]) == [1]
+    assert positions_of_ids(Listed("val/1.png", "1.png", "2.png"), ["1.png"]) == [1]
 
 
 def test_ids_without_paths_are_taken_whole():
     data = Numbered(20)
-    assert select_ids(data, ["number-7", "number-17", "number-0"]) == [7, 17, 0]
+    assert positions_of_ids(data, ["number-7", "number-17", "number-0"]) == [7, 17, 0]
     with pytest.raises(UserError, match="1 of 1 example ids are not in numbered"):
-        select_ids(data, ["7"])
+        positions_of_ids(data, ["7"])
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_ids_without_paths_are_taken_whole():
 )
 def test_ids_that_mean_no_single_example_are_counted_and_named(names, words):
     with pytest.raises(UserError) as caught:
-        select_ids(BIRDS, names)
+        positions_of_ids(BIRDS, names)
     assert words in str(caught.value)
     assert len(str(caught.value)) < 300
 
@@ -104,7 +104,7 @@ def test_fifty_thousand_ids_are_matched_quickly():
     order = np.random.default_rng(0).permutation(50_000)
     for short in (data.ids, [name[4:] for name in data.ids], [name.rsplit("/", 1)[1] for name in data.ids]):
         began = time.process_time()
-        assert select_ids(data, [short[i] for i in order]) == order.tolist()
+        assert positions_of_ids(data, [short[i] for i in order]) == order.tolist()
         assert time.process_time() - began < 5  # a quadratic search takes minutes
 
 
@@ -178,8 +178,8 @@ def test_missing_lists_are_named(tmp_path):
 def test_the_list_of_a_real_folder_selects_its_examples(data_folder):
     data = open_dataset(DataConfig(source="folder:imagenet-sample", image_size=32), "test", data_folder)
     wanted = [5, 999, 0, 421]
-    assert select_ids(data, [data.ids[i].removeprefix("val/") for i in wanted]) == wanted
-    assert select_ids(data, [data.ids[i].rsplit("/", 1)[1] for i in wanted]) == wanted
+    assert positions_of_ids(data, [data.ids[i].removeprefix("val/") for i in wanted]) == wanted
+    assert positions_of_ids(data, [data.ids[i].rsplit("/", 1)[1] for i in wanted]) == wanted
 
 
 # --- files that cannot be read --------------------------------------------------------------------------------------------
@@ -281,5 +281,5 @@ def test_memory_does_not_grow_with_the_number_of_files(flowers):
 def test_lists_in_another_form_are_told_by_it(tmp_path, text, words):
     (tmp_path / "ids.txt").write_text(text)
     with pytest.raises(UserError, match="are not in listed") as caught:
-        select_ids(BIRDS, read_ids(tmp_path / "ids.txt"))
+        positions_of_ids(BIRDS, read_ids(tmp_path / "ids.txt"))
     assert words in str(caught.value)

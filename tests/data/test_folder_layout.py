@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from s3ta.data import DataConfig, check_model_fits_data, fetch_batch, listing_line, open_dataset, resolve_source
+from s3ta.data import DataConfig, check_model_fits_data, fetch_batch, folder_summary, open_dataset, resolve_source
 from s3ta.errors import UserError
 
 from .trees import CLASSES, left_out, opened, picture, tree
@@ -45,7 +45,7 @@ def test_the_part_by_class_is_taken_under_each_name(tmp_path, name):
     tree(tmp_path / "set", name)
     data = opened(tmp_path / "set")
     assert data.ids[0] == f"{name}/ant/0.png"
-    assert listing_line(data) == ""
+    assert folder_summary(data) == ""
 
 
 @pytest.mark.parametrize("flat", ["test", "test/images", "test/test"])
@@ -57,7 +57,7 @@ def test_val_is_used_and_told_where_test_has_no_labels(tmp_path, flat):
     data = opened(tmp_path / "set")
     assert data.ids[0] == "val/ant/0.png"
     assert len(data.ids) == 6
-    line = listing_line(data)
+    line = folder_summary(data)
     assert line.startswith("folder:set (test): test/ ")
     assert line.endswith("so val/ is used.")
 
@@ -258,7 +258,7 @@ def test_val_is_used_and_told_where_test_holds_no_images(tmp_path, inside):
     (tmp_path / "set" / "test" / inside).mkdir(parents=True)
     data = opened(tmp_path / "set")
     assert data.ids[0] == "val/ant/0.png"
-    assert listing_line(data) == "folder:set (test): test/ holds no images, so val/ is used."
+    assert folder_summary(data) == "folder:set (test): test/ holds no images, so val/ is used."
 
 
 def test_parts_that_are_all_empty_are_told(tmp_path):
@@ -280,7 +280,7 @@ def test_what_lies_beside_the_parts_is_counted_and_changes_nothing(tmp_path, par
     (tmp_path / "set" / ".git").mkdir()
     after = opened(tmp_path / "set", split, num_validation=0)
     assert left_out(after) == {"beside the splits": 2, "hidden": 1}
-    assert "2 entries beside the splits ('extra')" in listing_line(after)
+    assert "2 entries beside the splits ('extra')" in folder_summary(after)
     assert list(after.ids) == list(before.ids)
     assert after.fingerprint == before.fingerprint
     assert after.content == before.content
@@ -290,16 +290,16 @@ def test_folders_that_are_the_same_one_are_told(tmp_path):
     """A class that is a link to another, a folder linked twice in a class, and val that is train."""
     part = tree(tmp_path / "set", "train", ("ant", "bee"), 3)
     picture(part / "bee" / "deep" / "9.png")
-    assert listing_line(opened(tmp_path / "set", "train", num_validation=0)) == ""
+    assert folder_summary(opened(tmp_path / "set", "train", num_validation=0)) == ""
     (part / "cow").symlink_to("ant")
     (part / "bee" / "more").symlink_to("deep")
     data = opened(tmp_path / "set", "train", num_validation=0)
     assert len(data.ids) == 3 + 4 + 1 + 3
-    said = listing_line(data)
+    said = folder_summary(data)
     assert "4 files are used twice, 3 of them under two classes: " in said
     assert "is the same folder as" in said
     (tmp_path / "set" / "val").symlink_to("train")
-    said = listing_line(opened(tmp_path / "set"))
+    said = folder_summary(opened(tmp_path / "set"))
     assert "the test part is the same folder as the training part" in said
 
 

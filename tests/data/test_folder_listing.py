@@ -20,13 +20,13 @@ from s3ta.data import (
     DataConfig,
     batches,
     fetch_batch,
-    listing_line,
+    folder_summary,
     open_dataset,
+    positions_of_ids,
     read_ids,
-    select_ids,
     write_ids,
 )
-from s3ta.data.folder_listing import SUFFIXES, on_one_line, printable_name
+from s3ta.data.folder_listing import SUFFIXES, normalize_name, on_one_line
 from s3ta.errors import UserError
 from s3ta.files import sha256
 
@@ -98,7 +98,7 @@ def test_what_is_no_example_is_left_out_and_counted(tmp_path, path, reason):
     assert list(data.classes) == list(CLASSES)
     assert left_out(data) == {reason: 1}
     assert (data.content, data.fingerprint) == (before.content, before.fingerprint)
-    line = listing_line(data)
+    line = folder_summary(data)
     assert line.startswith("folder:set (test): 6 images are used, left out: 1 ")
     assert "\n" not in line
 
@@ -106,7 +106,7 @@ def test_what_is_no_example_is_left_out_and_counted(tmp_path, path, reason):
 def test_nothing_is_said_of_a_plain_folder(tmp_path):
     tree(tmp_path / "set")
     data = opened(tmp_path / "set")
-    assert listing_line(data) == ""
+    assert folder_summary(data) == ""
     assert left_out(data) == {}
 
 
@@ -127,7 +127,7 @@ def test_hidden_files_are_no_training_examples(tmp_path):
     shutil.copytree(part / "bee", part / "ant" / ".ipynb_checkpoints")
     data = opened(tmp_path / "set", "train", num_validation=0)
     assert Counter(data.labels.tolist()) == {0: 4, 1: 4, 2: 4}
-    assert "4 hidden files" in listing_line(data)
+    assert "4 hidden files" in folder_summary(data)
 
 
 def test_a_class_without_images_is_told(tmp_path):
@@ -139,7 +139,7 @@ def test_a_class_without_images_is_told(tmp_path):
     data = opened(tmp_path / "set", "train", num_validation=0)
     assert list(data.classes) == ["ant", "bee", "bug", "cat", "cow"]
     assert left_out(data) == {"empty classes": 2, "suffix": 1}
-    assert "2 classes without any image ('bug', 'cow')" in listing_line(data)
+    assert "2 classes without any image ('bug', 'cow')" in folder_summary(data)
 
 
 def test_every_file_is_used_or_left_out(tmp_path):
@@ -252,7 +252,7 @@ def test_a_class_link_that_leads_nowhere_is_named_where_classes_are_missing(tmp_
     (part / "dog").symlink_to(tmp_path / "nowhere")
     data = opened(tmp_path / "set")
     assert list(data.classes) == list(CLASSES)
-    assert "1 link that leads nowhere ('val/dog')" in listing_line(data)
+    assert "1 link that leads nowhere ('val/dog')" in folder_summary(data)
 
 
 # --- permissions ----------------------------------------------------------------------------------------------------------
@@ -303,9 +303,9 @@ def test_names_are_the_same_in_either_form_of_unicode(tmp_path, form):
     assert (data.image(0)[0] == 3).all()
     for spelled in (NFC, NFD):
         (tmp_path / "ids.txt").write_text(f"val/{spelled}/{spelled}.png\n", encoding="utf-8")
-        (position,) = select_ids(data, read_ids(tmp_path / "ids.txt"))
+        (position,) = positions_of_ids(data, read_ids(tmp_path / "ids.txt"))
         assert data.ids[position] == f"val/{NFC}/{NFC}.png"
-        assert select_ids(data, [f"{spelled}/{spelled}.png"]) == [position]
+        assert positions_of_ids(data, [f"{spelled}/{spelled}.png"]) == [position]
 
 
 def test_macos_and_linux_see_the_same_content(tmp_path):
@@ -334,7 +334,7 @@ def test_files_that_differ_only_in_form_are_two_examples(tmp_path):
         pytest.skip("this file system does not tell the forms apart")
     data = opened(tmp_path / "set")
     assert len(set(data.ids)) == 3
-    assert select_ids(data, list(data.ids)) == [0, 1, 2]
+    assert positions_of_ids(data, list(data.ids)) == [0, 1, 2]
     assert {int(data.image(index)[0, 0, 0]) for index in (0, 1)} == {0, 1}
 
 
@@ -356,8 +356,8 @@ def test_names_in_any_bytes_become_text(tmp_path, raw):
     index = list(data.ids).index(name)
     assert (data.image(index)[0] == 7).all()
     write_ids(tmp_path / "ids.txt", data.ids)
-    assert select_ids(data, read_ids(tmp_path / "ids.txt")) == list(range(len(data.ids)))
-    json.dumps(listing_line(data)).encode("ascii")
+    assert positions_of_ids(data, read_ids(tmp_path / "ids.txt")) == list(range(len(data.ids)))
+    json.dumps(folder_summary(data)).encode("ascii")
 
 
 def test_a_class_in_any_bytes_becomes_text(tmp_path):
@@ -380,8 +380,8 @@ def test_a_damaged_file_of_any_name_is_one_sentence(tmp_path):
 
 @given(st.text())
 def test_every_name_becomes_text_and_stays_so(name):
-    once = printable_name(name)
-    assert printable_name(once) == once
+    once = normalize_name(name)
+    assert normalize_name(once) == once
     once.encode("utf-8")
     assert on_one_line(name).isprintable()
 

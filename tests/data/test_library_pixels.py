@@ -12,7 +12,7 @@ import torchvision
 from PIL import Image
 
 from s3ta.data import DataConfig, open_dataset, with_evaluation_transform
-from s3ta.models import LoadOptions, model_info, open_model
+from s3ta.models import LoadOptions, model_metadata, open_model
 
 SIZES = ((413, 300), (256, 256), (97, 181), (224, 225), (641, 259))
 NAMES = (
@@ -45,7 +45,7 @@ def transform_of(source: str):
 
 @pytest.mark.parametrize("source", NAMES)
 def test_pixels_are_those_of_the_librarys_own_transform(source: str, pictures: Path) -> None:
-    card = model_info(open_model(source, LoadOptions(weights="random")))
+    card = model_metadata(open_model(source, LoadOptions(weights="random")))
     config = DataConfig(source=f"folder:{pictures}", image_size=card.image_size)
     data = open_dataset(with_evaluation_transform(config, card.image_size, *card.view), "test", pictures)
     transform, mean, std = transform_of(source)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3ta.data import match_classes, read_ids, select_ids
+from s3ta.data import match_classes, positions_of_ids, read_ids
 from s3ta.data.example_selection import write_ids
 
 from .helpers import Numbered
@@ -37,7 +37,7 @@ def test_written_ids_are_read_and_select_their_examples(tmp_path: Path, names: l
     assert read == [names[i] for i in order]
     data = Numbered(len(names))
     data.ids = names
-    assert select_ids(data, read) == order
+    assert positions_of_ids(data, read) == order
 
 
 @given(st.data(), st.integers(1, 30), st.integers(0, 2**32 - 1))

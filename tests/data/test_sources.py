@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s3ta.data import TORCHVISION, DataConfig, fetch_batch, open_dataset, resolve_source
+from s3ta.data import TORCHVISION_DATASETS, DataConfig, fetch_batch, open_dataset, resolve_source
 from s3ta.errors import UserError
 
 from .helpers import pixels
@@ -437,7 +437,7 @@ def test_grey_torchvision_tensors(tmp_path, monkeypatch):
     assert _open(tmp_path, "torchvision:MNIST").image(2).shape == (1, 28, 28)
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.parametrize("name", TORCHVISION_DATASETS)
 @pytest.mark.parametrize("root", [".", "not/there"])
 def test_missing_torchvision_data_say_where_and_how(tmp_path, name, root):
     sentence = _sentence(tmp_path / root, f"torchvision:{name}")

@@ -18,7 +18,7 @@ from s3ta.evaluate.plan import Chunk
 from s3ta.models import create_model
 from s3ta.records import Ledger
 
-SETTINGS = Settings(seed=3, micro_batch=4, num_threads=1, num_kept=3)
+SETTINGS = Settings(seed=3, batch_size=4, num_threads=1, num_kept=3)
 
 
 def small_model(name: str = "s3ta_2_resnetv2_mini", num_classes: int = 10) -> torch.nn.Module:

@@ -94,7 +94,7 @@ def test_x10_the_attack_succeeds_as_often_in_bfloat16(learned, tmp_path: Path) -
         ),
     )
     for number, search in enumerate((ExecutionMode(), BFLOAT16)):
-        settings = SETTINGS._replace(micro_batch=250, search=search)
+        settings = SETTINGS._replace(batch_size=250, attack_execution=search)
         ledger = evaluate(EvaluationTask(learned, data, weak, range(500), settings), tmp_path / str(number), ignore)
         right.append({r["example_id"] for r in rows(ledger) if r["attack"] == "u" and r["correct"]})
     exact, lower = right
@@ -132,7 +132,7 @@ def test_x40_answers_and_gradients_of_a_compiled_copy_agree(learned, tmp_path: P
     check_answers(learned, COMPILED, images)
     searcher = attack_copy(learned, COMPILED).eval()
     check_gradients(learned, searcher, images, labels)
-    settings = SETTINGS._replace(micro_batch=10, search=COMPILED)
+    settings = SETTINGS._replace(batch_size=10, attack_execution=COMPILED)
     ledger = evaluate(EvaluationTask(learned, blobs(20), PLAN, range(20), settings), tmp_path, ignore)
     assert ledger.complete
 
@@ -149,7 +149,7 @@ def test_the_verdict_is_float32_eager_on_the_final_image(make, search: Execution
             parameter.mul_(1.3)
     before, data = weights_hash(model), answered_as_by(model, 6)
     strides = {name: parameter.stride() for name, parameter in model.named_parameters()}
-    settings = SETTINGS._replace(search=search, keep_images=True)
+    settings = SETTINGS._replace(attack_execution=search, keep_images=True)
     ledger = evaluate(EvaluationTask(model, data, PLAN, range(6), settings), tmp_path, ignore)
     assert weights_hash(model) == before
     assert strides == {name: parameter.stride() for name, parameter in model.named_parameters()}
@@ -173,7 +173,9 @@ def test_the_search_is_part_of_what_is_measured(tmp_path: Path) -> None:
     plain = evaluate(EvaluationTask(model, data, PLAN, range(4), SETTINGS), tmp_path, ignore)
     assert plain.manifest["search"] == {"precision": "float32", "compiled": False, "channels_last": False}
     with pytest.raises(UserError, match=r"search\.precision is .float32. there and .bfloat16. now"):
-        evaluate(EvaluationTask(model, data, PLAN, range(4), SETTINGS._replace(search=BFLOAT16)), tmp_path, ignore)
+        evaluate(
+            EvaluationTask(model, data, PLAN, range(4), SETTINGS._replace(attack_execution=BFLOAT16)), tmp_path, ignore
+        )
     assert attack_copy(model, ExecutionMode()) is model
 
 

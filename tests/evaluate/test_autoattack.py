@@ -11,7 +11,7 @@ import torch
 
 from s3ta.attacks import PGDConfig, RandomKey, run_attack
 from s3ta.data import fetch_batch
-from s3ta.evaluate import AttackContext, EvaluationTask, NamedAttack, Suite, evaluate, get_suite, tiny_suite
+from s3ta.evaluate import AttackContext, EvaluationTask, NamedAttack, Suite, evaluate, get_suite, shrink_suite
 from s3ta.files import read_arrays
 from s3ta.records import RUN, Ledger, count_scores
 from tests.evaluate.small import chunk_bytes, ignore, killed_after, rows
@@ -24,7 +24,7 @@ PARTS = ["apgd-ce", "apgd-t", "fab-t", "square"]
 def autoattack(folder: Path, **changes) -> Ledger:
     pytest.importorskip("pyautoattack")
     model = random_resnet()
-    suite = tiny_suite(get_suite("autoattack", AttackContext(0.01)))
+    suite = shrink_suite(get_suite("autoattack", AttackContext(0.01)))
     chosen = SETTINGS._replace(keep_images=True, **changes)
     return evaluate(EvaluationTask(model, answered_as_by(model, COUNT), suite, range(COUNT), chosen), folder, ignore)
 

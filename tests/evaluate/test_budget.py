@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from s3ta.attacks import AttackCost, AutoAttackConfig, PGDConfig
+from s3ta.attacks import AttackCost, AutoAttackComponentConfig, PGDConfig
 from s3ta.errors import UserError
 from s3ta.evaluate import EvaluationTask, NamedAttack, Suite, evaluate, runner
 from s3ta.evaluate.plan import AttackRound
@@ -32,7 +32,7 @@ PLAN = Suite(name="s", description="d", attacks=(pgd("three", 3, 4), pgd("ten", 
 
 def run(folder: Path, budget: int | None, suite: Suite = PLAN, **changes) -> Ledger:
     model = random_resnet()
-    chosen = SETTINGS._replace(budget=budget, **changes)
+    chosen = SETTINGS._replace(max_passes=budget, **changes)
     return evaluate(EvaluationTask(model, answered_as_by(model, COUNT), suite, range(COUNT), chosen), folder, ignore)
 
 
@@ -103,7 +103,7 @@ def test_leaving_early_frees_budget_for_what_comes_after(tmp_path: Path) -> None
 def test_autoattacks_worst_case_is_what_must_fit(tmp_path: Path) -> None:
     """An upper bound is needed before the start; what is spent is less, and is what counts afterwards."""
     pytest.importorskip("pyautoattack")
-    square = AutoAttackConfig(part="square", radius=0.3, num_attack_steps=5)  # at most 9 and 1 for the verdict
+    square = AutoAttackComponentConfig(part="square", radius=0.3, num_attack_steps=5)  # at most 9 and 1 for the verdict
     suite = Suite(name="a", description="d", attacks=(NamedAttack(name="square", attack=square), pgd("two", 2)))
     assert {r["status"] for r in rows(run(tmp_path / "a", 10, suite)) if r["attack"] == "square"} == {BUDGET}
     enough = run(tmp_path / "b", 16, suite)

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from s3ta.attacks import PGDConfig
-from s3ta.evaluate import EvaluationTask, NamedAttack, Suite, attack_rounds, evaluate, get_suite, runner, total
+from s3ta.evaluate import EvaluationTask, NamedAttack, Suite, attack_rounds, evaluate, get_suite, max_cost, runner
 from s3ta.models import PooledClassifier
 from s3ta.records import BUDGET, Ledger, count_scores, reduce_restarts
-from s3ta.records import stages as stages_of
+from s3ta.records import cascade_stages as stages_of
 from tests.evaluate.small import chunk_bytes, ignore, rows
 from tests.evaluate.test_leaving import attack, script_of, suite
 from tests.evaluate.toys import SETTINGS, ByPixel, Templates, blobs, by_pixel, scripted
@@ -52,10 +52,10 @@ def test_recorded_and_stated_passes_are_those_of_the_model(case: str, tmp_path: 
     """The verdict at each read-out is a pass, in the records, in the estimate, and so under a budget."""
     model, data = Templates(), blobs(6)
     counted = Counted(model)
-    settings = SETTINGS._replace(exhaustive=True, micro_batch=3)
+    settings = SETTINGS._replace(exhaustive=True, batch_size=3)
     ledger = evaluate(EvaluationTask(model, data, SPENT[case], range(6), settings), tmp_path, ignore)
     asked = counted.passes - 4  # two images of noise, asked twice: by them a ledger knows its model again
-    stated = total(SPENT[case], 6).num_forwards
+    stated = max_cost(SPENT[case], 6).num_forwards
     most: dict[tuple, int] = {}
     for row in rows(ledger):
         key = row["example_id"], row["attack"], row["restart"]
@@ -66,8 +66,8 @@ def test_recorded_and_stated_passes_are_those_of_the_model(case: str, tmp_path: 
 
 def test_tables_of_the_documents_state_what_is_spent() -> None:
     """docs/evaluation.md, passes per image."""
-    passes = {name: sum(total(get_suite(name), 1)) for name in ("table1", "table2", "table4", "table5", "table6")}
-    assert {name: sum(total(get_suite(name), 1)) - total(get_suite(name), 1).num_gradients for name in passes} == {
+    passes = {name: sum(max_cost(get_suite(name), 1)) for name in ("table1", "table2", "table4", "table5", "table6")}
+    assert {name: sum(max_cost(get_suite(name), 1)) - max_cost(get_suite(name), 1).num_gradients for name in passes} == {
         "table1": 1015, "table2": 805, "table4": 10_003, "table5": 100_201, "table6": 252,
     }  # fmt: skip
     text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
@@ -81,7 +81,7 @@ def test_a_budget_counts_the_verdicts_at_read_outs(tmp_path: Path) -> None:
     plan = suite(pgd("a", 4, (1, 2, 3)))
     assert attack_rounds(plan)[1].cost.total == 12
     for budget, cut in ((12, True), (13, False)):
-        settings = SETTINGS._replace(budget=budget)
+        settings = SETTINGS._replace(max_passes=budget)
         ledger = evaluate(
             EvaluationTask(Templates(), blobs(4), plan, range(4), settings), tmp_path / str(budget), ignore
         )
@@ -102,10 +102,10 @@ class Noisy(Templates):
 def test_the_number_in_flight_changes_no_record_of_a_random_model(batch_size: int, tmp_path: Path) -> None:
     """The verdict's noise belongs to the micro-batch, not to those of it that are in flight."""
     plan = suite(pgd("a", 3, (1,)), pgd("b", 2, num_restarts=2))
-    settings = SETTINGS._replace(micro_batch=5)
+    settings = SETTINGS._replace(batch_size=5)
     evaluate(EvaluationTask(Noisy(), blobs(13), plan, range(13), settings), tmp_path / "whole", ignore)
     evaluate(
-        EvaluationTask(Noisy(), blobs(13), plan, range(13), settings._replace(batch_size=batch_size)),
+        EvaluationTask(Noisy(), blobs(13), plan, range(13), settings._replace(prefetch=batch_size)),
         tmp_path / "parts",
         ignore,
     )
@@ -125,7 +125,7 @@ def _cascade(folder: Path, seed: int, turned: slice = slice(0)) -> tuple[Ledger,
     answers = np.where(broken, (labels + 1) % CLASSES, labels)
     named = (attack(name, "untargeted", restarts) for name, restarts in (("x", 1), ("y", 2), ("z", 1)))
     plan = suite(*named, cascade=True)
-    data, settings = by_pixel(labels.tolist(), labels.tolist(), CLASSES), SETTINGS._replace(micro_batch=3, block=2)
+    data, settings = by_pixel(labels.tolist(), labels.tolist(), CLASSES), SETTINGS._replace(batch_size=3, block=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "run_attack", scripted(script_of(plan, answers)))
         return evaluate(EvaluationTask(ByPixel(CLASSES), data, plan, order.tolist(), settings), folder, ignore), plan

@@ -264,7 +264,7 @@ def test_a_network_has_the_verdicts_of_the_exhaustive_run_at_a_lower_cost(
             left += 1
     assert 0 < left < len(theirs)
     assert spent < exhaustive
-    check_full(early, SETTINGS.micro_batch, -(-COUNT // SETTINGS.micro_batch))
+    check_full(early, SETTINGS.batch_size, -(-COUNT // SETTINGS.batch_size))
 
 
 @pytest.mark.parametrize("kind", REAL)
@@ -301,7 +301,7 @@ def test_what_an_example_costs_is_what_went_through_the_model(
 
     monkeypatch.setattr(runner, "run_chunk", watched)
     plan = REAL[kind]
-    ledger = evaluate(EvaluationTask(model, data, plan, range(5), SETTINGS._replace(micro_batch=1)), tmp_path, ignore)
+    ledger = evaluate(EvaluationTask(model, data, plan, range(5), SETTINGS._replace(batch_size=1)), tmp_path, ignore)
     last = {(r["attack"], r["restart"], r["example_id"]): r for r in rows(ledger)}  # rows ascend by steps
     assert counted.keys() == {key for key, row in last.items() if row["status"] == RUN}
     for key, (gradients, forwards) in counted.items():

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from s3ta.data import Batch, ClutteredDigits
 from s3ta.errors import UserError
-from s3ta.evaluate.lint import KINDS, Task, lint
+from s3ta.evaluate.lint import KINDS, LintContext, lint
 from s3ta.evaluate.lint.harness import ModelHarness
-from s3ta.evaluate.lint.preprocessing_and_labels import Rival, Score, _order, _order_of_some, _preparations
+from s3ta.evaluate.lint.preprocessing_and_labels import AnswerScore, Rival, _order, _order_of_some, _preparations
 from s3ta.models import Classifier, create_model
 from s3ta.records import Finding
 from tests.evaluate import planted
@@ -44,7 +44,7 @@ class Case(NamedTuple):
     labels: Tensor
 
     def looked_at(self, model: nn.Module, **options) -> list[Finding]:
-        task = Task(**({"data_classes": NAMES, "num_classes": 10} | options))
+        task = LintContext(**({"data_classes": NAMES, "num_classes": 10} | options))
         return lint(model, batch_of(self.images, self.labels), task)
 
 
@@ -351,7 +351,7 @@ def test_a_model_of_224_px_with_random_weights_raises_no_alarm(name: str, photog
         net = timm.create_model(name, pretrained=False).eval()
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     model = Classifier(net, name=name, num_classes=1000, image_size=224, mean=mean, std=std)
-    found = lint(model, batch_of(*photographs), Task(1000, [f"n{i}" for i in range(1000)]))
+    found = lint(model, batch_of(*photographs), LintContext(1000, [f"n{i}" for i in range(1000)]))
     assert not alarms(found)
     assert by_kind(found)["clean accuracy"].severity == "note"
 
@@ -362,7 +362,7 @@ def test_our_own_models_with_random_weights_raise_no_alarm(name: str, channels: 
     torch.manual_seed(1)
     model = create_model(name, num_classes=10, image_size=size, in_channels=channels).eval()
     images = torch.rand(40, channels, size, size, generator=torch.Generator().manual_seed(2))
-    found = lint(model, batch_of(images, torch.arange(40) % 10), Task(10, NAMES))
+    found = lint(model, batch_of(images, torch.arange(40) % 10), LintContext(10, NAMES))
     assert not alarms(found)
 
 
@@ -413,7 +413,7 @@ def test_model_and_random_state_are_as_they_were(digit_case: Case) -> None:
     images, labels = digit_case.images.clone(), digit_case.labels.clone()
     before = state()
     # unwrapped: the type checker of the tests draws numbers of its own when a function returns
-    found = inspect.unwrap(lint)(model, batch_of(images, labels), Task(10, NAMES))
+    found = inspect.unwrap(lint)(model, batch_of(images, labels), LintContext(10, NAMES))
     after = state()
     assert {"train mode", "own state", "randomness"} <= set(alarms(found))
     assert before[0].keys() == after[0].keys()
@@ -438,9 +438,9 @@ def test_the_lint_asks_the_model_a_few_dozen_times_at_most(digit_case: Case) -> 
 
 def test_wrong_examples_are_refused(digit_case: Case) -> None:
     with pytest.raises(UserError, match="one label per image"):
-        lint(digit_case.net, batch_of(digit_case.images, digit_case.labels[1:]), Task(10, NAMES))
+        lint(digit_case.net, batch_of(digit_case.images, digit_case.labels[1:]), LintContext(10, NAMES))
     with pytest.raises(UserError, match="one label per image"):
-        lint(digit_case.net, batch_of(digit_case.images[:0], digit_case.labels[:0]), Task(10, NAMES))
+        lint(digit_case.net, batch_of(digit_case.images[:0], digit_case.labels[:0]), LintContext(10, NAMES))
 
 
 # --- the pieces ---------------------------------------------------------------------------------------------------
@@ -476,10 +476,10 @@ def test_an_alternative_must_win_by_every_rule(pairs: list[tuple[bool, bool]], l
     now, then = (torch.tensor(side) for side in zip(*pairs, strict=True))
     labels = torch.arange(len(pairs)) % 10
     constant = int(labels.bincount().max()) / len(labels)
-    rival = Rival("", "input range", "", "", Score(then, loss, constant))
+    rival = Rival("", "input range", "", "", AnswerScore(then, loss, constant))
     won, lost = int((then & ~now).sum()), int((now & ~then).sum())
     tail = sum(comb(won + lost, k) for k in range(min(won, lost) + 1)) / 2 ** (won + lost)
-    if rival.is_better(Score(now, 1.0, constant)):
+    if rival.is_better(AnswerScore(now, 1.0, constant)):
         assert loss < 1
         assert 2 * tail < 0.01
         assert won - lost >= 0.1 * len(pairs)
@@ -500,7 +500,7 @@ def test_findings_are_complete_and_json_whatever_the_model(
     labels = torch.from_numpy(random_.integers(0, num_classes, count))
     images = torch.from_numpy(random_.random((count, channels, 4, 4))).float()
     model = Around(nn.Flatten(), after=lambda pixels: power * (pixels @ weight))
-    found = lint(model, batch_of(images, labels), Task(num_classes, [str(i) for i in range(num_classes)]))
+    found = lint(model, batch_of(images, labels), LintContext(num_classes, [str(i) for i in range(num_classes)]))
     assert [finding.kind for finding in found] == list(KINDS)
     assert all(finding.sentence for finding in found)
     assert {finding.severity for finding in found} <= {"error", "warning", "note", "passed", "unchecked"}
@@ -571,7 +571,7 @@ def test_another_order_of_many_classes_is_seen_by_a_few_examples_of_some(
         images = torch.arange(len(labels)).view(-1, 1, 1, 1).float()
         table = Around(nn.Flatten(), after=lambda numbers: logits[numbers[:, 0].long()])
         examples = batch_of(images, labels)
-        harness = ModelHarness(table, batch_of(images[:8], labels[:8]), Task(num_classes, []), examples)
+        harness = ModelHarness(table, batch_of(images[:8], labels[:8]), LintContext(num_classes, []), examples)
         return _order_of_some(harness, examples).severity
 
     assert severity(0.8, text, 0) == "warning"

@@ -13,8 +13,8 @@ from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
 from s3ta.data import Batch, fetch_batch
-from s3ta.evaluate.lint import Task, lint
-from s3ta.evaluate.lint.preprocessing_and_labels import Rival, Score, _best_first
+from s3ta.evaluate.lint import LintContext, lint
+from s3ta.evaluate.lint.preprocessing_and_labels import AnswerScore, Rival, _best_first
 from s3ta.records import Finding
 from tests.evaluate.planted import Around
 from tests.evaluate.toys import blobs
@@ -140,7 +140,9 @@ def alarms_of(model: nn.Module) -> dict[str, Finding]:
         if torch.is_tensor(answer := model(images[:2])) and answer.shape[1] == 2:
             images, labels, num_classes = images[labels < 2], labels[labels < 2], 2
     names = [f"blob {number}" for number in range(num_classes)]
-    found = lint(model, Batch([str(i) for i in range(COUNT)], images[:COUNT], labels[:COUNT]), Task(num_classes, names))
+    found = lint(
+        model, Batch([str(i) for i in range(COUNT)], images[:COUNT], labels[:COUNT]), LintContext(num_classes, names)
+    )
     return {one.kind: one for one in found if one.severity in ("warning", "error")}
 
 
@@ -162,13 +164,13 @@ def test_a_faulty_model_is_caught_in_a_sentence(name: str, learned: nn.Module) -
 def test_two_explanations_of_the_same_answers_stand_in_the_order_they_are_tried(rounding: float) -> None:
     """Colours turned round are classes turned round where classes are colours; last bits must not choose between them."""
     right, fewer = torch.tensor([True] * 9 + [False]), torch.tensor([True] * 8 + [False] * 2)
-    flipped = Rival("bgr", "channel order", "", "", Score(right, 0.5, 0.1))
-    permuted = Rival("permuted", "label order", "", "", Score(right, 0.5 + rounding, 0.1))
-    scaled = Rival("pixels x 255", "input range", "", "", Score(right, 0.1, 0.1))
-    lower = Rival("with ImageNet", "normalisation", "", "", Score(fewer, 0.1, 0.1))
+    flipped = Rival("bgr", "channel order", "", "", AnswerScore(right, 0.5, 0.1))
+    permuted = Rival("permuted", "label order", "", "", AnswerScore(right, 0.5 + rounding, 0.1))
+    scaled = Rival("pixels x 255", "input range", "", "", AnswerScore(right, 0.1, 0.1))
+    lower = Rival("with ImageNet", "normalisation", "", "", AnswerScore(fewer, 0.1, 0.1))
     names = [rival.name for rival in _best_first([scaled, lower, flipped, permuted])]
     assert names == ["bgr", "permuted", "pixels x 255", "with ImageNet"]
-    assert _best_first([flipped, permuted._replace(score=Score(right, 0.49, 0.1))])[0].name == "permuted"
+    assert _best_first([flipped, permuted._replace(score=AnswerScore(right, 0.49, 0.1))])[0].name == "permuted"
     assert _best_first([]) == []
 
 
@@ -187,7 +189,7 @@ class Picky(nn.Module):
 
 def found_of(model: nn.Module, micro_batch: int | None = None) -> dict[str, Finding]:
     names = [f"blob {number}" for number in range(4)]
-    found = lint(model, fetch_batch(blobs(2 * COUNT), range(COUNT)), Task(4, names, micro_batch))
+    found = lint(model, fetch_batch(blobs(2 * COUNT), range(COUNT)), LintContext(4, names, micro_batch))
     return {one.kind: one for one in found}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from s3ta.attacks import SPSA, AutoAttackConfig, PGDConfig
+from s3ta.attacks import SPSA, AutoAttackComponentConfig, PGDConfig
 from s3ta.evaluate import EvaluationTask, NamedAttack, Suite, evaluate
 from s3ta.models import from_pretrained, save_pretrained
 from s3ta.records import Ledger, check_records, count_scores
@@ -33,7 +33,7 @@ ATTACKS = {
         keep="best",
         gradient=SPSA(num_directions=96, delta=0.06, micro_batch=5000),
     ),
-    "square": AutoAttackConfig(part="square", radius=RADIUS, num_attack_steps=300),
+    "square": AutoAttackComponentConfig(part="square", radius=RADIUS, num_attack_steps=300),
 }
 
 
@@ -43,7 +43,7 @@ def attacked(model, folder: Path, *names: str, cascade: bool = False) -> Ledger:
     suite = Suite(name="masking", description="d", attacks=named, cascade=cascade)
     torch.manual_seed(4)  # for the model that draws from it
     return evaluate(
-        EvaluationTask(model, blobs(COUNT), suite, range(COUNT), SETTINGS._replace(micro_batch=24)), folder, ignore
+        EvaluationTask(model, blobs(COUNT), suite, range(COUNT), SETTINGS._replace(batch_size=24)), folder, ignore
     )
 
 

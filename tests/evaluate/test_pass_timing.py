@@ -60,7 +60,7 @@ def _evaluation(model, suite, settings=SETTINGS):
 
 def _pace(clock, *, precision="float32", gradients=True):
     model = _Timed(clock)
-    settings = SETTINGS._replace(search=ExecutionMode(precision))
+    settings = SETTINGS._replace(attack_execution=ExecutionMode(precision))
     return pass_timing.measure_pass_times(_evaluation(model, small_suite(), settings), gradients=gradients)
 
 
@@ -85,13 +85,13 @@ def test_a_chunk_takes_what_short_runs_of_the_attack_itself_took(monkeypatch, cl
     monkeypatch.setattr(pass_timing, "run_chunk", run_chunk)
     suite = Suite(name="s", description="", attacks=(NamedAttack(name="a", attack=attack),), gallery_attack="a")
     model, pace = _Timed([0.0]), pass_timing.PassTimes(0.001, 0.001, 0.001)
-    times = pass_timing.measure_chunk_seconds(_evaluation(model, suite), attack_rounds(suite), pace)
+    times = pass_timing.measure_attack_times(_evaluation(model, suite), attack_rounds(suite), pace)
     per_step = 0.004 * (directions or 1)
     assert times == pytest.approx({1: 0.2 + 50 * per_step + 0.001}, rel=0.02)
     assert [(steps, outs) for steps, outs, _ in runs] == [(1, ()), (1, ()), (runs[2][0], ())]
     assert all(number in (directions, 10) for _, _, number in runs), "probes are few while the time is taken"
     slow = pass_timing.PassTimes(0.2, 0.1, 0.2)
-    assert pass_timing.measure_chunk_seconds(_evaluation(model, suite), attack_rounds(suite), slow) == {}
+    assert pass_timing.measure_attack_times(_evaluation(model, suite), attack_rounds(suite), slow) == {}
 
 
 def test_an_attack_that_raises_fails_in_the_run_not_in_its_estimate(monkeypatch):
@@ -100,9 +100,7 @@ def test_an_attack_that_raises_fails_in_the_run_not_in_its_estimate(monkeypatch)
 
     monkeypatch.setattr(pass_timing, "run_chunk", run_chunk)
     model, pace = _Timed([0.0]), pass_timing.PassTimes(0.001, 0.001, 0.001)
-    assert (
-        pass_timing.measure_chunk_seconds(_evaluation(model, small_suite()), attack_rounds(small_suite()), pace) == {}
-    )
+    assert pass_timing.measure_attack_times(_evaluation(model, small_suite()), attack_rounds(small_suite()), pace) == {}
 
 
 def test_a_model_without_gradients_is_refused_where_they_are_needed():

@@ -18,10 +18,10 @@ from s3ta.evaluate import (
     choose_examples,
     evaluate,
     get_suite,
+    max_cost,
     override_suite,
     runner,
-    tiny_suite,
-    total,
+    shrink_suite,
 )
 from s3ta.files import read_json
 from s3ta.models import create_model
@@ -177,7 +177,7 @@ def test_another_measurement_in_the_same_folder_is_refused(tmp_path: Path) -> No
     with pytest.raises(UserError, match="seed is 3 there and 4 now"):
         run(tmp_path, settings=SETTINGS._replace(seed=4))
     with pytest.raises(UserError, match="micro_batch"):
-        run(tmp_path, settings=SETTINGS._replace(micro_batch=5))
+        run(tmp_path, settings=SETTINGS._replace(batch_size=5))
     model = small_model()
     with torch.no_grad():
         next(model.parameters()).add_(1e-3)
@@ -249,7 +249,7 @@ def test_examples_are_a_seeded_prefix() -> None:
 
 def test_evaluations_are_counted_before_they_are_spent() -> None:
     """Two restarts of 3 and of 2 steps; one forward pass more for each verdict (3 read-outs, 1), one for the clean image."""
-    found = total(small_suite(2), 11)
+    found = max_cost(small_suite(2), 11)
     assert (found.num_gradients, found.num_forwards) == (11 * 2 * (3 + 2), 11 * (2 * (3 + 3 + 2 + 1) + 1))
     assert found.total == sum(chunk.num_evaluations for chunk in planned_chunks(small_suite(2), range(11), 4))
     assert [(stage.name, stage.restart) for stage in attack_rounds(small_suite(2))] == [
@@ -279,8 +279,8 @@ def test_settings_change_every_attack_of_a_suite_and_its_name() -> None:
     longer = override_suite(small_suite(), ["attack.num_attack_steps=7"])
     assert [a.name for a in longer.attacks] == ["untargeted-7", "targeted-7"]
     assert longer.gallery_attack == "targeted-7"
-    assert [a.name for a in tiny_suite(get_suite("table1")).attacks] == ["targeted-10", "targeted-1000"], "kept apart"
-    assert tiny_suite(get_suite("digits")).gallery_attack == "untargeted-2"
+    assert [a.name for a in shrink_suite(get_suite("table1")).attacks] == ["targeted-10", "targeted-1000"], "kept apart"
+    assert shrink_suite(get_suite("digits")).gallery_attack == "untargeted-2"
     with pytest.raises(UserError, match=r"Did you mean attack\.num_restarts"):
         override_suite(small_suite(), ["attack.num_restart=3"])
     with pytest.raises(UserError, match="read_outs"):

@@ -16,7 +16,7 @@ from s3ta.records import ledger as ledger_module
 from .small import chunk_bytes, ignore, rows, small_model, small_suite, some_digits
 from .toys import answered_as_by, random_resnet, random_s3ta
 
-SETTINGS = Settings(seed=3, micro_batch=3, num_threads=1, block=2)
+SETTINGS = Settings(seed=3, batch_size=3, num_threads=1, block=2)
 
 
 def cascade() -> Suite:
@@ -101,12 +101,12 @@ def test_blocks_never_share_an_example():
 @pytest.mark.parametrize("name", ["s3ta_2_resnetv2_mini", "resnetv2_mini_dense"])
 def test_no_record_depends_on_how_many_examples_are_in_flight(tmp_path, name):
     model, data = small_model(name), some_digits(11)
-    settings = Settings(seed=3, micro_batch=8, num_threads=1)
+    settings = Settings(seed=3, batch_size=8, num_threads=1)
     written = []
     for size in (1, 8, 64):
         folder = tmp_path / str(size)
         ledger = evaluate(
-            EvaluationTask(model, data, small_suite(2), list(range(11)), settings._replace(batch_size=size)),
+            EvaluationTask(model, data, small_suite(2), list(range(11)), settings._replace(prefetch=size)),
             folder,
             ignore,
         )
@@ -121,10 +121,10 @@ def test_fewer_in_flight_really_means_other_neighbours(tmp_path, monkeypatch):
     honest = model.forward
     monkeypatch.setattr(model, "forward", lambda images: seen.append(images.detach().clone()) or honest(images))
     evaluate(
-        EvaluationTask(model, data, small_suite(), range(4), SETTINGS._replace(batch_size=1)), tmp_path / "x", ignore
+        EvaluationTask(model, data, small_suite(), range(4), SETTINGS._replace(prefetch=1)), tmp_path / "x", ignore
     )
     del seen[:2]  # two images of noise, asked twice: is it still the same model?
-    assert all(len(images) == SETTINGS.micro_batch for images in seen)
+    assert all(len(images) == SETTINGS.batch_size for images in seen)
     assert all(torch.equal(images[0], images[1]) and torch.equal(images[0], images[2]) for images in seen[:4])
 
 
@@ -140,7 +140,7 @@ def test_loading_ahead_changes_nothing_and_errors_arrive(tmp_path):
         return honest(index, draw)
 
     data.image = image
-    settings = SETTINGS._replace(batch_size=9)
+    settings = SETTINGS._replace(prefetch=9)
     with pytest.raises(UserError, match="13 is damaged"):
         evaluate(EvaluationTask(model, data, small_suite(), list(range(17)), settings), tmp_path / "x", ignore)
     assert sorted(path.name for path in (tmp_path / "x").glob("chunk-*")) == [

@@ -22,13 +22,13 @@ from s3ta.evaluate import (
     get_attack,
     get_suite,
     leaderboard_radius,
+    max_cost,
     override_suite,
+    shrink_suite,
     suite_of_attacks,
-    tiny_suite,
-    total,
     transfer_suite,
 )
-from s3ta.records import is_trial
+from s3ta.records import is_tiny_suite
 
 S3TA = AttackContext(16 / 255, 4)
 
@@ -66,9 +66,9 @@ def test_suites_fit_any_model_and_radius_and_shrink(name: str, at: AttackContext
     radii = {a.attack.radius for a in suite.attacks}
     assert min(radii) == at.radius
     assert radii == {at.radius} or name == "local"
-    small = tiny_suite(suite)
+    small = shrink_suite(suite)
     assert len(small.attacks) == len(suite.attacks)
-    assert total(small, 1).total < 1200 < total(suite, 1).total or name in ("local", "sequential")
+    assert max_cost(small, 1).total < 1200 < max_cost(suite, 1).total or name in ("local", "sequential")
     assert small.num_examples == 8
 
 
@@ -88,7 +88,7 @@ def test_every_attack_of_the_catalogue_can_be_named_and_costs_something() -> Non
         suite = suite_of_attacks([name], S3TA)
         assert suite.gallery_attack == name
         assert len(attack_rounds(suite)) == 1 + config.num_restarts
-        assert total(suite, 1).num_forwards > 3
+        assert max_cost(suite, 1).num_forwards > 3
         steps = name.rsplit("-", 1)[-1]
         assert not steps.isdigit() or config.num_attack_steps == int(steps), name
     with pytest.raises(UserError, match="Did you mean pgd-100"):
@@ -173,12 +173,12 @@ def test_a_table_of_the_paper_has_the_numbers_of_the_protocol(name: str) -> None
 @pytest.mark.parametrize("name", NUMBERS)
 def test_a_table_of_the_paper_costs_what_it_implies(name: str) -> None:
     suite = get_suite(name)
-    num_gradients, num_forwards = total(suite, 1)
+    num_gradients, num_forwards = max_cost(suite, 1)
     assert num_gradients == GRADIENTS[name]
     judged = sum(restarts for *_, restarts in NUMBERS[name].values()) + 1  # verdicts, the clean image's among them
     searched = 2 * 4096 * 100 if name == "table3" else num_gradients
     assert searched < num_forwards <= searched + 3 * judged
-    assert total(suite, 7).num_gradients == 7 * num_gradients
+    assert max_cost(suite, 7).num_gradients == 7 * num_gradients
     assert name != "table3" or attack_cost(suite.attacks[0].attack) == (0, 819_200)
 
 
@@ -245,8 +245,8 @@ def test_table_2_warns_in_words() -> None:
 def test_a_suite_without_attacks_takes_no_settings_of_attacks() -> None:
     suite = get_suite("figure7")
     assert [stage.name for stage in attack_rounds(suite)] == ["clean"]
-    assert total(suite, 3) == (0, 3)
-    small = tiny_suite(suite)
+    assert max_cost(suite, 3) == (0, 3)
+    small = shrink_suite(suite)
     assert (small.name, small.attacks, small.num_examples, small.gallery_attack) == ("figure7-tiny", (), 8, None)
     assert override_suite(suite, []) == suite
     with pytest.raises(UserError, match=r"'figure7' attacks nothing, so 'attack\.radius=8/255' cannot be set"):
@@ -260,19 +260,19 @@ def test_a_suite_without_attacks_takes_no_settings_of_attacks() -> None:
 
 @pytest.mark.parametrize("name", SUITES)
 def test_every_stated_suite_shrinks(name: str) -> None:
-    small = tiny_suite(get_suite(name))
+    small = shrink_suite(get_suite(name))
     assert small.name == f"{name}-tiny"
-    assert total(small, 1).total <= 40
+    assert max_cost(small, 1).total <= 40
     assert len(small.attacks) == len(get_suite(name).attacks)
-    assert is_trial(small.name)
-    assert not is_trial(name)
+    assert is_tiny_suite(small.name)
+    assert not is_tiny_suite(name)
 
 
 def test_a_changed_trial_suite_is_still_named_a_trial() -> None:
     suite, changes = get_suite("quick"), ["attack.num_restarts=2", "attack.radius=4/255"]
-    assert is_trial(override_suite(tiny_suite(suite), changes).name)
-    assert not is_trial(override_suite(suite, changes).name)
-    assert not is_trial("my-tinyset")
+    assert is_tiny_suite(override_suite(shrink_suite(suite), changes).name)
+    assert not is_tiny_suite(override_suite(suite, changes).name)
+    assert not is_tiny_suite("my-tinyset")
 
 
 @pytest.mark.parametrize(

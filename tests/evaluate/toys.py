@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from s3ta.attacks import Attacked
+from s3ta.attacks import AttackTrajectory
 from s3ta.data import Dataset
 from s3ta.evaluate import Settings
 from s3ta.models import S3TA, PooledClassifier, ResNetConfig, S3TAConfig, VisionConfig, build_model
 from s3ta.records import Ledger, reduce_restarts
 
-SETTINGS = Settings(seed=3, micro_batch=3, num_threads=1)
+SETTINGS = Settings(seed=3, batch_size=3, num_threads=1)
 
 
 class Pictures(Dataset):
@@ -98,10 +98,12 @@ Script = Mapping[tuple[str, str, int, int], int]
 """(example, attack, restart, steps) -> the class that the attack makes `ByPixel` answer with."""
 
 
-def scripted(script: Script, batches: list[tuple[str, int, tuple[str, ...]]] | None = None) -> Callable[..., Attacked]:
+def scripted(
+    script: Script, batches: list[tuple[str, int, tuple[str, ...]]] | None = None
+) -> Callable[..., AttackTrajectory]:
     """Stands in for `run_attack`: images that `ByPixel` answers as written. Notes whose batches it was given."""
 
-    def attack(outputs_fn, clean, labels, *, config, targets=None, draw=None) -> Attacked:
+    def attack(outputs_fn, clean, labels, *, config, targets=None, draw=None) -> AttackTrajectory:
         name, restart = draw.names
         if batches is not None:
             batches.append((name, restart, draw.ids))
@@ -111,7 +113,7 @@ def scripted(script: Script, batches: list[tuple[str, int, tuple[str, ...]]] | N
             wanted = [script[example, name, restart, steps] for example in draw.ids]
             images[place, :, 0, 0, 0] = torch.tensor(wanted) * 10 / 255
         steps = torch.tensor(read_outs)[:, None].expand(-1, len(clean))
-        return Attacked(read_outs, images, steps, steps)
+        return AttackTrajectory(read_outs, images, steps, steps)
 
     return attack
 

@@ -10,7 +10,7 @@ import torch
 
 from s3ta.errors import UserError
 from s3ta.evaluate import KEPT_FILE, EvaluationTask, evaluate
-from s3ta.explain import KEPT, gallery, look
+from s3ta.explain import KEPT, build_gallery, predict_with_attention
 from s3ta.files import read_arrays
 from s3ta.records import Ledger
 from tests.evaluate.small import SETTINGS, ignore, small_model, small_suite, some_digits
@@ -24,7 +24,7 @@ def evaluated(tmp_path: Path) -> Path:
 
 def drawn(folder: Path, name: str = "s3ta_2_resnetv2_mini", count: int = 11) -> dict[str, np.ndarray]:
     kept = read_arrays(folder / KEPT_FILE, KEPT)
-    return gallery(small_model(name), some_digits(count), kept, SETTINGS.micro_batch)
+    return build_gallery(small_model(name), some_digits(count), kept, SETTINGS.batch_size)
 
 
 def test_the_gallery_holds_the_recorded_images(evaluated: Path) -> None:
@@ -61,7 +61,10 @@ def test_the_gallery_of_a_model_without_attention_holds_none(tmp_path: Path) -> 
 def test_padding_is_left_out_of_the_gallery() -> None:
     images = torch.rand(3, 1, 60, 60, generator=torch.Generator().manual_seed(1))
     for name in ("s3ta_2_resnetv2_mini", "resnetv2_mini_dense"):
-        padded, plain = look(small_model(name), images, 7), look(small_model(name), images)
+        padded, plain = (
+            predict_with_attention(small_model(name), images, 7),
+            predict_with_attention(small_model(name), images),
+        )
         assert padded.keys() == plain.keys()
         for key in plain:
             np.testing.assert_allclose(padded[key], plain[key], atol=1e-5)

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from s3ta.attacks import AutoAttackConfig, PGDConfig
+from s3ta.attacks import AutoAttackComponentConfig, PGDConfig
 from s3ta.config import Config, Radius, config_hash, describe, format_radius, from_json, override, parse_radius, to_json
 from s3ta.data import DataConfig
 from s3ta.errors import UserError
 from s3ta.models import ResNetConfig, S3TAConfig
-from s3ta.recipes import RECIPES, get_recipe, tiny
+from s3ta.recipes import RECIPES, get_recipe, shrink_recipe
 from s3ta.records import manifest_differences
 from s3ta.train import OptimizerConfig, ScheduleConfig, TrainConfig
 from s3ta.train.config import LossConfig
@@ -303,10 +303,10 @@ def test_identity_leaves_out_what_equals_its_declared_default_at_every_depth(con
 
 
 def test_a_default_that_depends_on_another_setting_is_one():
-    square = AutoAttackConfig(part="square")
+    square = AutoAttackComponentConfig(part="square")
     assert square.identity() == {"kind": "autoattack", "part": "square"}
-    assert AutoAttackConfig(part="square", num_attack_steps=100).identity()["num_attack_steps"] == 100
-    assert "num_attack_steps" not in AutoAttackConfig(num_attack_steps=100).identity()
+    assert AutoAttackComponentConfig(part="square", num_attack_steps=100).identity()["num_attack_steps"] == 100
+    assert "num_attack_steps" not in AutoAttackComponentConfig(num_attack_steps=100).identity()
 
 
 def test_kinds_stay_although_they_are_defaults():
@@ -525,7 +525,7 @@ def test_describe_tells_every_setting_once_in_order():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_described_settings_can_be_typed_back(name):
-    recipe = tiny(get_recipe(name))
+    recipe = shrink_recipe(get_recipe(name))
     lines = describe(recipe)
     assert len({line[0] for line in lines}) == len(lines) > 40
     assert override(recipe, [f"{path}={value}" for path, value, _ in lines]) == recipe

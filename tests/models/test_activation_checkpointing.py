@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from s3ta.attacks import autograd_gradient, frozen, untargeted
+from s3ta.attacks import autograd_gradient, frozen_in_eval_mode, untargeted
 from s3ta.models import ResNetConfig, VisionConfig, build_model
 from s3ta.models.batch_norm_statistics import statistics_kept
 from s3ta.models.vision import VisionNet
@@ -105,7 +105,7 @@ def test_an_attack_finds_the_same_gradient(every):
     model = shaken_model()
     plain = autograd_gradient(model, untargeted(LABELS), _images()).gradient
     model.vision.units_per_checkpoint = every
-    with frozen(model):
+    with frozen_in_eval_mode(model):
         assert torch.equal(autograd_gradient(model, untargeted(LABELS), _images()).gradient, plain)
     assert all(p.grad is None for p in model.parameters())
 

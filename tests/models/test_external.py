@@ -21,8 +21,8 @@ from s3ta.models import (
     Classifier,
     EvaluationTransform,
     LoadOptions,
-    is_foreign,
-    model_info,
+    is_external,
+    model_metadata,
     open_model,
     save_pretrained,
     select_outputs,
@@ -78,17 +78,17 @@ def agree(model, net, images, mean=MEAN, std=STD):
     ],
 )
 def test_names_with_a_library_or_a_factory_are_foreign(source, answer):
-    assert is_foreign(source) is answer
+    assert is_external(source) is answer
 
 
 def test_a_path_that_exists_is_never_foreign(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert is_foreign("app:make")
-    assert is_foreign("timm:resnet18")
+    assert is_external("app:make")
+    assert is_external("timm:resnet18")
     Path("app:make").mkdir()
     Path("timm:resnet18").touch()
-    assert not is_foreign("app:make")
-    assert not is_foreign("timm:resnet18")
+    assert not is_external("app:make")
+    assert not is_external("timm:resnet18")
 
 
 # --- timm ---------------------------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ def test_timm_with_random_weights():
     model = open_model("timm:test_resnet", LoadOptions(weights="random"))
     assert torch.equal(torch.get_rng_state(), before)
     assert not model.training
-    card = model_info(model)
+    card = model_metadata(model)
     assert (card.name, card.num_classes, card.in_channels, card.image_size) == ("test_resnet", 1000, 3, 160)
     assert card.config == {
         "source": "timm:test_resnet",
@@ -130,14 +130,14 @@ def test_timm_prepares_image_files_as_it_says(name, size):
     config = timm.data.resolve_model_data_config(net)
     config["input_size"] = (3, size or config["input_size"][1], size or config["input_size"][1])
     resize, crop = timm.data.create_transform(**config).transforms[:2]
-    assert model_info(model).view == EvaluationTransform(resize.size, resize.interpolation.value)
-    assert model_info(model).image_size == (crop.size if isinstance(crop.size, int) else crop.size[0])
+    assert model_metadata(model).view == EvaluationTransform(resize.size, resize.interpolation.value)
+    assert model_metadata(model).image_size == (crop.size if isinstance(crop.size, int) else crop.size[0])
 
 
 def test_timm_with_other_sizes():
     opening = LoadOptions(weights="random", num_classes=7, image_size=96, in_channels=1, mean=(0.5,), std=(0.25,))
     model = open_model("timm:test_vit", opening)
-    card = model_info(model)
+    card = model_metadata(model)
     assert (card.num_classes, card.image_size, card.in_channels) == (7, 96, 1)
     net = fresh_timm("test_vit", num_classes=7, img_size=96, in_chans=1)
     agree(model, net, pictures(2, 1, 96, 96), (0.5,), (0.25,))
@@ -198,12 +198,12 @@ def test_timm_weights_are_fetched_where_they_can_be(monkeypatch):
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: there.state_dict())
     for weights in (None, "pretrained"):
         model = open_model("timm:test_resnet", LoadOptions(weights=weights))
-        assert model_info(model).config["weights"] == "pretrained: r160_in1k"
+        assert model_metadata(model).config["weights"] == "pretrained: r160_in1k"
         agree(model, there, pictures(2, 3, 160, 160), there.pretrained_cfg["mean"], there.pretrained_cfg["std"])
     with pytest.raises(UserError, match="answers with 1000 numbers for an image, not 10"):
         open_model("timm:test_resnet", LoadOptions(num_classes=10))
     grey = open_model("timm:test_resnet", LoadOptions(in_channels=1, mean=(0.5,), std=(0.5,)))
-    assert model_info(grey).config["notes"] == ["timm adapted the first convolution from 3 to 1 channels."]
+    assert model_metadata(grey).config["notes"] == ["timm adapted the first convolution from 3 to 1 channels."]
 
 
 @pytest.mark.parametrize("error", [OSError("no route\nto host"), RuntimeError("no route to host")])
@@ -229,11 +229,12 @@ def test_timm_model_of_the_hub(monkeypatch):
         monkeypatch.setattr(f"{module}.load_model_config_from_hf", lambda *_, **__: answer)
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: there.state_dict())
     model = open_model("timm:hf-hub:owner/name")
-    assert model_info(model).name == "name"
-    assert model_info(model).config["weights"] == "pretrained: hf-hub:owner/name"
+    assert model_metadata(model).name == "name"
+    assert model_metadata(model).config["weights"] == "pretrained: hf-hub:owner/name"
     agree(model, there, pictures(2, 3, 160, 160), (0.1, 0.2, 0.3), there.pretrained_cfg["std"])
     assert (
-        model_info(open_model("timm:hf-hub:owner/name", LoadOptions(weights="random", image_size=96))).image_size == 96
+        model_metadata(open_model("timm:hf-hub:owner/name", LoadOptions(weights="random", image_size=96))).image_size
+        == 96
     )
 
 
@@ -253,7 +254,7 @@ def test_timm_preparation_that_a_view_cannot_say_is_noted(monkeypatch):
         return net
 
     monkeypatch.setattr(timm, "create_model", squashing)
-    card = model_info(open_model("timm:test_resnet", LoadOptions(weights="random")))
+    card = model_metadata(open_model("timm:test_resnet", LoadOptions(weights="random")))
     assert card.view is None
     assert "not done here (squash, bilinear)" in card.config["notes"][0]
 
@@ -267,7 +268,7 @@ def test_timm_preparation_that_a_view_cannot_say_is_noted(monkeypatch):
 def test_torchvision_with_random_weights_sees_what_its_transforms_show(name):
     base, _, tag = name.partition(".")
     model = open_model(f"torchvision:{name}", LoadOptions(weights="random"))
-    card = model_info(model)
+    card = model_metadata(model)
     assert (card.name, card.num_classes, card.config["weights"]) == (name, 1000, "random, seed 0")
     assert card.config["library"] == {"torchvision": torchvision.__version__.partition("+")[0]}
     entry = torchvision.models.get_model_weights(base)[tag or "DEFAULT"]
@@ -285,7 +286,7 @@ def test_torchvision_with_random_weights_sees_what_its_transforms_show(name):
 
 
 def test_torchvision_with_another_number_of_classes_and_size():
-    card = model_info(
+    card = model_metadata(
         open_model("torchvision:squeezenet1_1", LoadOptions(weights="random", num_classes=4, image_size=112))
     )
     assert (card.num_classes, card.image_size, card.view) == (4, 112, EvaluationTransform(128, "bilinear"))
@@ -293,7 +294,7 @@ def test_torchvision_with_another_number_of_classes_and_size():
 
 def test_torchvision_builds_its_transformers_for_the_size():
     model = open_model("torchvision:vit_b_32", LoadOptions(weights="random", image_size=64, num_classes=3))
-    assert (model_info(model).image_size, model_info(model).num_classes) == (64, 3)
+    assert (model_metadata(model).image_size, model_metadata(model).num_classes) == (64, 3)
     assert model.net.image_size == 64
 
 
@@ -307,10 +308,10 @@ def test_heads_that_only_help_in_training_are_left_out(tmp_path, name, tag):
     opening = LoadOptions(weights=str(tmp_path / "run.pth"), num_classes=5, image_size=96)
     model = open_model(f"torchvision:{name}{tag}", opening)
     agree(model, there, pictures(2, 3, 96, 96))
-    notes = model_info(model).config["notes"]
+    notes = model_metadata(model).config["notes"]
     assert any("weights of training aids" in note for note in notes)
     assert any("transforms its input" in note for note in notes) is bool(tag)
-    assert model_info(model).name == f"{name}{tag}@run"
+    assert model_metadata(model).name == f"{name}{tag}@run"
 
 
 def test_torchvision_weights_are_fetched_where_they_can_be(monkeypatch):
@@ -325,7 +326,7 @@ def test_torchvision_weights_are_fetched_where_they_can_be(monkeypatch):
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
     for source in ("torchvision:squeezenet1_1", "torchvision:squeezenet1_1.IMAGENET1K_V1"):
         model = open_model(source)
-        assert model_info(model).config["weights"] == "pretrained: IMAGENET1K_V1"
+        assert model_metadata(model).config["weights"] == "pretrained: IMAGENET1K_V1"
         agree(model, there, pictures(2, 3, 224, 224))
     assert set(asked) == {torchvision.models.SqueezeNet1_1_Weights.DEFAULT.url}
 
@@ -378,7 +379,7 @@ def test_weights_and_their_normalisation_from_a_file(tmp_path, said):
     there, path = stored(tmp_path)
     model = open_model("timm:test_resnet", LoadOptions(weights=path, num_classes=4, mean=said))
     agree(model, there, pictures(2, 3, 160, 160), (0.1, 0.2, 0.3), (0.25, 0.3, 0.35))
-    card = model_info(model)
+    card = model_metadata(model)
     assert card.name == "test_resnet@best"
     assert (card.config["weights"], card.config["container"], card.config["prefix"]) == (
         "file best.pth",
@@ -394,7 +395,7 @@ def test_weights_and_their_normalisation_from_a_file(tmp_path, said):
 def test_the_average_by_its_name(tmp_path):
     there, path = stored(tmp_path, mean=None)
     model = open_model("timm:test_resnet", LoadOptions(weights=f"{path}#model_ema", num_classes=4))
-    assert model_info(model).name == "test_resnet@best-model_ema"
+    assert model_metadata(model).name == "test_resnet@best-model_ema"
     assert torch.equal(model.net.fc.weight, there.fc.weight * 2)
 
 
@@ -491,7 +492,7 @@ def here(tmp_path, monkeypatch):
 
 def test_a_factory_in_the_current_folder(here):
     model = open_model("app_of_test:make", LoadOptions(image_size=10, mean=(0.5, 0.4), std=(0.2, 0.3)))
-    card = model_info(model)
+    card = model_metadata(model)
     assert (card.name, card.num_classes, card.in_channels, card.image_size) == ("make", 7, 2, 10)
     assert card.config["weights"] == "as the factory made them, seed 0"
     assert (card.config["source"], card.config["library"]) == ("app_of_test:make", {})
@@ -504,8 +505,8 @@ def test_a_factory_in_the_current_folder(here):
 @pytest.mark.parametrize(("name", "classes"), [("Nets.small", 3), ("net", 5), ("Net", 5), ("late", 5)])
 def test_functions_classes_and_networks_may_stand_for_a_factory(here, name, classes):
     model = open_model(f"app_of_test:{name}", LoadOptions(image_size=10))
-    assert model_info(model).num_classes == classes
-    assert model_info(model).config["mean"] is None
+    assert model_metadata(model).num_classes == classes
+    assert model_metadata(model).config["mean"] is None
     with torch.no_grad():
         assert torch.equal(model(pictures(2, 3, 10, 10)), model.net(pictures(2, 3, 10, 10)))
 
@@ -513,12 +514,12 @@ def test_functions_classes_and_networks_may_stand_for_a_factory(here, name, clas
 def test_a_factory_in_a_package(here):
     (here / "pack_of_test" / "inner").mkdir(parents=True)
     (here / "pack_of_test" / "inner" / "nets.py").write_text("from app_of_test import make\n")
-    assert model_info(open_model("pack_of_test.inner.nets:make", LoadOptions(image_size=10))).num_classes == 7
+    assert model_metadata(open_model("pack_of_test.inner.nets:make", LoadOptions(image_size=10))).num_classes == 7
 
 
 def test_a_factory_of_a_classifier_says_everything(here):
     model = open_model("app_of_test:wrapped")
-    card = model_info(model)
+    card = model_metadata(model)
     assert (card.name, card.num_classes, card.image_size) == ("mine", 5, 12)
     assert (card.config["by"], card.config["source"]) == ("me", "app_of_test:wrapped")
     same = LoadOptions(num_classes=5, image_size=12, mean=(0.5,), std=(0.2, 0.2, 0.2), channel_order="rgb")
@@ -532,7 +533,7 @@ def test_a_factory_of_a_classifier_says_everything(here):
 
 def test_a_factory_of_one_of_our_models(here):
     model = open_model("app_of_test:ours")
-    assert model_info(model).num_classes == 4
+    assert model_metadata(model).num_classes == 4
     with pytest.raises(UserError, match="says itself what it is: leave out --mean"):
         open_model("app_of_test:ours", LoadOptions(mean=(0.5,)))
 
@@ -545,8 +546,8 @@ def test_a_factory_with_weights_from_a_file(here, name):
     torch.save({"net": net.state_dict()}, here / "w.pt")
     model = open_model(f"app_of_test:{name}", LoadOptions(weights="w.pt", image_size=12))
     assert torch.equal(model.net.fc.bias, net.fc.bias)
-    assert model_info(model).name == ("drawn@w" if name == "drawn" else "mine@w")
-    assert model_info(model).config["weights"] == "file w.pt"
+    assert model_metadata(model).name == ("drawn@w" if name == "drawn" else "mine@w")
+    assert model_metadata(model).config["weights"] == "file w.pt"
 
 
 def test_a_classifiers_normalisation_must_be_that_of_its_file(here):
@@ -563,7 +564,7 @@ def test_a_classifiers_normalisation_must_be_that_of_its_file(here):
 def test_a_factory_of_half_precision_is_cast_and_said(here):
     model = open_model("app_of_test:half", LoadOptions(image_size=10))
     assert model(pictures(1, 3, 10, 10)).dtype == torch.float32
-    assert model_info(model).config["notes"] == ["Weights were cast from float16 to float32."]
+    assert model_metadata(model).config["notes"] == ["Weights were cast from float16 to float32."]
 
 
 @pytest.mark.parametrize(
@@ -649,7 +650,7 @@ def test_our_own_models_with_some_of_their_outputs(tmp_path):
     opening = LoadOptions(outputs=(3, 0), class_names=("a", "b", "c", "d", "e"))
     model, bare = open_model(tmp_path, opening), open_model(tmp_path)
     images = pictures(2, 2, 12, 12)
-    assert (model_info(model).classes, model_info(model).num_classes, model_info(model).num_glimpses) == (
+    assert (model_metadata(model).classes, model_metadata(model).num_classes, model_metadata(model).num_glimpses) == (
         ("d", "a"),
         2,
         3,
@@ -657,7 +658,7 @@ def test_our_own_models_with_some_of_their_outputs(tmp_path):
     with torch.no_grad():
         assert torch.equal(model(images), bare(images)[:, [3, 0]])
         assert torch.equal(model.unroll(images, 2).logits, bare.unroll(images, 2).logits[..., [3, 0]])
-    assert model_info(model).config["vision"] == model_info(bare).config["vision"]
+    assert model_metadata(model).config["vision"] == model_metadata(bare).config["vision"]
     with pytest.raises(UserError, match="There are 3 class names for 5 classes"):
         open_model(tmp_path, LoadOptions(class_names=("a", "b", "c")))
 
@@ -667,8 +668,8 @@ def test_chosen_outputs_can_be_chosen_from_again():
     model = Classifier(net, name="n", num_classes=6, image_size=2, mean=(0.5,), channel_order="bgr", classes="abcdef")
     images = pictures(2, 3, 2, 2)
     some = select_outputs(select_outputs(model, [5, 3, 1, 0]), [2, 0])
-    assert model_info(some).config["outputs"] == [1, 5]
-    assert model_info(some).classes == ("b", "f")
+    assert model_metadata(some).config["outputs"] == [1, 5]
+    assert model_metadata(some).classes == ("b", "f")
     assert some.net is net
     assert weights_hash(some) == weights_hash(model)
     for one in (some, copy.deepcopy(some)):
@@ -696,18 +697,18 @@ def test_a_classifier_refuses_impossible_settings(settings, sentence):
 
 
 def test_an_unknown_channel_order_is_refused():
-    card = model_info(Classifier(nn.Identity(), name="n", num_classes=1, image_size=1))
+    card = model_metadata(Classifier(nn.Identity(), name="n", num_classes=1, image_size=1))
     with pytest.raises(UserError, match="The channel order is 'brg': it must be rgb or bgr"):
         _check_card(card._replace(config=card.config | {"channel_order": "brg"}))
 
 
 def test_a_model_without_a_card_is_refused():
     with pytest.raises(UserError, match=r"Identity does not say what it is: wrap it"):
-        model_info(nn.Identity())
+        model_metadata(nn.Identity())
     net = nn.Identity()
     net.card = "mine"
     with pytest.raises(UserError, match="does not say what it is"):
-        model_info(net)
+        model_metadata(net)
 
 
 def test_the_package_exports_its_classifier():

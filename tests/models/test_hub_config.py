@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from s3ta.data import DataConfig
 from s3ta.errors import UserError
-from s3ta.models import UNKNOWN, LoadOptions, model_info, open_model
+from s3ta.models import DEFAULT_PROVENANCE, LoadOptions, model_metadata, open_model
 from s3ta.workflow.model import OpenedModel
 from s3ta.workflow.preprocessing import prepared
 
@@ -56,8 +56,8 @@ def takes(model, mean, std):
 def test_the_normalisation_that_a_folder_states_is_used(tmp_path, settings, mean, std, note):
     model = opened(hub(tmp_path, settings))
     takes(model, mean, std)
-    assert model_info(model).origins.normalisation == "stored with the weights"
-    notes = model_info(model).config["notes"]
+    assert model_metadata(model).origins.normalisation == "stored with the weights"
+    notes = model_metadata(model).config["notes"]
     assert note in notes[0] if note else notes == [], notes
 
 
@@ -91,7 +91,7 @@ def test_half_in_timms_settings_is_refused(tmp_path):
 def test_options_for_pixels_of_bytes_are_divided_and_said(tmp_path):
     model = opened(hub(tmp_path, {}), mean=(127.5,), std=(63.75,))
     takes(model, 0.5, 0.25)
-    assert "given is for pixels of 0 to 255" in model_info(model).config["notes"][0]
+    assert "given is for pixels of 0 to 255" in model_metadata(model).config["notes"][0]
     takes(opened(str(tmp_path), mean=(0.0,), std=(255.0,)), 0, 1)
     for mean, std in ((123.7, 0.25), (0.5, 63.75)):
         with pytest.raises(UserError, match="one is for pixels of 0 to 1"):
@@ -101,7 +101,7 @@ def test_options_for_pixels_of_bytes_are_divided_and_said(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "config", "images", "normalisation"),
     [
-        ({}, {}, UNKNOWN, UNKNOWN),
+        ({}, {}, DEFAULT_PROVENANCE, DEFAULT_PROVENANCE),
         (HALF | {"size": {"height": 8, "width": 8}, "resample": 2}, {}, "size, resample", ""),
         ({"crop_size": 8, "do_normalize": True}, {}, "crop_size", "do_normalize"),
         ({}, {"pretrained_cfg": {"crop_pct": 0.9, "mean": [0.5] * 3, "std": [0.5] * 3}}, "crop_pct", ""),
@@ -110,9 +110,12 @@ def test_options_for_pixels_of_bytes_are_divided_and_said(tmp_path):
 def test_what_is_stated_and_not_used_is_named(tmp_path, settings, config, images, normalisation):
     model = opened(hub(tmp_path, settings, config))
     subject = OpenedModel("", model, None, None, tmp_path)
-    lines = prepared(subject, DataConfig(source="folder:images"), model_info(model)).origins
+    lines = prepared(subject, DataConfig(source="folder:images"), model_metadata(model)).origins
     named = f"the default (what {tmp_path.name} says of %s is not used)"
-    expected = {"images": images if images == UNKNOWN else named % images, "normalisation": UNKNOWN}
-    if normalisation != UNKNOWN:
+    expected = {
+        "images": images if images == DEFAULT_PROVENANCE else named % images,
+        "normalisation": DEFAULT_PROVENANCE,
+    }
+    if normalisation != DEFAULT_PROVENANCE:
         expected["normalisation"] = named % normalisation if normalisation else "stored with the weights"
     assert lines == expected

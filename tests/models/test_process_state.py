@@ -13,7 +13,7 @@ import torch
 from s3ta.attacks import untargeted
 from s3ta.attacks.gradients import autograd_gradient
 from s3ta.errors import UserError
-from s3ta.explain.gallery import look
+from s3ta.explain.gallery import predict_with_attention
 from s3ta.models import Classifier, LoadOptions, open_model
 from s3ta.process_state import process_state_kept
 
@@ -97,7 +97,7 @@ def test_looking_at_a_model_that_changes_the_process_restores_it(opened, change:
     model = opened(forward=f"{CHANGES[change]}; logits = logits + torch.zeros(5)")
     before = _state()
     for _ in range(2):
-        assert look(model, torch.rand(2, 3, 4, 4))["probabilities"].dtype == "float32"
+        assert predict_with_attention(model, torch.rand(2, 3, 4, 4))["probabilities"].dtype == "float32"
     assert _state() == before
 
 

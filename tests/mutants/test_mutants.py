@@ -379,7 +379,7 @@ MUTANTS = {
     ),
     "the last micro-batch is not filled up": Mutant(
         "evaluate/runner.py:run_chunk",
-        "pad_batch(batch or fetch_batch(dataset, chunk.positions), settings.micro_batch)",
+        "pad_batch(batch or fetch_batch(dataset, chunk.positions), settings.batch_size)",
         "pad_batch(batch or fetch_batch(dataset, chunk.positions), len(chunk.positions))",
         f"{SHARDS} -k in_flight_really",
     ),

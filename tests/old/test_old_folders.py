@@ -14,7 +14,7 @@ from s3ta.attacks import PGDConfig
 from s3ta.cli import app
 from s3ta.errors import UserError
 from s3ta.evaluate.suite import Suite
-from s3ta.records import Ledger, refuse_unlike_settings
+from s3ta.records import Ledger, refuse_different_settings
 from s3ta.records.manifest import Manifest
 from s3ta.report import build_report
 from s3ta.train import TrainConfig
@@ -149,7 +149,7 @@ def typed(raw):
 
 
 def test_evaluations_of_before_and_after_a_setting_was_added_are_compared():
-    refuse_unlike_settings(typed(manifest("25fcae5")), typed(manifest("9bd7a06")))
+    refuse_different_settings(typed(manifest("25fcae5")), typed(manifest("9bd7a06")))
 
 
 @pytest.mark.usefixtures("added_setting")
@@ -157,10 +157,10 @@ def test_a_ledger_with_an_added_setting_is_compared_with_one_of_before():
     before, after = manifest("9bd7a06"), manifest("9bd7a06")
     for attack in after["suite"]["attacks"]:
         attack["min_scale"] = 1.0
-    refuse_unlike_settings(typed(before), typed(after))
+    refuse_different_settings(typed(before), typed(after))
     after["suite"]["attacks"][0]["min_scale"] = 0.5
     with pytest.raises(UserError, match=r"min_scale is 1.0 in the first and 0.5 in the second"):
-        refuse_unlike_settings(typed(before), typed(after))
+        refuse_different_settings(typed(before), typed(after))
 
 
 def test_a_setting_of_a_newer_version_is_a_difference_that_is_named(old):
@@ -173,7 +173,7 @@ def test_a_setting_of_a_newer_version_is_a_difference_that_is_named(old):
     said = " ".join(done.stderr.split())
     assert "another evaluation: suite.attacks.1.min_scale is 0.5 there and absent now. Use" in said
     with pytest.raises(UserError, match=r"min_scale is 0.5 in the first and absent in the second"):
-        refuse_unlike_settings(typed(newer), typed(manifest("9bd7a06")))
+        refuse_different_settings(typed(newer), typed(manifest("9bd7a06")))
     recipe = json.loads((old / "stopped" / "recipe.json").read_text())
     recipe["attack"]["min_scale"] = 0.5
     (old / "stopped" / "recipe.json").write_text(json.dumps(recipe))

@@ -4,7 +4,7 @@ import pytest
 
 from s3ta.config import from_json, to_json
 from s3ta.errors import UserError
-from s3ta.recipes import RECIPES, get_recipe, rescaled
+from s3ta.recipes import RECIPES, get_recipe, scale_batch_size
 from s3ta.train import TrainConfig
 from s3ta.train.schedule import learning_rate
 
@@ -16,7 +16,7 @@ SGD = [name for name in RECIPES if get_recipe(name).optimizer.kind == "sgd"]
 def test_as_many_images_are_seen_at_each_setting(name, factor):
     whole = get_recipe(name)
     batch_size = int(whole.batch_size * factor)
-    other = rescaled(whole, batch_size)
+    other = scale_batch_size(whole, batch_size)
     assert from_json(TrainConfig, to_json(other), "text") == other
     assert other.batch_size == batch_size
     assert other.optimizer.learning_rate == pytest.approx(whole.optimizer.learning_rate * factor)
@@ -47,7 +47,7 @@ def test_as_many_images_are_seen_at_each_setting(name, factor):
     ],
 )
 def test_warm_up_stays_only_where_the_scaled_rate_exceeds_its_start(batch_size, rates, warmup_steps):
-    recipe = rescaled(get_recipe("imagenet/s3ta_16-10"), batch_size)
+    recipe = scale_batch_size(get_recipe("imagenet/s3ta_16-10"), batch_size)
     schedule, peak = recipe.schedule, recipe.optimizer.learning_rate
     assert schedule.warmup_steps == warmup_steps
     assert peak == pytest.approx(0.05 * batch_size / 256)
@@ -57,11 +57,11 @@ def test_warm_up_stays_only_where_the_scaled_rate_exceeds_its_start(batch_size, 
 
 def test_the_same_batch_size_changes_nothing():
     recipe = get_recipe("imagenet/s3ta_16-10")
-    assert rescaled(recipe, 1024) == recipe
+    assert scale_batch_size(recipe, 1024) == recipe
 
 
 def test_a_batch_smaller_than_a_group_is_a_group():
-    recipe = rescaled(get_recipe("imagenet/s3ta_16-10"), 4)
+    recipe = scale_batch_size(get_recipe("imagenet/s3ta_16-10"), 4)
     assert recipe.batch_norm.group == recipe.batch_size == 4
     assert recipe.schedule.num_train_steps == 256 * 150_120
 
@@ -76,4 +76,4 @@ def test_a_batch_smaller_than_a_group_is_a_group():
 )
 def test_impossible_batch_sizes_are_refused(name, batch_size, words):
     with pytest.raises(UserError, match=words):
-        rescaled(get_recipe(name), batch_size)
+        scale_batch_size(get_recipe(name), batch_size)

@@ -11,7 +11,7 @@ from s3ta.config import config_hash, from_json, override, to_json
 from s3ta.data import DataConfig, check_model_fits_data, open_dataset
 from s3ta.errors import UserError
 from s3ta.models import from_pretrained, model_config
-from s3ta.recipes import RECIPES, get_recipe, tiny
+from s3ta.recipes import RECIPES, get_recipe, shrink_recipe
 from s3ta.train import TrainConfig
 from s3ta.train.cost import HARDWARE, gpu_hours
 from s3ta.workflow import RuntimeOptions, train_run
@@ -175,7 +175,7 @@ def pictures(monkeypatch):
 
 def shrunk(name):
     """All that a recipe becomes when it is shrunk, but for its name and notes."""
-    return to_json(tiny(get_recipe(name)).model_copy(update={"name": "x", "source": "", "departures": ()}))
+    return to_json(shrink_recipe(get_recipe(name)).model_copy(update={"name": "x", "source": "", "departures": ()}))
 
 
 DISTINCT = {shrunk(name): name for name in reversed(RECIPES)}
@@ -184,7 +184,7 @@ DISTINCT = {shrunk(name): name for name in reversed(RECIPES)}
 
 @pytest.mark.parametrize("name", sorted(DISTINCT.values()))
 def test_shrunk_recipe_trains(name, tmp_path, root, pictures):
-    recipe = tiny(get_recipe(name))
+    recipe = shrink_recipe(get_recipe(name))
     held_out = [] if recipe.data.source == "digits" else ["data.num_validation=10"]
     recipe = override(recipe, ["schedule.num_train_steps=2", "num_threads=1", *held_out])
     assert train_run(recipe, tmp_path / "run", RuntimeOptions(root, "cpu"))
@@ -205,7 +205,7 @@ def test_shrunk_recipe_trains(name, tmp_path, root, pictures):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_shrinking_keeps_what_the_recipe_is_about(name):
-    whole, small = get_recipe(name), tiny(get_recipe(name))
+    whole, small = get_recipe(name), shrink_recipe(get_recipe(name))
     assert from_json(TrainConfig, to_json(small), "text") == small
     assert config_hash(small) != config_hash(whole)
     assert small.name != whole.name
@@ -287,6 +287,6 @@ def test_cifar_recipe_fits_the_official_files(data_folder):
 
 def test_a_recipe_with_an_adam_attack_shrinks():
     whole = override(get_recipe("digits/s3ta_4"), ["attack.kind=adam"])
-    small = tiny(whole)
+    small = shrink_recipe(whole)
     assert from_json(TrainConfig, to_json(small), "text") == small
     assert small.attack == whole.attack.model_copy(update={"num_attack_steps": 2})

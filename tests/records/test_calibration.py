@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3ta.records import calibration, calibration_of, clean_confidences, reliability, risk_coverage, to_table, wilson
+from s3ta.records import (
+    calibration,
+    calibration_of,
+    clean_confidences,
+    reliability_bins,
+    risk_coverage,
+    to_table,
+    wilson,
+)
 
 from .hand_made import join, rows
 
@@ -105,7 +113,7 @@ def test_reliability_agrees_with_scikit_learn(seed, n, num_bins):
     peer = pytest.importorskip("sklearn.calibration")  # comes with mlxtend
     random = np.random.default_rng(seed)
     confidence, correct = random.random(n), random.random(n) < 0.6
-    bins = reliability(confidence, correct, num_bins)
+    bins = reliability_bins(confidence, correct, num_bins)
     right, sure = peer.calibration_curve(correct, confidence, n_bins=num_bins)
     assert [one.accuracy for one in bins] == pytest.approx(right.tolist())
     assert [one.confidence for one in bins] == pytest.approx(sure.tolist())
@@ -113,7 +121,7 @@ def test_reliability_agrees_with_scikit_learn(seed, n, num_bins):
 
 
 def test_an_answer_at_an_edge_counts_in_the_bin_below():
-    bins = reliability([0, 0.2, 0.21, 0.4, 1], [True, False, True, True, True], 5)
+    bins = reliability_bins([0, 0.2, 0.21, 0.4, 1], [True, False, True, True, True], 5)
     assert [(one.low, one.high, one.num_examples, one.num_correct) for one in bins] == [
         (0, pytest.approx(0.2), 2, 1), (pytest.approx(0.2), pytest.approx(0.4), 2, 2), (pytest.approx(0.8), 1, 1, 1),
     ]  # fmt: skip
@@ -131,7 +139,7 @@ def test_an_answer_at_an_edge_counts_in_the_bin_below():
     ],
 )
 def test_wrong_lists_of_answers_are_refused(confidence, correct, message):
-    for measure in (calibration, risk_coverage, reliability):
+    for measure in (calibration, risk_coverage, reliability_bins):
         with pytest.raises(ValueError, match=message):
             measure(confidence, np.array(correct))
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from s3ta.errors import UserError
 from s3ta.records import Ledger, manifest_differences, to_table
-from s3ta.records.ledger import FORMAT
+from s3ta.records.ledger import LEDGER_FORMAT
 
 from .hand_made import manifest, rows
 
@@ -200,7 +200,7 @@ def test_classes_in_another_order_are_told_in_one_sentence_with_the_way_back(tmp
     """Folders 0..11 that an earlier version counted as text."""
     numbers = [str(number) for number in range(12)]
     old, new = (
-        {"format": FORMAT, "num_chunks": 1, "data": {"classes": classes, "fingerprint": classes[2]}}
+        {"format": LEDGER_FORMAT, "num_chunks": 1, "data": {"classes": classes, "fingerprint": classes[2]}}
         for classes in (sorted(numbers), numbers)
     )
     Ledger.open(tmp_path, old)
@@ -217,6 +217,6 @@ def test_classes_in_another_order_are_told_in_one_sentence_with_the_way_back(tmp
 
 @pytest.mark.parametrize("classes", [["a", "c"], ["a", "b", "c"], None, "ab", [1, "a"]])
 def test_other_classes_are_no_other_order(tmp_path, classes):
-    Ledger.open(tmp_path, {"format": FORMAT, "num_chunks": 1, "data": {"classes": ["b", "a"]}})
+    Ledger.open(tmp_path, {"format": LEDGER_FORMAT, "num_chunks": 1, "data": {"classes": ["b", "a"]}})
     with pytest.raises(UserError, match=r"data\.classes"):
-        Ledger.open(tmp_path, {"format": FORMAT, "num_chunks": 1, "data": {"classes": classes}})
+        Ledger.open(tmp_path, {"format": LEDGER_FORMAT, "num_chunks": 1, "data": {"classes": classes}})

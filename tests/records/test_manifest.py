@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from s3ta.errors import UserError
-from s3ta.evaluate import SUITES, Suite, suite_identity
+from s3ta.evaluate import SUITES, Suite, suite_manifest
 from s3ta.files import read_json
 from s3ta.records.manifest import AttackSettings, Manifest, RecipeEntry
 
@@ -32,7 +32,7 @@ def test_manifests_of_older_versions_read(path):
 
 @pytest.mark.parametrize("suite", [make() for make in SUITES.values()], ids=lambda suite: suite.name)
 def test_every_setting_of_a_suite_is_read_as_it_is(suite: Suite):
-    manifest = read(suite=suite_identity(suite))
+    manifest = read(suite=suite_manifest(suite))
     for attack, entry in zip(suite.attacks, manifest.suite.attacks, strict=True):
         config, fields = attack.attack.model_dump(mode="json"), AttackSettings.model_fields
         known = {name for name in config if name in fields and name not in ("mask", "gradient", "steering", "attack")}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from s3ta.records import BUDGET, FORMAT, RUN, SCHEMA, SETTLED, Ledger
+from s3ta.records import BUDGET, LEDGER_FORMAT, RUN, SCHEMA, SETTLED, Ledger
 
 ATTACKS: list[dict[str, Any]] = [
     {
@@ -79,7 +79,7 @@ def make_run(
     ledger = Ledger.open(
         folder / "evaluations" / suite,
         {
-            "format": FORMAT,
+            "format": LEDGER_FORMAT,
             "num_chunks": num_chunks,
             "model": {
                 "name": name,
@@ -143,7 +143,7 @@ def make_worst_case(
     ledger = Ledger.open(
         folder / "evaluations" / suite,
         {
-            "format": FORMAT,
+            "format": LEDGER_FORMAT,
             "num_chunks": 2 * len(stages),
             "model": {"name": name, "sha256": f"{salt:016x}", "num_parameters": 1000, "num_classes": 10},
             "data": {"fingerprint": "f00d", "num_examples": num_examples, "num_available": 1000, "classes": []},

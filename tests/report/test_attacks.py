@@ -12,7 +12,7 @@ from s3ta.errors import UserError
 from s3ta.records import RUN, SETTLED, Ledger
 from s3ta.records.manifest import AttackSettings
 from s3ta.records.schema import MEASURED
-from s3ta.report import build_report, comparison_table, read_run, read_runs, summary, summary_table
+from s3ta.report import build_report, comparison_table, read_run, read_runs, runs_summary, runs_summary_table
 from s3ta.report.attack_text import attack_text, setting_text
 from s3ta.report.comparability import compare
 from s3ta.report.figures import attack_figures, panels, strength_figures
@@ -239,10 +239,10 @@ def test_an_attack_that_settings_did_not_foresee_takes_the_win_away(tmp_path):
 
 def test_the_costs_stand_beside_the_rates(tmp_path):
     run = make_run(tmp_path / "a", "a", attacks=[attack("pgd"), attack("short", num_attack_steps=10)])
-    table = summary(run / "evaluations" / "quick")
+    table = runs_summary(run / "evaluations" / "quick")
     assert table.headers[-2:] == ["gradients", "other forwards"]
     assert [row[-2:] for row in table.rows] == [["0", "1"], ["100", "1"], ["10", "1"]]
-    assert summary_table([read_run(run, "quick")]).rows[1][-2:] == ["100", "1"]
+    assert runs_summary_table([read_run(run, "quick")]).rows[1][-2:] == ["100", "1"]
     page = Reader(build_report([run], "quick", tmp_path / "r.html").read_text().replace("<", " <"))
     assert "100 + 1" in page.words
 

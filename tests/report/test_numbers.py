@@ -10,12 +10,12 @@ import pytest
 
 from s3ta.records import Score
 from s3ta.records.manifest import AttackSettings
-from s3ta.report import read_run, summary
+from s3ta.report import read_run, runs_summary
 from s3ta.report.attack_text import ball_text
 from s3ta.report.comparability import compare
 from s3ta.report.figures import forest_figure
 from s3ta.report.load_runs import read_runs
-from s3ta.report.result_tables import bounds, full_table, success_text, top1_text
+from s3ta.report.result_tables import all_steps_table, bounds, success_text, top1_text
 from s3ta.report.verdict import verdict
 
 from .synthetic import make_run, make_worst_case
@@ -99,7 +99,7 @@ def test_an_interval_covers_all_that_the_cut_ones_might_be():
 def test_the_spreadsheet_has_the_same_ends(tmp_path):
     everybody = set(range(40))
     run = make_worst_case(tmp_path / "a", "m", {"fast": set(range(5)), "slow": {7}}, cut={"slow": everybody - {7}})
-    rows = list(csv.DictReader(io.StringIO(full_table([read_run(run, "worst")]).csv())))
+    rows = list(csv.DictReader(io.StringIO(all_steps_table([read_run(run, "worst")]).csv())))
     assert (float(rows[-1]["top1_low"]), rows[-1]["num_cut"]) == (0, "34")
     assert float(rows[-1]["top1_high"]) > 34 / 40
 
@@ -123,7 +123,7 @@ def test_a_ball_is_radius_and_norm(settings, text):
 
 def test_the_summary_names_the_ball_of_each_attack(tmp_path):
     """14.m: an L2 radius of 5 where 0.5 was meant could not be seen."""
-    table = summary(make_run(tmp_path / "a", "m") / "evaluations" / "quick")
+    table = runs_summary(make_run(tmp_path / "a", "m") / "evaluations" / "quick")
     assert table.headers[:3] == ["attack", "radius", "steps"]
     assert {row[1] for row in table.rows if row[0] != "clean"} == {"0.1 L-infinity"}
     assert table.rows[0][1] == "–"

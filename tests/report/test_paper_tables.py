@@ -14,9 +14,9 @@ import pyarrow as pa
 import pytest
 
 from s3ta.errors import UserError
-from s3ta.evaluate import Suite, get_suite, override_suite, suite_identity, tiny_suite
-from s3ta.records import FORMAT, SCHEMA, Ledger
-from s3ta.report import Run, full_table, read_run, summary_table
+from s3ta.evaluate import Suite, get_suite, override_suite, shrink_suite, suite_manifest
+from s3ta.records import LEDGER_FORMAT, SCHEMA, Ledger
+from s3ta.report import Run, all_steps_table, read_run, runs_summary_table
 from s3ta.report.paper_tables import PAPER, base_name, paper_notes, paper_section, paper_table, write_paper_table
 from s3ta.report.result_tables import Table, latex_text, table_text
 from tests.records.hand_made import join, not_run, rows
@@ -119,11 +119,11 @@ def measured(
     """A run folder with those chunks of records."""
     facts = {"source": "cifar10", "split": "test", "fingerprint": "f00d", "num_examples": 8, "num_available": 10_000}
     manifest = {
-        "format": FORMAT,
+        "format": LEDGER_FORMAT,
         "num_chunks": len(chunks) + missing,
         "model": {"name": folder.name, "sha256": salt, "num_parameters": 17, "num_classes": 10, "config": {}},
         "data": facts | {"classes": []} | data,
-        "suite": suite_identity(suite),
+        "suite": suite_manifest(suite),
         "seed": 0,
         "precision": "float32",
     }
@@ -208,7 +208,7 @@ def test_another_radius_and_a_trial_are_said(tmp_path: Path) -> None:
     notes = paper_notes([run], suite.name)
     assert "small was attacked at 8/255, the paper's models at 16/255." in notes
     assert "Settings of our attacks were changed: radius=8/255, keep=best." in notes
-    trial = tiny_suite(get_suite("table1"))
+    trial = shrink_suite(get_suite("table1"))
     reads = [rows("targeted-10", answers("+" * 8), LABELS, TARGETS, num_steps=2)]
     tiny = measured(tmp_path / "tiny", trial, [rows("clean", answers("+" * 8), LABELS), *reads])
     assert paper_table([tiny], trial.name).rows[0][4:] == [told(8), "–", "–", "–", "–"]
@@ -303,8 +303,8 @@ def test_the_slip_of_table_4_is_marked() -> None:
 
 def test_a_run_without_attacks_has_tables(tmp_path: Path) -> None:
     run = measured(tmp_path / "natural", get_suite("figure7"), [rows("clean", answers("+++++---"), LABELS)])
-    assert summary_table([run]).rows[0][:5] == ["natural", "clean", "no attack", "8", told(5)]
-    assert len(full_table([run]).rows) == 1
+    assert runs_summary_table([run]).rows[0][:5] == ["natural", "clean", "no attack", "8", told(5)]
+    assert len(all_steps_table([run]).rows) == 1
     assert paper_section([run], "figure7") is None
 
 

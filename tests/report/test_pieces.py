@@ -13,7 +13,7 @@ from PIL import Image
 
 from s3ta.errors import UserError
 from s3ta.records import CLEAN
-from s3ta.report import comparison_table, full_table, read_run, read_runs, summary_table
+from s3ta.report import all_steps_table, comparison_table, read_run, read_runs, runs_summary_table
 from s3ta.report.comparability import compare
 from s3ta.report.figures import attack_figures, panels, strength_figures
 from s3ta.report.gallery import amplification, attention, examples, heat, picture
@@ -130,7 +130,7 @@ def test_both_rows_of_attention_share_one_scale(tmp_path):
 
 def test_the_summary_always_shows_both_measures_with_intervals(tmp_path):
     run = read_run(make_run(tmp_path / "a", "a|b"), "quick")
-    table = summary_table([run])
+    table = runs_summary_table([run])
     assert [row[1] for row in table.rows] == [CLEAN, "untargeted-10", "untargeted-100", "targeted-100"]
     assert all(row[4].endswith("]") for row in table.rows)
     assert [row[5].endswith("]") for row in table.rows] == [False, False, False, True]
@@ -140,7 +140,7 @@ def test_the_summary_always_shows_both_measures_with_intervals(tmp_path):
 
 def test_csv_reads_back_as_numbers(tmp_path):
     run = read_run(make_run(tmp_path / "a", 'a, "b"'), "quick")
-    rows = list(csv.DictReader(io.StringIO(full_table([run]).csv())))
+    rows = list(csv.DictReader(io.StringIO(all_steps_table([run]).csv())))
     assert len(rows) == 1 + 1 + 3 + 4
     for row, score in zip(rows, run.scores, strict=True):
         assert row["model"] == 'a, "b"'

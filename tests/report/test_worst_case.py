@@ -10,7 +10,7 @@ import pytest
 
 from s3ta.errors import UserError
 from s3ta.records import wilson
-from s3ta.report import build_report, full_table, read_run, read_runs, summary, summary_table
+from s3ta.report import all_steps_table, build_report, read_run, read_runs, runs_summary, runs_summary_table
 from s3ta.report.comparability import compare, unshared
 from s3ta.report.figures import attack_figures, panels, strength_figures
 from s3ta.report.verdict import verdict
@@ -56,19 +56,19 @@ def test_the_page_says_worst_case_in_words_and_numbers(tmp_path):
 
 def test_the_terminal_shows_what_each_attack_broke(tmp_path):
     run = make_worst_case(tmp_path / "a", "m", BREAKS, wrong=WRONG)
-    table = summary(run / "evaluations" / "worst")
+    table = runs_summary(run / "evaluations" / "worst")
     assert [row[0] for row in table.rows] == ["clean", "then fast", "then slow", "then square"]
     assert [row[1] for row in table.rows] == ["–", *["0.1 L-infinity"] * 3]
     assert table.headers[5] == "broke"
     assert [row[5] for row in table.rows] == ["–", "9 of 38", "4 of 29", "1 of 25"]
     assert [row[6:] for row in table.rows] == [["0", "1"], ["10", "4"], ["17", "6"], ["23", "8"]]
-    picked = summary_table([read_run(run, "worst")]).pick("Attack", "Top-1", "Gradients", "Other forwards")
+    picked = runs_summary_table([read_run(run, "worst")]).pick("Attack", "Top-1", "Gradients", "Other forwards")
     assert picked.rows[2] == ["then slow", "62.5% [47.0, 75.8]", "17", "6"]
 
 
 def test_the_spreadsheet_tells_costs_and_that_it_is_a_worst_case(tmp_path):
     run = read_run(make_worst_case(tmp_path / "a", "m", BREAKS, wrong=WRONG, cut={"square": {37, 38}}), "worst")
-    rows = list(csv.DictReader(io.StringIO(full_table([run]).csv())))
+    rows = list(csv.DictReader(io.StringIO(all_steps_table([run]).csv())))
     assert [row["cascade"] for row in rows] == ["1"] * 4
     assert [float(row["mean_gradients"]) for row in rows] == pytest.approx([0, 9.5, 16.75, 22.5])
     assert float(rows[1]["mean_other_forwards"]) == pytest.approx(1 + 0.95 * 3)
@@ -121,7 +121,7 @@ def test_an_attack_that_the_budget_left_out_wholly_is_no_part_of_the_worst_case(
     assert re.search(r"then slow m not run: it did not fit into the budget then square", page.words)
     assert "Incomplete. The budget left out" in page.words
     assert ("p", {"class": "warning"}) in page.tags
-    assert summary(run / "evaluations" / "worst").rows[2][4:6] == ["at most 75.0% [0.0, 85.8]", "not run"]
+    assert runs_summary(run / "evaluations" / "worst").rows[2][4:6] == ["at most 75.0% [0.0, 85.8]", "not run"]
     assert "then slow" not in attack_figures([loaded])[0].alt
 
 

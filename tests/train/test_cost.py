@@ -10,7 +10,7 @@ from s3ta.recipes import get_recipe
 from s3ta.train.cost import (
     HARDWARE,
     Hardware,
-    count_operations,
+    count_flops,
     get_hardware,
     gpu_hours,
     passes,
@@ -36,7 +36,7 @@ def s3ta_16(num_attack_steps, *changes):
 )
 def test_planning_figures_of_s3ta_16(num_attack_steps, per_image, total, hours):
     recipe = s3ta_16(num_attack_steps)
-    whole = count_operations(recipe).total
+    whole = count_flops(recipe).total
     assert whole / IMAGES == pytest.approx(FORWARD * (2 * num_attack_steps + 3))
     assert whole / IMAGES == pytest.approx(per_image, rel=0.001)
     assert whole == pytest.approx(total, rel=0.01)
@@ -47,15 +47,15 @@ def test_planning_figures_of_s3ta_16(num_attack_steps, per_image, total, hours):
 def test_the_cost_follows_the_curriculum():
     """Protocol 1.5: what 4, 8 and 16 glimpses cost, over 35, 35 and 50 epochs."""
     mean = (35 * 46_359_527_424 + 35 * 46_564_360_192 + 50 * 46_974_025_728) / 120
-    assert count_operations(get_recipe("imagenet/s3ta_16-10")).total == pytest.approx(2 * mean * 23 * IMAGES, rel=1e-12)
+    assert count_flops(get_recipe("imagenet/s3ta_16-10")).total == pytest.approx(2 * mean * 23 * IMAGES, rel=1e-12)
 
 
 def test_clean_steps_cost_three_forward_passes():
     recipe = get_recipe("digits/s3ta_4")
     cut = stretches(recipe)
     assert [(part.num_train_steps, part.is_attacked) for part in cut] == [(300, False), (500, True)]
-    per_forward = count_operations(override(recipe, ["schedule.clean_steps=800"])).total / (800 * 64 * 3)
-    attack, update = count_operations(recipe)
+    per_forward = count_flops(override(recipe, ["schedule.clean_steps=800"])).total / (800 * 64 * 3)
+    attack, update = count_flops(recipe)
     assert attack == pytest.approx(per_forward * 500 * 64 * 2 * 5)
     assert update == pytest.approx(per_forward * 800 * 64 * 3)
 
@@ -119,7 +119,7 @@ def test_bytes_of_weights_and_optimizer_equal_their_formula():
 
 def test_precisions_have_their_own_peaks():
     mixed = s3ta_16(10, "compute.update_precision=float32")
-    attack, update = count_operations(mixed)
+    attack, update = count_flops(mixed)
     assert gpu_hours(mixed, HARDWARE["a100"], 0.5) * 3600 * 0.5 == pytest.approx(attack / 312e12 + update / 19.5e12)
     v100 = HARDWARE["v100"]
     assert v100.peak("bfloat16") == v100.peak("float32") == 15.7e12

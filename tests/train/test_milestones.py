@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from s3ta.config import to_json
 from s3ta.models import from_pretrained
 from s3ta.train import run_folder
-from s3ta.train.run_folder import claim_run_folder, milestones, read_recipe
+from s3ta.train.run_folder import init_run_folder, milestones, read_recipe
 
 from .helpers import Crash, Pictures, crash_at, curve, recipe, run, same_run, snapshot, weights
 
@@ -33,7 +33,7 @@ def test_a_milestone_is_the_first_step_with_so_much_done(total, expected):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("milestones")
-    claim_run_folder(folder, CONFIG)
+    init_run_folder(folder, CONFIG)
     run(CONFIG, folder)
     return folder
 
@@ -145,11 +145,11 @@ def test_a_milestone_is_evaluated_by_the_ordinary_command(tmp_path):
 
 def test_a_run_that_lost_its_checkpoint_is_not_begun_anew(tmp_path):
     from s3ta.errors import UserError
-    from s3ta.recipes import get_recipe, tiny
+    from s3ta.recipes import get_recipe, shrink_recipe
     from s3ta.train.checkpoint import NAME
     from s3ta.workflow import RuntimeOptions, train_run
 
-    config, place = tiny(get_recipe("digits/resnetv2_mini_dense")), RuntimeOptions(device="cpu")
+    config, place = shrink_recipe(get_recipe("digits/resnetv2_mini_dense")), RuntimeOptions(device="cpu")
     train_run(config, tmp_path / "run", place)
     whole = (tmp_path / "run/model/model.safetensors").read_bytes()
     (tmp_path / "run" / NAME).unlink()

@@ -7,7 +7,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from s3ta.config import config_hash, from_json, to_json
-from s3ta.train import TrainConfig, claim_run_folder, read_recipe
+from s3ta.train import TrainConfig, init_run_folder, read_recipe
 from s3ta.train.run_folder import note_changes
 
 from .helpers import Crash, crash_at, recipe, run, same_run
@@ -58,12 +58,12 @@ def test_a_run_of_the_first_program_goes_on(tmp_path, kind):
     config = recipe(kind)
     run(config, tmp_path / "whole")
     folder = tmp_path / "old"
-    claim_run_folder(folder, config)
+    init_run_folder(folder, config)
     with pytest.raises(Crash):
         run(config, folder, crash_at(5))
     _as_it_was(folder, kind)
     assert from_json(TrainConfig, (folder / "recipe.json").read_bytes(), "it") == config
-    claim_run_folder(folder, config)
+    init_run_folder(folder, config)
     run(read_recipe(folder), folder)
     same_run(tmp_path / "whole", folder)
     with safe_open(str(folder / "checkpoint.safetensors"), "pt") as file:
@@ -76,7 +76,7 @@ def test_a_run_of_the_first_program_goes_on(tmp_path, kind):
 def test_a_stopped_run_resumes_with_another_on_unreadable(tmp_path, before, after, is_old):
     """Checkpoints bore a hash that told `skip` from `fail`."""
     first, second = (recipe("resnet", data={"on_unreadable": value}) for value in (before, after))
-    claim_run_folder(tmp_path, first)
+    init_run_folder(tmp_path, first)
     with pytest.raises(Crash):
         run(first, tmp_path, crash_at(5))
     if is_old:
@@ -85,7 +85,7 @@ def test_a_stopped_run_resumes_with_another_on_unreadable(tmp_path, before, afte
             about = json.loads(file.metadata()["s3ta"])
         about["recipe"] = "6af9154aa9e4/f00d"
         save_file(load_file(path), path, metadata={"s3ta": json.dumps(about)})
-    claim_run_folder(tmp_path, second)
+    init_run_folder(tmp_path, second)
     run(second, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
     assert [line for line in lines if line["kind"] == "setting"] == [
@@ -97,7 +97,7 @@ def test_a_stopped_run_resumes_with_another_on_unreadable(tmp_path, before, afte
 
 def test_what_an_older_run_noted_is_what_it_goes_on_from(tmp_path):
     """Its curve says `on_unreadable`, without a name."""
-    claim_run_folder(tmp_path, recipe(data={"on_unreadable": "fail"}))
+    init_run_folder(tmp_path, recipe(data={"on_unreadable": "fail"}))
     (tmp_path / "train.jsonl").write_text('{"kind": "on_unreadable", "step": 2, "value": "skip"}\n')
     assert note_changes(tmp_path, 4, recipe(data={"on_unreadable": "skip"})) == []
     assert note_changes(tmp_path, 4, recipe(data={"on_unreadable": "fail"})) == ["data.on_unreadable"]

@@ -22,11 +22,11 @@ from s3ta.config import config_hash, override, to_json
 from s3ta.data import BatchOrder, DataConfig, open_dataset
 from s3ta.distributed import Ranks
 from s3ta.files import read_lines, sole_use
-from s3ta.recipes import get_recipe, tiny
+from s3ta.recipes import get_recipe, shrink_recipe
 from s3ta.train import is_finished
 from s3ta.train.checkpoint import buffers_of
 from s3ta.train.loop import seeded_model
-from s3ta.train.run_folder import claim_run_folder
+from s3ta.train.run_folder import init_run_folder
 from s3ta.train.step import Trainer
 from tests.processes import PATIENCE, free_port, together
 
@@ -98,10 +98,10 @@ def damaged(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def told(folder: Path, damaged: Path) -> list[dict[str, Any]]:
     """What each of two processes says of all parts in `process.py`."""
-    config = override(tiny(get_recipe(DIGITS)), CHANGES)
+    config = override(shrink_recipe(get_recipe(DIGITS)), CHANGES)
     here = folder / "programs"
-    claim_run_folder(here / "another recipe", config)
-    claim_run_folder(here / "damaged checkpoint", config)
+    init_run_folder(here / "another recipe", config)
+    init_run_folder(here / "damaged checkpoint", config)
     (here / "damaged checkpoint/checkpoint.safetensors").write_bytes(b"torn")
     (folder / "0").mkdir()
     (folder / "0/set").symlink_to(folder / "set")  # the second process has no data in "no data"

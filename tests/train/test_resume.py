@@ -19,7 +19,7 @@ from s3ta.cli import app
 from s3ta.config import override
 from s3ta.errors import UserError
 from s3ta.files import read_lines
-from s3ta.recipes import get_recipe, tiny
+from s3ta.recipes import get_recipe, shrink_recipe
 from s3ta.train import is_finished, loop
 from s3ta.workflow import RuntimeOptions, train_run
 from tests.processes import PATIENCE
@@ -113,7 +113,7 @@ def test_a_run_killed_between_weights_and_their_config_is_not_finished(tmp_path,
 
 
 def _config(overrides):
-    return override(tiny(get_recipe(RECIPE)), overrides)
+    return override(shrink_recipe(get_recipe(RECIPE)), overrides)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 
 from s3ta.config import to_json
 from s3ta.errors import UserError
-from s3ta.train import claim_run_folder, is_finished, read_recipe
+from s3ta.train import init_run_folder, is_finished, read_recipe
 from s3ta.train.run_folder import cut_curve
 
 from .helpers import recipe, snapshot
@@ -12,36 +12,36 @@ from .helpers import recipe, snapshot
 
 def test_claiming_writes_the_whole_recipe_and_claiming_again_nothing(tmp_path):
     folder = tmp_path / "a" / "run"
-    claim_run_folder(folder, recipe())
+    init_run_folder(folder, recipe())
     assert read_recipe(folder) == recipe()
     assert (folder / "recipe.json").read_text() == to_json(recipe())
     before = snapshot(folder)
-    claim_run_folder(folder, recipe())
+    init_run_folder(folder, recipe())
     assert snapshot(folder) == before
     assert not is_finished(folder)
 
 
 def test_an_empty_folder_may_be_claimed(tmp_path):
-    claim_run_folder(tmp_path, recipe())
+    init_run_folder(tmp_path, recipe())
     assert read_recipe(tmp_path) == recipe()
 
 
 def test_another_recipe_is_refused_with_the_differences(tmp_path):
-    claim_run_folder(tmp_path, recipe())
+    init_run_folder(tmp_path, recipe())
     before = snapshot(tmp_path)
     with pytest.raises(UserError) as caught:
-        claim_run_folder(tmp_path, recipe("resnet", optimizer={"learning_rate": 0.5}, seed=3))
+        init_run_folder(tmp_path, recipe("resnet", optimizer={"learning_rate": 0.5}, seed=3))
     for words in ("model.kind", '"s3ta"', '"resnet"', "another recipe", "--out"):
         assert words in str(caught.value)
     with pytest.raises(UserError, match="seed is 0 there and 3 now"):
-        claim_run_folder(tmp_path, recipe(seed=3))
+        init_run_folder(tmp_path, recipe(seed=3))
     assert snapshot(tmp_path) == before
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"name": "x"}', '{"unknown": 1}'])
 def test_a_damaged_recipe_is_named(tmp_path, content):
     (tmp_path / "recipe.json").write_text(content)
-    for act in (lambda: read_recipe(tmp_path), lambda: claim_run_folder(tmp_path, recipe())):
+    for act in (lambda: read_recipe(tmp_path), lambda: init_run_folder(tmp_path, recipe())):
         with pytest.raises(UserError, match=r"recipe\.json"):
             act()
     assert (tmp_path / "recipe.json").read_text() == content

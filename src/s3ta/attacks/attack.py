@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s3ta.attack_config import AdamConfig, AutoAttackConfig, ExactGradient, LoopConfig, PGDConfig
+from s3ta.attack_config import AdamConfig, AutoAttackComponentConfig, ExactGradient, GradientAttackConfig, PGDConfig
 from s3ta.attack_plausibility import ImplausibleSettingsWarning, implausible
 from s3ta.attacks import glimpse_objectives, objectives
-from s3ta.attacks.autoattack import auto_attack
+from s3ta.attacks.autoattack import autoattack_component
 from s3ta.attacks.draws import RandomKey, needed, start_noise
-from s3ta.attacks.freeze_model import frozen, unwrapped
+from s3ta.attacks.freeze_model import frozen_in_eval_mode, unwrapped
 from s3ta.attacks.gradients import gradient_source, straight_through
 from s3ta.attacks.input_validation import LOW_PRECISION, check_examples, check_quantized, watched
-from s3ta.attacks.loop import Attack, Attacked, perturb
+from s3ta.attacks.loop import Attack, AttackTrajectory, gradient_ascent
 from s3ta.attacks.objectives import ModelOutputs, Objective, OutputsFn, final_logits
 from s3ta.attacks.region_masks import region_mask
 from s3ta.attacks.step_rules import step_rule
@@ -46,11 +46,11 @@ def run_attack(
     clean: Images,
     labels: Labels,
     *,
-    config: PGDConfig | AdamConfig | AutoAttackConfig,
+    config: PGDConfig | AdamConfig | AutoAttackComponentConfig,
     targets: Labels | None = None,
     start: Images | None = None,
     draw: RandomKey | None = None,
-) -> Attacked:
+) -> AttackTrajectory:
     """Run the configured attack once (one restart).
 
     Images of 16 bits are attacked in float32, cast for the model, and come back in float32: 16 bits are too coarse to keep
@@ -80,15 +80,15 @@ def run_attack(
         raise UserError(f"`draw` names {num_ids} examples, but there are {len(clean)} images: give one id per image.")
     outputs_fn = unwrapped(outputs_fn)
     seed = None if draw is None else int(stream(draw.seed, "model", *draw.names).integers(2**63))
-    with frozen(outputs_fn), seeded_global_generators(seed):
+    with frozen_in_eval_mode(outputs_fn), seeded_global_generators(seed):
         given = outputs_fn if dtype == clean.dtype else lambda images: outputs_fn(images.to(dtype))
         checked = watched(given, labels, targets if config.objective == "targeted" else None)
         if dtype in LOW_PRECISION:
             checked = _answering_in_float32(checked)
         threat = threat_model_of(config, clean, draw)
-        if isinstance(config, AutoAttackConfig):
+        if isinstance(config, AutoAttackComponentConfig):
             attacked_fn = _rounded(checked, None, clean) if config.eight_bit else checked
-            attacked = auto_attack(attacked_fn, clean, labels, config=config, seed=_seed(needed(draw)))
+            attacked = autoattack_component(attacked_fn, clean, labels, config=config, seed=_seed(needed(draw)))
         else:
             attacked = _run_loop(checked, _Examples(clean, labels, targets, draw), config, threat, start)
     if config.eight_bit:
@@ -103,7 +103,7 @@ def _answering_in_float32(outputs_fn: OutputsFn) -> OutputsFn:
 
 def _run_loop(
     outputs_fn: OutputsFn, examples: _Examples, config: LoopAttack, threat: Threat, start: Images | None
-) -> Attacked:
+) -> AttackTrajectory:
     clean = examples.clean
     if start is None:
         key = needed(examples.draw)
@@ -124,7 +124,7 @@ def _run_loop(
         gradient_source(config.gradient, examples.draw, threat.mask),
         keep_best=None if config.keep == "last" else goal,
     )
-    attacked = perturb(outputs_fn, clean, attack, start)
+    attacked = gradient_ascent(outputs_fn, clean, attack, start)
     return attacked._replace(num_forwards=attacked.num_forwards + config.looks_first)
 
 
@@ -136,9 +136,9 @@ def draw_start(config: LoopAttack, seed: int, ids: Sequence[str], clean: Images,
     return threat.start(clean, torch.from_numpy(np.stack(noise)).to(clean))
 
 
-def threat_model_of(config: LoopAttack | AutoAttackConfig, clean: Images, draw: RandomKey | None) -> Threat:
+def threat_model_of(config: LoopAttack | AutoAttackComponentConfig, clean: Images, draw: RandomKey | None) -> Threat:
     """The ball and box of a configured attack, with its mask; a mask's random place belongs to the example alone."""
-    region = config.mask if isinstance(config, LoopConfig) else None
+    region = config.mask if isinstance(config, GradientAttackConfig) else None
     mask = None if region is None else region_mask(region, clean, draw)
     return (L2 if config.norm == "l2" else Linf)(config.radius, mask)
 
@@ -160,7 +160,7 @@ def _objective(outputs_fn: OutputsFn, examples: _Examples, config: LoopAttack) -
         objective = objectives.targeted(targets, config.loss, labels)
     elif config.objective == "multitargeted":
         likeliest = objectives.ranked_target(final_logits(looked_first()), labels, restart)
-        objective = objectives.target_margin(likeliest, labels)
+        objective = objectives.multitargeted_objective(likeliest, labels)
     elif config.objective == "divergence":
         objective = objectives.divergence(final_logits(looked_first()))
     else:
@@ -171,10 +171,12 @@ def _objective(outputs_fn: OutputsFn, examples: _Examples, config: LoopAttack) -
         objective = glimpse_objectives.single_glimpse_objective(objective, restart)
     if config.steering is not None:
         if config.steering.towards == "away":
-            steering = glimpse_objectives.steer_away(glimpse_objectives.trace_of(looked_first()).attention)
+            steering = glimpse_objectives.attention_shift_objective(
+                glimpse_objectives.trace_of(looked_first()).attention
+            )
         else:
             assert config.steering.region is not None
-            steering = glimpse_objectives.steer_onto(region_mask(config.steering.region, clean, draw))
+            steering = glimpse_objectives.attention_region_objective(region_mask(config.steering.region, clean, draw))
         objective = glimpse_objectives.weighted_sum(objective, steering, config.steering.weight)
     return objective
 

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from s3ta.attack_config import AutoAttackConfig
-from s3ta.attacks.freeze_model import frozen
+from s3ta.attack_config import AutoAttackComponentConfig
+from s3ta.attacks.freeze_model import frozen_in_eval_mode
 from s3ta.attacks.input_validation import NotFiniteError, check_images, refuse_inference_mode
-from s3ta.attacks.loop import Attacked
+from s3ta.attacks.loop import AttackTrajectory
 from s3ta.attacks.objectives import OutputsFn, final_logits
 from s3ta.attacks.threat import L2, Linf
 from s3ta.errors import UserError
@@ -29,9 +29,9 @@ _LOGGER = logging.getLogger("s3ta.autoattack")  # hears of zero gradients (apgd-
 _LOGGER.addHandler(logging.NullHandler())
 
 
-def auto_attack(
-    outputs_fn: OutputsFn, clean: Images, labels: Labels, *, config: AutoAttackConfig, seed: int
-) -> Attacked:
+def autoattack_component(
+    outputs_fn: OutputsFn, clean: Images, labels: Labels, *, config: AutoAttackComponentConfig, seed: int
+) -> AttackTrajectory:
     """Run one part of AutoAttack.
 
     A copy of an image with the same label (padding) is not attacked but shares the first one's image and counts. Images come
@@ -48,15 +48,15 @@ def auto_attack(
     firsts = [i for i, key in enumerate(keys) if keys.index(key) == i]
     rows = [firsts.index(keys.index(key)) for key in keys]
     x, y = clean.detach()[firsts].float().contiguous(), labels[firsts]  # the package takes views
-    with frozen(outputs_fn), seeded_global_generators(), torch.no_grad():
+    with frozen_in_eval_mode(outputs_fn), seeded_global_generators(), torch.no_grad():
         model = _Model(outputs_fn, x, y, drops=config.part == "square")
         moved = _part(config, model, x, seed)(x.clone(), y)
     moved = torch.where((threat.violation(moved, x) > 1e-6).view(-1, 1, 1, 1), threat.project(moved, x), moved)
     images, gradients, forwards = (t[rows][None] for t in (moved.to(clean), model.num_gradients, model.num_forwards))
-    return Attacked((config.num_attack_steps,), images, gradients, forwards)
+    return AttackTrajectory((config.num_attack_steps,), images, gradients, forwards)
 
 
-def _part(config: AutoAttackConfig, model: _Model, x: Images, seed: int) -> Callable[[Images, Labels], Tensor]:
+def _part(config: AutoAttackComponentConfig, model: _Model, x: Images, seed: int) -> Callable[[Images, Labels], Tensor]:
     """The part's `perturb`, with the settings of AutoAttack's standard version."""
     try:
         from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
@@ -132,7 +132,7 @@ class _Model:
 
 class _Answer(torch.autograd.Function):
     """The model with its own backward pass: counted, checked, and never reaching the weights, which FAB's `backward()`
-    would leave gradients on where `frozen` does not see the model behind a lambda."""
+    would leave gradients on where `frozen_in_eval_mode` does not see the model behind a lambda."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, model: _Model, owners: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from s3ta.attack_config import SPSA, AdamConfig, AutoAttackConfig, PGDConfig
+from s3ta.attack_config import SPSA, AdamConfig, AutoAttackComponentConfig, PGDConfig
 
 
 class AttackCost(NamedTuple):
@@ -20,12 +20,12 @@ class AttackCost(NamedTuple):
         return self.num_gradients + self.num_forwards
 
 
-def attack_cost(config: PGDConfig | AdamConfig | AutoAttackConfig) -> AttackCost:
+def attack_cost(config: PGDConfig | AdamConfig | AutoAttackComponentConfig) -> AttackCost:
     """The cost of one restart on one example: exact for the attacks of the one loop, an upper bound for AutoAttack's parts.
 
     An attack on classes one after the other (AutoAttack's targeted parts) stops when it succeeds."""
     steps = config.num_attack_steps
-    if isinstance(config, AutoAttackConfig):
+    if isinstance(config, AutoAttackComponentConfig):
         gradients, forwards = {
             "apgd-ce": (steps + 1, steps + 3),
             "apgd-t": (config.num_targets * (steps + 1), config.num_targets * (steps + 2) + 2),

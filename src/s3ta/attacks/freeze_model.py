@@ -27,7 +27,7 @@ def unwrapped(function: OutputsFn) -> OutputsFn:
 
 
 @contextmanager
-def frozen(model: object) -> Iterator[None]:
+def frozen_in_eval_mode(model: object) -> Iterator[None]:
     """Eval mode and no parameter gradients inside; everything as it was afterwards, also after an exception (T19, X1).
 
     BN then uses its moving averages and leaves them alone, and the backward pass spends nothing on weights. A module's

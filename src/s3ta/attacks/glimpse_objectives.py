@@ -34,7 +34,7 @@ def single_glimpse_objective(objective: Objective, glimpse: int) -> Objective:
     return chosen
 
 
-def steer_away(reference: Float[Tensor, "T B N h w"]) -> Objective:
+def attention_shift_objective(reference: Float[Tensor, "T B N h w"]) -> Objective:
     """Maps elsewhere than on the clean image: the cross-entropy of each map under its clean one, mean over maps, nats.
 
     Its gradient to the attention logits is the map minus the clean map: nothing on the clean image itself, so begin from
@@ -48,7 +48,7 @@ def steer_away(reference: Float[Tensor, "T B N h w"]) -> Objective:
     return moved
 
 
-def steer_onto(region: Float[Tensor, "#B 1 H W"]) -> Objective:
+def attention_region_objective(region: Float[Tensor, "#B 1 H W"]) -> Objective:
     """Maps onto a region: the logarithm of the attention mass on it, mean over glimpses and heads, nats, at most 0.
     `region`: 1 for the pixels that belong to it, 0 for the others, at any size; averaged to that of the attention map."""
 

@@ -47,7 +47,7 @@ def gradient_source(config: ExactGradient | SPSA, draw: RandomKey | None, mask: 
         return autograd_gradient
     key = needed(draw)
     transforms = [random_shift_and_noise(key, config.max_shift, config.noise)] if config.moves_images else []
-    return gradient_over_transformations(autograd_gradient, config.num_samples, key, transforms)
+    return eot_gradient(autograd_gradient, config.num_samples, key, transforms)
 
 
 def autograd_gradient(outputs_fn: OutputsFn, objective: Objective, images: Images, step: int = 0) -> GradientEstimate:
@@ -64,7 +64,7 @@ def autograd_gradient(outputs_fn: OutputsFn, objective: Objective, images: Image
     return GradientEstimate(gradient, map_outputs(Tensor.detach, outputs), 1, 1)
 
 
-def gradient_over_transformations(
+def eot_gradient(
     source: GradientSource, num_samples: int, draw: RandomKey, transforms: Sequence[Transform] = ()
 ) -> GradientSource:
     """The mean gradient over random transformations of the image, or over a model's own randomness (EOT, Athalye 2018).

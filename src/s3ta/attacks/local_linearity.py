@@ -13,16 +13,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from s3ta.attacks.draws import RandomKey, random_signs
-from s3ta.attacks.freeze_model import frozen
+from s3ta.attacks.freeze_model import frozen_in_eval_mode
 from s3ta.attacks.gradients import GradientEstimate, autograd_gradient
-from s3ta.attacks.loop import Attack, perturb
+from s3ta.attacks.loop import Attack, gradient_ascent
 from s3ta.attacks.objectives import ModelOutputs, Objective, OutputsFn
 from s3ta.attacks.step_rules import sign_step
 from s3ta.attacks.threat import Linf
 from s3ta.types import Images
 
 
-class TangentPlane(NamedTuple):
+class Linearization(NamedTuple):
     """A loss and its gradient at some images: what the loss nearby is predicted from."""
 
     objective: Objective
@@ -44,16 +44,16 @@ class LocalLinearity(NamedTuple):
     """x + d."""
 
 
-def tangent_plane(outputs_fn: OutputsFn, images: Images, objective: Objective) -> TangentPlane:
+def linearize(outputs_fn: OutputsFn, images: Images, objective: Objective) -> Linearization:
     """The objective and its gradient at the images; a module is frozen and put in eval mode for the duration."""
-    with frozen(outputs_fn):
+    with frozen_in_eval_mode(outputs_fn):
         estimate = autograd_gradient(outputs_fn, objective, images)
     assert estimate.outputs is not None
-    return TangentPlane(objective, images.detach(), objective(estimate.outputs), estimate.gradient)
+    return Linearization(objective, images.detach(), objective(estimate.outputs), estimate.gradient)
 
 
 def local_linearity(
-    outputs_fn: OutputsFn, plane: TangentPlane, *, radius: float, draw: RandomKey, num_attack_steps: int = 10
+    outputs_fn: OutputsFn, plane: Linearization, *, radius: float, draw: RandomKey, num_attack_steps: int = 10
 ) -> LocalLinearity:
     """Search the L-infinity ball for the largest deviation from the tangent plane, by sign steps of a quarter of the radius.
 
@@ -79,8 +79,8 @@ def local_linearity(
 
     start = threat.start(plane.images, random_signs(draw, plane.images))
     attack = Attack(threat, plane.objective, sign_step(radius / 4), num_attack_steps, gradient=away_from_the_plane)
-    with frozen(outputs_fn):
-        attacked = perturb(outputs_fn, plane.images, attack, start)
+    with frozen_in_eval_mode(outputs_fn):
+        attacked = gradient_ascent(outputs_fn, plane.images, attack, start)
         with torch.no_grad():
             look(attacked.final, outputs_fn(attacked.final))
     return LocalLinearity(gamma, furthest)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from s3ta.attacks.freeze_model import frozen
+from s3ta.attacks.freeze_model import frozen_in_eval_mode
 from s3ta.attacks.gradients import GradientSource, autograd_gradient
 from s3ta.attacks.input_validation import NotFiniteError, check_images
 from s3ta.attacks.objectives import ModelOutputs, Objective, OutputsFn
@@ -23,7 +23,7 @@ from s3ta.attacks.threat import Threat
 from s3ta.types import Images
 
 
-class Attacked(NamedTuple):
+class AttackTrajectory(NamedTuple):
     """Where the attack stood at each read-out; the last one is its result."""
 
     read_outs: tuple[int, ...]
@@ -57,7 +57,9 @@ class Attack(NamedTuple):
     first with the largest value counts; it costs one forward pass more."""
 
 
-def perturb(outputs_fn: OutputsFn, clean: Images, attack: Attack, start: Images | None = None) -> Attacked:
+def gradient_ascent(
+    outputs_fn: OutputsFn, clean: Images, attack: Attack, start: Images | None = None
+) -> AttackTrajectory:
     """Ascend the objective inside the threat model and return the iterates at the read-outs.
 
     Args:
@@ -75,7 +77,7 @@ def perturb(outputs_fn: OutputsFn, clean: Images, attack: Attack, start: Images 
     iterate = (clean if start is None else start).detach().clone()
     best = _Best(keep_best)
     kept, costs, num_gradients, num_forwards = [], [], 0, 0
-    with frozen(outputs_fn):
+    with frozen_in_eval_mode(outputs_fn):
         for done in range(num_attack_steps + 1):
             if done in counts:
                 costs.append((num_gradients, num_forwards + (keep_best is not None)))
@@ -95,7 +97,7 @@ def perturb(outputs_fn: OutputsFn, clean: Images, attack: Attack, start: Images 
             if estimate is not None:
                 iterate = threat.project(step_rule(iterate, threat.allowed(estimate.gradient), done), clean)
     gradients, forwards = torch.tensor(costs).T[:, :, None].expand(2, len(costs), len(clean))
-    return Attacked(tuple(sorted(counts)), torch.stack(kept), gradients, forwards)
+    return AttackTrajectory(tuple(sorted(counts)), torch.stack(kept), gradients, forwards)
 
 
 def _is_finite(values: Tensor) -> bool:

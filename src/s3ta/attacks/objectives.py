@@ -58,7 +58,7 @@ def targeted(targets: Labels, loss: Loss = "cross_entropy", labels: Labels | Non
     return lambda outputs: -cross_entropy(final_logits(outputs), targets, reduction="none")
 
 
-def target_margin(targets: Labels, labels: Labels) -> Objective:
+def multitargeted_objective(targets: Labels, labels: Labels) -> Objective:
     """The target's logit minus the true one: the loss of MultiTargeted (Gowal et al. 2019)."""
     return lambda outputs: _pick(final_logits(outputs), targets) - _pick(final_logits(outputs), labels)
 

@@ -44,7 +44,7 @@ def evaluate(
         with_what.refuse_beside_transfer(on_what)
         images, suite, settings = workflow.transfer_request(with_what.transfer, settings)
     examples = on_what.examples(images)
-    opening = opened.opening()._replace(micro_batch=settings.micro_batch)
+    opening = opened.opening()._replace(micro_batch=settings.batch_size)
     with waiting(f"opening {model}"):
         subject = workflow.open_for_evaluation(model, opening, on_what.config(), on_what.split, runtime)
     if suite is None:

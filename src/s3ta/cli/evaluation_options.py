@@ -226,13 +226,13 @@ class RunOptions:
 
         return Settings(
             seed=suite.seed,
-            micro_batch=self._batch_size() or Settings().micro_batch,
+            batch_size=self._batch_size() or Settings().batch_size,
             num_threads=self.threads or os.cpu_count() or 1,
-            search=ExecutionMode(self._precision(), self.compiled, self.channels_last),
+            attack_execution=ExecutionMode(self._precision(), self.compiled, self.channels_last),
             exhaustive=suite.exhaustive,
-            budget=one_word("--max-passes", suite.max_passes, "--budget", suite.budget),
+            max_passes=one_word("--max-passes", suite.max_passes, "--budget", suite.budget),
             keep_images=self.keep_images,
-            batch_size=self.prefetch,
+            prefetch=self.prefetch,
         )
 
     def say_what_changed(self) -> None:

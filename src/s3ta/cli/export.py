@@ -34,5 +34,5 @@ def export(
         card_fields[name] = value
     from s3ta import workflow
 
-    for path in workflow.export(folder, out, workflow.RuntimeOptions(data_root), card_fields):
+    for path in workflow.export_images(folder, out, workflow.RuntimeOptions(data_root), card_fields):
         out_console.print(f"Written: {path}")

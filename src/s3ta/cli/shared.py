@@ -143,12 +143,12 @@ def one_of(what: str, text: str | None, allowed: tuple[str, ...]) -> Any:
 def chosen_recipe(name: str, overrides: list[str], is_tiny: bool, batch_size: int | None = None) -> Any:
     """The recipe, shrunk, brought to a batch size and changed as asked; overrides come last, so they win."""
     from s3ta.config import override
-    from s3ta.recipes import get_recipe, noting, rescaled, tiny
+    from s3ta.recipes import get_recipe, scale_batch_size, shrink_recipe, with_override_note
 
     recipe = get_recipe(name)
     if batch_size is not None:
-        recipe = rescaled(recipe, batch_size)
-    return noting(override(tiny(recipe) if is_tiny else recipe, overrides), overrides)
+        recipe = scale_batch_size(recipe, batch_size)
+    return with_override_note(override(shrink_recipe(recipe) if is_tiny else recipe, overrides), overrides)
 
 
 def before_the_first_pass(*, return_memory: bool) -> None:

@@ -8,16 +8,16 @@ if TYPE_CHECKING:
     from s3ta.data.class_matching import (
         ClassMatch,
         RelabelledDataset,
+        class_names_from_numbers,
         class_order_note,
         imagenet_wnids,
         match_classes,
-        numbers_as_names,
         order_classes_as_numbers,
     )
     from s3ta.data.cluttered_digits import ClutteredDigits
     from s3ta.data.config import (
         PREPROCESSINGS,
-        TORCHVISION,
+        TORCHVISION_DATASETS,
         DataConfig,
         Preprocessing,
         get_preprocessing,
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from s3ta.data.dataset import Batch, Dataset, check_model_fits_data, fetch_batch
     from s3ta.data.device_cache import DeviceDataset, load_on_device
     from s3ta.data.epoch_order import BatchOrder, batches, steps_per_epoch
-    from s3ta.data.example_selection import find_unreadable, read_ids, select_ids, unreadable_error, write_ids
-    from s3ta.data.folder_dataset import file_facts, listing_line
-    from s3ta.data.folder_listing import FileFacts, printable_name
+    from s3ta.data.example_selection import find_unreadable, positions_of_ids, read_ids, unreadable_error, write_ids
+    from s3ta.data.folder_dataset import file_facts, folder_summary
+    from s3ta.data.folder_listing import FileFacts, normalize_name
     from s3ta.data.image_files import has_transparency, load_image, transparency_note
-    from s3ta.data.in_memory_dataset import array_dataset, class_numbers, read_examples
+    from s3ta.data.in_memory_dataset import array_dataset, as_arrays, validate_labels
     from s3ta.data.sources import ResolvedSource, open_dataset, resolve_source, without_unreadable
     from s3ta.data.target_files import read_targets, write_targets
 
 __all__ = [
     "PREPROCESSINGS",
-    "TORCHVISION",
+    "TORCHVISION_DATASETS",
     "Batch",
     "BatchOrder",
     "ClassMatch",
@@ -51,34 +51,34 @@ __all__ = [
     "RelabelledDataset",
     "ResolvedSource",
     "array_dataset",
+    "as_arrays",
     "batches",
     "check_model_fits_data",
-    "class_numbers",
+    "class_names_from_numbers",
     "class_order_note",
     "fetch_batch",
     "file_facts",
     "find_unreadable",
+    "folder_summary",
     "get_preprocessing",
     "has_transparency",
     "imagenet_wnids",
-    "listing_line",
     "load_image",
     "load_on_device",
     "match_classes",
-    "numbers_as_names",
+    "normalize_name",
     "open_dataset",
     "order_classes_as_numbers",
+    "positions_of_ids",
     "preprocessing_of_transform",
-    "printable_name",
-    "read_examples",
     "read_ids",
     "read_targets",
     "refuse_unknown_data",
     "resolve_source",
-    "select_ids",
     "steps_per_epoch",
     "transparency_note",
     "unreadable_error",
+    "validate_labels",
     "with_evaluation_transform",
     "without_unreadable",
     "write_ids",

@@ -84,7 +84,7 @@ def _is_against_numbers(first: str, second: str) -> bool:
     return False
 
 
-def numbers_as_names(dataset: Dataset, num_classes: int) -> tuple[str, ...] | None:
+def class_names_from_numbers(dataset: Dataset, num_classes: int) -> tuple[str, ...] | None:
     """Names for the outputs of a model that names none, where the data's classes are some of their numbers; else None."""
     if not _are_numbers(dataset.classes) or max(map(int, dataset.classes)) >= num_classes:
         return None

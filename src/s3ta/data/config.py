@@ -14,7 +14,7 @@ from s3ta.errors import UserError, unknown_name
 
 Augment = Literal["none", "crop_flip", "strong", "simple", "fd"]
 SPLIT_NAMES = ("train", "validation", "test")
-TORCHVISION = ("CIFAR10", "CIFAR100", "FashionMNIST", "MNIST")
+TORCHVISION_DATASETS = ("CIFAR10", "CIFAR100", "FashionMNIST", "MNIST")
 
 
 class Preprocessing(Config):
@@ -129,7 +129,7 @@ def refuse_unknown_data(source: str, split: str) -> None:
         raise unknown_name("split", split, SPLIT_NAMES)
     kind, _, name = source.partition(":")
     if kind == "torchvision" and name:
-        if name not in TORCHVISION:
-            raise unknown_name("torchvision data set", name, TORCHVISION)
+        if name not in TORCHVISION_DATASETS:
+            raise unknown_name("torchvision data set", name, TORCHVISION_DATASETS)
     elif source != "digits" and not (kind in ("folder", "npz") and name):
         raise unknown_name("data source", source, ["digits", "torchvision:CIFAR10", "folder:PATH", "npz:PATH"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from s3ta.data.dataset import Dataset
 from s3ta.data.folder_layout import TEST_FOLDERS
-from s3ta.data.folder_listing import is_image, printable_name, quoted
+from s3ta.data.folder_listing import is_image, normalize_name, quoted
 from s3ta.errors import UserError
 from s3ta.files import write_atomic
 from s3ta.progress import Reporter
@@ -36,7 +36,7 @@ class Finder:
         position = self._full.get(name)
         spellings = [name, name.replace("\\", "/")]
         if not name.isascii():
-            spellings += [printable_name(spelling) for spelling in spellings]
+            spellings += [normalize_name(spelling) for spelling in spellings]
         for spelling in spellings:
             first, slash, rest = spelling.removeprefix("./").partition("/")
             for ending in (first + slash + rest, rest if first in TEST_FOLDERS else ""):
@@ -47,7 +47,7 @@ class Finder:
         return position
 
 
-def select_ids(dataset: Dataset, names: Sequence[str]) -> list[int]:
+def positions_of_ids(dataset: Dataset, names: Sequence[str]) -> list[int]:
     """The positions of the named examples, in the order of the names.
 
     Names are full ids, or ends of paths that are unique: `n01440764/x.JPEG` or `x.JPEG` for `val/n01440764/x.JPEG`. Raises

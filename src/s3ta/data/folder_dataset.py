@@ -14,7 +14,7 @@ from s3ta.data.augment import WHOLE, Augment, augmented_picture, augmented_pixel
 from s3ta.data.config import DataConfig
 from s3ta.data.dataset import Dataset, UnreadableError
 from s3ta.data.folder_layout import Part, part_of, refuse_no_folder
-from s3ta.data.folder_listing import FileFacts, ids_of, on_one_line, printable_name
+from s3ta.data.folder_listing import FileFacts, ids_of, normalize_name, on_one_line
 from s3ta.data.image_files import decoded, load_image, looked_over, why_unreadable
 from s3ta.data.preprocessing import DEFAULT, described
 from s3ta.errors import UserError
@@ -30,7 +30,7 @@ class FolderDataset(Dataset):
         """Ids are paths from `base`, such as val/CLASS/FILE, so that an id names one picture over all splits."""
         self._how = config.preprocessing or DEFAULT
         size = size_of_files(config)
-        self.source, self.split, self.classes = printable_name(config.source), split, list(part.images)
+        self.source, self.split, self.classes = normalize_name(config.source), split, list(part.images)
         self.left_out, self.note = part.left_out, part.note
         self.facts: dict[int, FileFacts] = {}
         """What `problem` saw of the files that can be read, by position."""
@@ -107,7 +107,7 @@ def file_facts(dataset: Dataset, positions: Sequence[int]) -> dict[str, FileFact
     return {dataset.ids[position]: facts[numbers[position]] for position in positions if numbers[position] in facts}
 
 
-def listing_line(dataset: Dataset) -> str:
+def folder_summary(dataset: Dataset) -> str:
     """One line on what was not used and how the part was found; empty where everything is as expected, and for arrays."""
     folder, _ = dataset.innermost()
     if not isinstance(folder, FolderDataset):

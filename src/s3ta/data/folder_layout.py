@@ -21,8 +21,8 @@ from s3ta.data.folder_listing import (
     is_image,
     kind_of,
     leads_up,
+    normalize_name,
     on_one_line,
-    printable_name,
     quoted,
     shown_entries,
     used_twice,
@@ -128,12 +128,12 @@ def _class_folders(base: Path, inside: str, left_out: LeftOut) -> dict[str, str]
     for entry, path in shown_entries(base, inside, left_out):
         kind, _ = kind_of(entry)
         if kind == "folder" and not leads_up(base, path):
-            if printable_name(entry.name) in folders:
+            if normalize_name(entry.name) in folders:
                 raise UserError(
                     f"{on_one_line(base / inside)} has two folders of the name '{on_one_line(entry.name)}', whose accents are "
                     "only composed otherwise (Unicode's NFC and NFD): make them one."
                 )
-            folders[printable_name(entry.name)] = entry.name
+            folders[normalize_name(entry.name)] = entry.name
         else:
             left_out.add("beside" if kind == "file" and is_image(entry.name) else REASONS.get(kind, "suffix"), path)
     return dict(sorted(folders.items()))

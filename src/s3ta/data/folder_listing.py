@@ -67,7 +67,7 @@ class LeftOut:
         """Count an entry, or a folder with this many files."""
         self.counts[reason] += count
         if len(names := self.first.setdefault(reason, [])) < 3:
-            names.append(printable_name(path))
+            names.append(normalize_name(path))
         if reason == "suffix":
             self.suffixes[suffix_of(path) or "no suffix"] += count
 
@@ -100,7 +100,7 @@ def quoted(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
 
 
-def printable_name(name: str | Path) -> str:
+def normalize_name(name: str | Path) -> str:
     """A name as ids and results hold it: the same on macOS and Linux, and text whatever its bytes.
 
     Accents are composed (Unicode's NFC), and a byte that is not UTF-8 is written as `\\xe9`."""
@@ -116,10 +116,10 @@ def _with_bytes_shown(name: str) -> str:
 
 
 def on_one_line(name: str | Path) -> str:
-    """A name as a sentence shows it: as `printable_name`, and line breaks and the like as `\\n`."""
+    """A name as a sentence shows it: as `normalize_name`, and line breaks and the like as `\\n`."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in printable_name(name)
+        for character in normalize_name(name)
     )
 
 
@@ -189,7 +189,7 @@ def walk(base: Path, inside: str, left_out: LeftOut) -> list[ImageFile]:
                 images.append(ImageFile(path, None if status is None else status.st_size))
             else:
                 left_out.add(REASONS.get(kind, "suffix"), path)
-    return sorted(images, key=lambda image: printable_name(image.path).split("/"))
+    return sorted(images, key=lambda image: normalize_name(image.path).split("/"))
 
 
 def used_twice(images: Mapping[str, Sequence[ImageFile]], left_out: LeftOut) -> str:
@@ -207,7 +207,7 @@ def used_twice(images: Mapping[str, Sequence[ImageFile]], left_out: LeftOut) -> 
     under_two = sum(len(names) > 1 for names in classes.values())
     return (
         f"{len(classes)} file{'s are' if len(classes) > 1 else ' is'} used twice, {under_two} of them under two classes: "
-        f"{quoted([printable_name(link)])} is the same folder as {quoted([printable_name(first)])}"
+        f"{quoted([normalize_name(link)])} is the same folder as {quoted([normalize_name(first)])}"
     )
 
 
@@ -242,10 +242,10 @@ def shown_entries(base: Path, inside: str, left_out: LeftOut) -> Iterator[tuple[
 
 
 def ids_of(paths: Sequence[str]) -> list[str]:
-    """An id for each path: as `printable_name` has it; of paths that differ only in how accents are composed, as they are.
+    """An id for each path: as `normalize_name` has it; of paths that differ only in how accents are composed, as they are.
 
     Raises UserError where two have one id even so."""
-    ids = [printable_name(path) for path in paths]
+    ids = [normalize_name(path) for path in paths]
     if len(set(ids)) == len(ids):
         return ids
     several = {name for name, count in Counter(ids).items() if count > 1}

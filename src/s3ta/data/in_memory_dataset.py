@@ -21,7 +21,7 @@ _ROUNDING = 1e-6
 _READ_AT_ONCE = 64
 
 
-def read_examples(images: Any, labels: Any = None) -> tuple[np.ndarray, np.ndarray]:
+def as_arrays(images: Any, labels: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """All images and labels.
 
     Args:
@@ -39,7 +39,7 @@ def read_examples(images: Any, labels: Any = None) -> tuple[np.ndarray, np.ndarr
                 "There are no labels: give one whole number per image, or a torch Dataset of (image, label)."
             )
         pixels = _pixels(images)
-        return pixels, class_numbers(labels, len(pixels))
+        return pixels, validate_labels(labels, len(pixels))
     if labels is not None:
         raise UserError(f"A {type(images).__name__} brings its own labels: leave out the ones beside it.")
     batches = [_batch(batch) for batch in _in_order(images)]
@@ -58,7 +58,7 @@ def read_examples(images: Any, labels: Any = None) -> tuple[np.ndarray, np.ndarr
 
 
 def array_dataset(pixels: np.ndarray, labels: np.ndarray, classes: Sequence[str], source: str) -> ArrayDataset:
-    """Examples as `read_examples` gives them, called `test-000000` and so on, as those of an `npz:` file without ids.
+    """Examples as `as_arrays` gives them, called `test-000000` and so on, as those of an `npz:` file without ids.
 
     Raises UserError for a label that is none of the classes."""
     wrong = labels[(labels < 0) | (labels >= len(classes))]
@@ -93,7 +93,7 @@ def _batch(batch: Any) -> tuple[np.ndarray, np.ndarray]:
         held = f"{len(batch)} things" if isinstance(batch, (tuple, list)) else f"a {type(batch).__name__}"
         raise UserError(f"A batch holds {held}: it must be a pair, images and labels.")
     pixels = _pixels(batch[0])
-    return pixels, class_numbers(batch[1], len(pixels))
+    return pixels, validate_labels(batch[1], len(pixels))
 
 
 def _pixels(images: Any) -> np.ndarray:
@@ -132,7 +132,7 @@ def _turned(shape: tuple[int, ...]) -> str:
     return ""
 
 
-def class_numbers(labels: Any, count: int, what: str = "labels") -> np.ndarray:
+def validate_labels(labels: Any, count: int, what: str = "labels") -> np.ndarray:
     """One class per image as int64. Raises UserError for another shape or type."""
     numbers = _array(labels, what, "one whole number per image")
     if numbers.shape != (count,) or numbers.dtype.kind not in "iu":

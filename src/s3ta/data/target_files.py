@@ -14,7 +14,7 @@ from jaxtyping import Shaped
 
 from s3ta.data.dataset import Dataset
 from s3ta.data.example_selection import Finder, foreign_form, read_text
-from s3ta.data.folder_listing import printable_name, quoted
+from s3ta.data.folder_listing import normalize_name, quoted
 from s3ta.errors import UserError
 from s3ta.files import write_atomic
 
@@ -140,7 +140,7 @@ class _Reading(NamedTuple):
                 f"{where}: the true class of {example} is {label} ('{classes[label]}') in {source}, not {cells['label']}: "
                 "the file counts the classes otherwise."
             )
-        if printable_name(cells.get("target_name", "")) not in ("", classes[target].strip()):
+        if normalize_name(cells.get("target_name", "")) not in ("", classes[target].strip()):
             raise _OtherOrderError(
                 f"{where}: class {target} is '{classes[target]}' in {source}, not '{cells['target_name']}': the file counts "
                 "the classes otherwise."
@@ -151,7 +151,7 @@ class _Reading(NamedTuple):
     def number(self, text: str, where: str) -> int:
         """A class by its name, else by its number."""
         source, classes = self.dataset.source, self.dataset.classes
-        number = self.names.get(text, self.names.get(printable_name(text)))
+        number = self.names.get(text, self.names.get(normalize_name(text)))
         if number is not None:
             return number
         if not re.fullmatch(r"[+-]?[0-9]{1,9}", text):

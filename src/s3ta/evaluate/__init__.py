@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from s3ta.evaluate.attack_catalogue import ATTACKS, AttackContext, get_attack
     from s3ta.evaluate.image_store import KEPT_FILE, ImageStore, KeptImages
     from s3ta.evaluate.manifest import (
-        manifest,
+        build_manifest,
         manifest_with_defaults,
         refuse_changed_model_code,
-        suite_identity,
+        suite_manifest,
         suite_with_defaults,
     )
-    from s3ta.evaluate.pass_timing import PassTimes, measure_chunk_seconds, measure_pass_times
+    from s3ta.evaluate.pass_timing import PassTimes, measure_attack_times, measure_pass_times
     from s3ta.evaluate.plan import (
         Settings,
         Shard,
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
         choose_examples,
         chunks_of_round,
         chunks_of_shard,
+        max_cost,
         targets_of,
-        total,
     )
     from s3ta.evaluate.runner import evaluate, evaluate_into
     from s3ta.evaluate.suite import Suite
-    from s3ta.evaluate.suite_overrides import build_suite, norm_of_overrides, override_suite, tiny_suite
+    from s3ta.evaluate.suite_overrides import build_suite, norm_of_overrides, override_suite, shrink_suite
     from s3ta.evaluate.suites import (
         SUITES,
         SUITES_AT_ANY_RADIUS,
         describe_suites,
         get_suite,
-        incompatibility,
         leaderboard_radius,
         suite_of_attacks,
         transfer_suite,
+        why_unsupported,
     )
     from s3ta.evaluate.task import EvaluationTask
 
@@ -57,6 +57,7 @@ __all__ = [
     "Suite",
     "TransferConfig",
     "attack_rounds",
+    "build_manifest",
     "build_suite",
     "choose_examples",
     "chunks_of_round",
@@ -66,22 +67,21 @@ __all__ = [
     "evaluate_into",
     "get_attack",
     "get_suite",
-    "incompatibility",
     "leaderboard_radius",
-    "manifest",
     "manifest_with_defaults",
-    "measure_chunk_seconds",
+    "max_cost",
+    "measure_attack_times",
     "measure_pass_times",
     "norm_of_overrides",
     "override_suite",
     "refuse_changed_model_code",
-    "suite_identity",
+    "shrink_suite",
+    "suite_manifest",
     "suite_of_attacks",
     "suite_with_defaults",
     "targets_of",
-    "tiny_suite",
-    "total",
     "transfer_suite",
+    "why_unsupported",
 ]
 
 load_names_on_first_use(__name__)

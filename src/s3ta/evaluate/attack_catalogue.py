@@ -11,7 +11,15 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from pydantic import ValidationError
 
-from s3ta.attacks import SPSA, AdamConfig, AutoAttackConfig, BoxRegion, PGDConfig, Steering, evaluation_step_size
+from s3ta.attacks import (
+    SPSA,
+    AdamConfig,
+    AttentionSteering,
+    AutoAttackComponentConfig,
+    BoxRegion,
+    PGDConfig,
+    evaluation_step_size,
+)
 from s3ta.errors import UserError, unknown_name
 
 
@@ -30,7 +38,7 @@ class AttackContext(NamedTuple):
     """Of the balls of all attacks that do not state their own, and of the radius."""
 
 
-Built: TypeAlias = PGDConfig | AdamConfig | AutoAttackConfig
+Built: TypeAlias = PGDConfig | AdamConfig | AutoAttackComponentConfig
 
 
 def pgd_100(situation: AttackContext) -> Built:
@@ -131,12 +139,12 @@ def each_glimpse_100(situation: AttackContext) -> Built:
 
 def steer_away_100(situation: AttackContext) -> Built:
     """Half loss, half pulling the maps away from where they look on the clean image."""
-    return _annealed(situation, steering=Steering(towards="away"))
+    return _annealed(situation, steering=AttentionSteering(towards="away"))
 
 
 def steer_away_alone_100(situation: AttackContext) -> Built:
     """Pulling the maps away and nothing else: does moving the eyes suffice?"""
-    return _annealed(situation, steering=Steering(towards="away", weight=1.0))
+    return _annealed(situation, steering=AttentionSteering(towards="away", weight=1.0))
 
 
 def steer_corner_100(situation: AttackContext) -> Built:
@@ -161,22 +169,22 @@ def fewer_glimpses_100(situation: AttackContext) -> Built:
 
 def apgd_ce(situation: AttackContext) -> Built:
     """AutoAttack's first part: adaptive PGD on the cross-entropy, 100 steps."""
-    return AutoAttackConfig(part="apgd-ce", radius=situation.radius, norm=situation.norm)
+    return AutoAttackComponentConfig(part="apgd-ce", radius=situation.radius, norm=situation.norm)
 
 
 def apgd_t(situation: AttackContext) -> Built:
     """AutoAttack's second part: adaptive PGD on the targeted DLR loss, nine targets, 100 steps each."""
-    return AutoAttackConfig(part="apgd-t", radius=situation.radius, norm=situation.norm)
+    return AutoAttackComponentConfig(part="apgd-t", radius=situation.radius, norm=situation.norm)
 
 
 def fab_t(situation: AttackContext) -> Built:
     """AutoAttack's third part: the nearest decision boundary of nine classes, 100 steps each."""
-    return AutoAttackConfig(part="fab-t", radius=situation.radius, norm=situation.norm)
+    return AutoAttackComponentConfig(part="fab-t", radius=situation.radius, norm=situation.norm)
 
 
 def square(situation: AttackContext) -> Built:
     """AutoAttack's fourth part: random squares, 5,000 queries, no gradient."""
-    return AutoAttackConfig(part="square", radius=situation.radius, norm=situation.norm)
+    return AutoAttackComponentConfig(part="square", radius=situation.radius, norm=situation.norm)
 
 
 ATTACKS: dict[str, Callable[[AttackContext], Built]] = {
@@ -221,6 +229,6 @@ def _annealed(situation: AttackContext, **settings: Any) -> PGDConfig:
     return _pgd(situation, **{"step_size": situation.radius, "annealing": "cosine", "keep": "best", **settings})
 
 
-def _corner(weight: float) -> Steering:
+def _corner(weight: float) -> AttentionSteering:
     region = BoxRegion(height=0.5, width=0.5, row=0.0, column=0.0)
-    return Steering(towards="region", region=region, weight=weight)
+    return AttentionSteering(towards="region", region=region, weight=weight)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from s3ta.attack_config import AdamConfig
-from s3ta.attacks import AutoAttackConfig, OutputsFn, PGDConfig
+from s3ta.attacks import AutoAttackComponentConfig, OutputsFn, PGDConfig
 from s3ta.external_code_errors import guarded
 from s3ta.models import ExecutedModel, ExecutionMode
 from s3ta.models.execution import not_sequential
@@ -40,9 +40,9 @@ def _copied(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model, shared)
 
 
-def attacked_fn(model: nn.Module, config: PGDConfig | AdamConfig | AutoAttackConfig) -> OutputsFn:
+def attacked_fn(model: nn.Module, config: PGDConfig | AdamConfig | AutoAttackComponentConfig) -> OutputsFn:
     """What an attack calls: logits, or the Trace of as many glimpses as it wants. Raises UserError where the model has none."""
-    if isinstance(config, AutoAttackConfig) or not config.needs_trace:
+    if isinstance(config, AutoAttackComponentConfig) or not config.needs_trace:
         return model
     if not hasattr(model, "unroll"):
         raise not_sequential()

@@ -41,8 +41,8 @@ class EarlyStopping:
         out: dict[int, str] = {}
         if attack_round.attack is None:
             return out
-        if self._settings.budget is not None:
-            for number in np.flatnonzero(self._spent + attack_round.cost.total > self._settings.budget).tolist():
+        if self._settings.max_passes is not None:
+            for number in np.flatnonzero(self._spent + attack_round.cost.total > self._settings.max_passes).tolist():
                 out[self._positions[number]] = BUDGET
         if not self._settings.exhaustive:
             gone = self._settled | (self._wrong if self._suite.cascade else False)

@@ -21,7 +21,7 @@ def load_batches(
         for group in groups:
             yield fetch_batch(dataset, group) if group else None
 
-    num_ahead = (settings.batch_size or 0) // settings.micro_batch - 1
+    num_ahead = (settings.prefetch or 0) // settings.batch_size - 1
     return prefetch(load, max(1, num_ahead - 1)) if num_ahead > 0 else load()
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from s3ta.attacks import Attacked, Threat
+from s3ta.attacks import AttackTrajectory, Threat
 from s3ta.errors import UserError
 from s3ta.evaluate.plan import AttackRound, Chunk
 from s3ta.evaluate.task import EvaluationTask
@@ -19,17 +19,17 @@ from s3ta.records.checks_validity import is_inside
 from s3ta.records.schema import MEASURED, SCHEMA
 
 
-def unattacked(images: Tensor, num_steps: int = 0) -> Attacked:
+def unattacked(images: Tensor, num_steps: int = 0) -> AttackTrajectory:
     """Images that no attack is run on: clean ones, or another model's adversarial ones."""
     nothing = torch.zeros(1, len(images), dtype=torch.int64)
-    return Attacked((num_steps,), images[None], nothing, nothing)
+    return AttackTrajectory((num_steps,), images[None], nothing, nothing)
 
 
 class AttackedBatch(NamedTuple):
     """One micro-batch after an attack: what it made of which images."""
 
     attack_round: AttackRound
-    attacked: Attacked
+    attacked: AttackTrajectory
     clean: Tensor
     labels: Tensor
     targets: Tensor | None

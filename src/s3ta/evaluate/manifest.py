@@ -14,20 +14,20 @@ import torch
 from torch import nn
 
 from s3ta.attack_config import NamedAttack
-from s3ta.attacks import frozen, seeded_global_generators
+from s3ta.attacks import frozen_in_eval_mode, seeded_global_generators
 from s3ta.config import from_json
 from s3ta.errors import UserError
-from s3ta.evaluate.lint import as_found
+from s3ta.evaluate.lint import model_state_restored
 from s3ta.evaluate.plan import Settings, micro_batches_per_block, num_chunks
 from s3ta.evaluate.suite import Suite
 from s3ta.evaluate.task import EvaluationTask
 from s3ta.external_code_errors import guarded, without_addresses
 from s3ta.files import read_json, sha256
 from s3ta.malloc_tuning import allocator
-from s3ta.models import ExecutionMode, device_of, model_info, num_parameters, weights_hash
+from s3ta.models import ExecutionMode, device_of, model_metadata, num_parameters, weights_hash
 from s3ta.process_state import process_state_kept
 from s3ta.random_streams import stream
-from s3ta.records import FORMAT
+from s3ta.records import LEDGER_FORMAT
 from s3ta.records.ledger import INFORMATIVE
 from s3ta.records.manifest import model_config_as_today
 
@@ -38,13 +38,13 @@ _RANDOM = 1e-4
 random generator of its own, whose two answers are close by chance, is not taken for one that always answers alike."""
 
 
-def manifest(task: EvaluationTask) -> dict[str, Any]:
+def build_manifest(task: EvaluationTask) -> dict[str, Any]:
     """What identifies the measurement (`s3ta.records.ledger`); `informative` may differ when it is resumed."""
     model, dataset, suite, settings = task.model, task.dataset, task.suite, task.settings
     ids, info = task.ids, task.info
     return {
-        "format": FORMAT,
-        "num_chunks": num_chunks(suite, len(ids), settings.micro_batch),
+        "format": LEDGER_FORMAT,
+        "num_chunks": num_chunks(suite, len(ids), settings.batch_size),
         "model": {
             "name": info.name,
             "sha256": weights_hash(model),
@@ -65,21 +65,21 @@ def manifest(task: EvaluationTask) -> dict[str, Any]:
             "shape": list(dataset.shape),
             "preprocessing": dataset.preprocessing,
         },
-        "suite": suite_identity(suite),
+        "suite": suite_manifest(suite),
         "seed": settings.seed,
         "targets": _targets_hash(settings, ids),
         "precision": "float32",
-        "search": dict(settings.search._asdict()),
+        "search": dict(settings.attack_execution._asdict()),
         "exhaustive": settings.exhaustive,
-        "budget": settings.budget,
-        "micro_batch": settings.micro_batch,
+        "budget": settings.max_passes,
+        "micro_batch": settings.batch_size,
         "block": micro_batches_per_block(suite, settings),
         "num_threads": settings.num_threads,
         "device": task.device.type,
         "informative": {
             "versions": {name: version(name) for name in ("s3ta", "torch", "timm", "numpy")},
             "hardware": hardware(task.device),
-            "batch_size": settings.batch_size or settings.micro_batch,
+            "batch_size": settings.prefetch or settings.batch_size,
             "answers": output_fingerprint(model),
             "examples": settings.examples,
             "memory": allocator().sentence,
@@ -95,12 +95,18 @@ def output_fingerprint(model: nn.Module) -> list[float]:
 
     Weights and modules do not tell everything that `forward` does. Machines differ in last bits, so this is compared with a
     tolerance (`refuse_changed_model_code`), and is no part of the identity."""
-    info = model_info(model)
+    info = model_metadata(model)
     shape = (2, info.in_channels, info.image_size, info.image_size)
     images = torch.from_numpy(stream(0, "answers").random(shape, np.float32)).to(device_of(model))
     answers = []
     for _ in range(2):
-        with process_state_kept(), as_found(model), frozen(model), seeded_global_generators(0), torch.no_grad():
+        with (
+            process_state_kept(),
+            model_state_restored(model),
+            frozen_in_eval_mode(model),
+            seeded_global_generators(0),
+            torch.no_grad(),
+        ):
             try:
                 answers.append(model(images.clone()).float().cpu())
             except Exception:  # noqa: BLE001 - whatever is wrong with a foreign model is the lint's to tell
@@ -167,7 +173,7 @@ def _targets_hash(settings: Settings, ids: Sequence[str]) -> str:
     return "given " + sha256(json.dumps([[example, settings.targets.get(example)] for example in ids]).encode())
 
 
-def suite_identity(suite: Suite) -> dict[str, Any]:
+def suite_manifest(suite: Suite) -> dict[str, Any]:
     """The suite as the manifest tells it."""
     return {
         "name": suite.name,
@@ -197,7 +203,7 @@ def suite_with_defaults(suite: dict[str, Any]) -> dict[str, Any]:
     """As `manifest_with_defaults`, of the suite in a manifest."""
     try:
         attacks = [NamedAttack.from_entry(entry).model_dump(mode="json") for entry in suite["attacks"]]
-        return suite_identity(from_json(Suite, json.dumps({**suite, "attacks": attacks}), "the manifest"))
+        return suite_manifest(from_json(Suite, json.dumps({**suite, "attacks": attacks}), "the manifest"))
     except (UserError, KeyError, TypeError, AttributeError):  # a stranger's manifest may hold anything
         return suite
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from s3ta.attack_config import NamedAttack
 from s3ta.attacks import SPSA, AdamConfig, PGDConfig, evaluation_step_size
-from s3ta.evaluate.suite import Objective, Suite
+from s3ta.evaluate.suite import ObjectiveName, Suite
 
 RADIUS = 16 / 255
 SMALL_RADIUS = 4 / 255
@@ -111,7 +111,7 @@ def _suite(name: str, description: str, *attacks: NamedAttack, **facts: Any) -> 
 
 
 def _pgd(
-    objective: Objective, num_attack_steps: int, radius: float = RADIUS, *, name: str | None = None, **settings: Any
+    objective: ObjectiveName, num_attack_steps: int, radius: float = RADIUS, *, name: str | None = None, **settings: Any
 ) -> NamedAttack:
     attack = PGDConfig(
         objective=objective,

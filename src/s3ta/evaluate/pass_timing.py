@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from s3ta.attack_config import SPSA, AutoAttackConfig, LoopConfig, TransferConfig
-from s3ta.attacks import autograd_gradient, frozen, untargeted
+from s3ta.attack_config import SPSA, AutoAttackComponentConfig, GradientAttackConfig, TransferConfig
+from s3ta.attacks import autograd_gradient, frozen_in_eval_mode, untargeted
 from s3ta.data import Batch, fetch_batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.errors import UserError
 from s3ta.evaluate.attacked_model import attack_copy
 from s3ta.evaluate.fixed_size_batches import pad_batch
-from s3ta.evaluate.lint import as_found
+from s3ta.evaluate.lint import model_state_restored
 from s3ta.evaluate.plan import AttackRound, Chunk
 from s3ta.evaluate.runner import run_chunk
 from s3ta.evaluate.task import EvaluationTask
@@ -50,10 +50,10 @@ def measure_pass_times(task: EvaluationTask, *, gradients: bool) -> PassTimes:
     """Seconds that a gradient (0 where none is used) and a forward pass of a whole micro-batch take here, for the estimate
     before the start; compiling is not counted. Raises UserError where a gradient is needed and the model has none."""
     model, settings, device = task.model, task.settings, task.device
-    batch = pad_batch(fetch_batch(task.dataset, task.positions[:1]), settings.micro_batch)
+    batch = pad_batch(fetch_batch(task.dataset, task.positions[:1]), settings.batch_size)
     images, labels = batch.images.to(device), batch.labels.to(device)
 
-    plain = settings.search._replace(compiled=False)  # compiling takes longer than it would show
+    plain = settings.attack_execution._replace(compiled=False)  # compiling takes longer than it would show
     attack_model = attack_copy(model, plain)
 
     def gradient(classifier: nn.Module) -> Callable[[], None]:
@@ -63,7 +63,12 @@ def measure_pass_times(task: EvaluationTask, *, gradients: bool) -> PassTimes:
         with torch.no_grad():
             model(images).sum().item()
 
-    with exact_arithmetic(settings.num_threads), as_found(model), frozen(model), frozen(attack_model):
+    with (
+        exact_arithmetic(settings.num_threads),
+        model_state_restored(model),
+        frozen_in_eval_mode(model),
+        frozen_in_eval_mode(attack_model),
+    ):
         searching = _seconds(gradient(attack_model)) if gradients else 0.0
         lower = gradients and plain.precision != "float32"
         return PassTimes(searching, _seconds(forward), _seconds(gradient(model)) if lower else searching)
@@ -98,7 +103,7 @@ class Trial(NamedTuple):
     per_step: float
 
 
-def measure_chunk_seconds(task: EvaluationTask, rounds: Iterable[AttackRound], pace: PassTimes) -> dict[int, float]:
+def measure_attack_times(task: EvaluationTask, rounds: Iterable[AttackRound], pace: PassTimes) -> dict[int, float]:
     """Seconds for one micro-batch of these rounds by their number, from short runs of the attacks: on a small network draws,
     probes, transforms and records take longer than the passes. Without rounds whose passes are slow, or for which no time is
     left: the passes alone tell of them."""
@@ -107,8 +112,8 @@ def measure_chunk_seconds(task: EvaluationTask, rounds: Iterable[AttackRound], p
     began = time.perf_counter()
     trials: dict[str, Trial | None] = {}
     seconds: dict[int, float] = {}
-    settings = task.settings._replace(search=task.settings.search._replace(compiled=False))
-    task = replace(task, settings=settings, positions=task.positions[: settings.micro_batch])
+    settings = task.settings._replace(attack_execution=task.settings.attack_execution._replace(compiled=False))
+    task = replace(task, settings=settings, positions=task.positions[: settings.batch_size])
     batch: Batch | None = None
     for attack_round in rounds:
         config = attack_round.attack.attack if attack_round.attack else None
@@ -117,7 +122,11 @@ def measure_chunk_seconds(task: EvaluationTask, rounds: Iterable[AttackRound], p
         key = config.model_dump_json(exclude=set(_APART))
         if key not in trials and time.perf_counter() - began < _ENOUGH_TRIALS:
             try:
-                with exact_arithmetic(settings.num_threads), as_found(task.model), warnings.catch_warnings():
+                with (
+                    exact_arithmetic(settings.num_threads),
+                    model_state_restored(task.model),
+                    warnings.catch_warnings(),
+                ):
                     warnings.simplefilter("ignore")  # the run itself warns
                     batch = batch or _as_answered(task, fetch_batch(task.dataset, task.positions))
                     trials[key] = _trial(task, attack_round, pace, batch)
@@ -132,7 +141,7 @@ def measure_chunk_seconds(task: EvaluationTask, rounds: Iterable[AttackRound], p
 def _as_answered(task: EvaluationTask, batch: Batch) -> Batch:
     """Labelled by the model itself, so that no part of AutoAttack leaves an image out."""
     with torch.no_grad():
-        logits = task.model(pad_batch(batch, task.settings.micro_batch).images.to(task.device))
+        logits = task.model(pad_batch(batch, task.settings.batch_size).images.to(task.device))
     return batch._replace(labels=logits.argmax(dim=1)[: len(batch.ids)].to(batch.labels))
 
 
@@ -140,9 +149,9 @@ def _trial(task: EvaluationTask, attack_round: AttackRound, pace: PassTimes, bat
     attack = attack_round.attack
     assert attack is not None
     config = attack.attack
-    changes: dict[str, Any] = {"radius": 1e-6} if isinstance(config, AutoAttackConfig) else {"read_outs": ()}
-    scale, size = 1.0, task.settings.micro_batch
-    if isinstance(config, LoopConfig) and isinstance(config.gradient, SPSA):
+    changes: dict[str, Any] = {"radius": 1e-6} if isinstance(config, AutoAttackComponentConfig) else {"read_outs": ()}
+    scale, size = 1.0, task.settings.batch_size
+    if isinstance(config, GradientAttackConfig) and isinstance(config.gradient, SPSA):
         number = min(config.gradient.num_directions, max(1, config.gradient.micro_batch // (2 * size)))
         scale = config.gradient.num_directions / number
         changes["gradient"] = config.gradient.model_copy(update={"num_directions": number})

@@ -23,24 +23,24 @@ class Settings(NamedTuple):
     """How an evaluation runs; all of it is recorded, because all of it can change a last bit."""
 
     seed: int = 0
-    micro_batch: int = 50
+    batch_size: int = 50
     """Examples that go through the model together, always exactly so many (the last ones are padded)."""
     num_threads: int = 1
     num_kept: int = 8
     """Adversarial images kept for the report."""
-    search: ExecutionMode = ExecutionMode()
+    attack_execution: ExecutionMode = ExecutionMode()
     """How gradients are computed; verdicts are always float32."""
     exhaustive: bool = False
     """Whether examples run on although nothing could change their verdict."""
-    budget: int | None = None
+    max_passes: int | None = None
     """Evaluations (forward plus backward passes) that each example may cost; an attack that does not fit whole is left out."""
     keep_images: bool = False
     """Whether every final image is kept beside the ledger."""
     block: int = 4
     """Micro-batches whose examples share the places that become free when some leave; what shards divide among them."""
-    batch_size: int | None = None
-    """Examples in flight. Below the micro-batch, so many real ones are in each, beside copies; above it, so many are loaded
-    ahead. None: the micro-batch. Changes no record of ours, so it identifies nothing."""
+    prefetch: int | None = None
+    """Examples in flight. Below the batch size, so many real ones are in each batch, beside copies; above it, so many are
+    loaded ahead. None: the batch size. Changes no record of ours, so it identifies nothing."""
     targets: Mapping[str, int] | None = None
     """Targets by example id, given instead of drawn."""
     examples: Choice = DRAWN
@@ -138,7 +138,7 @@ def attack_rounds(suite: Suite) -> list[AttackRound]:
 def may_leave(suite: Suite, settings: Settings) -> bool:
     """Whether a round may skip an example."""
     repeats = any(named.attack.num_restarts > 1 for named in suite.attacks)
-    return settings.budget is not None or (not settings.exhaustive and (repeats or suite.cascade))
+    return settings.max_passes is not None or (not settings.exhaustive and (repeats or suite.cascade))
 
 
 def micro_batches_per_block(suite: Suite, settings: Settings) -> int:
@@ -185,7 +185,7 @@ def _filled(
 
 def chunks_of_shard(suite: Suite, num_examples: int, settings: Settings, shard: Shard) -> list[int]:
     """The numbers of the chunks that a shard fills, ascending."""
-    all_chunks, block = -(-num_examples // settings.micro_batch), micro_batches_per_block(suite, settings)
+    all_chunks, block = -(-num_examples // settings.batch_size), micro_batches_per_block(suite, settings)
     columns = [chunk for chunk in range(all_chunks) if shard.owns(chunk // block)]
     return [attack_round.number * all_chunks + chunk for attack_round in attack_rounds(suite) for chunk in columns]
 
@@ -204,7 +204,7 @@ def num_chunks(suite: Suite, num_examples: int, micro_batch: int) -> int:
     return len(attack_rounds(suite)) * -(-num_examples // micro_batch)
 
 
-def total(suite: Suite, num_examples: int) -> AttackCost:
+def max_cost(suite: Suite, num_examples: int) -> AttackCost:
     """All evaluations of all examples, if nobody leaves early; padding not counted."""
     costs = [attack_round.cost for attack_round in attack_rounds(suite)]
     return AttackCost(

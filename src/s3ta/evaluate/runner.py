@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s3ta.attack_config import AutoAttackConfig, TransferConfig
-from s3ta.attacks import RandomKey, frozen, run_attack, seeded_global_generators, threat_model_of
+from s3ta.attack_config import AutoAttackComponentConfig, TransferConfig
+from s3ta.attacks import RandomKey, frozen_in_eval_mode, run_attack, seeded_global_generators, threat_model_of
 from s3ta.data import Batch, check_model_fits_data, fetch_batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.evaluate.attacked_model import attacked_fn
@@ -27,7 +27,7 @@ from s3ta.evaluate.early_stopping import EarlyStopping
 from s3ta.evaluate.fixed_size_batches import isolate_rows, load_batches, pad_batch
 from s3ta.evaluate.image_store import ImageKeeper, images_path
 from s3ta.evaluate.make_records import AttackedBatch, left_out_records, no_records, records, unattacked
-from s3ta.evaluate.manifest import manifest, manifest_with_defaults
+from s3ta.evaluate.manifest import build_manifest, manifest_with_defaults
 from s3ta.evaluate.plan import (
     AttackRound,
     Chunk,
@@ -58,7 +58,7 @@ def evaluate(task: EvaluationTask, folder: Path, report: Reporter, shard: Shard 
       UserError: model and data do not fit, or the folder holds another measurement (differences named)."""
     info = task.info
     check_model_fits_data(task.dataset, channels=info.in_channels, num_classes=info.num_classes)
-    ledger = Ledger.open(folder, manifest(task), manifest_with_defaults)
+    ledger = Ledger.open(folder, build_manifest(task), manifest_with_defaults)
     evaluate_into(task, ledger, report, shard)
     return ledger
 
@@ -71,12 +71,12 @@ def evaluate_into(task: EvaluationTask, ledger: Ledger, report: Reporter, shard:
     early_stopping, keeper = EarlyStopping(task), ImageKeeper(ledger, suite, settings)
     done, began = 0, False
     warned: set[str] = set()
-    with exact_arithmetic(settings.num_threads), frozen(model), frozen(attack_model):
+    with exact_arithmetic(settings.num_threads), frozen_in_eval_mode(model), frozen_in_eval_mode(attack_model):
         for attack_round in attack_rounds(suite):
             planned = _planned(task, attack_round, early_stopping, shard)
             sound = [chunk.number for chunk in planned if chunk.number not in missing and early_stopping.matters]
             finished = {number: _columns(ledger, number) for number in sound}
-            chunks, contradicted = layout(planned, finished, dataset, settings.micro_batch)
+            chunks, contradicted = layout(planned, finished, dataset, settings.batch_size)
             for number in contradicted:
                 _say_discarded(ledger, number)
                 ledger.discard_chunk(number)
@@ -108,7 +108,7 @@ def evaluate_into(task: EvaluationTask, ledger: Ledger, report: Reporter, shard:
 def _planned(task: EvaluationTask, attack_round: AttackRound, stopping: EarlyStopping, shard: Shard) -> list[Chunk]:
     """The shard's chunks of one round, as they are before any of them was done."""
     block, left_out = micro_batches_per_block(task.suite, task.settings), stopping.left_out(attack_round)
-    chunks = chunks_of_round(attack_round, task.positions, task.settings.micro_batch, left_out, block)
+    chunks = chunks_of_round(attack_round, task.positions, task.settings.batch_size, left_out, block)
     return [chunk for chunk in chunks if shard.owns(chunk.block)]
 
 
@@ -121,10 +121,10 @@ def run_chunk(task: EvaluationTask, chunk: Chunk, batch: Batch | None = None) ->
     dataset, settings = task.dataset, task.settings
     groups, finals = list[list[Columns]](), [torch.empty(0, *dataset.shape)]
     if chunk.positions:
-        whole = pad_batch(batch or fetch_batch(dataset, chunk.positions), settings.micro_batch)
-        count, size = len(chunk.positions), settings.batch_size or settings.micro_batch
-        if chunk.attack_round.attack and isinstance(chunk.attack_round.attack.attack, AutoAttackConfig):
-            size = settings.micro_batch
+        whole = pad_batch(batch or fetch_batch(dataset, chunk.positions), settings.batch_size)
+        count, size = len(chunk.positions), settings.prefetch or settings.batch_size
+        if chunk.attack_round.attack and isinstance(chunk.attack_round.attack.attack, AutoAttackComponentConfig):
+            size = settings.batch_size
         for begin in range(0, count, size):
             parts, final = _run_group(task, chunk.attack_round, whole, slice(begin, min(begin + size, count)))
             groups.append(parts)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from s3ta.attacks import SPSA, AttackCost, Linf, PGDConfig, attack_cost, frozen, random_signs, run_attack
+from s3ta.attacks import SPSA, AttackCost, Linf, PGDConfig, attack_cost, frozen_in_eval_mode, random_signs, run_attack
 from s3ta.data import Batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.errors import UserError
@@ -58,7 +58,7 @@ def probe(model: nn.Module, batch: Batch, radius: float, seed: int, report: Repo
     )  # if it draws from torch's generator
     tell = report or (lambda completed: None)
     tell(0)
-    with exact_arithmetic(), frozen(model), seeded_global_generators(model_seed):
+    with exact_arithmetic(), frozen_in_eval_mode(model), seeded_global_generators(model_seed):
         try:
             clean = criteria.tried_on(model, images, labels)
         except Exception as error:  # noqa: BLE001 - whatever a foreign model raises

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from s3ta.attacks import RandomKey, local_linearity, logit_margin, tangent_plane, untargeted
+from s3ta.attacks import RandomKey, linearize, local_linearity, logit_margin, untargeted
 from s3ta.attacks.threat import quantize_8bit
 from s3ta.config import format_radius
 from s3ta.errors import UserError
 from s3ta.evaluate.lint.gradients import vanishes
 from s3ta.finding import Check, Finding
-from s3ta.records import breaks_more, mcnemar, wilson
+from s3ta.records import is_significantly_stronger, mcnemar, wilson
 
 LARGE_RADIUS = 0.5
 NUM_NOISES = 10
@@ -103,7 +103,7 @@ def stronger(kind: str, what: str, broken: Tensor, pgd: Tried) -> Finding:
         f"{what} breaks {by_this} of {total} images, PGD of 20 steps on the cross-entropy {by_pgd} "
         f"(alone {only_this} and {only_pgd}, exact McNemar p {p_value:.2g})."
     )
-    if breaks_more(only_this, only_pgd, _CONSIDERABLE * total, _LEVEL):
+    if is_significantly_stronger(only_this, only_pgd, _CONSIDERABLE * total, _LEVEL):
         return Check(kind).warning(f"Gradients seem to be masked: {measured}", evidence, _MASKED)
     return Check(kind).passed(f"No sign of masked gradients: {measured}", evidence)
 
@@ -111,7 +111,7 @@ def stronger(kind: str, what: str, broken: Tensor, pgd: Tried) -> Finding:
 def zero_gradients(subject: Subject, end: Tried) -> Finding:
     """The share of images whose gradient is exactly zero at every pixel (X37)."""
     objective = untargeted(subject.labels)
-    planes = [tangent_plane(subject.model, images, objective) for images in (subject.clean.images, end.images)]
+    planes = [linearize(subject.model, images, objective) for images in (subject.clean.images, end.images)]
     zero = [int(vanishes(plane.gradient).sum()) for plane in planes]
     total = len(subject.ids)
     evidence = {"num_zero": zero[0], "num_zero_at_the_end": zero[1], "num_examples": total}
@@ -181,7 +181,7 @@ def linearity(subject: Subject, inside: list[Tried]) -> Finding:
 
     Of the margin, not of the cross-entropy, whose gradient is tiny wherever an honest model is sure."""
     check = Check("local linearity")
-    plane = tangent_plane(subject.model, subject.clean.images, untargeted(subject.labels, "margin"))
+    plane = linearize(subject.model, subject.clean.images, untargeted(subject.labels, "margin"))
     draw, steps = subject.draw(NUM_NOISES + 1), NUM_LINEARITY_STEPS
     deviation = local_linearity(subject.model, plane, radius=subject.radius, draw=draw, num_attack_steps=steps)
     margins = torch.stack([tried.margin for tried in inside])

@@ -10,8 +10,8 @@ from s3ta.attack_config import NamedAttack
 from s3ta.config import Config
 from s3ta.records import CLEAN
 
-Objective = Literal["targeted", "untargeted"]
-BOTH: tuple[Objective, ...] = ("untargeted", "targeted")
+ObjectiveName = Literal["targeted", "untargeted"]
+BOTH: tuple[ObjectiveName, ...] = ("untargeted", "targeted")
 
 
 class ImagesFrom(Config):

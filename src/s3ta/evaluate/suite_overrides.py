@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from s3ta.attack_config import NamedAttack, TransferConfig
-from s3ta.attacks import SPSA, AutoAttackConfig, PGDConfig, evaluation_step_size
+from s3ta.attacks import SPSA, AutoAttackComponentConfig, PGDConfig, evaluation_step_size
 from s3ta.config import from_json, override, to_json
 from s3ta.errors import UserError
 from s3ta.evaluate.attack_catalogue import AttackContext
@@ -47,13 +47,13 @@ def build_suite(
 
     def built(situation: AttackContext) -> Suite:
         suite = suite_of_attacks(attacks, situation) if attacks else get_suite(str(name), situation)
-        return tiny_suite(suite) if is_tiny else suite
+        return shrink_suite(suite) if is_tiny else suite
 
     at_radius = None if name in SUITES else lambda radius: built(situation._replace(radius=radius, is_stated=True))
     return override_suite(built(situation), overrides, at_radius)
 
 
-def tiny_suite(suite: Suite) -> Suite:
+def shrink_suite(suite: Suite) -> Suite:
     """The same suite shrunk to seconds: at most 2 attack steps, 2 restarts and 8 examples. For trying out and tests."""
     attacks = tuple(named.model_copy(update={"attack": _tiny_attack(named.attack)}) for named in suite.attacks)
     trial = suite.model_copy(update={"description": "a trial run: its numbers mean nothing", "num_examples": 8})
@@ -63,7 +63,7 @@ def tiny_suite(suite: Suite) -> Suite:
 def _tiny_attack(attack: Any) -> Any:
     if isinstance(attack, TransferConfig):
         return attack
-    if isinstance(attack, AutoAttackConfig):
+    if isinstance(attack, AutoAttackComponentConfig):
         return attack.model_copy(update={"num_attack_steps": 3, "num_targets": 2})
     changes: dict[str, Any] = {name: min(2, getattr(attack, name)) for name in ("num_attack_steps", "num_restarts")}
     if attack.read_outs:
@@ -224,7 +224,7 @@ def _told_apart(before: NamedAttack, after: NamedAttack) -> NamedAttack:
 
 
 def _has(named: NamedAttack, path: str) -> bool:
-    if isinstance(named.attack, AutoAttackConfig) and path == "attack.num_attack_steps":
+    if isinstance(named.attack, AutoAttackComponentConfig) and path == "attack.num_attack_steps":
         return named.attack.part != "square"  # whose steps are queries
     node: Any = named.model_dump(mode="json")
     for name in path.split("."):

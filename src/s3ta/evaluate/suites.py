@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from s3ta.attack_config import NamedAttack, TransferConfig
-from s3ta.attacks import AutoAttackConfig, LoopConfig, PGDConfig
+from s3ta.attacks import AutoAttackComponentConfig, GradientAttackConfig, PGDConfig
 from s3ta.config import format_radius
 from s3ta.errors import UserError, unknown_name
 from s3ta.evaluate.attack_catalogue import PAPER_STEPS, AttackContext, get_attack
@@ -167,7 +167,7 @@ def transfer_suite(manifest: dict[str, Any]) -> Suite:
         attack = NamedAttack.from_entry(settings).attack
         if isinstance(attack, TransferConfig):
             raise UserError("These images were themselves transferred: use the folder of the model they were made on.")
-        if not isinstance(attack, AutoAttackConfig):
+        if not isinstance(attack, AutoAttackComponentConfig):
             attack = attack.model_copy(update={"read_outs": ()})
         attacks.append(NamedAttack(name=f"transfer:{name}", attack=TransferConfig(attack_name=name, attack=attack)))
     identity = {key: value for key, value in manifest.items() if key != INFORMATIVE}
@@ -206,21 +206,21 @@ def _from_catalogue(names: Sequence[str], situation: AttackContext) -> tuple[Nam
 
 def _fitting(suite: Suite, situation: AttackContext) -> Suite:
     """Without the attacks that do not fit the model. Raises UserError where nothing is left."""
-    unfit = [named.name for named in suite.attacks if incompatibility(named.attack, situation) is not None]
+    unfit = [named.name for named in suite.attacks if why_unsupported(named.attack, situation) is not None]
     attacks = tuple(named for named in suite.attacks if named.name not in unfit)
     if not attacks:
-        raise UserError(f"{', '.join(unfit)}: {incompatibility(suite.attacks[0].attack, situation)}.")
+        raise UserError(f"{', '.join(unfit)}: {why_unsupported(suite.attacks[0].attack, situation)}.")
     return suite.model_copy(update={"attacks": attacks, "left_out": tuple(unfit)})
 
 
-def incompatibility(attack: Any, situation: AttackContext) -> str | None:
+def why_unsupported(attack: Any, situation: AttackContext) -> str | None:
     """Why an attack cannot be run on such a model; None where it can."""
-    if isinstance(attack, LoopConfig):
+    if isinstance(attack, GradientAttackConfig):
         if attack.needs_trace and situation.num_glimpses is None:
             return "the attack looks at glimpses, and the model takes none"
         needed = {"dlr": 4 if attack.objective == "targeted" else 3}.get(attack.loss, 2)
     else:
-        needed = 4 if isinstance(attack, AutoAttackConfig) and attack.part == "apgd-t" else 2
+        needed = 4 if isinstance(attack, AutoAttackComponentConfig) and attack.part == "apgd-t" else 2
     if situation.num_classes is not None and situation.num_classes < needed:
         return f"the attack needs {needed} classes, and the model has {situation.num_classes}"
     return None

@@ -14,7 +14,7 @@ from s3ta.evaluate.attacked_model import attack_copy
 from s3ta.evaluate.image_store import KeptImages
 from s3ta.evaluate.plan import Settings, targets_of
 from s3ta.evaluate.suite import Suite
-from s3ta.models import ModelInfo, device_of, model_info
+from s3ta.models import ModelMetadata, device_of, model_metadata
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class EvaluationTask:
     """A model on some examples under a suite."""
 
     model: nn.Module
-    """One that says what it is (`s3ta.models.model_info`), on the device to use."""
+    """One that says what it is (`s3ta.models.model_metadata`), on the device to use."""
     dataset: Dataset
     suite: Suite
     positions: Sequence[int]
@@ -34,8 +34,8 @@ class EvaluationTask:
     """Ids of the images that were left out, for they cannot be read."""
 
     @property
-    def info(self) -> ModelInfo:
-        return model_info(self.model)
+    def info(self) -> ModelMetadata:
+        return model_metadata(self.model)
 
     @property
     def device(self) -> torch.device:
@@ -49,7 +49,7 @@ class EvaluationTask:
     @cached_property
     def attack_model(self) -> nn.Module:
         """The model to compute gradients with (`attack_copy`)."""
-        return attack_copy(self.model, self.settings.search)
+        return attack_copy(self.model, self.settings.attack_execution)
 
     def targets(self, ids: Sequence[str], labels: Tensor) -> Tensor:
         """The targets of these examples (`targets_of`)."""

@@ -1,5 +1,5 @@
 """What a model looks at, and what an attack does to it: arrays in, arrays out."""
 
-from s3ta.explain.gallery import KEPT, gallery, look
+from s3ta.explain.gallery import KEPT, build_gallery, predict_with_attention
 
-__all__ = ["KEPT", "gallery", "look"]
+__all__ = ["KEPT", "build_gallery", "predict_with_attention"]

@@ -9,13 +9,13 @@ from s3ta.lazy import load_names_on_first_use
 
 if TYPE_CHECKING:
     from s3ta.models.classifier_wrapper import (
-        UNKNOWN,
+        DEFAULT_PROVENANCE,
         Classifier,
         EvaluationTransform,
-        ModelInfo,
+        ModelMetadata,
         PreparationSources,
         device_of,
-        model_info,
+        model_metadata,
         select_outputs,
     )
     from s3ta.models.config import (
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from s3ta.models.execution import ExecutedModel, ExecutionMode
     from s3ta.models.external import open_model
     from s3ta.models.factory import build_model, create_model, num_parameters
-    from s3ta.models.load_options import LoadOptions, is_foreign, refuse_unknown_source
+    from s3ta.models.load_options import LoadOptions, is_external, refuse_unknown_source
     from s3ta.models.precomputed_costs import Cost, count_cost
     from s3ta.models.pretrained import (
         find_weights,
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
         weights_hash,
     )
     from s3ta.models.s3ta import S3TA
-    from s3ta.models.vision import PooledClassifier, VisionClassifier
+    from s3ta.models.vision import NativeClassifier, PooledClassifier
 
 __all__ = [
+    "DEFAULT_PROVENANCE",
     "S3TA",
-    "UNKNOWN",
     "Classifier",
     "Cost",
     "EvaluationTransform",
@@ -55,12 +55,12 @@ __all__ = [
     "ExecutionMode",
     "LoadOptions",
     "ModelConfig",
-    "ModelInfo",
+    "ModelMetadata",
+    "NativeClassifier",
     "PooledClassifier",
     "PreparationSources",
     "ResNetConfig",
     "S3TAConfig",
-    "VisionClassifier",
     "VisionConfig",
     "build_model",
     "count_cost",
@@ -69,11 +69,11 @@ __all__ = [
     "device_of",
     "find_weights",
     "from_pretrained",
-    "is_foreign",
+    "is_external",
     "list_models",
     "load_weights",
     "model_config",
-    "model_info",
+    "model_metadata",
     "num_parameters",
     "open_model",
     "read_config",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from s3ta.errors import UserError
 from s3ta.external_code_errors import attribute, guarded, set_mode
-from s3ta.models.vision import Normalize, VisionClassifier, check_length
+from s3ta.models.vision import NativeClassifier, Normalize, check_length
 from s3ta.types import Images, Logits, Trace
 
 
@@ -25,21 +25,21 @@ class EvaluationTransform(NamedTuple):
     interpolation: Literal["bicubic", "bilinear"]
 
 
-UNKNOWN = "the default, for nothing says otherwise"
+DEFAULT_PROVENANCE = "the default, for nothing says otherwise"
 
 
 class PreparationSources(NamedTuple):
     """Where normalisation and preparation come from, in words, and what a person should know of it. It informs only."""
 
     normalisation: str = "the model's own"
-    """given, stored with the weights, the library's, ..., or `UNKNOWN`."""
+    """given, stored with the weights, the library's, ..., or `DEFAULT_PROVENANCE`."""
     preparation: str = "the model's"
     """Of its `view`."""
     remarks: tuple[str, ...] = ()
     """Sentences that begin with `note:` or `warning:`."""
 
 
-class ModelInfo(NamedTuple):
+class ModelMetadata(NamedTuple):
     """What an evaluation must know of a classifier; `classes`, `view` and `origins` are no part of its identity."""
 
     name: str
@@ -97,7 +97,7 @@ class Classifier(nn.Module):
           config: JSON, what else identifies it, such as where it came from.
         Raises UserError: a size below 1; means, deviations, outputs or names of the wrong number or out of range."""
         super().__init__()
-        self.card = ModelInfo(
+        self.card = ModelMetadata(
             name=name,
             num_classes=num_classes,
             in_channels=in_channels,
@@ -167,7 +167,7 @@ def _is_sequential(net: nn.Module) -> bool:
         return False
 
 
-def _check_card(card: ModelInfo) -> None:
+def _check_card(card: ModelMetadata) -> None:
     for what in ("num_classes", "in_channels", "image_size"):
         if getattr(card, what) < 1:
             raise UserError(f"{what} is {getattr(card, what)}: it must be 1 or more.")
@@ -190,7 +190,7 @@ def select_outputs(model: nn.Module, outputs: Sequence[int]) -> Classifier:
     """The same network, answering with these of its classes only, in this order; weights are shared, nothing is copied.
 
     Raises UserError: a number that is not a class of the model, or one named twice."""
-    info = model_info(model)
+    info = model_metadata(model)
     if not outputs or not all(0 <= output < info.num_classes for output in outputs):
         raise UserError(
             f"The outputs of {info.name} are numbered from 0 to {info.num_classes - 1}; name one or more of them."
@@ -200,7 +200,7 @@ def select_outputs(model: nn.Module, outputs: Sequence[int]) -> Classifier:
 
 def rewrapped(model: nn.Module, outputs: Sequence[int] | None = None) -> Classifier:
     """The network of a model in another `Classifier`, answering with these of its classes (None: all); nothing is copied."""
-    info = model_info(model)
+    info = model_metadata(model)
     settings = info.config if isinstance(model, Classifier) else {}
     kept, before = range(info.num_classes) if outputs is None else outputs, settings.get("outputs")
     classifier = Classifier(
@@ -221,11 +221,11 @@ def rewrapped(model: nn.Module, outputs: Sequence[int] | None = None) -> Classif
     return classifier.to(device_of(model)).train(model.training)
 
 
-def model_info(model: nn.Module) -> ModelInfo:
+def model_metadata(model: nn.Module) -> ModelMetadata:
     """What a model says of itself. Raises UserError for a network that says nothing."""
-    if isinstance(model, VisionClassifier):
+    if isinstance(model, NativeClassifier):
         config = model.config
-        return ModelInfo(
+        return ModelMetadata(
             name=config.name,
             num_classes=config.num_classes,
             in_channels=config.vision.in_channels,
@@ -234,7 +234,7 @@ def model_info(model: nn.Module) -> ModelInfo:
             num_glimpses=getattr(config, "num_glimpses", None),
         )
     info = getattr(model, "card", None)
-    if not isinstance(info, ModelInfo):
+    if not isinstance(info, ModelMetadata):
         raise UserError(
             f"{type(model).__name__} does not say what it is: wrap it, as in s3ta.Classifier(model, name=..., "
             "num_classes=..., image_size=..., mean=..., std=...)."

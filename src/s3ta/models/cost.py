@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from s3ta.models.config import ModelConfig
 from s3ta.models.factory import build_model, num_parameters
 from s3ta.models.precomputed_costs import Cost
-from s3ta.models.vision import VisionClassifier, checkpoint_groups
+from s3ta.models.vision import NativeClassifier, checkpoint_groups
 
 _READ: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
 
@@ -63,7 +63,7 @@ def _kept(config: ModelConfig, dtype: torch.dtype, units_per_checkpoint: int, nu
     return sum(_saved(partial(model, images), weights).values()) + largest
 
 
-def _largest_group(model: VisionClassifier, images: Tensor, units_per_checkpoint: int, weights: set[int]) -> int:
+def _largest_group(model: NativeClassifier, images: Tensor, units_per_checkpoint: int, weights: set[int]) -> int:
     """Bytes that the largest group of units keeps while it is made again, beside its input, which is there already."""
     features, largest = model.vision.backbone.stem(model.vision.normalize(images)), 0
     for group in checkpoint_groups(model.vision.backbone.units, units_per_checkpoint):

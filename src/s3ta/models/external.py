@@ -17,23 +17,30 @@ from torch import nn
 from s3ta.errors import UserError, unknown_name
 from s3ta.external_code_errors import ForeignError, attribute, guarded, set_mode
 from s3ta.models.cast_to_float32 import cast_to_float32, leave_inference_mode
-from s3ta.models.classifier_wrapper import Classifier, ModelInfo, device_of, model_info, rewrapped, select_outputs
+from s3ta.models.classifier_wrapper import (
+    Classifier,
+    ModelMetadata,
+    device_of,
+    model_metadata,
+    rewrapped,
+    select_outputs,
+)
 from s3ta.models.external_normalisation import choose_normalisation, refuse_contradiction, same_numbers
 from s3ta.models.external_weights import FillResult, fill
-from s3ta.models.load_options import LoadOptions, is_foreign, refuse_unknown_source
+from s3ta.models.load_options import LoadOptions, is_external, refuse_unknown_source
 from s3ta.models.pretrained import from_pretrained
 from s3ta.models.probe_num_outputs import num_outputs
 from s3ta.models.timm_torchvision import BuiltNetwork, from_timm, from_torchvision
-from s3ta.models.vision import VisionClassifier
+from s3ta.models.vision import NativeClassifier
 from s3ta.models.weight_files import split_key
 from s3ta.process_state import process_state_kept, seeded_global_generators
 
 
-def open_model(source: str | Path, options: LoadOptions | None = None) -> VisionClassifier | Classifier:
+def open_model(source: str | Path, options: LoadOptions | None = None) -> NativeClassifier | Classifier:
     """A classifier in eval mode, on the CPU unless a factory put it elsewhere.
 
     Args:
-      source: a run folder, a model folder, a Hub id (see `from_pretrained`), or a name as `is_foreign` knows them.
+      source: a run folder, a model folder, a Hub id (see `from_pretrained`), or a name as `is_external` knows them.
       options: what is said about it.
     Raises UserError: it cannot be found, fetched, imported or filled, or something said about it is missing or wrong."""
     options, text = options or LoadOptions(), str(source)
@@ -44,7 +51,7 @@ def open_model(source: str | Path, options: LoadOptions | None = None) -> Vision
     if options.ignored and options.file is None:
         raise UserError("--ignore-keys leaves something out of a file of weights: give one with --weights FILE.")
     refuse_unknown_source(text)
-    if not is_foreign(text):
+    if not is_external(text):
         return _agreeing(from_pretrained(text), text, options)
     library, _, name = text.partition(":")
     if (build := {"timm": from_timm, "torchvision": from_torchvision}.get(library)) is not None:
@@ -58,9 +65,9 @@ def open_model(source: str | Path, options: LoadOptions | None = None) -> Vision
             raise UserError(
                 f"{text} decides itself on its weights: leave out --weights {options.weights}, or give a file."
             )
-        if isinstance(made, VisionClassifier) or isinstance(attribute(made, "card"), ModelInfo):
+        if isinstance(made, NativeClassifier) or isinstance(attribute(made, "card"), ModelMetadata):
             model = _filled(made, text, options)
-            info = model_info(model)
+            info = model_metadata(model)
             answers = num_outputs(model, info.in_channels, info.image_size, text, options.micro_batch)
             if answers != info.num_classes:
                 raise UserError(
@@ -225,7 +232,7 @@ def _wrapped(network: BuiltNetwork, source: str, options: LoadOptions) -> Classi
 
 def _filled(model: nn.Module, source: str, options: LoadOptions) -> nn.Module:
     """A model that says itself what it is, with the weights of a file in place of a factory's."""
-    info = model_info(model)
+    info = model_metadata(model)
     if isinstance(model, Classifier):
         model.card = info._replace(config={"source": source, **info.config})
     if (weights := options.file) is None:
@@ -242,9 +249,9 @@ def _filled(model: nn.Module, source: str, options: LoadOptions) -> nn.Module:
     return model
 
 
-def _agreeing(model: Any, source: str, options: LoadOptions) -> VisionClassifier | Classifier:
+def _agreeing(model: Any, source: str, options: LoadOptions) -> NativeClassifier | Classifier:
     """A model that says itself what it is: nothing that is said beside may contradict it."""
-    info = model_info(model)
+    info = model_metadata(model)
     settings = {what: info.config.get(what) for what in ("mean", "std", "channel_order")}
     settings |= {what: getattr(info, what) for what in ("num_classes", "image_size", "in_channels")}
     for what in ("weights", *settings):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from s3ta.errors import UserError
-from s3ta.models.classifier_wrapper import UNKNOWN, PreparationSources
+from s3ta.models.classifier_wrapper import DEFAULT_PROVENANCE, PreparationSources
 from s3ta.models.external_weights import FillResult
 from s3ta.models.hub_config import Beside, Row, for_unit_pixels, normalisation_beside, preparation_unused, shown
 from s3ta.models.load_options import LoadOptions
@@ -70,4 +70,4 @@ def same_numbers(mine: Sequence[float], other: Sequence[float]) -> bool:
 
 
 def _default(unused: str) -> str:
-    return f"the default ({unused})" if unused else UNKNOWN
+    return f"the default ({unused})" if unused else DEFAULT_PROVENANCE

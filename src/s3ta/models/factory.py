@@ -6,15 +6,15 @@ from torch import nn
 
 from s3ta.models.config import ModelConfig, S3TAConfig, model_config
 from s3ta.models.s3ta import S3TA
-from s3ta.models.vision import PooledClassifier, VisionClassifier
+from s3ta.models.vision import NativeClassifier, PooledClassifier
 
 
-def build_model(config: ModelConfig) -> VisionClassifier:
+def build_model(config: ModelConfig) -> NativeClassifier:
     """The model of a config, with fresh weights from torch's generator (seed it, or see `seeded`)."""
     return S3TA(config) if isinstance(config, S3TAConfig) else PooledClassifier(config)
 
 
-def create_model(name: str, num_classes: int = 1000, image_size: int = 224, in_channels: int = 3) -> VisionClassifier:
+def create_model(name: str, num_classes: int = 1000, image_size: int = 224, in_channels: int = 3) -> NativeClassifier:
     """A model with fresh weights, for images in [0, 1].
 
     Args:

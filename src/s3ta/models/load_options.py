@@ -48,7 +48,7 @@ class LoadOptions(NamedTuple):
         return None if self.is_pretrained or self.weights == "random" else self.weights
 
 
-def is_foreign(source: str) -> bool:
+def is_external(source: str) -> bool:
     """Whether this names a network that is not ours: `timm:...`, `torchvision:...` or `package.module:factory`.
 
     A path that exists never does, nor does `owner/name`, nor `C:anything`, which Windows takes for a path."""
@@ -77,7 +77,7 @@ def is_hub_id(source: str) -> bool:
 def refuse_unknown_source(source: str) -> None:
     """UserError for a name that is no model's, whatever it would hold: a path that does not exist, or a factory's file."""
     refuse_file_of_code(source)
-    if is_foreign(source) or _exists(source) or is_hub_id(source):
+    if is_external(source) or _exists(source) or is_hub_id(source):
         return
     hub = "a Hub id such as owner/name"
     others = f"or {hub}" if "/" in source else f"{hub}, timm:NAME, torchvision:NAME, or package.module:factory"

@@ -19,12 +19,12 @@ from s3ta.files import read_json, readable_errors, sha256, write_atomic, write_j
 from s3ta.models.config import ModelConfig
 from s3ta.models.factory import build_model
 from s3ta.models.load_options import is_hub_id
-from s3ta.models.vision import VisionClassifier
+from s3ta.models.vision import NativeClassifier
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
-def save_pretrained(model: VisionClassifier, folder: str | Path, classes: list[str] | None = None) -> None:
+def save_pretrained(model: NativeClassifier, folder: str | Path, classes: list[str] | None = None) -> None:
     """Write `config.json` and `model.safetensors`; `classes` are the names of the outputs, in order."""
     folder = Path(folder)
     write_json(
@@ -34,7 +34,7 @@ def save_pretrained(model: VisionClassifier, folder: str | Path, classes: list[s
     write_atomic(folder / WEIGHTS, save({key: value.contiguous().cpu() for key, value in model.state_dict().items()}))
 
 
-def from_pretrained(source: str | Path) -> VisionClassifier:
+def from_pretrained(source: str | Path) -> NativeClassifier:
     """Load a model, in eval mode, from a folder written by `save_pretrained`, from a run folder, or from a Hub id.
 
     Raises UserError: nothing there, or a damaged, foreign or mismatching file; the sentence says which."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from s3ta.errors import UserError
 from s3ta.models.attention import attend, spatial_basis
 from s3ta.models.config import S3TAConfig
-from s3ta.models.vision import VisionClassifier, linear, truncated_normal_
+from s3ta.models.vision import NativeClassifier, linear, truncated_normal_
 from s3ta.types import Images, Logits, Trace
 
 
@@ -74,7 +74,7 @@ class Controller(nn.Module):
         return Trace(torch.stack(all_logits), torch.stack(all_attention))
 
 
-class S3TA(VisionClassifier):
+class S3TA(NativeClassifier):
     """The classifier: images in [0, 1] -> logits. Computation and parameter counts: M1-M16, protocol tables 1.4, 1.5."""
 
     config: S3TAConfig  # pyright: ignore[reportIncompatibleVariableOverride]

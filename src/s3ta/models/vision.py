@@ -94,7 +94,7 @@ class VisionNet(nn.Module):
         return self.backbone.last(features)
 
 
-class VisionClassifier(nn.Module):
+class NativeClassifier(nn.Module):
     """A model of this package: the vision net of its config, and logits of the map in each class's own way."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -117,7 +117,7 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
     return layer
 
 
-class PooledClassifier(VisionClassifier):
+class PooledClassifier(NativeClassifier):
     """The plain rivals: the map averaged over all places and one linear layer (C1). With `vision.dense` it is the
     stride-matched control of S3TA (M16)."""
 

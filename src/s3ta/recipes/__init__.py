@@ -11,10 +11,10 @@ from pathlib import Path
 from s3ta.config import from_json
 from s3ta.errors import UserError, unknown_name
 from s3ta.recipes import cifar10, digits, imagenet, imagenette
-from s3ta.recipes.modify import noting, rescaled, tiny
+from s3ta.recipes.modify import scale_batch_size, shrink_recipe, with_override_note
 from s3ta.train import TrainConfig
 
-__all__ = ["RECIPES", "get_recipe", "noting", "rescaled", "tiny"]
+__all__ = ["RECIPES", "get_recipe", "scale_batch_size", "shrink_recipe", "with_override_note"]
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "digits/s3ta_4": digits.s3ta_4,

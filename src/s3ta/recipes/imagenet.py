@@ -13,7 +13,7 @@ from s3ta.attacks import PGDConfig
 from s3ta.data import DataConfig, get_preprocessing
 from s3ta.models import model_config
 from s3ta.recipes.gpu_defaults import GPU, PRECISION
-from s3ta.train import BatchNormConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from s3ta.train import BatchNormGroupConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 
 NUM_IMAGES = 1_281_167
 NUM_VALIDATION = 128
@@ -148,7 +148,7 @@ def _imagenet(model: str, num_attack_steps: int, departures: tuple[str, ...] = D
             decay_factor=0.1,
             glimpses=curriculum if name == "s3ta_16" else (),
         ),
-        batch_norm=BatchNormConfig(group=32),  # T13
+        batch_norm=BatchNormGroupConfig(group=32),  # T13
         compute=GPU,
         batch_size=BATCH_SIZE,
         label_smoothing=0.1,  # T12

@@ -11,7 +11,7 @@ from s3ta.models import S3TAConfig, model_config
 from s3ta.train import ComputeConfig, TrainConfig
 
 
-def noting(recipe: TrainConfig, assignments: list[str]) -> TrainConfig:
+def with_override_note(recipe: TrainConfig, assignments: list[str]) -> TrainConfig:
     """The recipe with a note of what was changed in it, so that neither its name nor its prose says what is not so."""
     changes = sorted(text for text in assignments if not text.startswith("data."))  # data are told by themselves
     if not changes:
@@ -22,7 +22,7 @@ def noting(recipe: TrainConfig, assignments: list[str]) -> TrainConfig:
     return changed(recipe, {"model": model, "departures": (note, *recipe.departures)})
 
 
-def rescaled(recipe: TrainConfig, batch_size: int) -> TrainConfig:
+def scale_batch_size(recipe: TrainConfig, batch_size: int) -> TrainConfig:
     """The same recipe in batches of so many images: as many images in all, the learning rate in proportion to the batch (T13).
 
     Whatever counts training steps scales inversely, rounded to whole ones: their number, warm-up, drops, clean phase,
@@ -84,7 +84,7 @@ def _in_batches_of(recipe: TrainConfig, batch_size: int, *, keeps_warmup: bool) 
     }
 
 
-def tiny(recipe: TrainConfig) -> TrainConfig:
+def shrink_recipe(recipe: TrainConfig) -> TrainConfig:
     """The same recipe shrunk to seconds on a CPU: the smallest vision net, 4 training steps, 2 attack steps, plain float32.
 
     For trying out and for tests: what it trains means nothing."""

@@ -2,7 +2,7 @@
 
 `schema` (what a record is), `ledger` (chunks in a folder), `manifest` (what was measured, with types), `metrics` (counts),
 `cascade` (worst cases over attacks), `intervals` (how sure, and who differs), `calibration` (what confidence is worth),
-`find_flips` (one model measured twice), `checks` (what the records tell of themselves).
+`compare_predictions` (one model measured twice), `checks` (what the records tell of themselves).
 
     ledger = Ledger.read(folder)
     for score in scores(ledger.table()):
@@ -17,24 +17,24 @@ from s3ta.records.calibration import (
     calibration,
     calibration_of,
     clean_confidences,
-    reliability,
+    reliability_bins,
     risk_coverage,
 )
-from s3ta.records.cascade import Stage, stages
+from s3ta.records.cascade import CascadeStage, cascade_stages
 from s3ta.records.checks import check_records
 from s3ta.records.checks_perturbation_size import check_attack_settings
-from s3ta.records.ledger import DRAWN, FORMAT, LISTED, Choice, Ledger, is_trial, manifest_differences
+from s3ta.records.ledger import DRAWN, LEDGER_FORMAT, LISTED, Choice, Ledger, is_tiny_suite, manifest_differences
 from s3ta.records.metrics import Outcome, Score, count_scores, reduce_restarts, scores_by_restarts
-from s3ta.records.prediction_flips import Flip, find_flips
+from s3ta.records.prediction_flips import PredictionFlips, compare_predictions
 from s3ta.records.proportion_statistics import (
     Comparison,
     Interval,
     PairedCounts,
-    breaks_more,
     compare_paired,
+    is_significantly_stronger,
     mcnemar,
     paired_difference,
-    refuse_unlike_settings,
+    refuse_different_settings,
     wilson,
 )
 from s3ta.records.schema import BUDGET, CLEAN, NO_TARGET, RUN, SCHEMA, SETTLED, content_hash, to_table
@@ -43,7 +43,7 @@ __all__ = [
     "BUDGET",
     "CLEAN",
     "DRAWN",
-    "FORMAT",
+    "LEDGER_FORMAT",
     "LISTED",
     "NO_TARGET",
     "RUN",
@@ -52,38 +52,38 @@ __all__ = [
     "SEVERITIES",
     "TRUST_FILE",
     "Calibration",
+    "CascadeStage",
     "Choice",
     "Comparison",
     "ConfidenceBin",
     "Finding",
-    "Flip",
     "Interval",
     "Ledger",
     "Outcome",
     "PairedCounts",
+    "PredictionFlips",
     "RiskCoverage",
     "Score",
-    "Stage",
-    "breaks_more",
     "calibration",
     "calibration_of",
+    "cascade_stages",
     "check_attack_settings",
     "check_records",
     "clean_confidences",
     "compare_paired",
+    "compare_predictions",
     "content_hash",
     "count_scores",
-    "find_flips",
-    "is_trial",
+    "is_significantly_stronger",
+    "is_tiny_suite",
     "manifest_differences",
     "mcnemar",
     "paired_difference",
     "reduce_restarts",
-    "refuse_unlike_settings",
-    "reliability",
+    "refuse_different_settings",
+    "reliability_bins",
     "risk_coverage",
     "scores_by_restarts",
-    "stages",
     "to_table",
     "wilson",
 ]

@@ -107,7 +107,7 @@ def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> RiskCoverage:
     return RiskCoverage(answered / len(sure), num_wrong, num_wrong / answered)
 
 
-def reliability(confidence: ArrayLike, correct: ArrayLike, num_bins: int = 15) -> list[ConfidenceBin]:
+def reliability_bins(confidence: ArrayLike, correct: ArrayLike, num_bins: int = 15) -> list[ConfidenceBin]:
     """The bins of a reliability diagram, of one width, ascending, without empty ones. Errors as in `calibration`."""
     sure, right = _checked(confidence, correct)
     edges = np.linspace(0, 1, num_bins + 1)

@@ -10,7 +10,7 @@ from s3ta.records.metrics import Score, count_outcomes, reduce_restarts
 from s3ta.records.schema import RUN, filled
 
 
-class Stage(NamedTuple):
+class CascadeStage(NamedTuple):
     """One attack of a cascade; the clean images come first, as an attack that breaks what is wrong anyway."""
 
     score: Score
@@ -25,7 +25,7 @@ class Stage(NamedTuple):
     """Whether all images have met it; False only at the end of an unfinished evaluation."""
 
 
-def stages(table: pa.Table) -> list[Stage]:
+def cascade_stages(table: pa.Table) -> list[CascadeStage]:
     """Clean, then each attack in order. Errors as of `s3ta.records.reduce_restarts`."""
     result = []
     reduced = reduce_restarts(table, cascade=True)
@@ -37,5 +37,5 @@ def stages(table: pa.Table) -> list[Stage]:
             num_left = int(before.only(outcome.example_ids).correct.sum())
         did_run = outcome.attack in ran or not num_left
         whole = score.num_examples == num_examples
-        result.append(Stage(score, num_left, num_left - score.num_correct, did_run, whole))
+        result.append(CascadeStage(score, num_left, num_left - score.num_correct, did_run, whole))
     return result

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 
 from s3ta.finding import Check, Finding, ask_all, worst_first
 from s3ta.records import checks_perturbation_size, checks_strength, checks_validity
-from s3ta.records.ledger import is_trial
+from s3ta.records.ledger import is_tiny_suite
 from s3ta.records.manifest import AttackSettings, Manifest
 from s3ta.records.metrics import Outcome, reduce_restarts
-from s3ta.records.proportion_statistics import PairedCounts, breaks_more
+from s3ta.records.proportion_statistics import PairedCounts, is_significantly_stronger
 from s3ta.records.schema import BUDGET, CLEAN
 
 _LEVEL = 0.05
@@ -95,7 +95,7 @@ def _masked(last: dict[str, Outcome], settings: Mapping[str, AttackSettings]) ->
             "num_examples": broken.total,
             "p_value": broken.p_value,
         }
-        if not breaks_more(broken.only_a, broken.only_b, _LEAST[is_blind] * broken.total, _LEVEL):
+        if not is_significantly_stronger(broken.only_a, broken.only_b, _LEAST[is_blind] * broken.total, _LEVEL):
             (blind if is_blind else other_losses)[name] = evidence
             continue
         sentence = (
@@ -200,7 +200,7 @@ def _left_out(names: list[str]) -> list[Finding]:
 
 
 def _trial(suite: str) -> list[Finding]:
-    if not is_trial(suite):
+    if not is_tiny_suite(suite):
         return []
     sentence = "This was a trial run (--tiny): its numbers mean nothing."
     return [Check("trial").warning(sentence, {"suite": suite}, "Evaluate again without --tiny.")]

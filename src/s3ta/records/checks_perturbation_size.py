@@ -17,7 +17,7 @@ from s3ta.finding import Check, Finding
 from s3ta.records.checks_strength import another_attack
 from s3ta.records.manifest import AttackSettings, Manifest, SuiteEntry
 from s3ta.records.metrics import Outcome
-from s3ta.records.proportion_statistics import breaks_more, mcnemar
+from s3ta.records.proportion_statistics import is_significantly_stronger, mcnemar
 from s3ta.records.schema import RUN
 
 _HALF = 0.5
@@ -110,7 +110,7 @@ def weaker_than_checks(reduced: Sequence[Outcome], suite: SuiteEntry, probes: Se
         f"of {len(tried)} images the checks' PGD of 40 steps breaks {only_checks} that stay right under "
         f"{' and '.join(map(repr, names))}; the other way round it is {only_suite} (exact McNemar p {p_value:.2g})."
     )
-    if breaks_more(only_checks, only_suite, _CONSIDERABLE * len(tried), _LEVEL):
+    if is_significantly_stronger(only_checks, only_suite, _CONSIDERABLE * len(tried), _LEVEL):
         sentence = f"The attacks of the suite are too weak: {counts}"
         advice = f"Look at their step size, number of steps and loss, or add another one, such as {another_attack(settings)}."
         return [check.warning(sentence, evidence, advice)]

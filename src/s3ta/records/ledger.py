@@ -29,7 +29,7 @@ from s3ta.files import read_json, sha256, write_atomic, write_json
 from s3ta.records.manifest import DataEntry, Manifest
 from s3ta.records.schema import SCHEMA, content_hash, to_table
 
-FORMAT = 3
+LEDGER_FORMAT = 3
 """2: records say whether the attack ran (`status`). 3: and how sure the model was (`confidence`); chunks name their
 manifest."""
 INFORMATIVE = "informative"
@@ -226,7 +226,7 @@ class Ledger:
         return True
 
 
-def is_trial(suite: str) -> bool:
+def is_tiny_suite(suite: str) -> bool:
     """Whether a suite of this name was shrunk to seconds (`--tiny`), so that its numbers mean nothing."""
     return re.search(r"-tiny(\+|$)", suite) is not None
 
@@ -281,12 +281,12 @@ def _check_manifest(manifest: Any, folder: Path) -> None:
     written, num_chunks = fields.get("format"), fields.get("num_chunks")
     if not _is_positive(written):
         raise UserError(f"The manifest of {folder} is not one of s3ta: it states no format.")
-    if written != FORMAT:
+    if written != LEDGER_FORMAT:
         age, advice = "an older", "evaluate again in another folder, or use that version"
-        if written > FORMAT:
+        if written > LEDGER_FORMAT:
             age, advice = "a newer", "upgrade s3ta"
         raise UserError(
-            f"{folder} was written in format {written} by {age} s3ta; this one reads format {FORMAT}: {advice}."
+            f"{folder} was written in format {written} by {age} s3ta; this one reads format {LEDGER_FORMAT}: {advice}."
         )
     if not _is_positive(num_chunks):
         raise UserError(

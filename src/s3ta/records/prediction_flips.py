@@ -22,7 +22,7 @@ Columns = dict[str, np.ndarray]
 _COMPARED = ("label", "target", "prediction", "correct", "hit")
 
 
-class Flip(NamedTuple):
+class PredictionFlips(NamedTuple):
     """Two measurements of one attack at one read-out and restart, example by example."""
 
     attack: str
@@ -50,7 +50,7 @@ class Flip(NamedTuple):
         return wilson(len(self.flipped), self.num_common) if self.num_common else None
 
 
-def find_flips(table_a: pa.Table, table_b: pa.Table) -> list[Flip]:
+def compare_predictions(table_a: pa.Table, table_b: pa.Table) -> list[PredictionFlips]:
     """Compare record by record, matched by example, attack, restart and read-out.
 
     Gives one per attack, read-out and restart that ran in either: clean first, then in order of appearance, read-outs and
@@ -76,13 +76,13 @@ def _ran(table: pa.Table) -> dict[Key, dict[str, int]]:
     return rows_by_key
 
 
-def _compare(key: Key, a: Columns, of_a: dict[str, int], b: Columns, of_b: dict[str, int]) -> Flip:
+def _compare(key: Key, a: Columns, of_a: dict[str, int], b: Columns, of_b: dict[str, int]) -> PredictionFlips:
     common = sorted(of_a.keys() & of_b.keys())
     rows_a, rows_b = (np.array([of[example_id] for example_id in common], dtype=int) for of in (of_a, of_b))
     differs = {name: a[name][rows_a] != b[name][rows_b] for name in _COMPARED}
     loss = np.abs(a["loss"][rows_a].astype(np.float64) - b["loss"][rows_b])
     ids = np.array(common, dtype=object)
-    return Flip(
+    return PredictionFlips(
         *key,
         num_common=len(common),
         num_predictions=int(differs["prediction"].sum()),

@@ -159,7 +159,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return min(1.0, 2 * tail / 2**total)
 
 
-def breaks_more(only_a: int, only_b: int, least: float, level: float) -> bool:
+def is_significantly_stronger(only_a: int, only_b: int, least: float, level: float) -> bool:
     """Whether what breaks `only_a` examples alone is clearly stronger than what breaks `only_b` alone: by more than `least`
     examples, and with an exact p below the level."""
     return only_a - only_b > least and mcnemar(only_a, only_b) < level
@@ -174,7 +174,7 @@ def compare_paired(
 
     Raises UserError where the two were not measured alike (protocol X35): data fingerprint, seed, attack settings, attacks,
     examples, labels, targets or number of restarts differ. The first difference is named."""
-    refuse_unlike_settings(manifest_a, manifest_b)
+    refuse_different_settings(manifest_a, manifest_b)
     cascade = manifest_a.suite.cascade
     by_key_a, by_key_b = (
         {(outcome.attack, outcome.num_attack_steps): outcome for outcome in reduce_restarts(table, cascade=cascade)}
@@ -187,7 +187,7 @@ def compare_paired(
     return [_compare(outcome, by_key_b[key]) for key, outcome in by_key_a.items()]
 
 
-def refuse_unlike_settings(manifest_a: Manifest, manifest_b: Manifest) -> None:
+def refuse_different_settings(manifest_a: Manifest, manifest_b: Manifest) -> None:
     """Raise the UserError of `compare_paired` where the manifests alone already show that two evaluations are not alike."""
 
     def identity(manifest: Manifest) -> dict[str, Any]:

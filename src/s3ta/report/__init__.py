@@ -10,12 +10,12 @@ from s3ta.report.calibration import calibration_table
 from s3ta.report.load_runs import Run, ledgers_of_run, read_run, read_runs, unfinished_lines
 from s3ta.report.page import build_report
 from s3ta.report.paper_tables import paper_section, write_paper_table
-from s3ta.report.result_tables import Table, comparison_table, full_table, summary_table
+from s3ta.report.result_tables import Table, all_steps_table, comparison_table, runs_summary_table
 from s3ta.report.terminal_summary import (
     all_findings_of,
     evaluation_table,
     findings_of,
-    summary,
+    runs_summary,
     write_findings,
     write_table,
 )
@@ -24,18 +24,18 @@ __all__ = [
     "Run",
     "Table",
     "all_findings_of",
+    "all_steps_table",
     "build_report",
     "calibration_table",
     "comparison_table",
     "evaluation_table",
     "findings_of",
-    "full_table",
     "ledgers_of_run",
     "paper_section",
     "read_run",
     "read_runs",
-    "summary",
-    "summary_table",
+    "runs_summary",
+    "runs_summary_table",
     "unfinished_lines",
     "write_findings",
     "write_paper_table",

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axis import Axis
 
-from s3ta.records import Calibration, clean_confidences, reliability, risk_coverage, wilson
+from s3ta.records import Calibration, clean_confidences, reliability_bins, risk_coverage, wilson
 from s3ta.records.calibration import BIN_SIZE
 from s3ta.report.load_runs import Run
 from s3ta.report.matplotlib_svg import (
@@ -115,7 +115,7 @@ def _reliability(runs: Sequence[tuple[int, Run]]) -> FigureSvg:
     described, edges, tallest = [], np.linspace(0, 100, 16), 0.0
     for index, run in runs:
         confidence, correct = clean_confidences(run.table)
-        bins = reliability(confidence, correct)
+        bins = reliability_bins(confidence, correct)
         x, y = (100 * np.array(values) for values in ([b.confidence for b in bins], [b.accuracy for b in bins]))
         bounds = 100 * np.array([b.interval for b in bins]).T
         axes.errorbar(x, y, yerr=np.abs(bounds - y), **style(index), capsize=2, label=run.label)

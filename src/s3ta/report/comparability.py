@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from s3ta.errors import UserError
-from s3ta.records import CLEAN, Comparison, compare_paired, refuse_unlike_settings
+from s3ta.records import CLEAN, Comparison, compare_paired, refuse_different_settings
 from s3ta.records.manifest import Manifest
 from s3ta.report.load_runs import Run, cascading
 
@@ -31,7 +31,7 @@ class PairOfRuns(NamedTuple):
 def refuse_unlike(runs: Sequence[Run]) -> None:
     """Raise a UserError that names the first two runs that may not stand side by side, and why."""
     for a, b in combinations(runs, 2):
-        refuse_unlike_settings(_with_attacks(a, _fitting(a, b)), _with_attacks(b, _fitting(b, a)))
+        refuse_different_settings(_with_attacks(a, _fitting(a, b)), _with_attacks(b, _fitting(b, a)))
         _refuse_other_files(a, b)
 
 

@@ -24,7 +24,18 @@ import pyarrow.compute as pc
 
 from s3ta.errors import UserError, unknown_name
 from s3ta.files import read_arrays, read_json, read_lines
-from s3ta.records import BUDGET, CLEAN, Calibration, Finding, Ledger, Score, Stage, calibration_of, count_scores, stages
+from s3ta.records import (
+    BUDGET,
+    CLEAN,
+    Calibration,
+    CascadeStage,
+    Finding,
+    Ledger,
+    Score,
+    calibration_of,
+    cascade_stages,
+    count_scores,
+)
 from s3ta.records.manifest import AttackEntry, Manifest, RecipeEntry
 from s3ta.report.checks import Trust, read_trust
 
@@ -79,12 +90,12 @@ class Run:
         return self.manifest.suite.attacks_by_name
 
     @cached_property
-    def stages(self) -> list[Stage]:
+    def stages(self) -> list[CascadeStage]:
         """Of a cascade: the worst case as attacks are added."""
-        return stages(self.table)
+        return cascade_stages(self.table)
 
     @property
-    def last_stage(self) -> Stage | None:
+    def last_stage(self) -> CascadeStage | None:
         """The worst case that all images have been through; None where only clean images were."""
         return self._attacked_stages[-1] if self._attacked_stages else None
 
@@ -94,7 +105,7 @@ class Run:
         return len(self._attacked_stages)
 
     @cached_property
-    def _attacked_stages(self) -> list[Stage]:
+    def _attacked_stages(self) -> list[CascadeStage]:
         return [stage for stage in self.stages if stage.whole and stage.ran and stage.score.attack != CLEAN]
 
     @cached_property

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from s3ta.errors import UserError
 from s3ta.files import write_atomic
-from s3ta.records import CLEAN, Interval, Score, Stage, scores_by_restarts
+from s3ta.records import CLEAN, CascadeStage, Interval, Score, scores_by_restarts
 from s3ta.report import figures, gallery, provenance, result_tables
 from s3ta.report.attack_text import attack_name, attack_text
 from s3ta.report.calibration import calibration_section, is_natural
@@ -294,7 +294,7 @@ def _groups(runs: Sequence[Run]) -> list[AttackGroup]:
     return groups
 
 
-def _row(run: Run, colour: int, score: Score, stage: Stage | None) -> ScoreRow:
+def _row(run: Run, colour: int, score: Score, stage: CascadeStage | None) -> ScoreRow:
     broken = ""
     if stage is not None:
         rest = "wrong" if score.attack == CLEAN else f"of {stage.num_left:,}"

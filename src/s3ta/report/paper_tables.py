@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from s3ta.errors import UserError
 from s3ta.files import write_atomic
-from s3ta.records import CLEAN, Score, is_trial, scores_by_restarts
+from s3ta.records import CLEAN, Score, is_tiny_suite, scores_by_restarts
 from s3ta.records.manifest import AttackEntry
 from s3ta.report.attack_text import threat_text
 from s3ta.report.comparability import refuse_unlike
@@ -282,7 +282,7 @@ def _our_notes(runs: Sequence[Run], suite: str, printed: PrintedTable) -> Iterat
         changed = re.search(r"; changed: (.*)", run.manifest.suite.description)
         if changed or "+" in suite:
             yield f"Settings of our attacks were changed: {changed[1] if changed else suite.partition('+')[2]}."
-    if is_trial(suite):
+    if is_tiny_suite(suite):
         yield "Our rows are a trial run of shrunken attacks: their numbers mean nothing."
     try:
         refuse_unlike(runs)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from s3ta.records import CLEAN, Flip, find_flips, manifest_differences
+from s3ta.records import CLEAN, PredictionFlips, compare_predictions, manifest_differences
 from s3ta.records.ledger import measured_differences
 from s3ta.records.manifest import ModelEntry, model_config_as_today
 from s3ta.report.comparability import shared_attacks
@@ -40,7 +40,7 @@ def _is_one_model(a: ModelEntry, b: ModelEntry) -> bool:
 
 def _twice(a: Run, b: Run) -> Twice:
     met = {CLEAN, *shared_attacks(a, b)}
-    differences = [flip for flip in find_flips(a.table, b.table) if flip.attack in met]
+    differences = [flip for flip in compare_predictions(a.table, b.table) if flip.attack in met]
     num_flipped = sum(len(flip.flipped) for flip in differences)
     num_common = sum(flip.num_common for flip in differences)
     num_predictions = sum(flip.num_predictions for flip in differences)
@@ -79,7 +79,7 @@ def _settings(a: Run, b: Run) -> str:
     )
 
 
-def _table(differences: Sequence[Flip]) -> Table:
+def _table(differences: Sequence[PredictionFlips]) -> Table:
     columns = {
         "Attack": lambda flip: flip.attack,
         "Steps": lambda flip: f"{flip.num_attack_steps:,}",

@@ -153,7 +153,7 @@ def cost_texts(score: Score) -> tuple[str, str]:
     return f"{score.mean_gradients:,.0f}", f"{score.mean_forwards - score.mean_gradients:,.0f}"
 
 
-def summary_table(runs: Sequence[Run]) -> Table:
+def runs_summary_table(runs: Sequence[Run]) -> Table:
     """Clean and each attack's last read-out, per model, and what an image cost. Of a cascade the worst case so far."""
     cascade = cascading(runs)
     columns = {
@@ -185,7 +185,7 @@ def read_out_table(runs: Sequence[Run]) -> Table:
     return table_of(columns, [(run, score) for run in runs for score in run.scores])
 
 
-def full_table(runs: Sequence[Run]) -> Table:
+def all_steps_table(runs: Sequence[Run]) -> Table:
     """Every read-out as plain numbers (shares from 0 to 1, evaluations per image), for a spreadsheet.
 
     Of a cascade (`cascade` is 1) each is the worst case over all attacks up to this one."""

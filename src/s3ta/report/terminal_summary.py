@@ -8,15 +8,15 @@ from typing import Any
 from s3ta.errors import UserError
 from s3ta.files import write_atomic, write_json
 from s3ta.finding import WORTH_TELLING, Finding
-from s3ta.records import CLEAN, Ledger, Stage, count_scores, stages
+from s3ta.records import CLEAN, CascadeStage, Ledger, cascade_stages, count_scores
 from s3ta.report.attack_text import attack_name, ball_text
 from s3ta.report.calibration import calibration_table
 from s3ta.report.checks import Trust, read_trust
 from s3ta.report.load_runs import read_run, read_runs
 from s3ta.report.result_tables import (
     Table,
+    all_steps_table,
     cost_texts,
-    full_table,
     read_out_table,
     success_text,
     table_of,
@@ -25,7 +25,7 @@ from s3ta.report.result_tables import (
 )
 
 
-def summary(folder: Path) -> Table:
+def runs_summary(folder: Path) -> Table:
     """Every read-out of a ledger: the ball, top-1 and attack success, each with its 95% interval (X36), and what an image cost.
 
     Of a cascade the worst case over all attacks so far, and how many images each attack broke of those left. Raises
@@ -34,7 +34,7 @@ def summary(folder: Path) -> Table:
     table, suite = ledger.table(), ledger.typed_manifest.suite
     balls = {attack.name: ball_text(attack) for attack in suite.attacks}
     if suite.cascade:
-        rows = [(stage.score, stage) for stage in stages(table)]
+        rows = [(stage.score, stage) for stage in cascade_stages(table)]
     else:
         rows = [(score, None) for score in count_scores(table)]
     top1, outcome = ("right after all so far", "broke") if suite.cascade else ("top-1", "success (95% interval)")
@@ -52,13 +52,13 @@ def summary(folder: Path) -> Table:
 
 
 def evaluation_table(folder: Path) -> Table:
-    """What a person is shown of an evaluation: `summary`, or, where nothing was attacked, how sure the model is and how often
-    right. Raises UserError where the folder holds no records."""
+    """What a person is shown of an evaluation: `runs_summary`, or, where nothing was attacked, how sure the model is and how
+    often right. Raises UserError where the folder holds no records."""
     suite = Ledger.read(folder).typed_manifest.suite
-    return summary(folder) if suite.attacks else calibration_table([read_run(folder, suite.name)])
+    return runs_summary(folder) if suite.attacks else calibration_table([read_run(folder, suite.name)])
 
 
-def _broken(stage: Stage) -> str:
+def _broken(stage: CascadeStage) -> str:
     if stage.score.attack == CLEAN:
         return "–"
     return f"{stage.num_broken:,} of {stage.num_left:,}" if stage.ran else "not run"
@@ -102,5 +102,5 @@ def write_table(runs: list[Path], suite: str, out: Path) -> None:
 
     Raises UserError for another ending, and as `read_runs`."""
     measured = read_runs(runs, suite)
-    table = full_table(measured) if out.suffix == ".csv" else read_out_table(measured)
+    table = all_steps_table(measured) if out.suffix == ".csv" else read_out_table(measured)
     write_atomic(out, table_text(table, out.suffix).encode())

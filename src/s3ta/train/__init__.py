@@ -8,28 +8,29 @@ if TYPE_CHECKING:
     from s3ta.train.batch_norm_group_layout import batch_norm_groups
     from s3ta.train.config import (
         AdversarialLoss,
-        AveragingConfig,
-        BatchNormConfig,
+        AWPConfig,
+        BatchNormGroupConfig,
         ComputeConfig,
+        EMAConfig,
         OptimizerConfig,
         ScheduleConfig,
         TradesLoss,
         TrainConfig,
-        WeightPerturbationConfig,
     )
-    from s3ta.train.cost import HARDWARE, TrainingCost, count_operations, get_hardware, training_cost
+    from s3ta.train.cost import HARDWARE, TrainingCost, count_flops, get_hardware, training_cost
     from s3ta.train.loop import TrainingRun, train
-    from s3ta.train.run_folder import claim_run_folder, is_claimed, is_finished, read_recipe, run_folder_of
+    from s3ta.train.run_folder import init_run_folder, is_claimed, is_finished, read_recipe, run_folder_of
     from s3ta.train.step import seeded_model
     from s3ta.train.tensorboard import CurveWriter, TensorBoard, check_tensorboard
 
 __all__ = [
     "HARDWARE",
+    "AWPConfig",
     "AdversarialLoss",
-    "AveragingConfig",
-    "BatchNormConfig",
+    "BatchNormGroupConfig",
     "ComputeConfig",
     "CurveWriter",
+    "EMAConfig",
     "OptimizerConfig",
     "ScheduleConfig",
     "TensorBoard",
@@ -37,12 +38,11 @@ __all__ = [
     "TrainConfig",
     "TrainingCost",
     "TrainingRun",
-    "WeightPerturbationConfig",
     "batch_norm_groups",
     "check_tensorboard",
-    "claim_run_folder",
-    "count_operations",
+    "count_flops",
     "get_hardware",
+    "init_run_folder",
     "is_claimed",
     "is_finished",
     "read_recipe",

@@ -36,7 +36,7 @@ class TradesLoss(Config):
 LossConfig = Annotated[AdversarialLoss | TradesLoss, Field(discriminator="kind")]
 
 
-class BatchNormConfig(Config):
+class BatchNormGroupConfig(Config):
     """Which images share their BN statistics in an update (T13, X2)."""
 
     group: Annotated[int, Field(gt=1)] | None = None
@@ -46,14 +46,14 @@ class BatchNormConfig(Config):
     """A group is spread over all processes, which share their statistics, instead of lying in one."""
 
 
-class AveragingConfig(Config):
+class EMAConfig(Config):
     """An exponential moving average of the weights, which is then what is validated and saved as the model (T13: none)."""
 
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """What stays of the average at each step, at most (1 + step) / (10 + step) in the beginning; 0: no averaging."""
 
 
-class WeightPerturbationConfig(Config):
+class AWPConfig(Config):
     """Adversarial weight perturbation (Wu et al. 2020): the gradient is taken where the weights hurt most nearby."""
 
     gamma: NonNegative = 0.0
@@ -177,9 +177,9 @@ class TrainConfig(Config):
     loss: LossConfig = AdversarialLoss()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
-    batch_norm: BatchNormConfig = BatchNormConfig()
-    averaging: AveragingConfig = AveragingConfig()
-    weight_perturbation: WeightPerturbationConfig = WeightPerturbationConfig()
+    batch_norm: BatchNormGroupConfig = BatchNormGroupConfig()
+    averaging: EMAConfig = EMAConfig()
+    weight_perturbation: AWPConfig = AWPConfig()
     compute: ComputeConfig = ComputeConfig()
     batch_size: Annotated[int, Field(gt=1)] = 1024
     """Images per update, over all processes together, whatever their number."""

@@ -124,7 +124,7 @@ def training_cost(config: TrainConfig, hardware: Hardware, num_gpus: int = 1, ut
         cost=cost,
         passes=dearest,
         operations_per_image=2 * cost.multiply_accumulates * dearest.total,
-        operations=count_operations(config).total,
+        operations=count_flops(config).total,
         attack_bytes=kept_bytes(attacked, compute.attack_precision, compute.units_per_checkpoint),
         update_bytes=num_batches * kept_bytes(config.model, compute.update_precision, compute.units_per_checkpoint),
         attack_images=min(compute.attack_batch or share, share),
@@ -142,7 +142,7 @@ def gpu_hours(config: TrainConfig, hardware: Hardware, utilization: float = 0.4)
         raise UserError(
             f"--utilization {utilization:g} is not a share: give a number above 0 and at most 1, such as 0.4."
         )
-    attack, update = count_operations(config)
+    attack, update = count_flops(config)
     compute = config.compute
     seconds = attack / hardware.peak(compute.attack_precision) + update / hardware.peak(compute.update_precision)
     return seconds / utilization / 3600
@@ -177,7 +177,7 @@ def stretches(config: TrainConfig) -> list[Stretch]:
     ]
 
 
-def count_operations(config: TrainConfig) -> Passes:
+def count_flops(config: TrainConfig) -> Passes:
     """FLOP of the whole recipe in attack and update: two per multiply-accumulate, over all images of all steps."""
     attack = update = 0.0
     for stretch, each in operations_per_image(config):

@@ -21,7 +21,7 @@ from s3ta.data.prefetch import prefetch
 from s3ta.determinism import exact_arithmetic
 from s3ta.distributed import Ranks
 from s3ta.files import append_lines
-from s3ta.models import VisionClassifier, save_pretrained
+from s3ta.models import NativeClassifier, save_pretrained
 from s3ta.models.execution import many_compilations
 from s3ta.progress import Reporter, console
 from s3ta.train import run_folder
@@ -53,7 +53,7 @@ class TrainingRun(NamedTuple):
 
 def train(
     run: TrainingRun, report: Reporter, ranks: Ranks = ALONE, board: CurveWriter | None = None
-) -> VisionClassifier:
+) -> NativeClassifier:
     """Train from wherever the run folder stands to the end, and save the model in it.
 
     Args:
@@ -82,7 +82,7 @@ class _Run:
         self.clock = Clock(self.config, self.device)
         self.first_step = 0  # with these options of `compute`
 
-    def to_the_end(self) -> VisionClassifier:
+    def to_the_end(self) -> NativeClassifier:
         self._resume()
         feed = partial(prepared, self.config, self.data, self.progress.step, self.device, self.ranks)
         with stop_request() as signals, closing(prefetch(feed)) as coming:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from s3ta.attacks import OutputsFn, autograd_gradient, final_logits, frozen, untargeted
+from s3ta.attacks import OutputsFn, autograd_gradient, final_logits, frozen_in_eval_mode, untargeted
 from s3ta.errors import UserError
-from s3ta.models import VisionClassifier
+from s3ta.models import NativeClassifier
 from s3ta.models.batch_norm_statistics import statistics_kept, temporary_statistics
 from s3ta.train.config import ComputeConfig
 from s3ta.train.losses import Learner, make_outputs_fn
@@ -122,7 +122,7 @@ def compared(trainer: Trainer, images: Images, labels: Labels, num_glimpses: int
     with temporary_statistics(trainer.model, images):
         plain = _plain_copy(trainer.model)
         mode_fn, plain_fn = make_outputs_fn(trainer.attacked, num_glimpses), make_outputs_fn(plain, num_glimpses)
-        with frozen(mode_fn), frozen(plain_fn), torch.no_grad():
+        with frozen_in_eval_mode(mode_fn), frozen_in_eval_mode(plain_fn), torch.no_grad():
             logits, plain_logits = final_logits(mode_fn(images)), final_logits(plain_fn(images))
         if trainer.ranks.any(not bool(plain_logits.isfinite().all())):
             raise DivergedError("A logit is not finite")
@@ -140,7 +140,7 @@ def compared(trainer: Trainer, images: Images, labels: Labels, num_glimpses: int
     )
 
 
-def _plain_copy(model: VisionClassifier) -> VisionClassifier:
+def _plain_copy(model: NativeClassifier) -> NativeClassifier:
     """The same weights in plain memory order, with all activations kept."""
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     plain.vision.units_per_checkpoint = 0
@@ -148,7 +148,7 @@ def _plain_copy(model: VisionClassifier) -> VisionClassifier:
 
 
 def _input_gradient(outputs_fn: OutputsFn, images: Images, labels: Labels) -> Tensor:
-    with frozen(outputs_fn):
+    with frozen_in_eval_mode(outputs_fn):
         return autograd_gradient(outputs_fn, untargeted(labels), images, 0).gradient
 
 

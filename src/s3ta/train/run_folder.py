@@ -12,7 +12,7 @@ from typing import Any
 from s3ta.config import changed, describe, from_json, to_json
 from s3ta.errors import UserError
 from s3ta.files import append_lines, read_lines, readable_errors, write_atomic
-from s3ta.models import VisionClassifier, save_pretrained
+from s3ta.models import NativeClassifier, save_pretrained
 from s3ta.progress import console
 from s3ta.records import manifest_differences
 from s3ta.train.checkpoint import NAME, step_of
@@ -25,7 +25,7 @@ _LINK = f".{NAME}.link"
 _LENGTH = "schedule.num_train_steps"
 
 
-def claim_run_folder(folder: Path, config: TrainConfig, *, on_gpu: bool = False, extend: bool = False) -> None:
+def init_run_folder(folder: Path, config: TrainConfig, *, on_gpu: bool = False, extend: bool = False) -> None:
     """Make the folder this recipe's own, or find that it already is; where it is to be extended, make its recipe this longer
     one. Arguments and errors as `is_claimed`."""
     if is_claimed(folder, config, on_gpu=on_gpu, extend=extend):
@@ -142,7 +142,7 @@ def milestones(num_train_steps: int) -> dict[int, str]:
     return {-(-num_train_steps * part // 4): f"{part * 25:03d}" for part in (1, 2, 3)}
 
 
-def keep_milestone(folder: Path, name: str, model: VisionClassifier, classes: list[str]) -> None:
+def keep_milestone(folder: Path, name: str, model: NativeClassifier, classes: list[str]) -> None:
     """Keep the state just saved: the whole checkpoint, and a model folder that can be evaluated."""
     target = folder / MILESTONES / name
     with readable_errors(target):

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from s3ta.attacks import NotFiniteError, RandomKey, run_attack
 from s3ta.distributed import Ranks
 from s3ta.errors import UserError
-from s3ta.models import ExecutedModel, ExecutionMode, VisionClassifier, build_model
+from s3ta.models import ExecutedModel, ExecutionMode, NativeClassifier, build_model
 from s3ta.models.batch_norm_statistics import statistics_kept, synchronize
 from s3ta.process_state import seeded_global_generators
 from s3ta.train.awp_and_ema import move_average, perturbed
@@ -40,7 +40,7 @@ class DivergedError(Exception):
         )
 
 
-def seeded_model(config: TrainConfig) -> VisionClassifier:
+def seeded_model(config: TrainConfig) -> NativeClassifier:
     """The recipe's model with the first weights that belong to its seed."""
     with seeded_global_generators(config.seed):
         return build_model(config.model)
@@ -49,7 +49,7 @@ def seeded_model(config: TrainConfig) -> VisionClassifier:
 class Trainer:
     """The model under training with all that moves it."""
 
-    def __init__(self, config: TrainConfig, model: VisionClassifier, device: torch.device, ranks: Ranks) -> None:
+    def __init__(self, config: TrainConfig, model: NativeClassifier, device: torch.device, ranks: Ranks) -> None:
         """Raises UserError where the batch cannot be divided among the processes."""
         self.config, self.model, self.ranks = config, model, ranks
         self.group, self.span = batch_norm_groups(config, ranks.count)
@@ -125,7 +125,7 @@ class Trainer:
         return TrainState(self.model, self.optimizer, self.average)
 
     @property
-    def result(self) -> VisionClassifier:
+    def result(self) -> NativeClassifier:
         """The model that is validated and saved: the average of the weights where there is one."""
         return self.model if self.average is None else self.average
 

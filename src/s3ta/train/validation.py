@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from s3ta.attacks import OutputsFn, RandomKey, draw_start, draw_targets, final_logits, frozen, run_attack
+from s3ta.attacks import OutputsFn, RandomKey, draw_start, draw_targets, final_logits, frozen_in_eval_mode, run_attack
 from s3ta.data import Dataset, fetch_batch
-from s3ta.models import VisionClassifier
+from s3ta.models import NativeClassifier
 from s3ta.train.config import TrainConfig
 from s3ta.train.losses import make_outputs_fn
 
@@ -22,7 +22,7 @@ def evenly_spaced(num_examples: int, limit: int = LIMIT) -> list[int]:
 
 
 def validate(
-    model: VisionClassifier, dataset: Dataset, config: TrainConfig, batch_size: int, glimpses: int | None = None
+    model: NativeClassifier, dataset: Dataset, config: TrainConfig, batch_size: int, glimpses: int | None = None
 ) -> dict[str, int | float]:
     """Shares of right answers over up to `LIMIT` examples, always the same, with the same targets and starts.
 
@@ -52,5 +52,5 @@ def validate(
 
 
 def _num_correct(outputs_fn: OutputsFn, images: Tensor, labels: Tensor) -> int:
-    with frozen(outputs_fn), torch.no_grad():
+    with frozen_in_eval_mode(outputs_fn), torch.no_grad():
         return int((final_logits(outputs_fn(images)).argmax(dim=1) == labels).sum())

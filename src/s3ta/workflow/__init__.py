@@ -1,7 +1,7 @@
 """The rooms put together: train a recipe, evaluate a model, answer for some images. The command line and scripts call these."""
 
 from s3ta.workflow.evaluation import evaluate_model, is_evaluation_complete
-from s3ta.workflow.export_adversarial_images import export
+from s3ta.workflow.export_adversarial_images import export_images
 from s3ta.workflow.model import OpenedModel, RuntimeOptions, open_for_evaluation, recipe_data
 from s3ta.workflow.prediction import predict
 from s3ta.workflow.preprocessing import recorded_preparation
@@ -24,7 +24,7 @@ __all__ = [
     "SuiteChoice",
     "choose_suite",
     "evaluate_model",
-    "export",
+    "export_images",
     "is_evaluation_complete",
     "open_for_evaluation",
     "predict",

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s3ta.attacks import frozen
+from s3ta.attacks import frozen_in_eval_mode
 from s3ta.determinism import exact_arithmetic
-from s3ta.evaluate import EvaluationTask, attack_rounds, chunks_of_round, total
+from s3ta.evaluate import EvaluationTask, attack_rounds, chunks_of_round, max_cost
 from s3ta.evaluate.runner import run_chunk
 from s3ta.progress import progress
 from s3ta.workflow.result import AttackedImages
@@ -22,7 +22,11 @@ def attacked_images(task: EvaluationTask) -> AttackedImages:
     Raises UserError as `s3ta.evaluate.evaluate`."""
     (entry,) = task.suite.attacks
     is_targeted, attack_model = entry.attack.objective == "targeted", task.attack_model
-    with exact_arithmetic(task.settings.num_threads), frozen(task.model), frozen(attack_model):
+    with (
+        exact_arithmetic(task.settings.num_threads),
+        frozen_in_eval_mode(task.model),
+        frozen_in_eval_mode(attack_model),
+    ):
         clean, last, *others = _read_outs(task)
     for restart in (last, *others):
         restart["success"] = restart["hit"] if is_targeted else ~restart["correct"]
@@ -42,12 +46,12 @@ def attacked_images(task: EvaluationTask) -> AttackedImages:
 
 def _read_outs(task: EvaluationTask) -> list[dict[str, Tensor]]:
     """Of each round the last read-out, by column, and its images; in the order of the examples."""
-    num_planned, num_passes, read_outs = total(task.suite, len(task.positions)).total, 0, []
+    num_planned, num_passes, read_outs = max_cost(task.suite, len(task.positions)).total, 0, []
     with progress(f"{task.suite.attacks[0].name}, passes", num_planned) as report:
         report(0)
         for attack_round in attack_rounds(task.suite):
             parts = []
-            for chunk in chunks_of_round(attack_round, task.positions, task.settings.micro_batch, block=1):
+            for chunk in chunks_of_round(attack_round, task.positions, task.settings.batch_size, block=1):
                 columns, images = run_chunk(task, chunk)
                 last = {name: torch.from_numpy(np.asarray(columns[name])[-len(images) :]) for name in _READ}
                 parts.append({**last, "images": images})

@@ -10,16 +10,16 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
-from s3ta.attacks import AttackCost, LoopConfig
+from s3ta.attacks import AttackCost, GradientAttackConfig
 from s3ta.data import Batch, fetch_batch
 from s3ta.determinism import exact_arithmetic
-from s3ta.evaluate import EvaluationTask, Suite, TransferConfig, total
+from s3ta.evaluate import EvaluationTask, Suite, TransferConfig, max_cost
 from s3ta.evaluate.sanity_checks import FEWEST, cost, num_evaluations, probe
 from s3ta.external_code_errors import reason
 from s3ta.files import UnwritableError
 from s3ta.finding import WORTH_TELLING, Check, Finding
 from s3ta.progress import console, progress
-from s3ta.records import CLEAN, Ledger, check_records, is_trial
+from s3ta.records import CLEAN, Ledger, check_records, is_tiny_suite
 from s3ta.types import Images, Logits
 from s3ta.workflow.checks_before import FoundBySource, not_asked, read_found, write_found
 
@@ -59,7 +59,7 @@ def planned_probing(measured: EvaluationTask, findings: FoundBySource, *, full: 
     suite, count = measured.suite, len(measured.positions)
     if not is_due(findings, full=full) or _why_not(suite) or radius_of(suite) is None:
         return None
-    return probing(total(suite, count).total, count, measured.settings.micro_batch, full=full)
+    return probing(max_cost(suite, count).total, count, measured.settings.batch_size, full=full)
 
 
 def check_afterwards(measured: EvaluationTask, ledger: Ledger, *, full: bool) -> None:
@@ -89,9 +89,9 @@ def is_due(findings: FoundBySource, *, full: bool) -> bool:
 
 
 def _why_not(suite: Suite) -> Finding | None:
-    if not total(suite, 1).num_gradients:
+    if not max_cost(suite, 1).num_gradients:
         return not_asked("probes")
-    return Check("probes").unchecked("A trial run is not probed.") if is_trial(suite.name) else None
+    return Check("probes").unchecked("A trial run is not probed.") if is_tiny_suite(suite.name) else None
 
 
 def _probes(measured: EvaluationTask, table: pa.Table, *, full: bool) -> list[Finding]:
@@ -101,7 +101,7 @@ def _probes(measured: EvaluationTask, table: pa.Table, *, full: bool) -> list[Fi
         return [why_not]
     if radius is None:
         return []
-    plan = probing(num_passes(table), len(measured.positions), measured.settings.micro_batch, full=full)
+    plan = probing(num_passes(table), len(measured.positions), measured.settings.batch_size, full=full)
     if not plan.is_enough:
         fewest = min(FEWEST, plan.num_wanted)
         sentence = (
@@ -124,8 +124,8 @@ def _probes(measured: EvaluationTask, table: pa.Table, *, full: bool) -> list[Fi
 
 def _run_experiments(measured: EvaluationTask, table: pa.Table, plan: Probing, radius: float) -> list[Finding]:
     model, settings, count = measured.model, measured.settings, plan.num_images
-    if settings.micro_batch < _MOST_PROBED:
-        model = _InParts(model, settings.micro_batch)
+    if settings.batch_size < _MOST_PROBED:
+        model = _InParts(model, settings.batch_size)
     batch = _probed(measured, table, count)
     few = f" instead of {plan.num_wanted}, for a fifth of the attacks' passes" if count < plan.num_wanted else ""
     with (
@@ -169,6 +169,10 @@ def radius_of(suite: Suite) -> float | None:
     """The radius of the suite's first L-infinity attack; None where there is none."""
     for entry in suite.attacks:
         attack: Any = entry.attack.attack if isinstance(entry.attack, TransferConfig) else entry.attack
-        if attack.norm == "linf" and attack.radius and (not isinstance(attack, LoopConfig) or attack.mask is None):
+        if (
+            attack.norm == "linf"
+            and attack.radius
+            and (not isinstance(attack, GradientAttackConfig) or attack.mask is None)
+        ):
             return attack.radius
     return None

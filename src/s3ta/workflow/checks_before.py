@@ -11,12 +11,12 @@ from typing import TypeAlias
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from s3ta.attacks import AttackCost, frozen, seeded_global_generators
+from s3ta.attacks import AttackCost, frozen_in_eval_mode, seeded_global_generators
 from s3ta.data import fetch_batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.errors import UserError
-from s3ta.evaluate import EvaluationTask, choose_examples, total
-from s3ta.evaluate.lint import Task, as_found, lint
+from s3ta.evaluate import EvaluationTask, choose_examples, max_cost
+from s3ta.evaluate.lint import LintContext, lint, model_state_restored
 from s3ta.files import read_json, write_json
 from s3ta.finding import ALARMS, TRUST_FILE, Check, Finding, parse_findings
 from s3ta.process_state import process_state_kept
@@ -80,7 +80,7 @@ def lint_measured(measured: EvaluationTask) -> list[Finding]:
                 else finding
                 for finding in _lint_on(measured, positions, for_order)
             ]
-    if total(measured.suite, 1).num_gradients:
+    if max_cost(measured.suite, 1).num_gradients:
         return findings
     unasked = {"gradient", "saturated loss"}
     return [not_asked(finding.kind) if finding.kind in unasked else finding for finding in findings]
@@ -89,7 +89,7 @@ def lint_measured(measured: EvaluationTask) -> list[Finding]:
 def _lint_on(measured: EvaluationTask, positions: Sequence[int], for_order: Sequence[int]) -> list[Finding]:
     """The lint by these examples. Raises UserError for an image that cannot be read."""
     model, dataset = measured.model, measured.dataset
-    task = Task(measured.info.num_classes, dataset.classes, measured.settings.micro_batch)
+    task = LintContext(measured.info.num_classes, dataset.classes, measured.settings.batch_size)
     return lint(model, fetch_batch(dataset, positions), task, fetch_batch(dataset, for_order) if for_order else None)
 
 
@@ -108,7 +108,7 @@ def _for_order(measured: EvaluationTask, candidates: Sequence[int], num_linted: 
     seen = labels[:num_linted]
     if len(seen) >= _PER_CLASS * len(set(seen)):
         return []
-    affordable = total(measured.suite, len(measured.positions)).total // _ORDER_SHARE
+    affordable = max_cost(measured.suite, len(measured.positions)).total // _ORDER_SHARE
     by_class: defaultdict[int, list[int]] = defaultdict(list)
     for position, label in zip(candidates, labels, strict=True):
         by_class[label].append(position)
@@ -137,7 +137,13 @@ def num_linted(measured: EvaluationTask) -> int:
     not by the clock, so that the same model is always looked at alike."""
     model, dataset, positions = measured.model, measured.dataset, measured.positions
     image = fetch_batch(dataset, positions[:1]).images.to(measured.device)
-    with process_state_kept(), as_found(model), frozen(model), seeded_global_generators(0), torch.no_grad():
+    with (
+        process_state_kept(),
+        model_state_restored(model),
+        frozen_in_eval_mode(model),
+        seeded_global_generators(0),
+        torch.no_grad(),
+    ):
         try:
             with FlopCounterMode(display=False) as counter:
                 model(image)

@@ -14,9 +14,9 @@ from s3ta.evaluate import (
     Shard,
     attack_rounds,
     chunks_of_shard,
-    measure_chunk_seconds,
+    max_cost,
+    measure_attack_times,
     measure_pass_times,
-    total,
 )
 from s3ta.external_code_errors import guarded
 from s3ta.progress import waiting
@@ -53,12 +53,12 @@ def announcement(task: EvaluationTask, shard: Shard, upcoming: Upcoming) -> str:
     who = f"{name}, suite {suite.name}: {num_examples} examples{part}"
     if not upcoming.missing and not upcoming.probed.total:
         return f"{who}; everything is there already."
-    work = total(suite, num_examples)
+    work = max_cost(suite, num_examples)
     with waiting("measuring how long a pass takes here"), guarded(f"Timing {name}"):
         measured_pace = measure_pass_times(task, gradients=work.num_gradients > 0)
         missing = _missing_by_round(task, upcoming)
         rounds = [attack_round for attack_round in attack_rounds(suite) if missing[attack_round.number]]
-        trials = measure_chunk_seconds(task, rounds, measured_pace)
+        trials = measure_attack_times(task, rounds, measured_pace)
     times = seconds(task, upcoming, measured_pace, trials)
     if not upcoming.missing:
         return f"{who}; everything is there already, and the checks take {about(sum(times))}."
@@ -67,11 +67,11 @@ def announcement(task: EvaluationTask, shard: Shard, upcoming: Upcoming) -> str:
         f"evaluations, {about(sum(times))} here for what is not there yet, if none can be saved{_parts(times)}",
         *_about_the_search(settings, measured_pace),
     ]
-    if settings.budget is not None:
+    if settings.max_passes is not None:
         lines.append(
-            f"Budget: {settings.budget:,} passes per example, so at most {len(positions) * settings.budget:,} in all."
+            f"Budget: {settings.max_passes:,} passes per example, so at most {len(positions) * settings.max_passes:,} in all."
         )
-        dear = [s.name for s in attack_rounds(suite) if s.restart == 0 and s.cost.total > settings.budget]
+        dear = [s.name for s in attack_rounds(suite) if s.restart == 0 and s.cost.total > settings.max_passes]
         lines += [f"Beyond the budget, whatever the others cost: {', '.join(dear)}."] if dear else []
     if suite.left_out:
         lines.append(f"Left out, for they do not fit the model or a changed setting: {', '.join(suite.left_out)}.")
@@ -90,7 +90,7 @@ def seconds(
     task: EvaluationTask, upcoming: Upcoming, measured_pace: PassTimes, trials: Mapping[int, float] | None = None
 ) -> Seconds:
     """What is still to be done, at this pace; `trials` are seconds for a whole chunk, by the number of its round."""
-    size, missing, attacks = task.settings.micro_batch, _missing_by_round(task, upcoming), 0.0
+    size, missing, attacks = task.settings.batch_size, _missing_by_round(task, upcoming), 0.0
     for attack_round in attack_rounds(task.suite):
         passes = _time(attack_round.cost, measured_pace.gradient, measured_pace.forward)
         attacks += missing[attack_round.number] * max(passes, (trials or {}).get(attack_round.number, 0.0))
@@ -106,7 +106,7 @@ def _time(cost: AttackCost, gradient: float, forward: float) -> float:
 
 def _missing_by_round(task: EvaluationTask, upcoming: Upcoming) -> Counter[int]:
     """How many chunks are not there yet, by the number of their round."""
-    all_chunks = -(-len(task.positions) // task.settings.micro_batch)
+    all_chunks = -(-len(task.positions) // task.settings.batch_size)
     return Counter(chunk // all_chunks for chunk in upcoming.missing)
 
 
@@ -121,14 +121,14 @@ def _parts(times: Seconds) -> str:
 def _about_the_search(settings: Settings, measured_pace: PassTimes) -> list[str]:
     """What must be known of how gradients are computed here."""
     lines = []
-    if settings.search.compiled:
+    if settings.attack_execution.compiled:
         lines.append("Compiling the model comes on top of that, a minute or more before the first attack moves.")
-    if settings.search.precision == "float32" or not measured_pace.plain_gradient:
+    if settings.attack_execution.precision == "float32" or not measured_pace.plain_gradient:
         return lines
     times = measured_pace.gradient / measured_pace.plain_gradient
     if times > _SLOWER:
         lines.append(
-            f"A gradient in {settings.search.precision} takes {times:.1f} times as long here as in float32: leave "
+            f"A gradient in {settings.attack_execution.precision} takes {times:.1f} times as long here as in float32: leave "
             "--attack-precision out."
         )
     return lines
@@ -136,7 +136,7 @@ def _about_the_search(settings: Settings, measured_pace: PassTimes) -> list[str]
 
 def num_own(task: EvaluationTask, chunks: Sequence[int]) -> int:
     """How many examples these chunks hold, each counted once."""
-    size, count = task.settings.micro_batch, len(task.positions)
+    size, count = task.settings.batch_size, len(task.positions)
     all_chunks = -(-count // size)
     return sum(min(size, count - chunk * size) for chunk in chunks if chunk < all_chunks)
 

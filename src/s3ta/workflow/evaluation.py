@@ -23,16 +23,16 @@ from s3ta.evaluate import (
     EvaluationTask,
     Shard,
     Suite,
+    build_manifest,
     chunks_of_shard,
     evaluate_into,
-    manifest,
     manifest_with_defaults,
+    max_cost,
     refuse_changed_model_code,
-    suite_identity,
+    suite_manifest,
     suite_with_defaults,
-    total,
 )
-from s3ta.explain import KEPT, gallery
+from s3ta.explain import KEPT, build_gallery
 from s3ta.external_code_errors import guarded, reason
 from s3ta.files import UnwritableError, part_use, read_arrays, read_json, sha256, sole_use, write_arrays
 from s3ta.finding import WORTH_TELLING
@@ -72,7 +72,7 @@ def evaluate_model(
             model = subject.model.to(device)
         with waiting("reading which images there are"):
             task = bring_together(subject, request, model)
-        folder = request.output.folder or default_ledger(subject, request.suite, request.examples)
+        folder = request.output.folder or default_evaluation_folder(subject, request.suite, request.examples)
         _refuse_other_data(task)
         with ExitStack() as held:
             try:
@@ -119,7 +119,7 @@ def _run(task: EvaluationTask, output: EvaluationOutput, folder: Path, shard: Sh
         _write_questions(task, folder)
         keep_files(folder, task)
     num_passes, what = (
-        total(suite, num_own(task, shard_chunks)).total,
+        max_cost(suite, num_own(task, shard_chunks)).total,
         f"{task.info.name} {suite.name}, passes",
     )
     with progress(what, num_passes, shown=rank.is_first) as report, _said_already(checks):
@@ -153,7 +153,7 @@ def _identified(task: EvaluationTask, folder: Path) -> dict[str, Any]:
     """The manifest. Raises UserError where the folder holds another measurement, or the suite does not fit the model."""
     refuse_misfits(task.suite, task.info)
     with waiting("identifying the model by its weights"):
-        identified = manifest(task)
+        identified = build_manifest(task)
     Ledger.check(folder, identified, manifest_with_defaults)
     refuse_changed_model_code(folder, identified)
     refuse_other_files(folder, task)
@@ -207,7 +207,7 @@ def _draw_gallery(task: EvaluationTask, folder: Path) -> None:
         if all(np.array_equal(drawn[name], values) for name, values in kept.items()):
             return
     with waiting("drawing the pictures for the report"), exact_arithmetic(task.settings.num_threads):
-        drawn = gallery(task.model, task.dataset, kept, task.settings.micro_batch)
+        drawn = build_gallery(task.model, task.dataset, kept, task.settings.batch_size)
         write_arrays(folder / GALLERY_FILE, drawn)
 
 
@@ -223,7 +223,7 @@ def _refuse_other_data(task: EvaluationTask) -> None:
         )
 
 
-def default_ledger(subject: OpenedModel, suite: Suite, examples: ExampleSelection) -> Path:
+def default_evaluation_folder(subject: OpenedModel, suite: Suite, examples: ExampleSelection) -> Path:
     """`evaluations/SUITE` in the folder of the model; where all its classes compete for other data, the name says so."""
     name = f"{suite.name}-all-classes" if examples.match_classes == "model" else suite.name
     return subject.folder / "evaluations" / name
@@ -234,7 +234,7 @@ def is_evaluation_complete(folder: Path, suite: Suite) -> bool:
     path = folder / "manifest.json"
     if not path.is_file() or not any(folder.glob("chunk-*.parquet")):
         return False
-    suites = (suite_with_defaults(read_json(path).get("suite") or {}), suite_with_defaults(suite_identity(suite)))
+    suites = (suite_with_defaults(read_json(path).get("suite") or {}), suite_with_defaults(suite_manifest(suite)))
     there, now = ({**suite, "description": ""} for suite in suites)
     if there != now:  # in other words it is the same
         raise UserError(f"{folder} holds an evaluation with other attacks: choose another folder with --out.")

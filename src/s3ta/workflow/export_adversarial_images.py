@@ -11,13 +11,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from s3ta.attacks import AutoAttackConfig
+from s3ta.attacks import AutoAttackComponentConfig
 from s3ta.config import format_radius
 from s3ta.data import DataConfig, Dataset, Preprocessing, fetch_batch, open_dataset, resolve_source
 from s3ta.errors import UserError
 from s3ta.evaluate import ImageStore
 from s3ta.files import write_atomic, write_json
-from s3ta.records import CLEAN, RUN, Ledger, count_scores, is_trial
+from s3ta.records import CLEAN, RUN, Ledger, count_scores, is_tiny_suite
 from s3ta.workflow.model import RuntimeOptions
 
 IMAGES, CARD = "adversarial.pt", "card.json"
@@ -26,7 +26,7 @@ CARD_FIELDS = ("name", "authors", "link", "venue", "architecture", "reported", "
 """What only a person can say of a model; what nobody said is empty or null in the card."""
 
 
-def export(folder: Path, out: Path, runtime: RuntimeOptions, fields: Mapping[str, str]) -> list[Path]:
+def export_images(folder: Path, out: Path, runtime: RuntimeOptions, fields: Mapping[str, str]) -> list[Path]:
     """Write the worst image of every example, in the order of the data set, and the leaderboard's card.
 
     The worst image: the clean one where that is wrong already; else the first adversarial one that is wrong; else the last.
@@ -36,7 +36,7 @@ def export(folder: Path, out: Path, runtime: RuntimeOptions, fields: Mapping[str
     ledger = Ledger.read(folder)
     if not ledger.complete:
         raise UserError(f"{folder} is not finished: run its evaluation to the end first.")
-    if is_trial(ledger.manifest["suite"]["name"]):
+    if is_tiny_suite(ledger.manifest["suite"]["name"]):
         raise UserError(f"{folder} was a trial run (--tiny): its numbers mean nothing, so there is nothing to export.")
     written = [out / IMAGES, out / CARD]
     for path in written:
@@ -137,5 +137,5 @@ def _standard(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of AutoAttack's standard version for the same part, norm and radius."""
     if settings.get("kind") != "autoattack":
         return {}
-    config = AutoAttackConfig(part=settings["part"], norm=settings["norm"], radius=settings["radius"])
+    config = AutoAttackComponentConfig(part=settings["part"], norm=settings["norm"], radius=settings["radius"])
     return {key: settings[key] for key in ("name", "objective")} | config.model_dump(mode="json")

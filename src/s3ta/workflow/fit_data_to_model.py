@@ -12,26 +12,26 @@ from torch import nn
 from s3ta.data import (
     Dataset,
     check_model_fits_data,
+    class_names_from_numbers,
     class_order_note,
     file_facts,
     find_unreadable,
+    folder_summary,
     imagenet_wnids,
-    listing_line,
     match_classes,
-    numbers_as_names,
+    normalize_name,
     open_dataset,
     order_classes_as_numbers,
-    printable_name,
+    positions_of_ids,
     read_ids,
     read_targets,
     resolve_source,
-    select_ids,
     transparency_note,
     unreadable_error,
 )
 from s3ta.errors import UserError
 from s3ta.evaluate import EvaluationTask, Suite, choose_examples
-from s3ta.models import ModelInfo, model_info, select_outputs
+from s3ta.models import ModelMetadata, model_metadata, select_outputs
 from s3ta.progress import console, progress
 from s3ta.workflow.model import OpenedModel, RuntimeOptions, recipe_data
 from s3ta.workflow.preprocessing import prepared
@@ -42,9 +42,9 @@ def bring_together(subject: OpenedModel, request: EvaluationRequest, model: nn.M
     """Open the data as the model wants them, match classes, choose examples, read targets. Raises UserError for everything that
     does not fit; nothing has been written by then."""
     examples, suite = request.examples, request.suite
-    dataset, origins = _opened(subject, examples, request.runtime, model_info(model))
+    dataset, origins = _opened(subject, examples, request.runtime, model_metadata(model))
     settings = request.settings._replace(origins=origins)
-    say("note", listing_line(dataset))
+    say("note", folder_summary(dataset))
     model, dataset = _matched(subject, model, dataset, examples.match_classes)
     positions = _chosen(dataset, suite, examples, settings.seed)
     positions, unreadable_ids = _readable(dataset, positions, skip=examples.skip_unreadable)
@@ -62,7 +62,7 @@ def say(severity: Literal["note", "warning"], sentence: str) -> None:
 
 
 def _opened(
-    subject: OpenedModel, examples: ExampleSelection, runtime: RuntimeOptions, info: ModelInfo
+    subject: OpenedModel, examples: ExampleSelection, runtime: RuntimeOptions, info: ModelMetadata
 ) -> tuple[Dataset, dict[str, str]]:
     """The data as the model wants them, and where their preparation comes from."""
     if isinstance(examples.data, Dataset):
@@ -77,13 +77,13 @@ def _matched(
     subject: OpenedModel, model: nn.Module, dataset: Dataset, answers: Literal["data", "model"] | None
 ) -> tuple[nn.Module, Dataset]:
     """Model and data with the same classes in the same order."""
-    classes, info = _class_names(subject, dataset), model_info(model)
+    classes, info = _class_names(subject, dataset), model_metadata(model)
     if answers is None:
         dataset, note = order_classes_as_numbers(dataset, info.num_classes, classes)
         say("note", note or class_order_note(dataset, classes))
         check_model_fits_data(dataset, channels=info.in_channels, num_classes=info.num_classes, classes=classes)
         return model, dataset
-    if classes is None and (classes := numbers_as_names(dataset, info.num_classes)):
+    if classes is None and (classes := class_names_from_numbers(dataset, info.num_classes)):
         say(
             "note",
             f"The classes of {dataset.source} are numbers and are taken as those of the model's outputs, from 0.",
@@ -97,7 +97,7 @@ def _matched(
 def _class_names(subject: OpenedModel, dataset: Dataset) -> tuple[str, ...] | None:
     """Class names of the model; for a model of 1,000 classes and data whose classes are ImageNet's numbers: ImageNet's."""
     if subject.classes is not None:
-        return tuple(printable_name(name) for name in subject.classes)
+        return tuple(normalize_name(name) for name in subject.classes)
     if subject.card.num_classes != 1000:
         return None
     wnids = imagenet_wnids()
@@ -107,7 +107,7 @@ def _class_names(subject: OpenedModel, dataset: Dataset) -> tuple[str, ...] | No
 def _chosen(dataset: Dataset, suite: Suite, examples: ExampleSelection, seed: int) -> list[int]:
     if examples.ids is not None:
         names = read_ids(examples.ids) if isinstance(examples.ids, Path) else examples.ids
-        positions = select_ids(dataset, names)
+        positions = positions_of_ids(dataset, names)
         if examples.num_examples is not None and examples.num_examples > len(positions):
             raise UserError(f"The list names {len(positions)} examples, fewer than {examples.num_examples}.")
         return positions[: examples.num_examples]

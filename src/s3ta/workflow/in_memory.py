@@ -11,10 +11,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from s3ta.attacks.freeze_model import module_of
-from s3ta.data import array_dataset, read_examples
+from s3ta.data import array_dataset, as_arrays
 from s3ta.data.sources import ArrayDataset
 from s3ta.errors import UserError
-from s3ta.models import Classifier, LoadOptions, PreparationSources, model_info
+from s3ta.models import Classifier, LoadOptions, PreparationSources, model_metadata
 from s3ta.models.probe_num_outputs import num_outputs
 from s3ta.workflow.model import OpenedModel
 
@@ -50,18 +50,18 @@ def open_in_memory(
 ) -> tuple[OpenedModel, ArrayDataset]:
     """Model and examples, fitted to each other.
 
-    Images and labels are as of `s3ta.data.read_examples`. `options`, `name`: what the model, any module or function, does not
+    Images and labels are as of `s3ta.data.as_arrays`. `options`, `name`: what the model, any module or function, does not
     say itself, as one of ours or a `Classifier` does.
     Raises UserError where it gives no logits, or does not fit the examples."""
     if not callable(model):
         hint = f': open it with s3ta.open_model("{model}")' if isinstance(model, str) else ""
         raise UserError(f"The model is a {type(model).__name__}, not a module or a function of images{hint}.")
-    pixels, numbers = read_examples(images, labels)
+    pixels, numbers = as_arrays(images, labels)
     shape = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
     if shape[1] != shape[2]:
         raise UserError(f"The images are {shape[1]} x {shape[2]}: only squares are measured, so cut or resize them.")
     classifier = _known(model, options, name, shape) or _wrapped(model, options, name, shape)
-    card = model_info(classifier)
+    card = model_metadata(classifier)
     classes = card.classes or tuple(map(str, range(card.num_classes)))
     dataset = array_dataset(pixels, numbers, classes, "memory")
     return OpenedModel(card.name, classifier, card.classes, None, Path("runs") / card.name), dataset
@@ -74,7 +74,7 @@ def _known(model: Any, options: LoadOptions, name: str | None, shape: tuple[int,
     if not isinstance(model, nn.Module):
         return None
     try:
-        card = model_info(model)
+        card = model_metadata(model)
     except UserError:
         return None
     facts = {"mean": options.mean, "std": options.std, "channel_order": options.channel_order}

@@ -14,10 +14,10 @@ from s3ta.errors import UserError
 from s3ta.files import read_json
 from s3ta.models import (
     LoadOptions,
-    ModelInfo,
+    ModelMetadata,
     find_weights,
-    is_foreign,
-    model_info,
+    is_external,
+    model_metadata,
     open_model,
     read_config,
     refuse_unknown_source,
@@ -59,8 +59,8 @@ class OpenedModel(NamedTuple):
     """Where its evaluations go."""
 
     @property
-    def card(self) -> ModelInfo:
-        return model_info(self.model)
+    def card(self) -> ModelMetadata:
+        return model_metadata(self.model)
 
 
 def open_for_evaluation(
@@ -77,12 +77,12 @@ def open_for_evaluation(
     Raises UserError as `s3ta.models.open_model`, and where `opening` says of one of our models what its folder knows better."""
     opening = opening or LoadOptions()
     refuse_unknown_source(source)
-    if is_foreign(source):
+    if is_external(source):
         is_factory = not source.startswith(("timm:", "torchvision:"))
         if is_factory and opening.image_size is None and data is not None and not data.source.startswith("folder:"):
             opening = _sized(opening, data, split, runtime or RuntimeOptions())
         model = open_model(source, opening)
-        card = model_info(model)
+        card = model_metadata(model)
         for sentence in [*(f"note: {note}" for note in card.config.get("notes", [])), *card.origins.remarks]:
             console.print(sentence)
         weights = "" if opening.weights is None else f"-{Path(opening.weights).stem}"

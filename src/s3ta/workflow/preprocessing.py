@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from s3ta.data import DataConfig, with_evaluation_transform
-from s3ta.models import UNKNOWN, ModelInfo, PreparationSources
+from s3ta.models import DEFAULT_PROVENANCE, ModelMetadata, PreparationSources
 from s3ta.workflow.model import OpenedModel
 
 
@@ -18,7 +18,7 @@ class Preparation(NamedTuple):
     """Of `images` and of `normalisation`, in words."""
 
 
-def prepared(subject: OpenedModel, config: DataConfig, card: ModelInfo) -> Preparation:
+def prepared(subject: OpenedModel, config: DataConfig, card: ModelMetadata) -> Preparation:
     """The config with size, channels and preprocessing for a model.
 
     What a person chose comes first, then the recipe that the model was trained by, then what its authors do, then the
@@ -34,7 +34,7 @@ def prepared(subject: OpenedModel, config: DataConfig, card: ModelInfo) -> Prepa
         else:
             origin = card.origins.preparation
             if card.view is None and origin == PreparationSources().preparation:
-                origin = UNKNOWN
+                origin = DEFAULT_PROVENANCE
     channels = 1 if card.in_channels == 1 else 3
     config = config.model_copy(update={"image_size": card.image_size, "channels": channels})
     if card.view is not None:

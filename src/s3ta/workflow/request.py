@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from s3ta.attacks import AutoAttackConfig
+from s3ta.attacks import AutoAttackComponentConfig
 from s3ta.data import DataConfig, Dataset
 from s3ta.errors import UserError, unknown_name
 from s3ta.evaluate import (
@@ -23,12 +23,12 @@ from s3ta.evaluate import (
     Suite,
     build_suite,
     get_suite,
-    incompatibility,
     leaderboard_radius,
     norm_of_overrides,
     transfer_suite,
+    why_unsupported,
 )
-from s3ta.models import ModelInfo
+from s3ta.models import ModelMetadata
 from s3ta.records import DRAWN, LISTED
 from s3ta.records.ledger import INFORMATIVE
 from s3ta.workflow.model import OpenedModel, RuntimeOptions
@@ -150,13 +150,13 @@ def _at_radius(suite: Suite, radius: float) -> list[str]:
     return settings
 
 
-def refuse_misfits(suite: Suite, card: ModelInfo) -> None:
+def refuse_misfits(suite: Suite, card: ModelMetadata) -> None:
     """UserError for what would only be noticed when its turn comes, hours later."""
     situation = AttackContext(num_glimpses=card.num_glimpses, num_classes=card.num_classes)
     for named in suite.attacks:
-        if reason := incompatibility(named.attack, situation):
+        if reason := why_unsupported(named.attack, situation):
             raise UserError(f"{named.name} cannot be run: {reason}.")
-        if isinstance(named.attack, AutoAttackConfig) and find_spec("pyautoattack") is None:
+        if isinstance(named.attack, AutoAttackComponentConfig) and find_spec("pyautoattack") is None:
             raise UserError(f'{named.name} is a part of AutoAttack: pip install "s3ta[autoattack]" (or pyautoattack).')
 
 

@@ -15,7 +15,7 @@ from s3ta.config import changed
 from s3ta.data import (
     Dataset,
     check_model_fits_data,
-    listing_line,
+    folder_summary,
     open_dataset,
     resolve_source,
     steps_per_epoch,
@@ -33,7 +33,7 @@ from s3ta.train import (
     TrainingRun,
     batch_norm_groups,
     check_tensorboard,
-    count_operations,
+    count_flops,
     run_folder,
     seeded_model,
     train,
@@ -121,8 +121,8 @@ def _begin(held: ExitStack, ready: _Ready, rank: Ranks, tensorboard: bool, exten
         check_space(out, _bytes_needed(recipe, ready.num_parameters, out))
         held.enter_context(sole_use(out))
         run_folder.clear_leftovers(out)
-        run_folder.claim_run_folder(out, recipe, on_gpu=ready.device.type == "cuda", extend=extend)
-        say("warning" if left_out.empty else "note", listing_line(ready.data))
+        run_folder.init_run_folder(out, recipe, on_gpu=ready.device.type == "cuda", extend=extend)
+        say("warning" if left_out.empty else "note", folder_summary(ready.data))
         if reasons := left_out.as_json():
             write_json(out / LEFT_OUT_FILE, reasons)
         board = TensorBoard(out) if tensorboard else None
@@ -187,4 +187,4 @@ def _training_seconds(recipe: TrainConfig, data: Dataset, device: torch.device) 
         began = time.perf_counter()
         model(images).sum().item()
         forward = (time.perf_counter() - began) / at_once
-    return forward * count_operations(recipe).total / (2 * count_cost(recipe.model).multiply_accumulates)
+    return forward * count_flops(recipe).total / (2 * count_cost(recipe.model).multiply_accumulates)

@@ -3,7 +3,7 @@
 `lint` asks a few dozen times and gives one `Finding` per name in `KINDS`, always all of them, in that order.
 """
 
-from s3ta.evaluate.lint.harness import Task, as_found
+from s3ta.evaluate.lint.harness import LintContext, model_state_restored
 from s3ta.evaluate.lint.run import KINDS, lint
 
-__all__ = ["KINDS", "Task", "as_found", "lint"]
+__all__ = ["KINDS", "LintContext", "lint", "model_state_restored"]

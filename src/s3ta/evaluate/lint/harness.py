@@ -44,7 +44,7 @@ class SavedTensor(NamedTuple):
         return not is_there or not _same(self.tensor, self.value)
 
 
-class Task(NamedTuple):
+class LintContext(NamedTuple):
     """What a model is measured on."""
 
     num_classes: int
@@ -58,7 +58,7 @@ class Task(NamedTuple):
 class ModelHarness:
     """The model and the examples that it is asked about; images and labels on its device, answers on the CPU."""
 
-    def __init__(self, model: nn.Module, batch: Batch, task: Task, for_order: Batch | None = None) -> None:
+    def __init__(self, model: nn.Module, batch: Batch, task: LintContext, for_order: Batch | None = None) -> None:
         self.num_classes, self.data_classes, self.micro_batch = task
         self.model, self.images, self.labels = model, batch.images.to(device_of(model)), batch.labels.cpu()
         self.ids, self.for_order = batch.ids, for_order
@@ -144,7 +144,7 @@ def number(value: float) -> float | str:
 
 
 @contextmanager
-def as_found(model: nn.Module) -> Iterator[list[SavedTensor]]:
+def model_state_restored(model: nn.Module) -> Iterator[list[SavedTensor]]:
     """Gives what the model holds; afterwards it holds that again, in the modes that it had, and Python's and NumPy's
     generators stand where they stood. Parameter gradients and torch's generators are left to `attacks.frozen`."""
     held = [

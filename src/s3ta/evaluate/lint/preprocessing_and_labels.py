@@ -56,7 +56,7 @@ class Preparation(NamedTuple):
         return ((images.flip(1) if self.flip else images) - mean) / std
 
 
-class Score(NamedTuple):
+class AnswerScore(NamedTuple):
     """How well images are answered."""
 
     right: Tensor
@@ -67,7 +67,7 @@ class Score(NamedTuple):
     """The share that the best constant answer gets right."""
 
     @classmethod
-    def of(cls, logits: Tensor, targets: Tensor, labels: Tensor) -> Score:
+    def of(cls, logits: Tensor, targets: Tensor, labels: Tensor) -> AnswerScore:
         constant = int(labels.bincount().max()) / len(labels)
         return cls(logits.argmax(1) == targets, float(cross_entropy(logits, targets)), constant)
 
@@ -88,17 +88,17 @@ class Rival(NamedTuple):
     kind: str
     sentence: str
     advice: str
-    score: Score
+    score: AnswerScore
 
-    def p_value(self, now: Score) -> float:
+    def p_value(self, now: AnswerScore) -> float:
         """Beside the model as it is now."""
         right = self.score.right
         return mcnemar(int((right & ~now.right).sum()), int((now.right & ~right).sum()))
 
-    def evidence(self, now: Score) -> dict[str, Any]:
+    def evidence(self, now: AnswerScore) -> dict[str, Any]:
         return self.score.evidence | {"p": number(self.p_value(now))}
 
-    def is_better(self, now: Score) -> bool:
+    def is_better(self, now: AnswerScore) -> bool:
         gain = float(self.score.right.float().mean() - now.right.float().mean())
         is_gain = gain >= _LEAST_GAIN and self.score.loss < now.loss
         return is_gain and self.p_value(now) < _LEVEL and self.score.is_above_chance
@@ -136,7 +136,7 @@ def preparation(probe: ModelHarness, logits: Tensor) -> list[Finding]:
 
 def _contest(probe: ModelHarness, logits: Tensor) -> dict[str, Finding]:
     labels = probe.labels
-    now, followed = Score.of(logits, labels, labels), _followed(logits, labels)
+    now, followed = AnswerScore.of(logits, labels, labels), _followed(logits, labels)
     rivals = [*_rivals(probe), *filter(None, [followed])]
     better = _best_first([rival for rival in rivals if rival.is_better(now)])
     evidence = {"images": len(labels), **now.evidence}
@@ -172,7 +172,7 @@ def _order_of_some(probe: ModelHarness, examples: Batch) -> Finding:
     if rival is None or len(labels) < _FEWEST:
         sentence = f"There are too few examples of one class ({len(labels)} of {num_classes} classes)."
         return check.unchecked(sentence, evidence)
-    now = Score.of(logits, labels, labels)
+    now = AnswerScore.of(logits, labels, labels)
     evidence |= now.evidence
     if rival.is_better(now):
         return _warning([rival], now, evidence)
@@ -181,13 +181,13 @@ def _order_of_some(probe: ModelHarness, examples: Batch) -> Finding:
     return _no_better("label order", now, sentence, evidence | {"alternatives": {rival.name: rival.evidence(now)}})
 
 
-def _no_better(kind: str, now: Score, sentence: str, evidence: dict[str, Any]) -> Finding:
+def _no_better(kind: str, now: AnswerScore, sentence: str, evidence: dict[str, Any]) -> Finding:
     if now.is_above_chance:
         return Check(kind).passed(sentence, evidence)
     return Check(kind).unchecked("The model is at chance, and so is every alternative: nothing can be told.", evidence)
 
 
-def _warning(better: list[Rival], now: Score, evidence: dict[str, Any]) -> Finding:
+def _warning(better: list[Rival], now: AnswerScore, evidence: dict[str, Any]) -> Finding:
     best, num_right, numbers = better[0], int(now.right.sum()), better[0].evidence(now)
     sentence = (
         f"{best.sentence}: then {numbers['right']} of {len(now.right)} images are right in place of {num_right} "
@@ -220,7 +220,7 @@ def _rivals(probe: ModelHarness) -> Iterator[Rival]:
             logits = probe.ask(way(probe.images))
         except ModelError:  # a model may refuse pixels outside [0, 1]
             continue
-        score = Score.of(logits, probe.labels, probe.labels)
+        score = AnswerScore.of(logits, probe.labels, probe.labels)
         yield Rival(way.name, way.kind, way.sentence, _advice(probe.model, way), score)
 
 
@@ -323,7 +323,7 @@ def _followed(logits: Tensor, labels: Tensor, per_class: int = _PER_CLASS) -> Ri
         KINDS[3],
         f"The answers seem to follow the labels in another order ({shown}{', ...' if len(moved) > 3 else ''})",
         "Name the outputs in their order with --class-names FILE, and use --match-classes data or model.",
-        Score.of(logits, targets, labels),
+        AnswerScore.of(logits, targets, labels),
     )
 
 

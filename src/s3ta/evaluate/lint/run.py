@@ -7,12 +7,20 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from s3ta.attacks import frozen, seeded_global_generators
+from s3ta.attacks import frozen_in_eval_mode, seeded_global_generators
 from s3ta.data import Batch
 from s3ta.errors import UserError
 from s3ta.evaluate.lint import behaviour, preprocessing_and_labels
 from s3ta.evaluate.lint.gradients import gradients
-from s3ta.evaluate.lint.harness import ModelError, ModelHarness, SavedTensor, Task, as_found, differ, restore
+from s3ta.evaluate.lint.harness import (
+    LintContext,
+    ModelError,
+    ModelHarness,
+    SavedTensor,
+    differ,
+    model_state_restored,
+    restore,
+)
 from s3ta.finding import Check, Finding
 
 KINDS = (
@@ -25,7 +33,7 @@ KINDS = (
 """Every check, in the order of the findings."""
 
 
-def lint(model: nn.Module, batch: Batch, task: Task, for_order: Batch | None = None) -> list[Finding]:
+def lint(model: nn.Module, batch: Batch, task: LintContext, for_order: Batch | None = None) -> list[Finding]:
     """Mistakes in how a model answers, found before an attack is spent on it.
 
     About 15 forward passes over the images, two of them with a backward pass, and more where something is found. The model is
@@ -45,12 +53,12 @@ def lint(model: nn.Module, batch: Batch, task: Task, for_order: Batch | None = N
             f"The lint was given images of shape {tuple(images.shape)} and labels of shape {tuple(labels.shape)}: "
             "give (images, channels, height, width) and one label per image."
         )
-    with as_found(model) as held, seeded_global_generators(0):
+    with model_state_restored(model) as held, seeded_global_generators(0):
         probe = ModelHarness(model, batch, task, for_order)
         training = [name for name, module in model.named_modules() if module.training]
         handed = _first_asked(probe)[0] if training else None
         restore(held)
-        with frozen(model):
+        with frozen_in_eval_mode(model):
             by_kind = {finding.kind: finding for finding in _findings(probe, held, training, handed)}
     sentence = "The model gives no logits that this could be seen in."
     return [by_kind.get(kind, Check(kind).unchecked(sentence)) for kind in KINDS]

@@ -248,7 +248,7 @@ def test_the_new_attacks_of_the_guide_run_and_are_short(tmp_path: Path, monkeypa
     for name in ("attacked", "huddled", "blind", "through"):
         moved = (names[name].final - clean).abs().amax()
         assert 1 / 255 < moved <= 16 / 255 + 1e-6, name
-    assert "perturb(" in found[0]
+    assert "gradient_ascent(" in found[0]
     assert len([line for line in found[0].splitlines() if line.strip()]) < 30
     rivals, heads = names["two_rivals"](labels), names["agreeing_heads"]
     assert (rivals(model(names["attacked"].final)) > rivals(model(clean))).all()

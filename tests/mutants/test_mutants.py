@@ -128,13 +128,13 @@ MUTANTS = {
         CLOSED,
     ),
     "batch norm in training mode under attack": Mutant(
-        "attacks/freeze_model.py:frozen", "mode=False", "mode=True", "tests/attacks/test_side_effects.py"
+        "attacks/freeze_model.py:frozen_in_eval_mode", "mode=False", "mode=True", "tests/attacks/test_side_effects.py"
     ),
     "target may equal the label": Mutant(
         "attacks/draws.py:random_target", ".integers(1, num_classes)", ".integers(0, num_classes)", DRAWS
     ),
     "steps under a mask by the whole gradient": Mutant(
-        "attacks/loop.py:perturb",
+        "attacks/loop.py:gradient_ascent",
         "threat.allowed(estimate.gradient)",
         "estimate.gradient",
         "tests/attacks/test_threats.py -k as_long",
@@ -350,10 +350,13 @@ MUTANTS = {
         "tests/evaluate/test_transfer.py -k own_images",
     ),
     "masked gradients pass unnoticed": Mutant(
-        "records/proportion_statistics.py:breaks_more", "only_a - only_b > least", "only_b - only_a > least", FINDINGS
+        "records/proportion_statistics.py:is_significantly_stronger",
+        "only_a - only_b > least",
+        "only_b - only_a > least",
+        FINDINGS,
     ),
     "an alarm by chance": Mutant(
-        "records/proportion_statistics.py:breaks_more",
+        "records/proportion_statistics.py:is_significantly_stronger",
         "mcnemar(only_a, only_b) < level",
         "mcnemar(only_a, only_b) <= 1",
         FINDINGS,

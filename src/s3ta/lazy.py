@@ -22,6 +22,11 @@ class LazyPackage(ModuleType):
         imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
         return {alias.name: str(node.module) for node in imports for alias in node.names}
 
+    @property
+    def __all__(self) -> list[str]:
+        """The public names, for `from package import *` and for those who list them."""
+        return sorted(self._homes)
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name not in self._homes:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")

@@ -5,83 +5,45 @@ from typing import TYPE_CHECKING
 from s3ta.lazy import load_names_on_first_use
 
 if TYPE_CHECKING:
-    from s3ta.attack_config import NamedAttack, TransferConfig
-    from s3ta.evaluate.attack_catalogue import ATTACKS, AttackContext, get_attack
-    from s3ta.evaluate.image_store import KEPT_FILE, ImageStore, KeptImages
-    from s3ta.evaluate.manifest import (
-        build_manifest,
-        manifest_with_defaults,
-        refuse_changed_model_code,
-        suite_manifest,
-        suite_with_defaults,
-    )
-    from s3ta.evaluate.pass_timing import PassTimes, measure_attack_times, measure_pass_times
-    from s3ta.evaluate.plan import (
-        Settings,
-        Shard,
-        attack_rounds,
-        choose_examples,
-        chunks_of_round,
-        chunks_of_shard,
-        max_cost,
-        targets_of,
-    )
-    from s3ta.evaluate.runner import evaluate, evaluate_into
-    from s3ta.evaluate.suite import Suite
-    from s3ta.evaluate.suite_overrides import build_suite, norm_of_overrides, override_suite, shrink_suite
-    from s3ta.evaluate.suites import (
-        SUITES,
-        SUITES_AT_ANY_RADIUS,
-        describe_suites,
-        get_suite,
-        leaderboard_radius,
-        suite_of_attacks,
-        transfer_suite,
-        why_unsupported,
-    )
-    from s3ta.evaluate.task import EvaluationTask
-
-__all__ = [
-    "ATTACKS",
-    "KEPT_FILE",
-    "SUITES",
-    "SUITES_AT_ANY_RADIUS",
-    "AttackContext",
-    "EvaluationTask",
-    "ImageStore",
-    "KeptImages",
-    "NamedAttack",
-    "PassTimes",
-    "Settings",
-    "Shard",
-    "Suite",
-    "TransferConfig",
-    "attack_rounds",
-    "build_manifest",
-    "build_suite",
-    "choose_examples",
-    "chunks_of_round",
-    "chunks_of_shard",
-    "describe_suites",
-    "evaluate",
-    "evaluate_into",
-    "get_attack",
-    "get_suite",
-    "leaderboard_radius",
-    "manifest_with_defaults",
-    "max_cost",
-    "measure_attack_times",
-    "measure_pass_times",
-    "norm_of_overrides",
-    "override_suite",
-    "refuse_changed_model_code",
-    "shrink_suite",
-    "suite_manifest",
-    "suite_of_attacks",
-    "suite_with_defaults",
-    "targets_of",
-    "transfer_suite",
-    "why_unsupported",
-]
+    from s3ta.attack_config import NamedAttack as NamedAttack
+    from s3ta.attack_config import TransferConfig as TransferConfig
+    from s3ta.evaluate.attack_catalogue import ATTACKS as ATTACKS
+    from s3ta.evaluate.attack_catalogue import AttackContext as AttackContext
+    from s3ta.evaluate.attack_catalogue import get_attack as get_attack
+    from s3ta.evaluate.image_store import KEPT_FILE as KEPT_FILE
+    from s3ta.evaluate.image_store import ImageStore as ImageStore
+    from s3ta.evaluate.image_store import KeptImages as KeptImages
+    from s3ta.evaluate.manifest import build_manifest as build_manifest
+    from s3ta.evaluate.manifest import manifest_with_defaults as manifest_with_defaults
+    from s3ta.evaluate.manifest import refuse_changed_model_code as refuse_changed_model_code
+    from s3ta.evaluate.manifest import suite_manifest as suite_manifest
+    from s3ta.evaluate.manifest import suite_with_defaults as suite_with_defaults
+    from s3ta.evaluate.pass_timing import PassTimes as PassTimes
+    from s3ta.evaluate.pass_timing import measure_attack_times as measure_attack_times
+    from s3ta.evaluate.pass_timing import measure_pass_times as measure_pass_times
+    from s3ta.evaluate.plan import Settings as Settings
+    from s3ta.evaluate.plan import Shard as Shard
+    from s3ta.evaluate.plan import attack_rounds as attack_rounds
+    from s3ta.evaluate.plan import choose_examples as choose_examples
+    from s3ta.evaluate.plan import chunks_of_round as chunks_of_round
+    from s3ta.evaluate.plan import chunks_of_shard as chunks_of_shard
+    from s3ta.evaluate.plan import max_cost as max_cost
+    from s3ta.evaluate.plan import targets_of as targets_of
+    from s3ta.evaluate.runner import evaluate as evaluate
+    from s3ta.evaluate.runner import evaluate_into as evaluate_into
+    from s3ta.evaluate.suite import Suite as Suite
+    from s3ta.evaluate.suite_overrides import build_suite as build_suite
+    from s3ta.evaluate.suite_overrides import norm_of_overrides as norm_of_overrides
+    from s3ta.evaluate.suite_overrides import override_suite as override_suite
+    from s3ta.evaluate.suite_overrides import shrink_suite as shrink_suite
+    from s3ta.evaluate.suites import SUITES as SUITES
+    from s3ta.evaluate.suites import SUITES_AT_ANY_RADIUS as SUITES_AT_ANY_RADIUS
+    from s3ta.evaluate.suites import describe_suites as describe_suites
+    from s3ta.evaluate.suites import get_suite as get_suite
+    from s3ta.evaluate.suites import leaderboard_radius as leaderboard_radius
+    from s3ta.evaluate.suites import suite_of_attacks as suite_of_attacks
+    from s3ta.evaluate.suites import transfer_suite as transfer_suite
+    from s3ta.evaluate.suites import why_unsupported as why_unsupported
+    from s3ta.evaluate.task import EvaluationTask as EvaluationTask
 
 load_names_on_first_use(__name__)

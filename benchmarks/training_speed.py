@@ -30,7 +30,7 @@ from s3ta.train.cost import passes
 from s3ta.train.precision_check import compared
 from s3ta.train.prefetch import Prepared
 from s3ta.train.step import Trainer
-from s3ta.train.throughput import measured_peak
+from s3ta.train.time_and_utilization import measured_peak
 from timing import about
 
 BFLOAT16 = ["compute.attack_precision=bfloat16", "compute.update_precision=bfloat16"]

@@ -31,7 +31,7 @@ from s3ta.progress import only_progress
 from s3ta.workflow import EvaluationOutput, EvaluationRequest, ExampleSelection, RuntimeOptions, evaluate_model
 from s3ta.workflow.attack_images import attacked_images
 from s3ta.workflow.checks_before import lint_measured
-from s3ta.workflow.in_memory import Model, Numbers, modules_behind, numbers_of, open_in_memory
+from s3ta.workflow.open_in_memory import Model, Numbers, modules_behind, numbers_of, open_in_memory
 from s3ta.workflow.request import Checks, given_suite
 from s3ta.workflow.result import AttackedImages, Findings, ReadOut, Result, in_python
 

@@ -87,7 +87,7 @@ class AttentionSteering(Config):
         return self
 
 
-class ExactGradient(Config):
+class BackpropGradient(Config):
     """Gradients by backpropagation."""
 
     kind: Literal["exact"] = "exact"
@@ -154,7 +154,7 @@ class GradientAttackConfig(Config):
     """Independent starts; the target stays (E9). The worst one counts, example by example."""
     keep: Literal["last", "best"] = "last"
     """last: the last iterate, as in the paper (X14); best: the one furthest beyond the decision boundary."""
-    gradient: Annotated[ExactGradient | SPSA, Field(discriminator="kind")] = ExactGradient()
+    gradient: Annotated[BackpropGradient | SPSA, Field(discriminator="kind")] = BackpropGradient()
     num_glimpses: Annotated[int, Field(ge=1)] | None = None
     """Gradients through so many glimpses of a sequential model, whatever number the defender takes; None: the same."""
     glimpses: Literal["last", "all", "each"] = "last"

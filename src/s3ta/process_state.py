@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 import numpy as np
 import torch
 
-from s3ta.console import standard_streams_kept
+from s3ta.terminal_output import standard_streams_kept
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from s3ta.console import plain_console
+from s3ta.terminal_output import plain_console
 
 console = plain_console(stderr=True)
 _PATIENCE, _AGAIN = 4.0, 60.0

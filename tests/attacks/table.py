@@ -8,8 +8,8 @@ from s3ta.attacks import (
     AdamConfig,
     AttentionSteering,
     AutoAttackComponentConfig,
+    BackpropGradient,
     BoxRegion,
-    ExactGradient,
     GridRegion,
     PGDConfig,
 )
@@ -37,13 +37,15 @@ PGD_ATTACKS: dict[str, PGDConfig] = {
     "read-outs": PGDConfig(**SHORT, read_outs=(1, 2)),
     "saved images": PGDConfig(**SHORT, eight_bit=True),
     "spsa": PGDConfig(num_attack_steps=2, step_size=0.04, gradient=SPSA(num_directions=3, delta=0.03, micro_batch=12)),
-    "eot": PGDConfig(num_attack_steps=2, step_size=0.04, gradient=ExactGradient(num_samples=2, max_shift=1, noise=0.1)),
+    "eot": PGDConfig(
+        num_attack_steps=2, step_size=0.04, gradient=BackpropGradient(num_samples=2, max_shift=1, noise=0.1)
+    ),
 }
 ADAM_ATTACKS: dict[str, AdamConfig] = {
     "adam": AdamConfig(num_attack_steps=3),
     "adam in l2": AdamConfig(
         objective="untargeted", loss="margin", norm="l2", radius=0.5, mask=BoxRegion(row=0.25, column=0.5), keep="best",
-        random_start_prob=0.8, num_attack_steps=4, read_outs=(2,), num_restarts=2, gradient=ExactGradient(num_samples=2),
+        random_start_prob=0.8, num_attack_steps=4, read_outs=(2,), num_restarts=2, gradient=BackpropGradient(num_samples=2),
         eight_bit=True, learning_rates=((0, 0.2), (3, 0.1)), beta1=0.5, beta2=0.99, epsilon=1e-6,
     ),
     "adam by dlr": AdamConfig(objective="multitargeted", num_attack_steps=2, gradient=SPSA(num_directions=3, micro_batch=12)),

@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from s3ta.attacks import L2, AutoAttackComponentConfig, Linf, autoattack_component
+from s3ta.attacks import L2, AutoAttackComponentConfig, Linf, run_autoattack_component
 from s3ta.errors import UserError
 
 from .helpers import Linear, pictures, small_s3ta
@@ -61,7 +61,7 @@ def test_images_are_those_of_pyautoattack_at_full_strength(part, norm, radius):
     clean, labels = _batch(net, 4 if part == "square" else 7)
     config = AutoAttackComponentConfig(part=part, norm=norm, radius=radius)
     assert config.num_attack_steps == (5000 if part == "square" else 100)
-    attacked = autoattack_component(net, clean, labels, config=config, seed=5)
+    attacked = run_autoattack_component(net, clean, labels, config=config, seed=5)
     theirs = _theirs(net, clean, labels, config, seed=5)
     assert torch.equal(attacked.final, theirs)
     assert (attacked.final != clean).flatten(1).any(1).sum() >= 2  # the attack does something
@@ -75,7 +75,7 @@ def test_counts_are_those_of_every_example_alone(part, norm, radius):
     net, config = _net(), _config(part, norm, radius / 2, num_attack_steps=30)
     clean, labels = _batch(net)
     passed = []
-    attacked = autoattack_component(_counting(net, passed), clean, labels, config=config, seed=1)
+    attacked = run_autoattack_component(_counting(net, passed), clean, labels, config=config, seed=1)
     assert attacked.num_forwards.dtype == attacked.num_gradients.dtype == torch.int64
     assert attacked.num_forwards.shape == attacked.num_gradients.shape == (1, 7)
     assert passed.count("image") == attacked.num_forwards.sum()
@@ -85,7 +85,9 @@ def test_counts_are_those_of_every_example_alone(part, norm, radius):
     assert len(set(attacked.num_forwards[0].tolist())) > 2 or part == "apgd-ce"
     for i in range(len(clean)):
         passed.clear()
-        alone = autoattack_component(_counting(net, passed), clean[i : i + 1], labels[i : i + 1], config=config, seed=1)
+        alone = run_autoattack_component(
+            _counting(net, passed), clean[i : i + 1], labels[i : i + 1], config=config, seed=1
+        )
         assert passed.count("image") == alone.num_forwards.item()
         assert passed.count("gradient") == alone.num_gradients.item()
 
@@ -127,7 +129,7 @@ def test_each_count_belongs_to_its_example(part, monkeypatch):
         labels = marked(clean).argmax(1)
     labels[1] = (labels[1] + 1) % CLASSES
     seen.zero_()
-    attacked = autoattack_component(marked, clean, labels, config=config, seed=0)
+    attacked = run_autoattack_component(marked, clean, labels, config=config, seed=0)
     assert torch.equal(attacked.num_forwards[0], seen)
     assert len(set(seen.tolist())) > 2 or part == "apgd-ce"
 
@@ -136,8 +138,8 @@ def test_each_count_belongs_to_its_example(part, monkeypatch):
 def test_copies_share_images_and_counts_and_change_nothing(part):
     net, config = _net(), _config(part)
     clean, labels = _batch(net, 5)
-    one = autoattack_component(net, clean, labels, config=config, seed=2)
-    padded = autoattack_component(
+    one = run_autoattack_component(net, clean, labels, config=config, seed=2)
+    padded = run_autoattack_component(
         net, clean[[0, 1, 2, 3, 4, 4, 4]], labels[[0, 1, 2, 3, 4, 4, 4]], config=config, seed=2
     )
     for theirs, ours in zip(padded[1:], one[1:], strict=True):
@@ -149,7 +151,7 @@ def test_the_same_image_with_two_labels_is_two_examples():
     net = _net()
     clean, labels = _batch(net, 3)
     both = torch.stack([labels[0], (labels[0] + 1) % CLASSES])
-    attacked = autoattack_component(net, clean[[0, 0]], both, config=_config("apgd-t"), seed=0)
+    attacked = run_autoattack_component(net, clean[[0, 0]], both, config=_config("apgd-t"), seed=0)
     assert torch.equal(attacked.final[1], clean[0])
     assert not torch.equal(attacked.final[0], clean[0])
     assert attacked.num_forwards[0, 1] == 2 < attacked.num_forwards[0, 0]
@@ -161,7 +163,7 @@ def test_an_image_far_outside_is_put_into_the_ball(monkeypatch):
     monkeypatch.setattr("pyautoattack.square.SquareAttack.perturb", lambda self, x, y: x - 0.5)
     for norm in ("linf", "l2"):
         config = _config("square", norm, 0.02)
-        final = autoattack_component(net, clean, labels, config=config, seed=0).final
+        final = run_autoattack_component(net, clean, labels, config=config, seed=0).final
         assert _threat(config).violation(final, clean).max() <= 1e-6
         assert _threat(config).distance(final, clean).min() > 0.019
 
@@ -175,7 +177,7 @@ def test_ball_and_box_are_kept_and_failures_are_the_clean_image(part, norm, radi
     labels = net(clean).argmax(1)
     for share in (0.02, 1, 4):
         config = _config(part, norm, radius * share)
-        final = autoattack_component(net, clean, labels, config=config, seed=0).final
+        final = run_autoattack_component(net, clean, labels, config=config, seed=0).final
         assert _threat(config).violation(final, clean).max() <= 1e-6
         unbroken = net(final).argmax(1) == labels
         assert torch.equal(final[unbroken], clean[unbroken])
@@ -197,7 +199,7 @@ def test_a_linear_model_breaks_exactly_where_the_margin_allows(part, num_classes
     radius = needed.median().item()
     clear = (needed / radius - 1).abs() > 0.02
     config = _config(part, norm, radius, num_attack_steps=100)
-    final = autoattack_component(model, clean, labels, config=config, seed=0).final
+    final = run_autoattack_component(model, clean, labels, config=config, seed=0).final
     broken = model(final).argmax(1) != labels
     assert torch.equal(broken[clear], (needed < radius)[clear])
     assert clear.sum() > 40
@@ -209,7 +211,7 @@ def test_a_linear_model_breaks_exactly_where_the_margin_allows(part, num_classes
 def test_same_seed_same_images_and_another_seed_others(part):
     net, config = _net(), _config(part, radius=0.01)
     clean, labels = _batch(net)
-    one, again, other = (autoattack_component(net, clean, labels, config=config, seed=s) for s in (3, 3, 4))
+    one, again, other = (run_autoattack_component(net, clean, labels, config=config, seed=s) for s in (3, 3, 4))
     assert all(torch.equal(a, b) for a, b in zip(one[1:], again[1:], strict=True))
     if part != "fab-t":  # FAB without restarts draws nothing
         assert not torch.equal(one.final, other.final)
@@ -254,9 +256,9 @@ def test_random_state_and_model_are_left_as_they_were(part, error, hidden):
     called = (lambda images: net(images)) if hidden else net
     if error:
         with pytest.raises(error):
-            autoattack_component(called, clean, labels, config=_config(part), seed=0)
+            run_autoattack_component(called, clean, labels, config=_config(part), seed=0)
     else:
-        autoattack_component(called, clean, labels, config=_config(part), seed=0)
+        run_autoattack_component(called, clean, labels, config=_config(part), seed=0)
     assert (_global_state(), _model_state(net)) == before
     assert len(calls) == 6 if error else len(calls) > 6
     assert not any(calls)
@@ -272,8 +274,8 @@ def test_a_sequential_model_inside_no_grad(part):
     labels = model(clean).argmax(1)
     config = _config(part, num_attack_steps=4, radius=0.1)
     with torch.no_grad():
-        traced = autoattack_component(model.unroll, clean, labels, config=config, seed=0)
-    plain = autoattack_component(model, clean, labels, config=config, seed=0)
+        traced = run_autoattack_component(model.unroll, clean, labels, config=config, seed=0)
+    plain = run_autoattack_component(model, clean, labels, config=config, seed=0)
     assert all(torch.equal(a, b) for a, b in zip(traced[1:], plain[1:], strict=True))
     assert not plain.images.requires_grad
 
@@ -287,7 +289,9 @@ def test_float32_is_what_the_attack_sees():
         return model(images).bfloat16()
 
     clean = pictures(3, SHAPE)
-    attacked = autoattack_component(halved, clean, torch.zeros(3, dtype=torch.int64), config=_config("fab-t"), seed=0)
+    attacked = run_autoattack_component(
+        halved, clean, torch.zeros(3, dtype=torch.int64), config=_config("fab-t"), seed=0
+    )
     assert set(seen) == {torch.float32}
     assert attacked.images.dtype == clean.dtype == torch.float64
 
@@ -295,7 +299,7 @@ def test_float32_is_what_the_attack_sees():
 def test_an_answer_that_the_model_keeps_is_not_written_into():
     """Square writes minus infinity into the logits it gets."""
     kept = torch.tensor([[1.0, 0.0, 0.5, 0.2]]).repeat(3, 1)
-    attacked = autoattack_component(
+    attacked = run_autoattack_component(
         lambda images: kept[: len(images)], pictures(3, SHAPE), torch.zeros(3, dtype=torch.int64),
         config=_config("square"), seed=0,
     )  # fmt: skip
@@ -308,8 +312,10 @@ def test_too_few_classes_are_refused_and_just_enough_are_not(part, least):
     clean = pictures(3, SHAPE, dtype=torch.float32)
     few, enough = Linear(least - 1, SHAPE, dtype=torch.float32), Linear(least, SHAPE, dtype=torch.float32)
     with pytest.raises(UserError, match=rf"{part} needs {least} classes; the model has {least - 1}\.$"):
-        autoattack_component(few, clean, few(clean).argmax(1), config=_config(part), seed=0)
-    attacked = autoattack_component(enough, clean, enough(clean).argmax(1), config=_config(part, radius=0.5), seed=0)
+        run_autoattack_component(few, clean, few(clean).argmax(1), config=_config(part), seed=0)
+    attacked = run_autoattack_component(
+        enough, clean, enough(clean).argmax(1), config=_config(part, radius=0.5), seed=0
+    )
     assert (enough(attacked.final).argmax(1) != enough(clean).argmax(1)).all()
 
 
@@ -318,7 +324,9 @@ def test_as_many_targets_as_wrong_classes_at_most():
     clean, labels = _batch(net)
     for num_targets in (1, 2, CLASSES - 1, 9):
         config = _config("apgd-t", radius=1e-6, num_targets=num_targets)
-        counts.append(autoattack_component(net, clean, labels, config=config, seed=0).num_gradients.max().item() / 13)
+        counts.append(
+            run_autoattack_component(net, clean, labels, config=config, seed=0).num_gradients.max().item() / 13
+        )
     assert counts == [1, 2, 5, 5]
 
 
@@ -337,10 +345,10 @@ def test_square_l2_says_which_images_it_cannot_tile(width):
             SquareAttack(model, "L2", 1, 0.02).perturb(clean, labels)
         except (RuntimeError, ZeroDivisionError):
             with pytest.raises(UserError, match=f"cannot tile images of {height} x {width} pixels"):
-                autoattack_component(model, clean, labels, config=config, seed=0)
+                run_autoattack_component(model, clean, labels, config=config, seed=0)
             outcomes.add("refused")
         else:
-            autoattack_component(model, clean, labels, config=config, seed=0)
+            run_autoattack_component(model, clean, labels, config=config, seed=0)
             outcomes.add("run")
     assert outcomes == {"refused", "run"}
 
@@ -357,23 +365,23 @@ def test_numbers_that_are_not_finite_are_an_error(broken, sentence):
         return logits + (torch.nan if images.requires_grad else 0)
 
     with pytest.raises(UserError, match=sentence):
-        autoattack_component(bad, clean, labels, config=_config("apgd-ce"), seed=0)
+        run_autoattack_component(bad, clean, labels, config=_config("apgd-ce"), seed=0)
 
 
 def test_images_outside_the_box_and_empty_batches_are_refused():
     net = _net()
     clean, labels = _batch(net)
     with pytest.raises(UserError, match="values from"):
-        autoattack_component(net, clean * 2, labels, config=_config("square"), seed=0)
+        run_autoattack_component(net, clean * 2, labels, config=_config("square"), seed=0)
     with pytest.raises(UserError, match="no images"):
-        autoattack_component(net, clean[:0], labels[:0], config=_config("square"), seed=0)
+        run_autoattack_component(net, clean[:0], labels[:0], config=_config("square"), seed=0)
 
 
 def test_a_missing_package_is_named_with_the_remedy(monkeypatch):
     net = _net()
     monkeypatch.setitem(sys.modules, "pyautoattack.square", None)
     with pytest.raises(UserError, match=r'pip install "s3ta\[autoattack\]"'):
-        autoattack_component(net, *_batch(net), config=_config("square"), seed=0)
+        run_autoattack_component(net, *_batch(net), config=_config("square"), seed=0)
 
 
 def test_a_vanished_gradient_is_no_warning_and_nothing_is_printed(capfd):
@@ -383,7 +391,7 @@ def test_a_vanished_gradient_is_no_warning_and_nothing_is_printed(capfd):
         return constant(images.round()) + torch.arange(5.0)
 
     for part in PARTS:
-        autoattack_component(
+        run_autoattack_component(
             flat, pictures(2, SHAPE, dtype=torch.float32), torch.tensor([4, 4]), config=_config(part), seed=0
         )
     assert capfd.readouterr() == ("", "")
@@ -414,11 +422,11 @@ def test_images_in_another_memory_order_are_attacked_alike(part, norm, radius):
     """Channels-last images and models: the package takes views, which such tensors do not have."""
     net, config = _net(), _config(part, norm, radius)
     clean, labels = _batch(net)
-    plain = autoattack_component(net, clean, labels, config=config, seed=3)
+    plain = run_autoattack_component(net, clean, labels, config=config, seed=3)
     ordered = clean.to(memory_format=torch.channels_last)
-    assert torch.equal(autoattack_component(net, ordered, labels, config=config, seed=3).final, plain.final)
+    assert torch.equal(run_autoattack_component(net, ordered, labels, config=config, seed=3).final, plain.final)
     turned = lambda images: net(images.contiguous(memory_format=torch.channels_last))  # noqa: E731
-    found = autoattack_component(
+    found = run_autoattack_component(
         turned, clean.transpose(2, 3).contiguous().transpose(2, 3), labels, config=config, seed=3
     )
     assert found.final.shape == clean.shape
@@ -428,4 +436,4 @@ def test_inference_mode_is_named_as_what_it_is():
     net = _net()
     clean, labels = _batch(net)
     with torch.inference_mode(), pytest.raises(UserError, match="inference_mode"):
-        autoattack_component(net, clean, labels, config=_config("apgd-ce"), seed=3)
+        run_autoattack_component(net, clean, labels, config=_config("apgd-ce"), seed=3)

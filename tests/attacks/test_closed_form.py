@@ -8,7 +8,7 @@ from s3ta.attacks import (
     SPSA,
     AdamConfig,
     Attack,
-    ExactGradient,
+    BackpropGradient,
     GradientEstimate,
     GridRegion,
     Linf,
@@ -297,7 +297,7 @@ KINDS = {
     "cosine": {"annealing": "cosine"},
     "momentum": {"momentum": 0.9},
     "best": {"keep": "best"},
-    "noise": {"gradient": ExactGradient(num_samples=2, noise=0.3)},
+    "noise": {"gradient": BackpropGradient(num_samples=2, noise=0.3)},
 }
 
 
@@ -435,7 +435,7 @@ def test_expectation_over_shifts_reaches_the_optimum_of_the_mean_over_shifts():
         model.weight.copy_((torch.tensor([1.0, -1.0, -1.0, 1.0]).view(4, 1, 1) + spread) / 36)
     means = model.weight.detach().mean(dim=(1, 2), keepdim=True).expand(4, 3, 3)
     draw, settings = RandomKey(0, tuple(names(3))), {"objective": "untargeted", "loss": "margin", "num_attack_steps": 8}
-    config = PGDConfig(radius=0.2, step_size=0.1, gradient=ExactGradient(num_samples=24, max_shift=1), **settings)
+    config = PGDConfig(radius=0.2, step_size=0.1, gradient=BackpropGradient(num_samples=24, max_shift=1), **settings)
     found = run_attack(model, clean, LABELS, config=config, draw=draw).final
     corner = (clean + 0.2 * ((1 - 2 * LABELS).view(-1, 1, 1, 1) * means).sign()).clamp(0, 1)
     torch.testing.assert_close(found, corner, rtol=0, atol=1e-12)
@@ -503,7 +503,7 @@ def test_the_start_may_be_the_best_and_the_first_of_equals_is_kept():
 @pytest.mark.parametrize("keep", ["last", "best"])
 @pytest.mark.parametrize(
     "gradient",
-    [ExactGradient(), ExactGradient(num_samples=2, noise=0.05), SPSA(num_directions=3, micro_batch=18)],
+    [BackpropGradient(), BackpropGradient(num_samples=2, noise=0.05), SPSA(num_directions=3, micro_batch=18)],
     ids=["exact", "expectation", "spsa"],
 )
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -516,7 +516,7 @@ def test_read_outs_of_any_attack_equal_separate_runs_and_cost_the_same(keep, gra
     whole = run_attack(model, clean, labels, config=config, draw=draw)
     assert whole.read_outs == (1, 4, 6)
     per_step = {"exact": (1, 1), "spsa": (0, 6)}.get(gradient.kind)
-    if isinstance(gradient, ExactGradient):
+    if isinstance(gradient, BackpropGradient):
         per_step = (gradient.num_samples, gradient.num_samples)
     for r, n in enumerate(whole.read_outs):
         model.calls = 0
@@ -525,7 +525,7 @@ def test_read_outs_of_any_attack_equal_separate_runs_and_cost_the_same(keep, gra
         assert torch.equal(alone.final, whole.images[r])
         assert torch.equal(alone.num_gradients[-1], whole.num_gradients[r])
         assert torch.equal(alone.num_forwards[-1], whole.num_forwards[r])
-        seen_at_iterates = 0 if keep == "last" else 1 if gradient == ExactGradient() else n + 1
+        seen_at_iterates = 0 if keep == "last" else 1 if gradient == BackpropGradient() else n + 1
         assert alone.num_gradients.tolist() == [[n * per_step[0]] * 3]
         assert alone.num_forwards.tolist() == [[n * per_step[1] + seen_at_iterates] * 3]
         calls = n * (1 if isinstance(gradient, SPSA) else per_step[1]) + seen_at_iterates

@@ -11,8 +11,8 @@ from s3ta.attacks import (
     AttackConfig,
     AttentionSteering,
     AutoAttackComponentConfig,
+    BackpropGradient,
     BoxRegion,
-    ExactGradient,
     GridRegion,
     PGDConfig,
     evaluation_step_size,
@@ -64,7 +64,7 @@ def test_defaults_are_the_papers_evaluation():
     assert config.step_size == evaluation_step_size(config.num_attack_steps)
     assert evaluation_step_size(10) == pytest.approx(1.6 / 255, rel=1e-12)
     assert (config.annealing, config.momentum, config.keep, config.num_restarts) == ("constant", 0, "last", 1)
-    assert config.gradient == ExactGradient(num_samples=1, max_shift=0, noise=0.0)
+    assert config.gradient == BackpropGradient(num_samples=1, max_shift=0, noise=0.0)
     assert (config.mask, config.steering, config.num_glimpses, config.glimpses) == (None, None, None, "last")
     assert not config.eight_bit
 
@@ -181,9 +181,9 @@ def test_settings_that_do_not_fit_together_are_refused_in_one_sentence(cls, valu
         (SPSA, {"delta": 0}, "delta: Input should be greater than 0"),
         (SPSA, {"delta": 1e-9}, "delta 1e-09 is lost in the rounding of float32"),
         (SPSA, {"micro_batch": 1}, "micro_batch: Input should be greater than or equal to 2"),
-        (ExactGradient, {"num_samples": 0}, "num_samples: Input should be greater than or equal to 1"),
-        (ExactGradient, {"max_shift": -1}, "max_shift: Input should be greater than or equal to 0"),
-        (ExactGradient, {"noise": -1}, "noise: Input should be greater than or equal to 0"),
+        (BackpropGradient, {"num_samples": 0}, "num_samples: Input should be greater than or equal to 1"),
+        (BackpropGradient, {"max_shift": -1}, "max_shift: Input should be greater than or equal to 0"),
+        (BackpropGradient, {"noise": -1}, "noise: Input should be greater than or equal to 0"),
         (AttentionSteering, {"weight": 2}, "weight: Input should be less than or equal to 1"),
         (AttentionSteering, {"towards": "left"}, "'away' or 'region'"),
         (AutoAttackComponentConfig, {"part": "apgd"}, "'apgd-ce', 'apgd-t', 'fab-t' or 'square'"),
@@ -209,7 +209,7 @@ def test_a_bad_value_is_refused_in_one_sentence(cls, values, sentence):
         (AdamConfig, "epsilon"),
         (AdamConfig, "beta1"),
         (SPSA, "delta"),
-        (ExactGradient, "noise"),
+        (BackpropGradient, "noise"),
         (AttentionSteering, "weight"),
         (BoxRegion, "height"),
         (AutoAttackComponentConfig, "radius"),
@@ -242,9 +242,9 @@ def test_the_edges_of_what_is_allowed_are_allowed():
         ("attack.objective=untargeted", lambda attack: attack.objective == "untargeted"),
         ("attack.eight_bit=true", lambda attack: attack.eight_bit is True),
         ("attack.num_glimpses=9", lambda attack: attack.num_glimpses == 9),
-        ("attack.gradient.num_samples=4", lambda attack: attack.gradient == ExactGradient(num_samples=4)),
-        ("attack.gradient.noise=.5", lambda attack: attack.gradient == ExactGradient(noise=0.5)),
-        ("attack.gradient.kind=exact", lambda attack: attack.gradient == ExactGradient()),
+        ("attack.gradient.num_samples=4", lambda attack: attack.gradient == BackpropGradient(num_samples=4)),
+        ("attack.gradient.noise=.5", lambda attack: attack.gradient == BackpropGradient(noise=0.5)),
+        ("attack.gradient.kind=exact", lambda attack: attack.gradient == BackpropGradient()),
         (
             'attack.gradient={"kind": "spsa", "num_directions": 8}',
             lambda attack: attack.gradient == SPSA(num_directions=8),

@@ -8,8 +8,8 @@ import torch
 
 from s3ta.attacks import (
     AttentionSteering,
+    BackpropGradient,
     BoxRegion,
-    ExactGradient,
     GridRegion,
     PGDConfig,
     RandomKey,
@@ -334,7 +334,7 @@ def test_an_attack_that_looks_at_glimpses_says_that_it_needs_a_trace(which):
         ({"steering": AttentionSteering(towards="region", region=CORNER)}, 3, 3),
         ({"steering": AttentionSteering(), "objective": "multitargeted"}, 4, 3),
         ({"steering": AttentionSteering(), "keep": "best"}, 5, 3),
-        ({"steering": AttentionSteering(), "gradient": ExactGradient(num_samples=2)}, 7, 6),
+        ({"steering": AttentionSteering(), "gradient": BackpropGradient(num_samples=2)}, 7, 6),
     ],
 )
 def test_every_pass_through_the_model_is_counted(change, forwards, gradients):

@@ -10,7 +10,7 @@ import torch
 from s3ta.attacks import (
     SPSA,
     Attack,
-    ExactGradient,
+    BackpropGradient,
     Linf,
     PGDConfig,
     RandomKey,
@@ -398,7 +398,7 @@ def test_one_sample_without_jitter_is_the_plain_gradient():
     assert torch.equal(one.gradient, autograd_gradient(model, objective, clean).gradient)
     config = PGDConfig(objective="untargeted", num_attack_steps=3)
     plain = run_attack(model, clean, LABELS, config=config, start=clean).final  # nothing to draw, so no `draw`
-    several = config.model_copy(update={"gradient": ExactGradient(num_samples=3)})  # of a model without randomness
+    several = config.model_copy(update={"gradient": BackpropGradient(num_samples=3)})  # of a model without randomness
     torch.testing.assert_close(
         run_attack(model, clean, LABELS, config=several, start=clean, draw=_draw(3)).final, plain, rtol=0, atol=1e-12
     )
@@ -464,7 +464,7 @@ def _twice(config, model=None, draw=None, clean=None):
 
 def test_a_random_model_is_attacked_the_same_way_twice():
     config = PGDConfig(
-        objective="untargeted", num_attack_steps=4, step_size=0.02, gradient=ExactGradient(num_samples=3)
+        objective="untargeted", num_attack_steps=4, step_size=0.02, gradient=BackpropGradient(num_samples=3)
     )
     model = _Noisy()
     one, other = _twice(config, model)
@@ -479,7 +479,11 @@ def test_a_random_model_is_attacked_the_same_way_twice():
 # answers them from torch's global generator, and moves it.
 def test_a_random_model_is_attacked_the_same_way_twice_where_the_best_iterate_counts():
     config = PGDConfig(
-        objective="untargeted", num_attack_steps=4, step_size=0.02, keep="best", gradient=ExactGradient(num_samples=3)
+        objective="untargeted",
+        num_attack_steps=4,
+        step_size=0.02,
+        keep="best",
+        gradient=BackpropGradient(num_samples=3),
     )
     assert torch.equal(*_twice(config))
 

@@ -7,7 +7,7 @@ import jaxtyping
 import pytest
 import torch
 
-from s3ta.attack_plausibility import ImplausibleSettingsWarning
+from s3ta.attack_settings_checks import ImplausibleSettingsWarning
 from s3ta.attacks import SPSA, AdamConfig, NotFiniteError, PGDConfig, RandomKey, draw_start, run_attack
 from s3ta.attacks.input_validation import check_answer
 from s3ta.errors import UserError

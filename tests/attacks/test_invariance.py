@@ -10,8 +10,8 @@ from s3ta.attacks import (
     SPSA,
     AdamConfig,
     AttentionSteering,
+    BackpropGradient,
     BoxRegion,
-    ExactGradient,
     GridRegion,
     PGDConfig,
     RandomKey,
@@ -34,10 +34,10 @@ regions = st.sampled_from(
 )
 gradients = st.sampled_from(
     [
-        ExactGradient(),
-        ExactGradient(),
-        ExactGradient(num_samples=2, max_shift=2),
-        ExactGradient(num_samples=2, noise=0.02),
+        BackpropGradient(),
+        BackpropGradient(),
+        BackpropGradient(num_samples=2, max_shift=2),
+        BackpropGradient(num_samples=2, noise=0.02),
         SPSA(num_directions=5, micro_batch=6),
     ]
 )

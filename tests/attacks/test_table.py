@@ -73,10 +73,10 @@ def test_every_kind_of_attack_is_known_to_this_test() -> None:
     assert names >= {
         "PGDConfig",
         "AdamConfig",
-        "AutoAttackConfig",
-        "ExactGradient",
+        "AutoAttackComponentConfig",
+        "BackpropGradient",
         "SPSA",
-        "Steering",
+        "AttentionSteering",
         "BoxRegion",
         "GridRegion",
     }

@@ -169,11 +169,10 @@ def test_modules_of_settings_import_no_torch(tmp_path):
 
 def test_public_name_hides_the_module_of_its_name():
     """A submodule that is imported first does not take the place of the function that is called like it."""
-    code = (
-        "import s3ta.attacks.freeze_model; from s3ta.attacks import frozen; print(callable(frozen), frozen.__module__)"
-    )
+    code = "import s3ta.attacks.local_linearity; from s3ta.attacks import local_linearity as f"
+    code += "; print(callable(f), f.__module__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["True", "s3ta.attacks.freeze_model"], done.stderr
+    assert done.stdout.split() == ["True", "s3ta.attacks.local_linearity"], done.stderr
 
 
 @pytest.mark.parametrize("room", ["attacks", "data", "evaluate", "models", "train"])

@@ -13,7 +13,7 @@ from s3ta.attacks import PGDConfig, RandomKey, run_attack
 from s3ta.data import fetch_batch
 from s3ta.evaluate import AttackContext, EvaluationTask, NamedAttack, Suite, evaluate, get_suite, shrink_suite
 from s3ta.files import read_arrays
-from s3ta.records import RUN, Ledger, count_scores
+from s3ta.records import STATUS_RUN, Ledger, count_scores
 from tests.evaluate.small import chunk_bytes, ignore, killed_after, rows
 from tests.evaluate.toys import SETTINGS, answered_as_by, random_resnet, verdicts
 
@@ -41,7 +41,7 @@ def test_the_parts_of_autoattack_are_a_cascade_of_records(whole: Ledger) -> None
     alive = {example for example in data.ids if found["clean", example]["correct"]}
     assert 0 < len(alive) < COUNT
     for part in PARTS:
-        ran = {example for example in data.ids if found[part, example]["status"] == RUN}
+        ran = {example for example in data.ids if found[part, example]["status"] == STATUS_RUN}
         assert ran == alive
         alive -= {example for example in ran if not found[part, example]["correct"]}
     table = count_scores(whole.table(), cascade=True)
@@ -56,7 +56,7 @@ def test_the_parts_of_autoattack_are_a_cascade_of_records(whole: Ledger) -> None
                 assert found[str(arrays["attack"]), example]["prediction"] == int(model(image[None]).argmax())
             assert (image - clean[example]).abs().max() <= 0.01 + 1e-6
             seen += 1
-    assert seen == sum(r["status"] == RUN and r["attack"] != "clean" for r in rows(whole))
+    assert seen == sum(r["status"] == STATUS_RUN and r["attack"] != "clean" for r in rows(whole))
 
 
 @pytest.mark.parametrize("after", [4, 8])
@@ -72,7 +72,7 @@ def test_autoattack_killed_goes_on_to_the_same_bytes(
 def test_the_exhaustive_cascade_attacks_every_example(tmp_path: Path) -> None:
     """No equality with the early one is promised: AutoAttack's noise belongs to the whole batch."""
     ledger = autoattack(tmp_path, exhaustive=True)
-    assert {r["status"] for r in rows(ledger)} == {RUN}
+    assert {r["status"] for r in rows(ledger)} == {STATUS_RUN}
     standing = [np.array(o[6]) for o in verdicts(ledger, cascade=True)]
     assert all((after <= before).all() for before, after in pairwise(standing))
 

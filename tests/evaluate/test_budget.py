@@ -12,7 +12,7 @@ from s3ta.attacks import AttackCost, AutoAttackComponentConfig, PGDConfig
 from s3ta.errors import UserError
 from s3ta.evaluate import EvaluationTask, NamedAttack, Suite, evaluate, runner
 from s3ta.evaluate.plan import AttackRound
-from s3ta.records import BUDGET, RUN, Ledger, check_records, compare_paired, count_scores
+from s3ta.records import STATUS_OVER_BUDGET, STATUS_RUN, Ledger, check_records, compare_paired, count_scores
 from tests.evaluate.small import chunk_bytes, ignore, killed_after, rows
 from tests.evaluate.toys import SETTINGS, answered_as_by, random_resnet
 
@@ -55,27 +55,27 @@ def test_no_example_exceeds_its_budget_and_attacks_that_fit_are_run(tmp_path: Pa
     costs = [("three", 0, 7), ("three", 1, 7), ("three", 2, 7), ("three", 3, 7), ("ten", 0, 21), ("two", 0, 5)]
     left, expected = budget - 1, {}
     for name, restart, cost in costs:
-        expected[name, restart] = RUN if cost <= left else BUDGET
+        expected[name, restart] = STATUS_RUN if cost <= left else STATUS_OVER_BUDGET
         left -= cost if cost <= left else 0
     for row in rows(ledger):
         if row["attack"] != "clean":
             assert row["status"] == expected[row["attack"], row["restart"]]
-            if row["status"] == BUDGET:
+            if row["status"] == STATUS_OVER_BUDGET:
                 assert (row["correct"], row["loss"], row["num_gradients"], row["num_forwards"]) == (None, None, 0, 0)
     assert set(spent(ledger).values()) == {budget - left}
     assert max(spent(ledger).values()) <= budget
     table = {score.attack: score for score in count_scores(ledger.table())}
     assert ("three" in table, "ten" in table, "two" in table) == (
-        expected["three", 0] == RUN,
-        expected["ten", 0] == RUN,
-        expected["two", 0] == RUN,
+        expected["three", 0] == STATUS_RUN,
+        expected["ten", 0] == STATUS_RUN,
+        expected["two", 0] == STATUS_RUN,
     ), "an attack without any record has no score"
     told = [finding for finding in check_records(ledger.table(), ledger.typed_manifest) if finding.kind == "incomplete"]
-    assert bool(told) == (BUDGET in expected.values())
+    assert bool(told) == (STATUS_OVER_BUDGET in expected.values())
     if told:
         assert told[0].severity == "warning"
         for name in ("three", "ten", "two"):
-            number = sum(status == BUDGET for (attack, _), status in expected.items() if attack == name)
+            number = sum(status == STATUS_OVER_BUDGET for (attack, _), status in expected.items() if attack == name)
             assert (f"{number * COUNT} records of '{name}'" in told[0].sentence) == (number > 0)
         assert ("no number at all" in told[0].sentence) == (len(table) < 4)
 
@@ -96,7 +96,7 @@ def test_scores_become_upper_bounds_and_say_so(tmp_path: Path) -> None:
 def test_leaving_early_frees_budget_for_what_comes_after(tmp_path: Path) -> None:
     early, whole = run(tmp_path / "early", 36), run(tmp_path / "whole", 36, exhaustive=True)
     assert max(spent(early).values()) <= 36
-    ran = lambda ledger: sum(r["attack"] == "ten" and r["status"] == RUN for r in rows(ledger))  # noqa: E731
+    ran = lambda ledger: sum(r["attack"] == "ten" and r["status"] == STATUS_RUN for r in rows(ledger))  # noqa: E731
     assert ran(whole) == 0 < ran(early), "1 + 4 x 7 leaves no room for 21, but 1 + 7 does"
 
 
@@ -105,9 +105,11 @@ def test_autoattacks_worst_case_is_what_must_fit(tmp_path: Path) -> None:
     pytest.importorskip("pyautoattack")
     square = AutoAttackComponentConfig(part="square", radius=0.3, num_attack_steps=5)  # at most 9 and 1 for the verdict
     suite = Suite(name="a", description="d", attacks=(NamedAttack(name="square", attack=square), pgd("two", 2)))
-    assert {r["status"] for r in rows(run(tmp_path / "a", 10, suite)) if r["attack"] == "square"} == {BUDGET}
+    assert {r["status"] for r in rows(run(tmp_path / "a", 10, suite)) if r["attack"] == "square"} == {
+        STATUS_OVER_BUDGET
+    }
     enough = run(tmp_path / "b", 16, suite)
-    assert {r["status"] for r in rows(enough)} == {RUN}
+    assert {r["status"] for r in rows(enough)} == {STATUS_RUN}
     assert max(spent(enough).values()) <= 16
 
 
@@ -182,7 +184,7 @@ def test_a_finished_ledger_with_other_costs_is_left_as_it_is(
     before = chunk_bytes(_as_once_counted(tmp_path, budget).folder)
     ledger = run(tmp_path, budget, READ_OUT, block=2)
     assert chunk_bytes(ledger.folder) == before
-    assert any(row["attack"] == "four" and row["status"] == RUN for row in rows(ledger))
+    assert any(row["attack"] == "four" and row["status"] == STATUS_RUN for row in rows(ledger))
     assert "done again" not in capsys.readouterr().err
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from s3ta.attacks import PGDConfig
 from s3ta.evaluate import EvaluationTask, NamedAttack, Suite, attack_rounds, evaluate, get_suite, max_cost, runner
 from s3ta.models import PooledClassifier
-from s3ta.records import BUDGET, Ledger, count_scores, reduce_restarts
+from s3ta.records import STATUS_OVER_BUDGET, Ledger, count_scores, reduce_restarts
 from s3ta.records import cascade_stages as stages_of
 from tests.evaluate.small import chunk_bytes, ignore, rows
 from tests.evaluate.test_leaving import attack, script_of, suite
@@ -85,7 +85,7 @@ def test_a_budget_counts_the_verdicts_at_read_outs(tmp_path: Path) -> None:
         ledger = evaluate(
             EvaluationTask(Templates(), blobs(4), plan, range(4), settings), tmp_path / str(budget), ignore
         )
-        assert any(row["status"] == BUDGET for row in rows(ledger)) == cut
+        assert any(row["status"] == STATUS_OVER_BUDGET for row in rows(ledger)) == cut
 
 
 # --- positions and identities -----------------------------------------------------------------------------------------

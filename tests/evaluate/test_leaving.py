@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from s3ta.attacks import PGDConfig, draw_targets
 from s3ta.evaluate import EvaluationTask, NamedAttack, Suite, evaluate, runner
-from s3ta.records import RUN, SETTLED, Ledger, count_scores, scores_by_restarts
+from s3ta.records import STATUS_RUN, STATUS_SETTLED, Ledger, count_scores, scores_by_restarts
 from tests.evaluate.small import chunk_bytes, ignore, killed_after, rows
 from tests.evaluate.toys import (
     SETTINGS,
@@ -75,7 +75,7 @@ def check_full(ledger: Ledger, micro_batch: int, num_chunks_per_stage: int) -> N
     ran = []
     for chunk in range(ledger.num_chunks):
         table = ledger.read_chunk(chunk)
-        alive = np.array(table["status"].to_pylist(), dtype=object) == RUN
+        alive = np.array(table["status"].to_pylist(), dtype=object) == STATUS_RUN
         ran.append(len(set(np.array(table["example_id"].to_pylist(), dtype=object)[alive])))
     for first in range(0, ledger.num_chunks, num_chunks_per_stage):
         counts = ran[first : first + num_chunks_per_stage]
@@ -120,10 +120,10 @@ def test_restarts_of_any_outcome_give_the_verdicts_of_the_exhaustive_run(answers
                 for r in range(4)
             ]
             for restart in range(4):
-                expected = SETTLED if any(done[:restart]) else RUN
+                expected = STATUS_SETTLED if any(done[:restart]) else STATUS_RUN
                 assert {status[name, restart, steps, f"p-{i:03d}"] for steps in (1, 3)} == {expected}
     check_full(early, 3, 3)
-    assert set(statuses(whole).values()) == {RUN}
+    assert set(statuses(whole).values()) == {STATUS_RUN}
 
 
 @settings(max_examples=5, phases=(Phase.generate,))
@@ -148,7 +148,7 @@ def test_a_cascade_of_any_outcome_gives_the_verdicts_of_the_exhaustive_run(answe
     for a, named in enumerate(plan.attacks):
         for restart in range(named.attack.num_restarts):
             for i in range(7):
-                assert status[named.name, restart, 3, f"p-{i:03d}"] == (RUN if alive[i] else SETTLED)
+                assert status[named.name, restart, 3, f"p-{i:03d}"] == (STATUS_RUN if alive[i] else STATUS_SETTLED)
             alive = alive & (dictate[a, restart, 0] == labels)
         assert found[named.name][6] == alive.tolist()
         assert not any(found[named.name][7]), "a worst case over attacks hits nothing"
@@ -166,21 +166,27 @@ def one_example(objective: str, predictions: dict[tuple[int, int], int], label: 
 
 def test_an_example_that_is_right_at_any_read_out_is_not_settled() -> None:
     right = dict.fromkeys([(r, s) for r in range(3) for s in (1, 3)], 0)
-    assert one_example("untargeted", right | {(0, 1): 1}) == [RUN, RUN, RUN]
-    assert one_example("untargeted", right | {(0, 3): 1}) == [RUN, RUN, RUN], "right on the way, wrong at the end"
-    assert one_example("untargeted", right | {(0, 1): 1, (1, 3): 1}) == [RUN, RUN, RUN], (
+    assert one_example("untargeted", right | {(0, 1): 1}) == [STATUS_RUN, STATUS_RUN, STATUS_RUN]
+    assert one_example("untargeted", right | {(0, 3): 1}) == [STATUS_RUN, STATUS_RUN, STATUS_RUN], (
+        "right on the way, wrong at the end"
+    )
+    assert one_example("untargeted", right | {(0, 1): 1, (1, 3): 1}) == [STATUS_RUN, STATUS_RUN, STATUS_RUN], (
         "not in one and the same restart"
     )
-    assert one_example("untargeted", right | {(0, 1): 1, (0, 3): 2}) == [RUN, SETTLED, SETTLED]
+    assert one_example("untargeted", right | {(0, 1): 1, (0, 3): 2}) == [STATUS_RUN, STATUS_SETTLED, STATUS_SETTLED]
 
 
 def test_an_example_that_is_wrong_but_not_hit_is_not_settled() -> None:
     (target,) = targets_of([0])
     other = next(c for c in range(1, CLASSES) if c != target)
     missed = dict.fromkeys([(r, s) for r in range(3) for s in (1, 3)], other)
-    assert one_example("targeted", missed) == [RUN, RUN, RUN]
-    assert one_example("targeted", missed | {(0, 3): target}) == [RUN, RUN, RUN]
-    assert one_example("targeted", missed | {(0, 1): target, (0, 3): target}) == [RUN, SETTLED, SETTLED]
+    assert one_example("targeted", missed) == [STATUS_RUN, STATUS_RUN, STATUS_RUN]
+    assert one_example("targeted", missed | {(0, 3): target}) == [STATUS_RUN, STATUS_RUN, STATUS_RUN]
+    assert one_example("targeted", missed | {(0, 1): target, (0, 3): target}) == [
+        STATUS_RUN,
+        STATUS_SETTLED,
+        STATUS_SETTLED,
+    ]
 
 
 def test_the_next_attack_begins_with_every_example() -> None:
@@ -192,7 +198,7 @@ def test_the_next_attack_begins_with_every_example() -> None:
         ("a", 0, 3), ("a", 0, 2), ("b", 0, 3), ("b", 0, 2),
     ]  # fmt: skip
     assert all(len(ids) == 3 for _, _, ids in batches), "every micro-batch has the same size"
-    assert sum(s == SETTLED for s in statuses(ledger).values()) == 10
+    assert sum(s == STATUS_SETTLED for s in statuses(ledger).values()) == 10
 
 
 def test_records_of_skipped_attacks_say_so_and_hold_nothing() -> None:
@@ -200,7 +206,7 @@ def test_records_of_skipped_attacks_say_so_and_hold_nothing() -> None:
     labels = [0, 1, 2, 3, 0]
     answers = np.broadcast_to(np.array(targets_of(labels)), (1, 2, 2, 5))
     ledger = dictated(plan, labels, labels, script_of(plan, answers), exhaustive=False)
-    left = [row for row in rows(ledger) if row["status"] == SETTLED]
+    left = [row for row in rows(ledger) if row["status"] == STATUS_SETTLED]
     assert len(left) == 5 * 2, "a record per read-out"
     for row in left:
         assert [row[name] for name in MEASURED] == [None] * 5
@@ -256,7 +262,7 @@ def test_a_network_has_the_verdicts_of_the_exhaustive_run_at_a_lower_cost(
         other = theirs[row["attack"], row["restart"], row["num_attack_steps"], row["example_id"]]
         exhaustive += other["num_gradients"]
         spent += row["num_gradients"]
-        if row["status"] == RUN:
+        if row["status"] == STATUS_RUN:
             assert row["prediction"] == other["prediction"]
             assert row["loss"] == pytest.approx(other["loss"], abs=1e-4)
             assert (row["num_gradients"], row["num_forwards"]) == (other["num_gradients"], other["num_forwards"])
@@ -303,7 +309,7 @@ def test_what_an_example_costs_is_what_went_through_the_model(
     plan = REAL[kind]
     ledger = evaluate(EvaluationTask(model, data, plan, range(5), SETTINGS._replace(batch_size=1)), tmp_path, ignore)
     last = {(r["attack"], r["restart"], r["example_id"]): r for r in rows(ledger)}  # rows ascend by steps
-    assert counted.keys() == {key for key, row in last.items() if row["status"] == RUN}
+    assert counted.keys() == {key for key, row in last.items() if row["status"] == STATUS_RUN}
     for key, (gradients, forwards) in counted.items():
         row = last[key]
         assert (row["num_gradients"], row["num_forwards"]) == (gradients, forwards)

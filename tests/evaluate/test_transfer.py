@@ -12,7 +12,7 @@ import torch
 from s3ta.attacks import PGDConfig
 from s3ta.data import fetch_batch
 from s3ta.errors import UserError
-from s3ta.evaluate import EvaluationTask, KeptImages, NamedAttack, Suite, evaluate, transfer_suite
+from s3ta.evaluate import EvaluationTask, NamedAttack, Suite, TransferImages, evaluate, transfer_suite
 from s3ta.files import read_arrays
 from s3ta.records import Ledger, count_scores
 from s3ta.workflow import transfer_request
@@ -124,7 +124,7 @@ def test_images_asked_for_later_or_lost_are_made_and_no_record_changes(source: L
 
 
 def test_a_transfer_to_other_data_is_refused(source: Ledger) -> None:
-    evaluation = EvaluationTask(random_resnet(), data(), PLAN, range(COUNT), KEEP, KeptImages(source.folder))
+    evaluation = EvaluationTask(random_resnet(), data(), PLAN, range(COUNT), KEEP, TransferImages(source.folder))
     _refuse_other_data(evaluation)
     with pytest.raises(UserError, match="made of other examples"):
         _refuse_other_data(replace(evaluation, positions=range(COUNT - 1)))
@@ -142,18 +142,18 @@ def test_sources_without_all_images_are_refused(
         ).folder
 
     with pytest.raises(UserError, match="holds no images: evaluate the source model with --keep-images"):
-        KeptImages(run("none", keep_images=False))
+        TransferImages(run("none", keep_images=False))
     with pytest.raises(UserError, match=r"images of only some examples.*--exhaustive"):
-        KeptImages(run("early", exhaustive=False))
+        TransferImages(run("early", exhaustive=False))
     single = PLAN.model_copy(update={"attacks": PLAN.attacks[1:], "cascade": True})
     with pytest.raises(UserError, match="images of only some examples"):
-        KeptImages(run("cascade", single))
+        TransferImages(run("cascade", single))
     with killed_after(4, monkeypatch):
         run("killed")
     with pytest.raises(UserError, match="is not finished"):
-        KeptImages(tmp_path / "killed")
+        TransferImages(tmp_path / "killed")
     with pytest.raises(UserError, match="does not exist"):
-        KeptImages(tmp_path / "nowhere")
+        TransferImages(tmp_path / "nowhere")
 
 
 def test_transferred_images_are_not_transferred_again(source: Ledger, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_transferred_images_are_not_transferred_again(source: Ledger, tmp_path: 
 
 
 def test_a_missing_image_is_named(source: Ledger) -> None:
-    images = KeptImages(source.folder)
+    images = TransferImages(source.folder)
     assert images.load("t", 0, ["p-004", "p-001"]).shape == (2, 1, 12, 12)
     alone = [images.load("u", 1, [name])[0] for name in ("p-006", "p-000", "p-003")]
     together = images.load("u", 1, ["p-006", "p-000", "p-003"])

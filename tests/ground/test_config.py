@@ -537,14 +537,14 @@ def test_described_settings_can_be_typed_back(name):
 
 
 def test_a_changed_kind_keeps_shared_settings_and_takes_its_own_defaults():
-    from s3ta.attacks import SPSA, AdamConfig, ExactGradient, PGDConfig
+    from s3ta.attacks import SPSA, AdamConfig, BackpropGradient, PGDConfig
     from s3ta.evaluate import NamedAttack
 
-    held = NamedAttack(name="x", attack=PGDConfig(radius=0.1, step_size=0.02, gradient=ExactGradient(num_samples=3)))
+    held = NamedAttack(name="x", attack=PGDConfig(radius=0.1, step_size=0.02, gradient=BackpropGradient(num_samples=3)))
     spsa = override(held, ["attack.gradient.kind=spsa", "attack.gradient.num_directions=8"]).attack
     assert spsa == PGDConfig(radius=0.1, step_size=0.02, gradient=SPSA(num_directions=8))
     adam = override(held, ["attack.kind=adam", "attack.epsilon=1e-6"]).attack
-    assert adam == AdamConfig(radius=0.1, gradient=ExactGradient(num_samples=3), num_attack_steps=100, epsilon=1e-6)
+    assert adam == AdamConfig(radius=0.1, gradient=BackpropGradient(num_samples=3), num_attack_steps=100, epsilon=1e-6)
     assert override(held, ["attack.kind=pgd"]) == held
     with pytest.raises(UserError, match="attack"):
         override(held, ["attack.kind=spell"])

@@ -55,7 +55,7 @@ def test_the_first_failure_is_the_one_that_is_told():
     def never(images):
         raise ValueError("grey" if images.std() == 0 else "noise")
 
-    with pytest.raises(UserError, match=r"fails on images of 3 x 4 x 4 \(ValueError: grey \(test_output_detection"):
+    with pytest.raises(UserError, match=r"fails on images of 3 x 4 x 4 \(ValueError: grey \(test_probe_num_outputs"):
         num_outputs(Answers(never), 3, 4, "mine:net", micro_batch=10)
 
 

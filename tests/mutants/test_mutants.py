@@ -246,7 +246,7 @@ MUTANTS = {
         "tests/train/test_milestones.py -k missed_by_a_kill",
     ),
     "a BN group cut at the border of a process": Mutant(
-        "train/batch_norm_group_layout.py:batch_norm_groups",
+        "train/distributed_batch_norm_groups.py:batch_norm_groups",
         "needed = 1 if group is None else -(-group // share)",
         "needed = 1",
         "tests/train/test_grouping.py",
@@ -463,8 +463,8 @@ MUTANTS = {
     ),
     "the last image in place of the worst": Mutant(
         "workflow/export_adversarial_images.py:_worst",
-        'row["status"] != RUN or name in wrong or',
-        'row["status"] != RUN or',
+        'row["status"] != STATUS_RUN or name in wrong or',
+        'row["status"] != STATUS_RUN or',
         "tests/cli/test_export.py -k worst",
     ),
     "class folders of numbers in the order of text": Mutant(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from s3ta.attack_plausibility import mask_share
+from s3ta.attack_settings_checks import mask_share
 from s3ta.records import Finding, check_attack_settings, check_records, reduce_restarts, to_table
 from s3ta.records.checks_perturbation_size import ball_used, weaker_than_checks
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from s3ta.records import BUDGET, LEDGER_FORMAT, RUN, SCHEMA, SETTLED, Ledger
+from s3ta.records import LEDGER_FORMAT, SCHEMA, STATUS_OVER_BUDGET, STATUS_RUN, STATUS_SETTLED, Ledger
 
 ATTACKS: list[dict[str, Any]] = [
     {
@@ -156,8 +156,8 @@ def make_worst_case(
     for stage, (attack, broken) in enumerate(stages):
         met, columns = set(left), {}
         for i in range(num_examples):
-            status = SETTLED if i not in met else BUDGET if i in cut.get(attack, ()) else RUN
-            ran, correct = status == RUN, i not in broken
+            status = STATUS_SETTLED if i not in met else STATUS_OVER_BUDGET if i in cut.get(attack, ()) else STATUS_RUN
+            ran, correct = status == STATUS_RUN, i not in broken
             if ran and not correct:
                 left.discard(i)
             values = {"prediction": i % 10 if correct else (i + 1) % 10, "confidence": 0.7, "loss": 0.5}
@@ -224,7 +224,7 @@ def _records(
                 "distance": radius if steps else 0.0,
                 "num_gradients": steps,
                 "num_forwards": steps + 1,
-                "status": RUN,
+                "status": STATUS_RUN,
             }
             for key, value in row.items():
                 columns.setdefault(key, []).append(value)

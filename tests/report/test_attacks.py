@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from s3ta.errors import UserError
-from s3ta.records import RUN, SETTLED, Ledger
+from s3ta.records import STATUS_RUN, STATUS_SETTLED, Ledger
 from s3ta.records.manifest import AttackSettings
 from s3ta.records.schema import MEASURED
 from s3ta.report import build_report, comparison_table, read_run, read_runs, runs_summary, runs_summary_table
 from s3ta.report.attack_text import attack_text, setting_text
 from s3ta.report.comparability import compare
+from s3ta.report.experimental_setup import attack_settings, notes
 from s3ta.report.figures import attack_figures, panels, strength_figures
-from s3ta.report.provenance import attack_settings, notes
-from s3ta.report.verdict import strongest, verdict
+from s3ta.report.winner import strongest, verdict
 
 from .synthetic import ATTACKS, make_run
 from .test_report import Reader
@@ -279,7 +279,7 @@ def test_settled_records_are_counted(tmp_path):
             ]
         )
         rows = (columns["restart"] == 1) & np.isin(columns["example_id"].astype(str), [*broken])
-        columns["status"][rows] = SETTLED
+        columns["status"][rows] = STATUS_SETTLED
         columns["num_gradients"][rows] = columns["num_forwards"][rows] = 0
         for name in MEASURED:
             columns[name][rows] = None
@@ -288,11 +288,11 @@ def test_settled_records_are_counted(tmp_path):
     before = read_run(folder, "quick")
     rewrite(folder, settle)
     run = read_run(folder, "quick")
-    num_settled = run.table["status"].to_pylist().count(SETTLED)
+    num_settled = run.table["status"].to_pylist().count(STATUS_SETTLED)
     told = dict(notes([run]))["Records not needed, the verdict stood already"]
     assert told == f"{num_settled} of {run.table.num_rows}"
     assert run.scores[-1].num_correct == before.scores[-1].num_correct
-    assert RUN in run.table["status"].to_pylist()
+    assert STATUS_RUN in run.table["status"].to_pylist()
 
 
 def transfer(tmp_path, name, *, salt, source="0000000000000009"):

@@ -11,8 +11,8 @@ from s3ta.models import S3TAConfig
 from s3ta.records import Ledger, calibration_of
 from s3ta.report import build_report, calibration_table, read_run, read_runs
 from s3ta.report.calibration import calibration_section
-from s3ta.report.repeat_agreement import measured_twice
-from s3ta.report.verdict import verdict
+from s3ta.report.numerical_reproducibility import measured_twice
+from s3ta.report.winner import verdict
 
 from .synthetic import ATTACKS, make_run
 from .test_report import Reader, build

@@ -15,8 +15,8 @@ from s3ta.report.attack_text import ball_text
 from s3ta.report.comparability import compare
 from s3ta.report.figures import forest_figure
 from s3ta.report.load_runs import read_runs
-from s3ta.report.result_tables import all_steps_table, bounds, success_text, top1_text
-from s3ta.report.verdict import verdict
+from s3ta.report.result_tables import bounds, read_out_numbers_table, success_text, top1_text
+from s3ta.report.winner import verdict
 
 from .synthetic import make_run, make_worst_case
 
@@ -99,7 +99,7 @@ def test_an_interval_covers_all_that_the_cut_ones_might_be():
 def test_the_spreadsheet_has_the_same_ends(tmp_path):
     everybody = set(range(40))
     run = make_worst_case(tmp_path / "a", "m", {"fast": set(range(5)), "slow": {7}}, cut={"slow": everybody - {7}})
-    rows = list(csv.DictReader(io.StringIO(all_steps_table([read_run(run, "worst")]).csv())))
+    rows = list(csv.DictReader(io.StringIO(read_out_numbers_table([read_run(run, "worst")]).csv())))
     assert (float(rows[-1]["top1_low"]), rows[-1]["num_cut"]) == (0, "34")
     assert float(rows[-1]["top1_high"]) > 34 / 40
 

@@ -16,7 +16,7 @@ import pytest
 from s3ta.errors import UserError
 from s3ta.evaluate import Suite, get_suite, override_suite, shrink_suite, suite_manifest
 from s3ta.records import LEDGER_FORMAT, SCHEMA, Ledger
-from s3ta.report import Run, all_steps_table, read_run, runs_summary_table
+from s3ta.report import Run, read_out_numbers_table, read_run, runs_summary_table
 from s3ta.report.paper_tables import PAPER, base_name, paper_notes, paper_section, paper_table, write_paper_table
 from s3ta.report.result_tables import Table, latex_text, table_text
 from tests.records.hand_made import join, not_run, rows
@@ -304,7 +304,7 @@ def test_the_slip_of_table_4_is_marked() -> None:
 def test_a_run_without_attacks_has_tables(tmp_path: Path) -> None:
     run = measured(tmp_path / "natural", get_suite("figure7"), [rows("clean", answers("+++++---"), LABELS)])
     assert runs_summary_table([run]).rows[0][:5] == ["natural", "clean", "no attack", "8", told(5)]
-    assert len(all_steps_table([run]).rows) == 1
+    assert len(read_out_numbers_table([run]).rows) == 1
     assert paper_section([run], "figure7") is None
 
 

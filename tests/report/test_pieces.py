@@ -13,14 +13,14 @@ from PIL import Image
 
 from s3ta.errors import UserError
 from s3ta.records import CLEAN
-from s3ta.report import all_steps_table, comparison_table, read_run, read_runs, runs_summary_table
+from s3ta.report import comparison_table, read_out_numbers_table, read_run, read_runs, runs_summary_table
 from s3ta.report.comparability import compare
+from s3ta.report.experimental_setup import in_force
 from s3ta.report.figures import attack_figures, panels, strength_figures
 from s3ta.report.gallery import amplification, attention, examples, heat, picture
 from s3ta.report.load_runs import read_gallery
-from s3ta.report.provenance import in_force
 from s3ta.report.result_tables import Table
-from s3ta.report.verdict import strongest
+from s3ta.report.winner import strongest
 
 from .synthetic import ATTACKS, make_gallery, make_run
 
@@ -140,7 +140,7 @@ def test_the_summary_always_shows_both_measures_with_intervals(tmp_path):
 
 def test_csv_reads_back_as_numbers(tmp_path):
     run = read_run(make_run(tmp_path / "a", 'a, "b"'), "quick")
-    rows = list(csv.DictReader(io.StringIO(all_steps_table([run]).csv())))
+    rows = list(csv.DictReader(io.StringIO(read_out_numbers_table([run]).csv())))
     assert len(rows) == 1 + 1 + 3 + 4
     for row, score in zip(rows, run.scores, strict=True):
         assert row["model"] == 'a, "b"'

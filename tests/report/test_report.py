@@ -149,7 +149,7 @@ def test_measures_that_disagree_leave_no_winner(tmp_path):
     from s3ta.records import CLEAN, PairedCounts
     from s3ta.report.comparability import compare
     from s3ta.report.load_runs import read_runs
-    from s3ta.report.verdict import verdict
+    from s3ta.report.winner import verdict
 
     runs = read_runs(
         [

@@ -10,10 +10,10 @@ import pytest
 
 from s3ta.errors import UserError
 from s3ta.records import wilson
-from s3ta.report import all_steps_table, build_report, read_run, read_runs, runs_summary, runs_summary_table
+from s3ta.report import build_report, read_out_numbers_table, read_run, read_runs, runs_summary, runs_summary_table
 from s3ta.report.comparability import compare, unshared
 from s3ta.report.figures import attack_figures, panels, strength_figures
-from s3ta.report.verdict import verdict
+from s3ta.report.winner import verdict
 
 from .synthetic import make_worst_case
 from .test_report import Reader
@@ -68,7 +68,7 @@ def test_the_terminal_shows_what_each_attack_broke(tmp_path):
 
 def test_the_spreadsheet_tells_costs_and_that_it_is_a_worst_case(tmp_path):
     run = read_run(make_worst_case(tmp_path / "a", "m", BREAKS, wrong=WRONG, cut={"square": {37, 38}}), "worst")
-    rows = list(csv.DictReader(io.StringIO(all_steps_table([run]).csv())))
+    rows = list(csv.DictReader(io.StringIO(read_out_numbers_table([run]).csv())))
     assert [row["cascade"] for row in rows] == ["1"] * 4
     assert [float(row["mean_gradients"]) for row in rows] == pytest.approx([0, 9.5, 16.75, 22.5])
     assert float(rows[1]["mean_other_forwards"]) == pytest.approx(1 + 0.95 * 3)

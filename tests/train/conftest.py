@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from s3ta.train import throughput
+from s3ta.train import time_and_utilization
 
 
 @pytest.fixture(autouse=True)
@@ -18,4 +18,4 @@ def _one_thread():
 def _no_benchmark(request, monkeypatch):
     """What the processor can do at most is measured for a fifth of a second at the start of each run: not in tests."""
     if "measured" not in request.node.name:
-        monkeypatch.setattr(throughput, "measured_peak", lambda *_: 1e10)
+        monkeypatch.setattr(time_and_utilization, "measured_peak", lambda *_: 1e10)

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from s3ta.attack_config import AttackConfig as AttackConfig
     from s3ta.attack_config import AttentionSteering as AttentionSteering
     from s3ta.attack_config import AutoAttackComponentConfig as AutoAttackComponentConfig
+    from s3ta.attack_config import BackpropGradient as BackpropGradient
     from s3ta.attack_config import BoxRegion as BoxRegion
-    from s3ta.attack_config import ExactGradient as ExactGradient
     from s3ta.attack_config import GradientAttackConfig as GradientAttackConfig
     from s3ta.attack_config import GridRegion as GridRegion
     from s3ta.attack_config import PGDConfig as PGDConfig
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from s3ta.attacks.attack import draw_start as draw_start
     from s3ta.attacks.attack import run_attack as run_attack
     from s3ta.attacks.attack import threat_model_of as threat_model_of
-    from s3ta.attacks.autoattack import autoattack_component as autoattack_component
+    from s3ta.attacks.autoattack import run_autoattack_component as run_autoattack_component
     from s3ta.attacks.cost import AttackCost as AttackCost
     from s3ta.attacks.cost import attack_cost as attack_cost
     from s3ta.attacks.draws import RandomKey as RandomKey

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s3ta.attack_config import AdamConfig, AutoAttackComponentConfig, ExactGradient, GradientAttackConfig, PGDConfig
-from s3ta.attack_plausibility import ImplausibleSettingsWarning, implausible
+from s3ta.attack_config import AdamConfig, AutoAttackComponentConfig, BackpropGradient, GradientAttackConfig, PGDConfig
+from s3ta.attack_settings_checks import ImplausibleSettingsWarning, implausible
 from s3ta.attacks import glimpse_objectives, objectives
-from s3ta.attacks.autoattack import autoattack_component
+from s3ta.attacks.autoattack import run_autoattack_component
 from s3ta.attacks.draws import RandomKey, needed, start_noise
 from s3ta.attacks.freeze_model import frozen_in_eval_mode, unwrapped
 from s3ta.attacks.gradients import gradient_source, straight_through
@@ -88,7 +88,7 @@ def run_attack(
         threat = threat_model_of(config, clean, draw)
         if isinstance(config, AutoAttackComponentConfig):
             attacked_fn = _rounded(checked, None, clean) if config.eight_bit else checked
-            attacked = autoattack_component(attacked_fn, clean, labels, config=config, seed=_seed(needed(draw)))
+            attacked = run_autoattack_component(attacked_fn, clean, labels, config=config, seed=_seed(needed(draw)))
         else:
             attacked = _run_loop(checked, _Examples(clean, labels, targets, draw), config, threat, start)
     if config.eight_bit:
@@ -109,7 +109,7 @@ def _run_loop(
         key = needed(examples.draw)
         start = draw_start(config, key.seed, key.ids, clean, *key.names)
     if config.eight_bit:
-        moved_about = isinstance(config.gradient, ExactGradient) and config.gradient.moves_images
+        moved_about = isinstance(config.gradient, BackpropGradient) and config.gradient.moves_images
         outputs_fn = _rounded(outputs_fn, None if moved_about else threat, clean)
     if config.objective == "targeted" and examples.targets is not None:
         goal = objectives.targeted(examples.targets, "margin")

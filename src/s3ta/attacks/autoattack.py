@@ -29,7 +29,7 @@ _LOGGER = logging.getLogger("s3ta.autoattack")  # hears of zero gradients (apgd-
 _LOGGER.addHandler(logging.NullHandler())
 
 
-def autoattack_component(
+def run_autoattack_component(
     outputs_fn: OutputsFn, clean: Images, labels: Labels, *, config: AutoAttackComponentConfig, seed: int
 ) -> AttackTrajectory:
     """Run one part of AutoAttack.

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from s3ta.attack_config import SPSA, ExactGradient
+from s3ta.attack_config import SPSA, BackpropGradient
 from s3ta.attacks.draws import RandomKey, needed
 from s3ta.attacks.input_validation import refuse_inference_mode
 from s3ta.attacks.objectives import ModelOutputs, Objective, OutputsFn, map_outputs
@@ -39,7 +39,7 @@ Transform: TypeAlias = Callable[[Images, int, int], Images]
 """(images, number of steps done, sample) -> differentiably transformed images."""
 
 
-def gradient_source(config: ExactGradient | SPSA, draw: RandomKey | None, mask: Tensor | None) -> GradientSource:
+def gradient_source(config: BackpropGradient | SPSA, draw: RandomKey | None, mask: Tensor | None) -> GradientSource:
     """That of an attack's settings; `mask` as of its threat model. Raises UserError where it needs `draw`, and it is None."""
     if isinstance(config, SPSA):
         return spsa(needed(draw), config.num_directions, config.delta, config.micro_batch, mask)

@@ -67,7 +67,7 @@ def gradient_ascent(
       clean: the images under attack. They and `start` are never modified.
       start: where to begin, inside the ball; default the clean images.
     Returns:
-      Attacked, with one entry per read-out, the last after num_attack_steps steps.
+      AttackTrajectory, with one entry per read-out, the last after num_attack_steps steps.
     Raises:
       UserError: no images, images not finite or not in [0, 1], or a gradient that is not finite (NotFiniteError)."""
     threat, objective, step_rule, num_attack_steps, read_outs, gradient, keep_best = attack

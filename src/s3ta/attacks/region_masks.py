@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from s3ta.attack_config import BoxRegion, GridRegion
-from s3ta.attack_plausibility import box_length, cell_of_pixel, vanished_cells, vanished_sentence
+from s3ta.attack_settings_checks import box_length, cell_of_pixel, vanished_cells, vanished_sentence
 from s3ta.attacks.draws import RandomKey
 from s3ta.errors import UserError
 from s3ta.random_streams import stream

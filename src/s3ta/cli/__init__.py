@@ -7,9 +7,9 @@ import sys
 import warnings
 
 from s3ta.cli import demo, train, show, evaluate, export, report, predict, list  # isort: skip  # noqa: F401
-from s3ta.attack_plausibility import ImplausibleSettingsWarning
+from s3ta.attack_settings_checks import ImplausibleSettingsWarning
 from s3ta.cli.shared import app, is_output_blocked
-from s3ta.console import speak_plainly
+from s3ta.terminal_output import speak_plainly
 
 __all__ = ["app", "main"]
 

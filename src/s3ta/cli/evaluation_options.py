@@ -18,7 +18,7 @@ from s3ta.errors import UserError
 
 if TYPE_CHECKING:
     from s3ta.data import DataConfig
-    from s3ta.evaluate import KeptImages, Settings
+    from s3ta.evaluate import Settings, TransferImages
     from s3ta.workflow import EvaluationOutput, ExampleSelection, SuiteChoice
 
 _attack_option = partial(typer.Option, rich_help_panel="What is measured")
@@ -144,7 +144,7 @@ class DataOptions:
         if (data := self.config()) is not None:
             refuse_unknown_data(data.source, self.split)
 
-    def examples(self, images: KeptImages | None = None) -> ExampleSelection:
+    def examples(self, images: TransferImages | None = None) -> ExampleSelection:
         """The examples that are meant; those of kept images where there are any."""
         from s3ta.workflow import ExampleSelection
 

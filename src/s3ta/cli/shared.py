@@ -16,10 +16,10 @@ from typing import Annotated, Any
 import typer
 
 from s3ta import __version__
-from s3ta.console import drawn_table, plain_console
 from s3ta.errors import UserError, unknown_name
 from s3ta.malloc_tuning import keep_memory
 from s3ta.progress import waiting
+from s3ta.terminal_output import drawn_table, plain_console
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -1,4 +1,4 @@
-"""Small data sets that live on the device and are augmented there, a batch at a time; the same bytes as `fetch`."""
+"""Small data sets that live on the device and are augmented there, a batch at a time; the same bytes as `fetch_batch`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class DeviceDataset:
         self._labels = torch.from_numpy(np.asarray(dataset.labels, np.int64)).to(device)
 
     def batch(self, indices: Sequence[int] | np.ndarray, draw: tuple[int, int] | None = None) -> Batch:
-        """What `fetch` gives for these positions, bit for bit, on the device."""
+        """What `fetch_batch` gives for these positions, bit for bit, on the device."""
         ids = [self._ids[i] for i in indices]
         positions = torch.as_tensor(np.asarray(indices, np.int64)).to(self._pixels.device)
         pixels = self._pixels.index_select(0, positions)

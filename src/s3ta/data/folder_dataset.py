@@ -94,14 +94,14 @@ def _read(path: Path) -> tuple[bytes, str]:
 
 
 def open_folder(config: DataConfig, split: str, base: Path) -> Dataset:
-    """The train or test part of a data folder. Raises UserError as `layout.part_of`, and for sizes that do not fit."""
+    """The train or test part of a data folder. Raises UserError as `folder_layout.part_of`, and for sizes that do not fit."""
     refuse_no_folder(base)
     size_of_files(config)
     return FolderDataset(config, split, base, part_of(base, split))
 
 
 def file_facts(dataset: Dataset, positions: Sequence[int]) -> dict[str, FileFacts]:
-    """What was seen of these examples' files when they were looked over (`example_ids.unreadable`), by id."""
+    """What was seen of these examples' files when they were looked over (`example_selection.find_unreadable`), by id."""
     folder, numbers = dataset.innermost()
     facts = folder.facts if isinstance(folder, FolderDataset) else {}
     return {dataset.ids[position]: facts[numbers[position]] for position in positions if numbers[position] in facts}

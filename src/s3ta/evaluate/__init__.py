@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from s3ta.evaluate.attack_catalogue import AttackContext as AttackContext
     from s3ta.evaluate.attack_catalogue import get_attack as get_attack
     from s3ta.evaluate.image_store import KEPT_FILE as KEPT_FILE
-    from s3ta.evaluate.image_store import ImageStore as ImageStore
-    from s3ta.evaluate.image_store import KeptImages as KeptImages
+    from s3ta.evaluate.image_store import ImageReader as ImageReader
+    from s3ta.evaluate.image_store import TransferImages as TransferImages
     from s3ta.evaluate.manifest import build_manifest as build_manifest
     from s3ta.evaluate.manifest import manifest_with_defaults as manifest_with_defaults
     from s3ta.evaluate.manifest import refuse_changed_model_code as refuse_changed_model_code

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from s3ta.data import Dataset
 from s3ta.evaluate.plan import Chunk
-from s3ta.records import RUN, SETTLED
+from s3ta.records import STATUS_RUN, STATUS_SETTLED
 
 Columns = dict[str, Any]
 
@@ -49,7 +49,7 @@ def _recorded(columns: Columns, positions: Mapping[str, int]) -> dict[int, str]:
 
 
 def _statuses(chunk: Chunk) -> dict[int, str]:
-    return dict.fromkeys(chunk.positions, RUN) | dict(chunk.left_out)
+    return dict.fromkeys(chunk.positions, STATUS_RUN) | dict(chunk.left_out)
 
 
 def _around(block: Sequence[Chunk], recorded: Mapping[int, dict[int, str]], micro_batch: int) -> list[Chunk] | None:
@@ -58,7 +58,7 @@ def _around(block: Sequence[Chunk], recorded: Mapping[int, dict[int, str]], micr
     taken = {position: status for statuses in recorded.values() for position, status in statuses.items()}
     if len(taken) < sum(map(len, recorded.values())) or not taken.keys() <= planned.keys():
         return None
-    if any((status == SETTLED) != (planned[position] == SETTLED) for position, status in taken.items()):
+    if any((status == STATUS_SETTLED) != (planned[position] == STATUS_SETTLED) for position, status in taken.items()):
         return None
     run, left_out = _divided({position: status for position, status in planned.items() if position not in taken})
     missing = [chunk.number for chunk in block if chunk.number not in recorded]
@@ -77,5 +77,5 @@ def _around(block: Sequence[Chunk], recorded: Mapping[int, dict[int, str]], micr
 
 def _divided(statuses: Mapping[int, str]) -> tuple[tuple[int, ...], tuple[tuple[int, str], ...]]:
     """Places of those that run, and of those that do not with their status."""
-    run = tuple(position for position, status in statuses.items() if status == RUN)
-    return run, tuple(example for example in statuses.items() if example[1] != RUN)
+    run = tuple(position for position, status in statuses.items() if status == STATUS_RUN)
+    return run, tuple(example for example in statuses.items() if example[1] != STATUS_RUN)

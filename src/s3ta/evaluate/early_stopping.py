@@ -8,7 +8,7 @@ import numpy as np
 
 from s3ta.evaluate.plan import AttackRound, may_leave
 from s3ta.evaluate.task import EvaluationTask
-from s3ta.records import BUDGET, CLEAN, RUN, SETTLED
+from s3ta.records import CLEAN, STATUS_OVER_BUDGET, STATUS_RUN, STATUS_SETTLED
 
 
 class EarlyStopping:
@@ -43,16 +43,16 @@ class EarlyStopping:
             return out
         if self._settings.max_passes is not None:
             for number in np.flatnonzero(self._spent + attack_round.cost.total > self._settings.max_passes).tolist():
-                out[self._positions[number]] = BUDGET
+                out[self._positions[number]] = STATUS_OVER_BUDGET
         if not self._settings.exhaustive:
             gone = self._settled | (self._wrong if self._suite.cascade else False)
             for number in np.flatnonzero(gone).tolist():
-                out[self._positions[number]] = SETTLED
+                out[self._positions[number]] = STATUS_SETTLED
         return out
 
     def see(self, columns: dict[str, Any]) -> None:
         """Learn from the records of one chunk; columns as of the ledger."""
-        ran = np.asarray(columns["status"]) == RUN
+        ran = np.asarray(columns["status"]) == STATUS_RUN
         if not ran.any():
             return
         indices = np.array([self._index[str(example)] for example in columns["example_id"]])[ran]

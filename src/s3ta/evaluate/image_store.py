@@ -15,7 +15,7 @@ from s3ta.errors import UserError
 from s3ta.evaluate.plan import Chunk, Settings
 from s3ta.evaluate.suite import Suite
 from s3ta.files import read_arrays, write_arrays
-from s3ta.records import CLEAN, RUN, Ledger
+from s3ta.records import CLEAN, STATUS_RUN, Ledger
 
 KEPT_FILE = "adversarial.npz"
 """The first images of the attack that the report shows."""
@@ -36,7 +36,7 @@ def _is_own(path: Path, ledger: Ledger) -> bool:
         return False
 
 
-class ImageStore:
+class ImageReader:
     """The images kept beside a ledger, by attack, restart and example."""
 
     def __init__(self, ledger: Ledger) -> None:
@@ -75,7 +75,7 @@ class ImageStore:
         return torch.from_numpy(np.stack(images))
 
 
-class KeptImages(ImageStore):
+class TransferImages(ImageReader):
     """The images of a finished evaluation that ran every attack on every example: what another model can be scored on."""
 
     def __init__(self, folder: Path) -> None:
@@ -84,7 +84,7 @@ class KeptImages(ImageStore):
         self.manifest: dict[str, Any] = ledger.manifest
         if not ledger.complete:
             raise UserError(f"{folder} is not finished: run its evaluation to the end first.")
-        if ledger.typed_manifest.suite.cascade or set(ledger.table()["status"].to_pylist()) != {RUN}:
+        if ledger.typed_manifest.suite.cascade or set(ledger.table()["status"].to_pylist()) != {STATUS_RUN}:
             raise UserError(
                 f"{folder} holds images of only some examples, for others left early: evaluate with a suite that is not "
                 "a cascade, without --max-passes, and with --exhaustive where it has restarts."
@@ -98,7 +98,7 @@ class KeptImages(ImageStore):
 
 
 @dataclass(frozen=True)
-class ImageKeeper:
+class ImageWriter:
     """Keeps what was asked for beside a ledger: some attacked images for the report, all of them for other models."""
 
     ledger: Ledger

@@ -14,8 +14,8 @@ from s3ta.attacks import AttackTrajectory, Threat
 from s3ta.errors import UserError
 from s3ta.evaluate.plan import AttackRound, Chunk
 from s3ta.evaluate.task import EvaluationTask
-from s3ta.records import NO_TARGET, RUN
-from s3ta.records.checks_validity import is_inside
+from s3ta.records import NO_TARGET, STATUS_RUN
+from s3ta.records.checks_chance_and_sample_size import is_inside
 from s3ta.records.schema import MEASURED, SCHEMA
 
 
@@ -76,7 +76,7 @@ def records(model: nn.Module, attacked_batch: AttackedBatch, read_out: int) -> d
         "distance": real(threat.distance(images, clean)) if threat else np.zeros(count, np.float32),
         "num_gradients": real(attacked.num_gradients[read_out]),
         "num_forwards": real(attacked.num_forwards[read_out]) + read_out + 1,  # a verdict at each read-out up to here
-        "status": np.full(count, RUN),
+        "status": np.full(count, STATUS_RUN),
     }
 
 

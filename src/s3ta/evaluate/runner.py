@@ -25,7 +25,7 @@ from s3ta.evaluate.attacked_model import attacked_fn
 from s3ta.evaluate.chunk_layout import layout
 from s3ta.evaluate.early_stopping import EarlyStopping
 from s3ta.evaluate.fixed_size_batches import isolate_rows, load_batches, pad_batch
-from s3ta.evaluate.image_store import ImageKeeper, images_path
+from s3ta.evaluate.image_store import ImageWriter, images_path
 from s3ta.evaluate.make_records import AttackedBatch, left_out_records, no_records, records, unattacked
 from s3ta.evaluate.manifest import build_manifest, manifest_with_defaults
 from s3ta.evaluate.plan import (
@@ -41,7 +41,7 @@ from s3ta.evaluate.task import EvaluationTask
 from s3ta.process_state import process_state_kept
 from s3ta.progress import Reporter, console
 from s3ta.random_streams import stream
-from s3ta.records import RUN, Ledger
+from s3ta.records import STATUS_RUN, Ledger
 
 Columns = dict[str, Any]
 
@@ -68,7 +68,7 @@ def evaluate_into(task: EvaluationTask, ledger: Ledger, report: Reporter, shard:
     model, dataset, suite, settings = task.model, task.dataset, task.suite, task.settings
     shard, attack_model = shard or Shard(), task.attack_model
     missing = set(ledger.missing(chunks_of_shard(suite, len(task.positions), settings, shard)))
-    early_stopping, keeper = EarlyStopping(task), ImageKeeper(ledger, suite, settings)
+    early_stopping, keeper = EarlyStopping(task), ImageWriter(ledger, suite, settings)
     done, began = 0, False
     warned: set[str] = set()
     with exact_arithmetic(settings.num_threads), frozen_in_eval_mode(model), frozen_in_eval_mode(attack_model):
@@ -187,6 +187,6 @@ def _note(chunk: Chunk, columns: Columns) -> str:
     """How many examples of a chunk are right at its last read-out."""
     last = max(columns["num_attack_steps"], default=0)
     rows = zip(columns["correct"], columns["status"], columns["num_attack_steps"], strict=True)
-    answers = [bool(correct) for correct, status, steps in rows if status == RUN and steps == last]
+    answers = [bool(correct) for correct, status, steps in rows if status == STATUS_RUN and steps == last]
     right = f"{sum(answers)} of {len(answers)} right" if answers else "nobody left to attack"
     return f"{chunk.attack_round.name}: {right}"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from s3ta.data import Dataset
 from s3ta.evaluate.attacked_model import attack_copy
-from s3ta.evaluate.image_store import KeptImages
+from s3ta.evaluate.image_store import TransferImages
 from s3ta.evaluate.plan import Settings, targets_of
 from s3ta.evaluate.suite import Suite
 from s3ta.models import ModelMetadata, device_of, model_metadata
@@ -28,7 +28,7 @@ class EvaluationTask:
     positions: Sequence[int]
     """Places of the examples in the data set, in order (`choose_examples`)."""
     settings: Settings
-    images: KeptImages | None = None
+    images: TransferImages | None = None
     """Those of another model's evaluation, for a suite of transfers."""
     unreadable: Sequence[str] = ()
     """Ids of the images that were left out, for they cannot be read."""

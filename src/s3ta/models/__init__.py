@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from s3ta.models.config import model_config as model_config
     from s3ta.models.execution import ExecutedModel as ExecutedModel
     from s3ta.models.execution import ExecutionMode as ExecutionMode
-    from s3ta.models.external import open_model as open_model
     from s3ta.models.factory import build_model as build_model
     from s3ta.models.factory import create_model as create_model
     from s3ta.models.factory import num_parameters as num_parameters
     from s3ta.models.load_options import LoadOptions as LoadOptions
     from s3ta.models.load_options import is_external as is_external
     from s3ta.models.load_options import refuse_unknown_source as refuse_unknown_source
+    from s3ta.models.open_any_model import open_model as open_model
     from s3ta.models.precomputed_costs import Cost as Cost
     from s3ta.models.precomputed_costs import count_cost as count_cost
     from s3ta.models.pretrained import find_weights as find_weights

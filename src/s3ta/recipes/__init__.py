@@ -11,7 +11,7 @@ from pathlib import Path
 from s3ta.config import from_json
 from s3ta.errors import UserError, unknown_name
 from s3ta.recipes import cifar10, digits, imagenet, imagenette
-from s3ta.recipes.modify import scale_batch_size, shrink_recipe, with_override_note
+from s3ta.recipes.rescale import scale_batch_size, shrink_recipe, with_override_note
 from s3ta.train import TrainConfig
 
 __all__ = ["RECIPES", "get_recipe", "scale_batch_size", "shrink_recipe", "with_override_note"]

@@ -11,7 +11,7 @@ from s3ta.attacks import PGDConfig
 from s3ta.config import changed
 from s3ta.data import DataConfig
 from s3ta.models import model_config
-from s3ta.recipes.gpu_defaults import FIELD_ATTACK, FIELD_OPTIMIZER, GPU, PRECISION
+from s3ta.recipes.shared_defaults import FIELD_ATTACK, FIELD_OPTIMIZER, GPU, PRECISION
 from s3ta.train import OptimizerConfig, ScheduleConfig, TradesLoss, TrainConfig
 
 DEPARTURES = (

@@ -12,7 +12,7 @@ from __future__ import annotations
 from s3ta.attacks import PGDConfig
 from s3ta.data import DataConfig, get_preprocessing
 from s3ta.models import model_config
-from s3ta.recipes.gpu_defaults import GPU, PRECISION
+from s3ta.recipes.shared_defaults import GPU, PRECISION
 from s3ta.train import BatchNormGroupConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 
 NUM_IMAGES = 1_281_167

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from s3ta.data import DataConfig
 from s3ta.models import model_config
-from s3ta.recipes.gpu_defaults import FIELD_ATTACK, FIELD_OPTIMIZER, GPU, PRECISION
+from s3ta.recipes.shared_defaults import FIELD_ATTACK, FIELD_OPTIMIZER, GPU, PRECISION
 from s3ta.train import ScheduleConfig, TrainConfig
 
 NUM_VALIDATION = 500

@@ -37,19 +37,28 @@ from s3ta.records.proportion_statistics import (
     refuse_different_settings,
     wilson,
 )
-from s3ta.records.schema import BUDGET, CLEAN, NO_TARGET, RUN, SCHEMA, SETTLED, content_hash, to_table
+from s3ta.records.schema import (
+    CLEAN,
+    NO_TARGET,
+    SCHEMA,
+    STATUS_OVER_BUDGET,
+    STATUS_RUN,
+    STATUS_SETTLED,
+    content_hash,
+    to_table,
+)
 
 __all__ = [
-    "BUDGET",
     "CLEAN",
     "DRAWN",
     "LEDGER_FORMAT",
     "LISTED",
     "NO_TARGET",
-    "RUN",
     "SCHEMA",
-    "SETTLED",
     "SEVERITIES",
+    "STATUS_OVER_BUDGET",
+    "STATUS_RUN",
+    "STATUS_SETTLED",
     "TRUST_FILE",
     "Calibration",
     "CascadeStage",

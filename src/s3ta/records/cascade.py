@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from s3ta.records.metrics import Score, count_outcomes, reduce_restarts
-from s3ta.records.schema import RUN, filled
+from s3ta.records.schema import STATUS_RUN, filled
 
 
 class CascadeStage(NamedTuple):
@@ -30,7 +30,7 @@ def cascade_stages(table: pa.Table) -> list[CascadeStage]:
     result = []
     reduced = reduce_restarts(table, cascade=True)
     num_examples = len(table["example_id"].unique())
-    ran = set(filled(table, "attack")[filled(table, "status") == RUN])
+    ran = set(filled(table, "attack")[filled(table, "status") == STATUS_RUN])
     for before, outcome, score in zip([None, *reduced], reduced, count_outcomes(reduced), strict=False):
         num_left = score.num_examples
         if before is not None:

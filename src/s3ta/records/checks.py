@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from s3ta.finding import Check, Finding, ask_all, worst_first
-from s3ta.records import checks_perturbation_size, checks_strength, checks_validity
+from s3ta.records import checks_chance_and_sample_size, checks_perturbation_size, checks_strength
 from s3ta.records.ledger import is_tiny_suite
 from s3ta.records.manifest import AttackSettings, Manifest
 from s3ta.records.metrics import Outcome, reduce_restarts
 from s3ta.records.proportion_statistics import PairedCounts, is_significantly_stronger
-from s3ta.records.schema import BUDGET, CLEAN
+from s3ta.records.schema import CLEAN, STATUS_OVER_BUDGET
 
 _LEVEL = 0.05
 _NO_GRADIENT = "uses no gradient"
@@ -40,8 +40,8 @@ def check_records(table: pa.Table, manifest: Manifest, probes: Sequence[Finding]
     questions: dict[str, Callable[[], Finding | list[Finding]]] = {
         "trial": lambda: _trial(suite.name),
         "incomplete": lambda: _cut(table, last),
-        "ball": lambda: checks_validity.ball_respected(table, suite),
-        "clean accuracy": lambda: checks_validity.above_chance(reduced, manifest),
+        "ball": lambda: checks_chance_and_sample_size.ball_respected(table, suite),
+        "clean accuracy": lambda: checks_chance_and_sample_size.above_chance(reduced, manifest),
         "gradient masking": lambda: (_masked_in_cascade if suite.cascade else _masked)(last, suite.attacks_by_name),
         "settings": lambda: checks_perturbation_size.check_attack_settings(manifest),
         "short steps": lambda: checks_perturbation_size.ball_used(table, suite),
@@ -51,7 +51,7 @@ def check_records(table: pa.Table, manifest: Manifest, probes: Sequence[Finding]
         "restarts": lambda: checks_strength.restarts_matter(table, suite, num_examples),
         "weak attack": lambda: checks_strength.worst_case(suite),
         "fewer attacks": lambda: _left_out(suite.left_out),
-        "subset": lambda: checks_validity.subset_of_all(reduced, manifest),
+        "subset": lambda: checks_chance_and_sample_size.subset_of_all(reduced, manifest),
     }
     return worst_first(ask_all(questions))
 
@@ -177,7 +177,7 @@ def _are_alike(settings: AttackSettings, other: AttackSettings, names: Sequence[
 
 
 def _cut(table: pa.Table, last: dict[str, Outcome]) -> list[Finding]:
-    cut = dict(Counter(table.filter(pc.field("status") == BUDGET)["attack"].to_pylist()))
+    cut = dict(Counter(table.filter(pc.field("status") == STATUS_OVER_BUDGET)["attack"].to_pylist()))
     if not cut:
         return []
     without = [name for name in cut if name not in last and name != CLEAN]

@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from s3ta.attack_plausibility import implausible
+from s3ta.attack_settings_checks import implausible
 from s3ta.finding import Check, Finding
 from s3ta.records.checks_strength import another_attack
 from s3ta.records.manifest import AttackSettings, Manifest, SuiteEntry
 from s3ta.records.metrics import Outcome
 from s3ta.records.proportion_statistics import is_significantly_stronger, mcnemar
-from s3ta.records.schema import RUN
+from s3ta.records.schema import STATUS_RUN
 
 _HALF = 0.5
 _STAYED = 0.1
@@ -30,7 +30,7 @@ _CONSIDERABLE = 0.05
 
 
 def check_attack_settings(manifest: Manifest) -> list[Finding]:
-    """What settings of attacks show before they run (`s3ta.attack_plausibility`)."""
+    """What settings of attacks show before they run (`s3ta.attack_settings_checks`)."""
     settings, shape = manifest.suite.settings_by_name, manifest.data.shape
     return [finding for name, attack in settings.items() for finding in implausible(name, attack.raw, shape)]
 
@@ -41,7 +41,7 @@ def ball_used(table: pa.Table, suite: SuiteEntry) -> list[Finding]:
     In any ball: nearly all images that stay right have hardly moved, neither by a random start nor by a step. AutoAttack is
     not asked: it returns the clean image where it fails. In the L2 ball also images that go less than half the radius, of
     attacks that keep the last iterate and follow gradients: whoever is led by them ends at the edge."""
-    ran = table.filter(pc.field("status") == RUN)
+    ran = table.filter(pc.field("status") == STATUS_RUN)
     alarms = []
     for name, attack in suite.settings_by_name.items():
         is_last = (pc.field("attack") == name) & (pc.field("num_attack_steps") == attack.num_attack_steps)

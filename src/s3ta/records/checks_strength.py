@@ -16,7 +16,7 @@ from s3ta.finding import Check, Finding
 from s3ta.records.manifest import SuiteEntry
 from s3ta.records.metrics import Outcome, reduce_restarts
 from s3ta.records.proportion_statistics import PairedCounts
-from s3ta.records.schema import CLEAN, RUN
+from s3ta.records.schema import CLEAN, STATUS_RUN
 
 ENOUGH_STEPS = 20
 """An attack with fewer steps says little about the worst case."""
@@ -132,7 +132,7 @@ def restarts_matter(table: pa.Table, suite: SuiteEntry, num_examples: int) -> li
         if settings.objective == "multitargeted" or settings.glimpses == "each":
             continue
         rows = table.filter(pc.field("attack") == name)
-        started = rows.filter((pc.field("restart") == 0) & (pc.field("status") == RUN))["example_id"].unique()
+        started = rows.filter((pc.field("restart") == 0) & (pc.field("status") == STATUS_RUN))["example_id"].unique()
         rows = rows.filter(pc.field("example_id").isin(started))
         if not rows.num_rows or not rows["restart"].to_numpy().max():
             continue

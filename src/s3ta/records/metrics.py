@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from s3ta.errors import UserError
-from s3ta.records.schema import BUDGET, CLEAN, NO_TARGET, RUN, SCHEMA, filled
+from s3ta.records.schema import CLEAN, NO_TARGET, SCHEMA, STATUS_OVER_BUDGET, STATUS_RUN, filled
 
 
 class Score(NamedTuple):
@@ -114,7 +114,7 @@ def reduce_restarts(table: pa.Table, *, num_restarts: int | None = None, cascade
         raise ValueError(f"num_restarts is {num_restarts}, not at least 1")
     columns = {field.name: filled(table, field.name) for field in SCHEMA if not pa.types.is_string(field.type)}
     attacks, statuses = filled(table, "attack"), filled(table, "status")
-    columns |= {"ran": statuses == RUN, "cut": statuses == BUDGET}
+    columns |= {"ran": statuses == STATUS_RUN, "cut": statuses == STATUS_OVER_BUDGET}
     example = table["example_id"].combine_chunks().dictionary_encode()
     ids, order = np.unique(example.dictionary.to_numpy(zero_copy_only=False), return_inverse=True)
     columns["example"] = order[example.indices.to_numpy()]

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from s3ta.errors import UserError
 from s3ta.records.proportion_statistics import Interval, wilson
-from s3ta.records.schema import CLEAN, RUN, filled
+from s3ta.records.schema import CLEAN, STATUS_RUN, filled
 
 Key = tuple[str, int, int]
 """Attack, read-out, restart."""
@@ -67,7 +67,7 @@ def _ran(table: pa.Table) -> dict[Key, dict[str, int]]:
     columns = [table[name].to_pylist() for name in ("attack", "num_attack_steps", "restart", "example_id", "status")]
     rows_by_key: dict[Key, dict[str, int]] = {}
     for row, (attack, num_steps, restart, example_id, status) in enumerate(zip(*columns, strict=True)):
-        if status == RUN:
+        if status == STATUS_RUN:
             rows = rows_by_key.setdefault((attack, num_steps, restart), {})
             if rows.setdefault(example_id, row) != row:
                 raise UserError(

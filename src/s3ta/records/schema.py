@@ -26,7 +26,7 @@ CLEAN = "clean"
 NO_TARGET = -1
 """The target of a record whose attack aims at no class."""
 
-RUN, SETTLED, BUDGET = "run", "settled", "budget"
+STATUS_RUN, STATUS_SETTLED, STATUS_OVER_BUDGET = "run", "settled", "budget"
 """Why a record is there: the attack ran; it was left out, for nothing could change the example's verdict any more; it was
 left out, for it did not fit into the budget. What was not run has no prediction, loss, verdict or distance: they are null."""
 
@@ -109,11 +109,13 @@ def _check_rows(table: pa.Table) -> None:
         if name not in MEASURED and table[name].null_count:
             raise ValueError(f"records may not hold nulls in '{name}'")
     values = {name: filled(table, name) for name in SCHEMA.names}
-    was_run, is_clean, aimed = values["status"] == RUN, values["attack"] == CLEAN, values["target"] >= 0
+    was_run, is_clean, aimed = values["status"] == STATUS_RUN, values["attack"] == CLEAN, values["target"] >= 0
     has_verdict = np.array([table[name].is_valid().to_numpy() for name in MEASURED])
     spent = (values["num_gradients"] != 0) | (values["num_forwards"] != 0)
     rules = {
-        "its status is none of run, settled, budget": ~np.isin(values["status"], [RUN, SETTLED, BUDGET]),
+        "its status is none of run, settled, budget": ~np.isin(
+            values["status"], [STATUS_RUN, STATUS_SETTLED, STATUS_OVER_BUDGET]
+        ),
         "an attack that ran without a verdict, or a verdict without one": (has_verdict != was_run).any(axis=0),
         "evaluations of an attack that did not run": ~was_run & spent,
         "a clean record that was not run": is_clean & ~was_run,

@@ -1,16 +1,16 @@
 """Reports from run folders: tables, figures and one self-contained HTML page. Reads records; never runs a model.
 
-`load_runs` (reading), `comparison` (who may be compared), `attack_text` (attacks in plain words), `tables` (rows as data),
-`provenance` (what is no result), `svg` and `figures`, `gallery` (images and attention), `calibration` (what confidence is
-worth), `checks` (what was checked), `repeat_agreement` (one model measured twice), `headline`, `page`, `paper_tables`,
-`terminal_summary`.
+`load_runs` (reading), `comparability` (who may be compared), `attack_text` (attacks in plain words), `result_tables` (rows as
+data), `experimental_setup` (what is no result), `matplotlib_svg` and `figures`, `gallery` (images and attention), `calibration`
+(what confidence is worth), `checks` (what was checked), `numerical_reproducibility` (one model measured twice), `winner`,
+`page`, `paper_tables`, `terminal_summary`.
 """
 
 from s3ta.report.calibration import calibration_table
 from s3ta.report.load_runs import Run, ledgers_of_run, read_run, read_runs, unfinished_lines
 from s3ta.report.page import build_report
 from s3ta.report.paper_tables import paper_section, write_paper_table
-from s3ta.report.result_tables import Table, all_steps_table, comparison_table, runs_summary_table
+from s3ta.report.result_tables import Table, comparison_table, read_out_numbers_table, runs_summary_table
 from s3ta.report.terminal_summary import (
     all_findings_of,
     evaluation_table,
@@ -24,7 +24,6 @@ __all__ = [
     "Run",
     "Table",
     "all_findings_of",
-    "all_steps_table",
     "build_report",
     "calibration_table",
     "comparison_table",
@@ -32,6 +31,7 @@ __all__ = [
     "findings_of",
     "ledgers_of_run",
     "paper_section",
+    "read_out_numbers_table",
     "read_run",
     "read_runs",
     "runs_summary",

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from s3ta.attack_config import ExactGradient, PGDConfig, departures
+from s3ta.attack_config import BackpropGradient, PGDConfig, departures
 from s3ta.config import format_radius
 from s3ta.records import CLEAN
 from s3ta.records.manifest import AttackSettings, GradientEntry, RegionEntry, SteeringEntry
@@ -155,7 +155,7 @@ def _gradient(gradient: GradientEntry) -> str:
         parts = [f"SPSA, {gradient.num_directions:,} directions"]
     else:
         parts = [f"mean of {gradient.num_samples}" if gradient.num_samples > 1 else gradient.kind]
-    return ", ".join([*parts, *departures(ExactGradient, gradient.raw)])
+    return ", ".join([*parts, *departures(BackpropGradient, gradient.raw)])
 
 
 def _gradient_setting(settings: dict[str, Any]) -> str:

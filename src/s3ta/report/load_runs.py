@@ -25,8 +25,8 @@ import pyarrow.compute as pc
 from s3ta.errors import UserError, unknown_name
 from s3ta.files import read_arrays, read_json, read_lines
 from s3ta.records import (
-    BUDGET,
     CLEAN,
+    STATUS_OVER_BUDGET,
     Calibration,
     CascadeStage,
     Finding,
@@ -129,7 +129,7 @@ class Run:
     @cached_property
     def left_out_by_budget(self) -> set[str]:
         """Attacks that a budget kept from some examples altogether, so that they have no score."""
-        cut = self.table.filter(pc.field("status") == BUDGET)["attack"].to_pylist()
+        cut = self.table.filter(pc.field("status") == STATUS_OVER_BUDGET)["attack"].to_pylist()
         return {*cut} - {score.attack for score in self.scores}
 
     def class_name(self, index: int) -> str:

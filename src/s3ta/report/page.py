@@ -19,16 +19,16 @@ from markupsafe import Markup
 from s3ta.errors import UserError
 from s3ta.files import write_atomic
 from s3ta.records import CLEAN, CascadeStage, Interval, Score, scores_by_restarts
-from s3ta.report import figures, gallery, provenance, result_tables
+from s3ta.report import experimental_setup, figures, gallery, result_tables
 from s3ta.report.attack_text import attack_name, attack_text
 from s3ta.report.calibration import calibration_section, is_natural
 from s3ta.report.checks import Checks, Trust, checks
 from s3ta.report.comparability import PairOfRuns, compare, refuse_unlike, unshared
 from s3ta.report.load_runs import Run, attack_order, cascading, read_runs
 from s3ta.report.matplotlib_svg import NUM_COLOURS, FigureSvg
+from s3ta.report.numerical_reproducibility import measured_twice
 from s3ta.report.paper_tables import paper_section
-from s3ta.report.repeat_agreement import measured_twice
-from s3ta.report.verdict import Verdict, verdict
+from s3ta.report.winner import Verdict, verdict
 
 
 class RateCell(NamedTuple):
@@ -106,8 +106,8 @@ def render(runs: Sequence[Run], suite: str) -> str:
         different=different,
         verdict=verdict(runs, compared),
         checks=checks(trusts),
-        subset=provenance.subset(runs),
-        images_from=provenance.images_from(runs),
+        subset=experimental_setup.subset(runs),
+        images_from=experimental_setup.images_from(runs),
     )
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(_asset("page.html.j2")).render(
@@ -227,7 +227,11 @@ def _difference(page: Page) -> Section | None:
 def _training(page: Page) -> Section:
     runs = page.runs
     recipes = [(run.label, json.dumps(run.recipe.raw, indent=2, ensure_ascii=False)) for run in runs if run.recipe.raw]
-    content = {"facts": provenance.facts_table(runs), "departures": provenance.departures(runs), "recipes": recipes}
+    content = {
+        "facts": experimental_setup.facts_table(runs),
+        "departures": experimental_setup.departures(runs),
+        "recipes": recipes,
+    }
     title = "What was trained, and how"
     return Section("training", title, "Training", figures=figures.curve_figures(runs), content=content)
 
@@ -253,8 +257,8 @@ def _attention(page: Page) -> Section | None:
 
 
 def _method(page: Page) -> Section:
-    attacks, alike = provenance.attack_settings(page.runs)
-    content = {"attacks": attacks, "alike": alike, "notes": provenance.notes(page.runs)}
+    attacks, alike = experimental_setup.attack_settings(page.runs)
+    content = {"attacks": attacks, "alike": alike, "notes": experimental_setup.notes(page.runs)}
     return Section("method", "How to read this", "Method", content=content)
 
 

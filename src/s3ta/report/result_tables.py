@@ -185,7 +185,7 @@ def read_out_table(runs: Sequence[Run]) -> Table:
     return table_of(columns, [(run, score) for run in runs for score in run.scores])
 
 
-def all_steps_table(runs: Sequence[Run]) -> Table:
+def read_out_numbers_table(runs: Sequence[Run]) -> Table:
     """Every read-out as plain numbers (shares from 0 to 1, evaluations per image), for a spreadsheet.
 
     Of a cascade (`cascade` is 1) each is the worst case over all attacks up to this one."""

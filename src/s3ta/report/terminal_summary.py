@@ -15,8 +15,8 @@ from s3ta.report.checks import Trust, read_trust
 from s3ta.report.load_runs import read_run, read_runs
 from s3ta.report.result_tables import (
     Table,
-    all_steps_table,
     cost_texts,
+    read_out_numbers_table,
     read_out_table,
     success_text,
     table_of,
@@ -102,5 +102,5 @@ def write_table(runs: list[Path], suite: str, out: Path) -> None:
 
     Raises UserError for another ending, and as `read_runs`."""
     measured = read_runs(runs, suite)
-    table = all_steps_table(measured) if out.suffix == ".csv" else read_out_table(measured)
+    table = read_out_numbers_table(measured) if out.suffix == ".csv" else read_out_table(measured)
     write_atomic(out, table_text(table, out.suffix).encode())

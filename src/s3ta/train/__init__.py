@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from s3ta.lazy import load_names_on_first_use
 
 if TYPE_CHECKING:
-    from s3ta.train.batch_norm_group_layout import batch_norm_groups as batch_norm_groups
     from s3ta.train.config import AdversarialLoss as AdversarialLoss
     from s3ta.train.config import AWPConfig as AWPConfig
     from s3ta.train.config import BatchNormGroupConfig as BatchNormGroupConfig
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from s3ta.train.cost import count_flops as count_flops
     from s3ta.train.cost import get_hardware as get_hardware
     from s3ta.train.cost import training_cost as training_cost
+    from s3ta.train.distributed_batch_norm_groups import batch_norm_groups as batch_norm_groups
     from s3ta.train.loop import TrainingRun as TrainingRun
     from s3ta.train.loop import train as train
     from s3ta.train.run_folder import init_run_folder as init_run_folder

@@ -9,8 +9,8 @@ from s3ta.attacks import attack_cost
 from s3ta.errors import UserError, unknown_name
 from s3ta.models import ModelConfig
 from s3ta.models.precomputed_costs import Cost, count_cost, kept_bytes
-from s3ta.train.batch_norm_group_layout import batch_norm_groups
 from s3ta.train.config import TrainConfig
+from s3ta.train.distributed_batch_norm_groups import batch_norm_groups
 from s3ta.train.schedule import attack_scale, glimpses_at
 
 Precision = Literal["float32", "bfloat16"]

@@ -33,7 +33,7 @@ from s3ta.train.prefetch import Prepared, prepared
 from s3ta.train.schedule import glimpses_at, learning_rate
 from s3ta.train.step import DivergedError, Trainer, seeded_model
 from s3ta.train.tensorboard import CurveWriter
-from s3ta.train.throughput import Clock
+from s3ta.train.time_and_utilization import Clock
 from s3ta.train.validation import validate
 
 ALONE = Ranks()

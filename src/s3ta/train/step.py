@@ -18,9 +18,9 @@ from s3ta.models import ExecutedModel, ExecutionMode, NativeClassifier, build_mo
 from s3ta.models.batch_norm_statistics import statistics_kept, synchronize
 from s3ta.process_state import seeded_global_generators
 from s3ta.train.awp_and_ema import move_average, perturbed
-from s3ta.train.batch_norm_group_layout import batch_norm_groups
 from s3ta.train.checkpoint import Differences, Progress, TrainState, load_checkpoint
 from s3ta.train.config import TrainConfig
+from s3ta.train.distributed_batch_norm_groups import batch_norm_groups
 from s3ta.train.losses import Learner, make_outputs_fn
 from s3ta.train.optimizer import build_optimizer
 from s3ta.train.prefetch import Prepared

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from s3ta.attack_plausibility import ImplausibleSettingsWarning
+from s3ta.attack_settings_checks import ImplausibleSettingsWarning
 from s3ta.attacks import AttackCost
 from s3ta.data import write_ids, write_targets
 from s3ta.determinism import exact_arithmetic

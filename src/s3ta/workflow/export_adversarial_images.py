@@ -15,9 +15,9 @@ from s3ta.attacks import AutoAttackComponentConfig
 from s3ta.config import format_radius
 from s3ta.data import DataConfig, Dataset, Preprocessing, fetch_batch, open_dataset, resolve_source
 from s3ta.errors import UserError
-from s3ta.evaluate import ImageStore
+from s3ta.evaluate import ImageReader
 from s3ta.files import write_atomic, write_json
-from s3ta.records import CLEAN, RUN, Ledger, count_scores, is_tiny_suite
+from s3ta.records import CLEAN, STATUS_RUN, Ledger, count_scores, is_tiny_suite
 from s3ta.workflow.model import RuntimeOptions
 
 IMAGES, CARD = "adversarial.pt", "card.json"
@@ -77,7 +77,7 @@ def _worst(ledger: Ledger, table: pa.Table, dataset: Dataset) -> tuple[Tensor, i
     wrong: set[str] = set()
     for row in rows:
         name, attack = row["example_id"], row["attack"]
-        if row["status"] != RUN or name in wrong or row["num_attack_steps"] != last.get(attack, 0):
+        if row["status"] != STATUS_RUN or name in wrong or row["num_attack_steps"] != last.get(attack, 0):
             continue
         chosen[name] = (attack, row["restart"])
         if not row["correct"]:
@@ -89,7 +89,7 @@ def _worst(ledger: Ledger, table: pa.Table, dataset: Dataset) -> tuple[Tensor, i
     attacked = [name for name in order if chosen[name][0] != CLEAN]
     images = {name: fetch_batch(dataset, [positions[name]]).images[0] for name in set(order) - set(attacked)}
     if attacked:
-        stored = ImageStore(ledger).load_all([(*chosen[name], name) for name in attacked])
+        stored = ImageReader(ledger).load_all([(*chosen[name], name) for name in attacked])
         images |= dict(zip(attacked, stored, strict=True))
     return torch.stack([images[name] for name in order]), len(wrong)
 

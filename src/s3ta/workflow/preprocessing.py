@@ -49,7 +49,7 @@ def recorded_preparation(manifest: Mapping[str, Any]) -> str:
 
 
 def preprocessing_sentence(how: Mapping[str, Any], model: Mapping[str, Any], origins: Mapping[str, str]) -> str:
-    """The preparation of images as a manifest records it, as a sentence, with `ModelInfo.config` and `Preparation.origins`."""
+    """The preparation of images as a manifest records it, as a sentence, with the `config` of the model and the origins."""
     size, resize = how["image_size"], how["resize"]
     images = f"cut to {size} px" if how["name"] != "none" else "not resized"
     if resize is not None:

@@ -17,10 +17,10 @@ from s3ta.evaluate import (
     SUITES,
     SUITES_AT_ANY_RADIUS,
     AttackContext,
-    KeptImages,
     Settings,
     Shard,
     Suite,
+    TransferImages,
     build_suite,
     get_suite,
     leaderboard_radius,
@@ -95,7 +95,7 @@ class EvaluationRequest:
     settings: Settings = field(default_factory=Settings)
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     output: EvaluationOutput = field(default_factory=EvaluationOutput)
-    images: KeptImages | None = None
+    images: TransferImages | None = None
     """For a suite of transfers, whose."""
 
 
@@ -169,9 +169,9 @@ def _usual_radius(subject: OpenedModel, name: str | None) -> float:
     return subject.recipe.attack.radius
 
 
-def transfer_request(folder: Path, settings: Settings) -> tuple[KeptImages, Suite, Settings]:
+def transfer_request(folder: Path, settings: Settings) -> tuple[TransferImages, Suite, Settings]:
     """The images of another model's evaluation, with the suite and settings to score them by."""
-    images = KeptImages(folder)
+    images = TransferImages(folder)
     source = images.manifest
     chosen = LISTED if source.get(INFORMATIVE, {}).get("examples") == LISTED else DRAWN
     settings = settings._replace(seed=source["seed"], targets=images.targets or None, examples=chosen)

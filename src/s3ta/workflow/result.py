@@ -16,13 +16,13 @@ import pyarrow as pa
 from torch import Tensor
 
 from s3ta.config import format_radius
-from s3ta.console import as_text, drawn_table
 from s3ta.errors import UserError
 from s3ta.finding import WORTH_TELLING, Finding, worst_first
 from s3ta.records import Ledger, Score, count_scores
 from s3ta.report import evaluation_table, findings_of
 from s3ta.report.checks import read_trust
 from s3ta.report.result_tables import bounds, rate
+from s3ta.terminal_output import as_text, drawn_table
 from s3ta.workflow.preprocessing import recorded_preparation
 
 

@@ -12,17 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3ta import console as module
 from s3ta import progress
+from s3ta import terminal_output as module
 from s3ta.cli import shared
-from s3ta.console import plain_console
 from s3ta.report import Table
+from s3ta.terminal_output import plain_console
 
 ODD = "[bold]x[/bold] :fish: [/] 50.0% [25.4, 74.6] – ≤ ∞ → × … 𝔸🐟 Müller \udcff"
 SCRIPT = """
 import sys
 from s3ta.cli import shared
-from s3ta.console import speak_plainly
+from s3ta.terminal_output import speak_plainly
 from s3ta.progress import console, progress
 from s3ta.report import Table
 speak_plainly()

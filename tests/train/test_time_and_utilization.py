@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from s3ta.models import count_cost
-from s3ta.train import throughput
-from s3ta.train.throughput import Clock, measured_peak
+from s3ta.train import time_and_utilization
+from s3ta.train.time_and_utilization import Clock, measured_peak
 
 from .helpers import CPU, recipe, run
 
@@ -18,7 +18,7 @@ class Time:
 
     def __init__(self, monkeypatch):
         self.now = 100.0
-        monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        monkeypatch.setattr(time_and_utilization, "time", SimpleNamespace(perf_counter=lambda: self.now))
 
     def fail(self, length):
         self.now += length
@@ -39,7 +39,7 @@ def test_seconds_images_and_utilization_are_what_the_clock_says(monkeypatch):
     time.spend(clock, data=0.5, attack=1, update=1.5)
     clock.count(1, 4, 8)
     told = clock.read("float32")
-    assert {name: told[name] for name in throughput.PHASES} == {"data": 1.5, "attack": 5.0, "update": 3.5}
+    assert {name: told[name] for name in time_and_utilization.PHASES} == {"data": 1.5, "attack": 5.0, "update": 3.5}
     assert told["images_per_second"] == 1.6  # 16 images of all processes in 10 s
     operations = 2 * count_cost(config.model).multiply_accumulates * (2 * 5 + 3) * 8  # of this process
     assert told["utilization"] == pytest.approx(operations / 10 / 1e10, abs=1e-4)
@@ -68,7 +68,7 @@ def test_clean_steps_and_glimpses_count_with_their_own_cost(monkeypatch):
         weight_perturbation={"gamma": 0.01, "from_step": 3},
     )
     expected = [(1, 3), (3, 3), (3, 2 * 2 + 3), (3, 2 * 2 + 6)]
-    monkeypatch.setattr(throughput, "measured_peak", lambda *_: 1e9)
+    monkeypatch.setattr(time_and_utilization, "measured_peak", lambda *_: 1e9)
     time, clock = Time(monkeypatch), Clock(config, CPU)
     for step, (glimpses, passes) in enumerate(expected):
         time.spend(clock, update=1)
@@ -86,9 +86,9 @@ def test_the_peak_is_measured_in_large_products():
     one = torch.ones(768, 768)
     times = []
     for _ in range(5):
-        began = throughput.time.perf_counter()
+        began = time_and_utilization.time.perf_counter()
         _ = one @ one
-        times.append(throughput.time.perf_counter() - began)
+        times.append(time_and_utilization.time.perf_counter() - began)
     assert 0.05 < peak / (2 * 768**3 / min(times)) < 20
     assert 1e8 < peak < 1e15
 
@@ -113,7 +113,7 @@ def test_every_line_of_the_log_says_where_the_time_went(tmp_path):
 @pytest.mark.parametrize("peak", [1.0, 1e3, 1e6])
 def test_utilization_is_never_above_the_whole(monkeypatch, peak):
     """The peak may have been timed on a busy machine, and kernels may need fewer operations than are counted."""
-    monkeypatch.setattr(throughput, "measured_peak", lambda device, precision: peak)
+    monkeypatch.setattr(time_and_utilization, "measured_peak", lambda device, precision: peak)
     time, clock = Time(monkeypatch), Clock(recipe("resnet"), CPU)
     time.spend(clock, attack=1, update=1)
     clock.count(0, 4, 8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from s3ta.records import BUDGET, SETTLED
+from s3ta.records import STATUS_OVER_BUDGET, STATUS_SETTLED
 from s3ta.records.manifest import ModelConfigEntry, PreprocessingEntry
 from s3ta.report.attack_text import NESTED, NORMS, attack_setting_name, identity_text, setting_name, setting_text
 from s3ta.report.load_runs import Run
@@ -165,8 +165,8 @@ def _measurement(run: Run) -> dict[str, int | str | None]:
         "Arithmetic of the attack": f"{search.precision}{', compiled' if search.compiled else ''}"
         f"{', channels last' if search.channels_last else ''}",
         "Budget (evaluations per image)": manifest.budget,
-        "Records not needed, the verdict stood already": _num_records(run, SETTLED),
-        "Records left out by the budget": _num_records(run, BUDGET),
+        "Records not needed, the verdict stood already": _num_records(run, STATUS_SETTLED),
+        "Records left out by the budget": _num_records(run, STATUS_OVER_BUDGET),
         "Hardware": manifest.informative.hardware,
         "Versions": ", ".join(f"{name} {version}" for name, version in manifest.informative.versions.items()),
         "Largest distance to the clean image": _largest_distance(run),

@@ -1,7 +1,7 @@
 """The one grammar of checks: a question with a name (`Check`), and what it answers (`Finding`): what was seen, what to do.
 
 Three kinds of checks share it: of a model before it is measured (`evaluate/lint/`), of a model afterwards
-(`evaluate/sanity_checks.py`), of attacks' settings and of records (`attack_plausibility.py`, `records/checks.py`).
+(`evaluate/sanity_checks.py`), of attacks' settings and of records (`attack_settings_checks.py`, `records/checks.py`).
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ import pytest
 
 from s3ta.attack_settings_checks import mask_share
 from s3ta.records import Finding, check_attack_settings, check_records, reduce_restarts, to_table
-from s3ta.records.checks_perturbation_size import ball_used, weaker_than_checks
+from s3ta.records.checks_perturbation_size import ball_used
+from s3ta.records.checks_weaker_than_short_pgd import weaker_than_checks
 
 from .hand_made import join, rows, typed
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from s3ta.evaluate.attack_catalogue import ATTACKS as ATTACKS
     from s3ta.evaluate.attack_catalogue import AttackContext as AttackContext
     from s3ta.evaluate.attack_catalogue import get_attack as get_attack
+    from s3ta.evaluate.evaluation_task import EvaluationTask as EvaluationTask
     from s3ta.evaluate.image_store import KEPT_FILE as KEPT_FILE
     from s3ta.evaluate.image_store import ImageReader as ImageReader
     from s3ta.evaluate.image_store import TransferImages as TransferImages
@@ -44,6 +45,5 @@ if TYPE_CHECKING:
     from s3ta.evaluate.suites import suite_of_attacks as suite_of_attacks
     from s3ta.evaluate.suites import transfer_suite as transfer_suite
     from s3ta.evaluate.suites import why_unsupported as why_unsupported
-    from s3ta.evaluate.task import EvaluationTask as EvaluationTask
 
 load_names_on_first_use(__name__)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from s3ta.evaluate.evaluation_task import EvaluationTask
 from s3ta.evaluate.plan import AttackRound, may_leave
-from s3ta.evaluate.task import EvaluationTask
 from s3ta.records import CLEAN, STATUS_OVER_BUDGET, STATUS_RUN, STATUS_SETTLED
 
 

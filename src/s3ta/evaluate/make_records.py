@@ -12,10 +12,10 @@ from torch.nn.functional import cross_entropy
 
 from s3ta.attacks import AttackTrajectory, Threat
 from s3ta.errors import UserError
+from s3ta.evaluate.evaluation_task import EvaluationTask
 from s3ta.evaluate.plan import AttackRound, Chunk
-from s3ta.evaluate.task import EvaluationTask
 from s3ta.records import NO_TARGET, STATUS_RUN
-from s3ta.records.checks_chance_and_sample_size import is_inside
+from s3ta.records.checks_perturbation_size import is_inside
 from s3ta.records.schema import MEASURED, SCHEMA
 
 

@@ -17,10 +17,10 @@ from s3ta.attack_config import NamedAttack
 from s3ta.attacks import frozen_in_eval_mode, seeded_global_generators
 from s3ta.config import from_json
 from s3ta.errors import UserError
+from s3ta.evaluate.evaluation_task import EvaluationTask
 from s3ta.evaluate.lint import model_state_restored
 from s3ta.evaluate.plan import Settings, micro_batches_per_block, num_chunks
 from s3ta.evaluate.suite import Suite
-from s3ta.evaluate.task import EvaluationTask
 from s3ta.external_code_errors import guarded, without_addresses
 from s3ta.files import read_json, sha256
 from s3ta.malloc_tuning import allocator

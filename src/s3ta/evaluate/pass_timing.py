@@ -17,11 +17,11 @@ from s3ta.data import Batch, fetch_batch
 from s3ta.determinism import exact_arithmetic
 from s3ta.errors import UserError
 from s3ta.evaluate.attacked_model import attack_copy
+from s3ta.evaluate.evaluation_task import EvaluationTask
 from s3ta.evaluate.fixed_size_batches import pad_batch
 from s3ta.evaluate.lint import model_state_restored
 from s3ta.evaluate.plan import AttackRound, Chunk
 from s3ta.evaluate.runner import run_chunk
-from s3ta.evaluate.task import EvaluationTask
 from s3ta.external_code_errors import ForeignError
 
 _ENOUGH_TRIES = 1.5

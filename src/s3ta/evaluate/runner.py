@@ -24,6 +24,7 @@ from s3ta.determinism import exact_arithmetic
 from s3ta.evaluate.attacked_model import attacked_fn
 from s3ta.evaluate.chunk_layout import layout
 from s3ta.evaluate.early_stopping import EarlyStopping
+from s3ta.evaluate.evaluation_task import EvaluationTask
 from s3ta.evaluate.fixed_size_batches import isolate_rows, load_batches, pad_batch
 from s3ta.evaluate.image_store import ImageWriter, images_path
 from s3ta.evaluate.make_records import AttackedBatch, left_out_records, no_records, records, unattacked
@@ -37,7 +38,6 @@ from s3ta.evaluate.plan import (
     chunks_of_shard,
     micro_batches_per_block,
 )
-from s3ta.evaluate.task import EvaluationTask
 from s3ta.process_state import process_state_kept
 from s3ta.progress import Reporter, console
 from s3ta.random_streams import stream

@@ -188,7 +188,7 @@ def _ask(subject: Subject, tell: Callable[[int], None]) -> list[Finding]:
 
 
 def _what_broke(subject: Subject, end: Tried) -> dict[str, Any]:
-    """By ids, to compare with the suite's attacks on the same images (`checks_perturbation_size.weaker_than_checks`)."""
+    """By ids, to compare with the suite's attacks on the same images (`records/checks_weaker_than_short_pgd.py`)."""
     broken = [example for example, is_broken in zip(subject.ids, end.broken.tolist(), strict=True) if is_broken]
     return {"radius": subject.radius, "tried": list(subject.ids), "broken": broken}
 

@@ -1,57 +1,18 @@
-"""Can the numbers be used: are the images inside the ball, is the model better than guessing, are there enough examples?"""
+"""Can the numbers be used: is the model better than guessing, and of how many examples are they?"""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pyarrow as pa
-
-from s3ta.config import format_radius
 from s3ta.finding import Check, Finding
 from s3ta.records.ledger import LISTED
-from s3ta.records.manifest import Manifest, SuiteEntry
+from s3ta.records.manifest import Manifest
 from s3ta.records.metrics import Outcome
 from s3ta.records.proportion_statistics import finite_share, wilson
 from s3ta.records.schema import CLEAN
 
-_TOLERANCE = 1e-6
-"""Float32 pixels near 1 are no finer than 6e-8."""
 _LITTLE = 0.1
 """Of the way from guessing to perfect."""
-
-
-def is_inside(beyond: float, radius: float) -> bool:
-    """Whether an image that goes so far beyond its ball, or the box, lies inside but for rounding."""
-    return beyond <= _TOLERANCE * max(1.0, radius)
-
-
-def ball_respected(table: pa.Table, suite: SuiteEntry) -> Finding:
-    """The largest distance to a clean image under each attack, beside its radius."""
-    check = Check("ball")
-    by_attack = table.group_by("attack", use_threads=False).aggregate([("distance", "max")])
-    farthest = {row["attack"]: row["distance_max"] or 0.0 for row in by_attack.to_pylist()}
-    evidence, outside = {}, []
-    for name, settings in suite.settings_by_name.items():
-        radius = settings.radius
-        if radius is None or name not in farthest:
-            continue
-        evidence[name] = {"largest": farthest[name], "radius": radius, "norm": settings.norm}
-        if not is_inside(farthest[name] - radius, radius):
-            outside.append(name)
-    if outside:
-        worst = "; ".join(
-            f"'{name}' goes {evidence[name]['largest']:.6g}, allowed is {evidence[name]['radius']:.6g}"
-            for name in outside
-        )
-        advice = "These numbers are of a larger ball than they say: do not use them, and report how they came about."
-        return check.error(f"Adversarial images lie outside the ball: {worst}.", evidence, advice)
-    if not evidence:
-        return check.unchecked("The distances were not compared: no radius is recorded.")
-    distances_text = "; ".join(
-        f"'{name}' {numbers['largest']:.5g} of {numbers['radius']:.5g} ({format_radius(numbers['radius'])} {numbers['norm']})"
-        for name, numbers in evidence.items()
-    )
-    return check.passed(f"Every adversarial image lies inside its ball: {distances_text}.", evidence)
 
 
 def above_chance(reduced: list[Outcome], manifest: Manifest) -> Finding:

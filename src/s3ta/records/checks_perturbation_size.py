@@ -1,32 +1,62 @@
-"""Can an attack do what its radius says? Asked of its settings alone, so before anything is run; and, at the end, of how far
-its images went and of what the checks' own short attack did to the same ones.
+"""How far do images go: can an attack do what its radius says (asked of its settings alone, before anything is run), are its
+images inside the ball, and do they use it?
 
 Each check returns what it found, also where it found nothing wrong or could not look.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from s3ta.attack_settings_checks import implausible
+from s3ta.config import format_radius
 from s3ta.finding import Check, Finding
-from s3ta.records.checks_strength import another_attack
 from s3ta.records.manifest import AttackSettings, Manifest, SuiteEntry
-from s3ta.records.metrics import Outcome
-from s3ta.records.proportion_statistics import is_significantly_stronger, mcnemar
 from s3ta.records.schema import STATUS_RUN
 
+_TOLERANCE = 1e-6
+"""Float32 pixels near 1 are no finer than 6e-8."""
 _HALF = 0.5
 _STAYED = 0.1
 """Of the radius: an image that ends nearer to its clean one has hardly moved."""
 _NEARLY_ALL = 0.95
 _ROUNDING = 1e-6
-_LEVEL = 0.05
-_CONSIDERABLE = 0.05
+
+
+def is_inside(beyond: float, radius: float) -> bool:
+    """Whether an image that goes so far beyond its ball, or the box, lies inside but for rounding."""
+    return beyond <= _TOLERANCE * max(1.0, radius)
+
+
+def ball_respected(table: pa.Table, suite: SuiteEntry) -> Finding:
+    """The largest distance to a clean image under each attack, beside its radius."""
+    check = Check("ball")
+    by_attack = table.group_by("attack", use_threads=False).aggregate([("distance", "max")])
+    farthest = {row["attack"]: row["distance_max"] or 0.0 for row in by_attack.to_pylist()}
+    evidence, outside = {}, []
+    for name, settings in suite.settings_by_name.items():
+        radius = settings.radius
+        if radius is None or name not in farthest:
+            continue
+        evidence[name] = {"largest": farthest[name], "radius": radius, "norm": settings.norm}
+        if not is_inside(farthest[name] - radius, radius):
+            outside.append(name)
+    if outside:
+        worst = "; ".join(
+            f"'{name}' goes {evidence[name]['largest']:.6g}, allowed is {evidence[name]['radius']:.6g}"
+            for name in outside
+        )
+        advice = "These numbers are of a larger ball than they say: do not use them, and report how they came about."
+        return check.error(f"Adversarial images lie outside the ball: {worst}.", evidence, advice)
+    if not evidence:
+        return check.unchecked("The distances were not compared: no radius is recorded.")
+    distances_text = "; ".join(
+        f"'{name}' {numbers['largest']:.5g} of {numbers['radius']:.5g} ({format_radius(numbers['radius'])} {numbers['norm']})"
+        for name, numbers in evidence.items()
+    )
+    return check.passed(f"Every adversarial image lies inside its ball: {distances_text}.", evidence)
 
 
 def check_attack_settings(manifest: Manifest) -> list[Finding]:
@@ -77,50 +107,3 @@ def _stayed(name: str, attack: AttackSettings, of_right: np.ndarray, num_met: in
     evidence = {"attack": name, "num_stayed": num_stayed, "num_right": len(of_right), "radius": radius}
     advice = "Look at its mask, its steps and whether the model has gradients."
     return Check("did not move").warning(sentence, evidence, advice)
-
-
-def weaker_than_checks(reduced: Sequence[Outcome], suite: SuiteEntry, probes: Sequence[Finding]) -> list[Finding]:
-    """Does the checks' own short PGD break clearly more than all attacks of the suite together did, on the same images?
-
-    One of the `probes` has as evidence the ids that were `tried`, those that PGD has `broken`, and its `radius` (L-infinity,
-    untargeted). Compared are attacks that have the same aim and at least the same means; without any there is no finding."""
-    check = Check("weaker than checks")
-    small_attack = next((probe.evidence for probe in probes if {"tried", "broken"} <= set(probe.evidence)), None)
-    if small_attack is None:
-        return []
-    last = {outcome.attack: outcome for outcome in reduced}
-    settings, radius = suite.settings_by_name, float(small_attack["radius"])
-    names = [name for name in last if name in settings and _has_the_means(settings[name], radius)]
-    if not names:
-        return []
-    met = {example for name in names for example in last[name].example_ids}
-    wrong = {example for name in names for example in last[name].example_ids[~last[name].correct]}
-    tried = {*small_attack["tried"]} & met
-    broken = {*small_attack["broken"]} & tried
-    only_checks, only_suite = len(broken - wrong), len((wrong & tried) - broken)
-    p_value = mcnemar(only_checks, only_suite)
-    evidence = {
-        "attacks": names,
-        "only_checks_break": only_checks,
-        "only_suite_breaks": only_suite,
-        "num_examples": len(tried),
-        "p_value": p_value,
-    }
-    counts = (
-        f"of {len(tried)} images the checks' PGD of 40 steps breaks {only_checks} that stay right under "
-        f"{' and '.join(map(repr, names))}; the other way round it is {only_suite} (exact McNemar p {p_value:.2g})."
-    )
-    if is_significantly_stronger(only_checks, only_suite, _CONSIDERABLE * len(tried), _LEVEL):
-        sentence = f"The attacks of the suite are too weak: {counts}"
-        advice = f"Look at their step size, number of steps and loss, or add another one, such as {another_attack(settings)}."
-        return [check.warning(sentence, evidence, advice)]
-    return [check.passed(f"The suite is no weaker than a short attack: {counts}", evidence)]
-
-
-def _has_the_means(attack: AttackSettings, radius: float) -> bool:
-    """Whether an attack by gradients may do all that an untargeted L-infinity attack of this radius may.
-
-    Divergence too: it does not aim there, but a suite of it alone must not look robust for that."""
-    as_free = attack.norm == "linf" and not attack.mask and not attack.eight_bit
-    away = attack.aims_away or attack.objective == "divergence"
-    return as_free and away and attack.uses_gradients and (attack.radius or 0) >= radius * (1 - _ROUNDING)

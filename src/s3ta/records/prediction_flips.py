@@ -1,6 +1,6 @@
 """One model measured twice: on another device, in another precision or micro-batch. How many answers changed?
 
-for flip in find_flips(table_on_cpu, table_on_gpu):
+for flip in compare_predictions(table_on_cpu, table_on_gpu):
     print(flip.attack, len(flip.flipped), "of", flip.num_common)
 """
 

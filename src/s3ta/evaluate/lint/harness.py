@@ -146,7 +146,7 @@ def number(value: float) -> float | str:
 @contextmanager
 def model_state_restored(model: nn.Module) -> Iterator[list[SavedTensor]]:
     """Gives what the model holds; afterwards it holds that again, in the modes that it had, and Python's and NumPy's
-    generators stand where they stood. Parameter gradients and torch's generators are left to `attacks.frozen`."""
+    generators stand where they stood. Parameter gradients and torch's generators are left to `attacks.frozen_in_eval_mode`."""
     held = [
         SavedTensor(f"{prefix}.{key}".lstrip("."), holder, key, tensor, tensor.detach().clone())
         for prefix, module in model.named_modules()

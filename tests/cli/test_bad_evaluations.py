@@ -443,8 +443,8 @@ def test_a_ledger_with_an_older_description_resumes_by_the_same_command(
     before = chunks(out)
     with monkeypatch.context() as other_version:
         module = import_module("s3ta.evaluate.manifest")
-        words = module.suite_identity
-        other_version.setattr(module, "suite_identity", lambda suite: words(suite) | {"description": "as once told"})
+        words = module.suite_manifest
+        other_version.setattr(module, "suite_manifest", lambda suite: words(suite) | {"description": "as once told"})
         shutil.rmtree(out)
         done(*run)
     old = contents(out)

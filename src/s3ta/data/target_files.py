@@ -48,7 +48,7 @@ def read_targets(path: Path, dataset: Dataset, say: Callable[[str], None] | None
     ways, its columns `label` and `target_name` decide, if it has them and they contradict the names.
 
     Args:
-      path: columns `example_id` (or the end of a path, as in `select_ids`) and `target`: a class by name or number. Where
+      path: columns `example_id` (or the end of a path, as in `positions_of_ids`) and `target`: a class by name or number. Where
         there are columns `label` and `target_name` too, they must agree with the data, so that a file of another order of
         classes is noticed (X17).
       say: is told which reading was taken where both were possible.

@@ -1,7 +1,7 @@
 """Tables as data: what a report, a terminal and a spreadsheet all show. A rate never comes without its 95% interval,
 and top-1 never without success (protocol X36).
 
-    print(summary_table(read_runs([folder], "quick")).markdown())
+    print(runs_summary_table(read_runs([folder], "quick")).markdown())
 """
 
 from __future__ import annotations

@@ -471,4 +471,14 @@ def test_sigterm_to_torchrun_saves_the_step_in_progress(told, folder, start, num
     again = start()
     code, said = again.ended()
     assert code == 0, said
+    _take_note_of_workers(run.out, num_workers)
     _same_as_undisturbed(folder, run.out)
+
+
+def _take_note_of_workers(out: Path, num_workers: int) -> None:
+    """The curve notes that the run went on with another number of workers, which changes nothing else in it."""
+    lines = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
+    notes = [(line["name"], line["before"], line["value"]) for line in lines if line["kind"] == "setting"]
+    assert notes == ([("num_workers", num_workers, 0)] if num_workers else [])
+    kept = [json.dumps(line) for line in lines if line["kind"] != "setting"]
+    (out / "train.jsonl").write_text("\n".join(kept) + "\n")

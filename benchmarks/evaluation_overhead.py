@@ -95,7 +95,7 @@ def main() -> None:
             f"round {number + 1}: attack {inside:.2f} s, all {whole:.2f} s, beside the attack {whole / inside - 1:.2%}"
         )
     probes = num_evaluations(32)
-    table1 = max_cost(get_suite("table1"), 500).num_evaluations
+    table1 = max_cost(get_suite("table1"), 500).total
     print(f"probes on 32 examples: {probes:,} passes, {probes / table1:.2%} of Table 1 on 500 examples ({table1:,})")
     for count in (64, 256, 1000):
         words = [sys.executable, __file__, options.model, "--child", "--num-examples", str(count), "--steps", "2"]

@@ -195,7 +195,8 @@ def open_model(
     """A classifier in eval mode, from pixels in [0, 1] to logits, with its normalisation inside.
 
     Args:
-      source: a run folder, a model folder, a Hub id, `timm:NAME`, `torchvision:NAME` or `package.module:factory`.
+      source: a run folder, a model folder, a Hub id, `timm:NAME`, `torchvision:NAME`, `example:NAME` or a factory
+        `package.module:name`.
       weights: `pretrained`, `random`, a file or a folder; None: pretrained, a factory's own.
       others: what the source does not say itself.
     Raises UserError for what cannot be found, fetched, imported or filled, and for what is missing or wrong."""

@@ -133,10 +133,11 @@ class SPSA(Config):
 class GradientAttackConfig(Config):
     """What all attacks of the one loop have in common."""
 
-    objective: Literal["targeted", "untargeted", "multitargeted", "divergence"] = "targeted"
+    objective: Literal["targeted", "untargeted", "multitargeted", "divergence", "local_linearity"] = "targeted"
     """targeted: towards a random wrong class, fixed per example (T15); untargeted: away from the true label (E7);
     multitargeted: restart r goes towards the wrong class that is r-th likeliest on the clean image; divergence: away from the
-    model's own answer to the clean image, whatever the label (TRADES)."""
+    model's own answer to the clean image, whatever the label (TRADES); local_linearity: to where the loss is furthest from its
+    tangent plane at the clean image, above or below (LLR, C3)."""
     loss: Loss = "cross_entropy"
     """margin and dlr keep a gradient where a sure model's cross-entropy has none (E7); not for multitargeted, which has its
     own."""
@@ -167,7 +168,12 @@ class GradientAttackConfig(Config):
     def looks_first(self) -> bool:
         """Whether the attack asks the model about the clean image before it begins; one forward pass."""
         away = self.steering is not None and self.steering.towards == "away"
-        return away or self.objective in ("multitargeted", "divergence")
+        return away or self.objective in ("multitargeted", "divergence", "local_linearity")
+
+    @property
+    def first_gradients(self) -> int:
+        """Gradients at the clean image before it begins, beside those of its steps: of the tangent plane."""
+        return int(self.objective == "local_linearity")
 
     @property
     def needs_trace(self) -> bool:
@@ -182,6 +188,8 @@ class GradientAttackConfig(Config):
         if self.norm == "linf" and self.radius > 1:
             advice = "write 16/255 or norm l2"
             raise ValueError(f"radius {self.radius:g} is more than 1, the whole range of a pixel: {advice}")
+        if self.objective == "local_linearity" and not (self.gradient.kind == "exact" and self.gradient.is_plain):
+            raise ValueError("objective local_linearity compares exact gradients: leave `gradient` as it is")
         if self.objective in ("multitargeted", "divergence") and self.loss != "cross_entropy":
             raise ValueError(f"objective '{self.objective}' has a loss of its own: leave `loss` as it is")
         return self

@@ -14,6 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -123,7 +124,8 @@ def config_hash(config: Config) -> str:
 def override(config: ConfigT, assignments: list[str]) -> ConfigT:
     """A copy of the config with `a.b=c` assignments applied, in order, then checked as a whole.
 
-    Another `kind` of a part keeps the settings that both kinds have, drops the others and brings its own defaults.
+    A part that is None begins with its defaults where one of its settings is named. Another `kind` of a part keeps the settings
+    that both kinds have, drops the others and brings its own defaults.
 
     Raises UserError for a word without `=`, a name that does not exist (nearest names offered) or a bad value."""
     tree = config.model_dump(mode="json")
@@ -131,6 +133,7 @@ def override(config: ConfigT, assignments: list[str]) -> ConfigT:
         path, equals, text = assignment.partition("=")
         if not equals or not path:
             raise UserError(f"'{assignment}' is not an override: write name=value, for example attack.radius=8/255.")
+        _begin_optional_parts(type(config), tree, path.split("."))
         _assign(tree, path, text)
         if path.endswith(".kind"):
             tree = _with_new_kind(type(config), tree, path, assignment)
@@ -142,6 +145,28 @@ def changed(config: ConfigT, changes: Mapping[str, Any]) -> ConfigT:
     """A copy with other settings, unchecked; those of a part stand in a mapping of their own."""
     parts = {name: changed(getattr(config, name), value) for name, value in changes.items() if isinstance(value, dict)}
     return config.model_copy(update={**changes, **parts})
+
+
+def _begin_optional_parts(kind: type[Config], tree: dict[str, Any], names: list[str]) -> None:
+    """Every part on the way that is None, and can be but one config, is there afterwards, with its defaults."""
+    for name, following in pairwise(names):
+        field = kind.model_fields.get(name)
+        parts = [] if field is None else _configs_in(field.annotation)
+        if name in tree and tree[name] is None and len(parts) == 1:
+            fields = parts[0].model_fields.items()
+            defaults = {key: None if each.is_required() else each.get_default() for key, each in fields}
+            tree[name] = to_jsonable_python(defaults)
+        part = next((part for part in parts if following in part.model_fields), None)
+        if part is None or not isinstance(tree.get(name), dict):
+            return
+        kind, tree = part, tree[name]
+
+
+def _configs_in(annotation: Any) -> list[type[Config]]:
+    """The kinds of config that a setting may be."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return [annotation]
+    return [kind for part in get_args(annotation) for kind in _configs_in(part)]
 
 
 def _assign(tree: dict[str, Any], path: str, text: str) -> None:

@@ -23,6 +23,7 @@ PGD_ATTACKS: dict[str, PGDConfig] = {
     "dlr": PGDConfig(**SHORT, loss="dlr"),
     "multitargeted": PGDConfig(**SHORT, objective="multitargeted", num_restarts=2),
     "divergence": PGDConfig(**SHORT, objective="divergence"),
+    "local linearity": PGDConfig(**SHORT, objective="local_linearity"),
     "l2": PGDConfig(norm="l2", radius=0.5, step_size=0.2, num_attack_steps=3, random_start_prob=0.8),
     "masked l2 with momentum": PGDConfig(
         norm="l2", radius=0.5, step_size=0.4, num_attack_steps=3, mask=BoxRegion(), momentum=0.9, annealing="cosine"
@@ -51,6 +52,7 @@ ADAM_ATTACKS: dict[str, AdamConfig] = {
     "adam by dlr": AdamConfig(objective="multitargeted", num_attack_steps=2, gradient=SPSA(num_directions=3, micro_batch=12)),
     "adam drawn": AdamConfig(loss="dlr", num_attack_steps=2, mask=GridRegion(rows=("#.", ".#"))),
     "adam diverging": AdamConfig(objective="divergence", num_attack_steps=2),
+    "adam by local linearity": AdamConfig(objective="local_linearity", num_attack_steps=2),
 }  # fmt: skip
 LOOKING: dict[str, PGDConfig | AdamConfig] = {
     "one glimpse": PGDConfig(**SHORT, glimpses="each", objective="untargeted", num_restarts=2),

@@ -160,7 +160,7 @@ def test_settings_that_do_not_fit_together_are_refused_in_one_sentence(cls, valu
         (PGDConfig, {"num_glimpses": 0}, "num_glimpses: Input should be greater than or equal to 1"),
         (PGDConfig, {"random_start_prob": 1.1}, "random_start_prob: Input should be less than or equal to 1"),
         (PGDConfig, {"random_start_prob": -0.1}, "random_start_prob: Input should be greater than or equal to 0"),
-        (PGDConfig, {"objective": "away"}, "'targeted', 'untargeted', 'multitargeted' or 'divergence'"),
+        (PGDConfig, {"objective": "away"}, "'multitargeted', 'divergence' or 'local_linearity'"),
         (PGDConfig, {"loss": "ce"}, "'cross_entropy', 'margin' or 'dlr'"),
         (PGDConfig, {"norm": "l1"}, "'linf' or 'l2'"),
         (PGDConfig, {"keep": "first"}, "'last' or 'best'"),
@@ -286,7 +286,7 @@ def test_overrides_reach_into_whatever_kind_is_there():
         ("attack.radius=2", "radius 2 is more than 1, the whole range of a pixel: write 16/255 or norm l2"),
         ("attack.radius.x=2", "Unknown setting 'attack.radius.x': attack.radius is one value and has no parts."),
         ("attack.learning_rates=1", "Unknown setting 'attack.learning_rates'."),
-        ("attack.steering.weight=1", "Unknown setting 'attack.steering.weight': attack.steering is one value"),
+        ("attack.radius.weight=1", "Unknown setting 'attack.radius.weight': attack.radius is one value"),
     ],
 )
 def test_a_bad_override_is_refused_in_one_sentence(assignment, sentence):

@@ -137,6 +137,7 @@ def test_the_verbs_and_options_are_those_that_people_have_learned() -> None:
             "transfer",
             "weights",
         ],
+        "convert": ["file", "out"],
         "export": ["data_root", "fields", "folder", "out"],
         "report": ["findings", "out", "paper", "runs", "suite", "table"],
         "predict": [

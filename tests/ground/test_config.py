@@ -187,6 +187,15 @@ OTHER = {
     "model.first_logits": "readout",
     "model.kind": None,
     "model.vision.stem": "conv3",
+    "model.vision.padding": "same",
+    "model.vision.denoise": {"operation": "mean"},
+    "model.vision.stage": 2,
+    "model.vision.activation": "softplus",
+    "model.queries": "none",
+    "model.cell": "gru",
+    "loss.glimpses": "all",
+    "data.mixing": {"mixup": 0.5},
+    "start": {"weights": "somewhere", "sha256": "0"},
     "data.channels": 1,
     "data.preprocessing": "fd",
     "data.augment": "crop_flip",
@@ -460,7 +469,7 @@ def test_a_config_is_checked_after_all_assignments():
         ("optimizer.nesterov=1", "valid boolean"),
         ("batch_size=1", "greater than 1"),
         ("label_smoothing=1", "less than 1"),
-        ("attack.objective=target", "'targeted', 'untargeted', 'multitargeted' or 'divergence'"),
+        ("attack.objective=target", "'targeted', 'untargeted', 'multitargeted', 'divergence' or 'local_linearity'"),
         ("schedule.decay=step", "'steps' or 'cosine'"),
         ("data.channels=2", "1 or 3"),
         ("model.vision.std=[0.0]", "model.s3ta.vision"),
@@ -548,3 +557,17 @@ def test_a_changed_kind_keeps_shared_settings_and_takes_its_own_defaults():
     assert override(held, ["attack.kind=pgd"]) == held
     with pytest.raises(UserError, match="attack"):
         override(held, ["attack.kind=spell"])
+
+
+def test_a_part_that_is_none_begins_with_its_defaults():
+    recipe = get_recipe("cifar10/s3ta_4_mini")
+    mixed = override(recipe, ["data.mixing.mixup=0.5"])
+    assert (mixed.data.mixing.mixup, mixed.data.mixing.cutmix) == (0.5, 1.0)
+    started = override(recipe, ["start.part=backbone", "start.weights=runs/a"])
+    assert (started.start.weights, started.start.part, started.start.sha256) == ("runs/a", "backbone", None)
+    blocked = override(recipe, ["model.vision.denoise.operation=mean"])
+    assert blocked.model.vision.denoise.embedding
+    with pytest.raises(UserError, match=r"start\.weights"):
+        override(recipe, ["start.part=backbone"])
+    with pytest.raises(UserError, match=r"Unknown setting 'start\.wights'.*start\.weights"):
+        override(recipe, ["start.wights=runs/a"])

@@ -30,9 +30,11 @@ def shaken_model(**settings):
         elif tensor.is_floating_point():
             tensor.add_(0.1 * torch.randn(tensor.shape))
     with torch.no_grad():
-        model.controller.query[2].weight.mul_(3)
+        if model.config.queries == "learned":
+            model.controller.query[2].weight.mul_(3)
         model.controller.initial_hidden.normal_()
-        model.controller.initial_cell.normal_()
+        if model.config.cell == "lstm":
+            model.controller.initial_cell.normal_()
     return model
 
 

@@ -1,5 +1,6 @@
 """Every count of protocol tables 1.4 and 1.5, strides, dilation and map sizes, on the meta device (X20, X21, X22)."""
 
+import re
 from functools import cache
 
 import pytest
@@ -182,7 +183,7 @@ def test_strides_and_no_dilation(backbone, dense):
     wanted = ([1, 2, 1, 1] if dense else [1, 2, 2, 2])[: len(net.stages)]
     for stage, stride in zip(net.stages, wanted, strict=True):
         first, *others = stage.blocks
-        basic = backbone in ("resnetv2_mini", "resnetv2_18", "resnetv2_34", "wrn_28_10")
+        basic = backbone in ("resnetv2_mini", "resnetv2_18", "resnetv2_34", "wrn_28_8", "wrn_28_10")
         assert (first.conv1 if basic else first.conv2).stride == (stride, stride)
         if first.downsample is None:
             assert stride == 1
@@ -199,7 +200,7 @@ def _num_features(backbone):
     return _meta(backbone).vision.num_features
 
 
-SIDES_AT_32 = dict.fromkeys(BACKBONES, (16, 4)) | dict.fromkeys(("resnetv2_mini", "wrn_28_10"), (16, 8))
+SIDES_AT_32 = dict.fromkeys(BACKBONES, (16, 4)) | dict.fromkeys(("resnetv2_mini", "wrn_28_8", "wrn_28_10"), (16, 8))
 """Of the dense map of a backbone, and of its own."""
 
 
@@ -221,12 +222,13 @@ def test_every_model_builds_and_counts(name):
         assert cost.parameters == one.parameters > rival.parameters
         assert cost.map_size == rival.map_size
     else:
-        backbone = name.removesuffix("_dense")
-        side = SIDES_AT_32[backbone][name == backbone]
+        backbone = re.sub("_(dense|denoise|se)$", "", name)
+        side = SIDES_AT_32[backbone][not name.endswith("_dense")]
         assert cost.map_size == (side, side), (
             f"add the sides of the maps of {backbone} to SIDES_AT_32, if that is right"
         )
-        assert cost.parameters == _at_32_pixels(name.removesuffix("_dense")).parameters
+        plain = _at_32_pixels(backbone).parameters
+        assert cost.parameters > plain if name.endswith(("_denoise", "_se")) else cost.parameters == plain
 
 
 def test_wide_resnet_28_10_has_the_parameters_of_its_paper():

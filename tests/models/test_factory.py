@@ -28,7 +28,7 @@ def test_signature_is_what_the_documents_say():
     assert [(name, p.default) for name, p in parameters.items()] == [
         ("name", inspect.Parameter.empty),
         ("num_classes", 1000),
-        ("image_size", 224),
+        ("image_size", None),
         ("in_channels", 3),
     ]
     assert s3ta.create_model is create_model
@@ -40,7 +40,8 @@ def test_all_models_are_listed():
     expected = {
         f"{head}{backbone}" for backbone in BACKBONES for head in ("", "s3ta_2_", "s3ta_4_", "s3ta_8_", "s3ta_16_")
     }
-    assert sorted(names) == sorted(expected | {f"{backbone}_dense" for backbone in BACKBONES})
+    parts = ("_dense", "_denoise", "_se")
+    assert sorted(names) == sorted(expected | {f"{backbone}{part}" for backbone in BACKBONES for part in parts})
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -83,7 +84,8 @@ def test_default_config_is_the_paper():
     ("wrong", "nearest"),
     [
         ("s3ta_16_resnet_152", "s3ta_16_resnetv2_152"),
-        ("resnet18", "resnetv2_18"),
+        ("resnet19", "resnet18"),
+        ("s3ta_4_convnext_tinny", "s3ta_4_convnext_tiny"),
         ("s3ta_4_resnetv2_mini_dense", "s3ta_4_resnetv2_mini"),
         ("s3ta_0_resnetv2_18", "s3ta_"),
         ("resnetv2_152_dens", "resnetv2_152_dense"),
@@ -100,7 +102,7 @@ def test_unknown_model_offers_the_nearest_names(wrong, nearest):
 
 
 def test_without_a_near_name_all_models_are_listed():
-    with pytest.raises(UserError, match=r"Known: .*resnetv2_101.*s3ta list models"):
+    with pytest.raises(UserError, match=r"Known: .*resnet101.*s3ta list models"):
         create_model("")
 
 
@@ -126,7 +128,9 @@ def test_every_model_runs_forward_and_backward_on_real_images_and_in_bfloat16(na
     for where, gradient in [("images", images.grad), *((key, p.grad) for key, p in model.named_parameters())]:
         assert gradient is not None, where
         assert gradient.isfinite().all(), where
-        assert gradient.any(), where
+        assert gradient.any() or ("_denoise" in name and where.startswith("vision.net.stages")), (
+            where
+        )  # a fresh block adds 0
     with torch.no_grad():
         exact = model.eval()(images)
         with torch.autocast("cpu", dtype=torch.bfloat16):

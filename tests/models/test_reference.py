@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from s3ta.models import S3TAConfig, VisionConfig, build_model
+from s3ta.models import ResNetConfig, S3TAConfig, VisionConfig, build_model
 from tests.reference import s3ta_float64
 
 from .helpers import TINY_HEAD, pictures, shaken_model
@@ -18,6 +18,11 @@ SETTINGS = [
     {"stem": "conv7_pool"},
     {"basis_origin": 0.5},
     {"basis_origin": 1.0, "first_logits": "readout", "num_frequencies": 1},
+    {"feeds_back_logits": False},
+    {"scaled_attention": True},
+    {"num_frequencies": 0},
+    {"cell": "gru"},
+    {"cell": "gru", "feeds_back_logits": False, "num_frequencies": 0, "scaled_attention": True, "num_heads": 8},
 ]
 
 
@@ -34,6 +39,7 @@ def _both(model, images, num_glimpses):
         origin=config.basis_origin,
         first_logits=config.first_logits,
         pool=config.vision.stem == "conv7_pool",
+        scaled_attention=config.scaled_attention,
     )
     with torch.no_grad():
         return model.unroll(images, num_glimpses), expected
@@ -50,6 +56,33 @@ def test_float64_agrees_to_1e_10_at_every_glimpse(settings):
     assert np.abs(attention - attention.mean(axis=(3, 4), keepdims=True)).max() > 0.2 / attention[0, 0, 0].size
     for axis in range(2):
         assert np.ptp(logits, axis=axis).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"cell": "gru", "num_heads": 1, "num_frequencies": 0}, {"num_heads": 1}], ids=str
+)
+def test_without_queries_the_mean_of_the_map_is_read_at_every_glimpse(settings):
+    model = shaken_model(queries="none", **settings).double()
+    images = pictures(2, 2, 11, 14, dtype=torch.float64)
+    trace, (logits, attention) = _both(model, images, num_glimpses=5)
+    np.testing.assert_allclose(trace.logits.numpy(), logits, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(trace.attention.numpy(), attention, rtol=0, atol=1e-15)
+    np.testing.assert_array_equal(trace.attention.numpy(), trace.attention.numpy().flat[0])
+    for axis in range(2):
+        assert np.ptp(logits, axis=axis).max() > 1e-3
+
+
+def test_a_hidden_layer_after_the_average_agrees_with_the_reference():
+    torch.manual_seed(3)
+    vision = VisionConfig(backbone="resnetv2_mini", stem="conv3", in_channels=2, image_size=12)
+    model = build_model(ResNetConfig(num_classes=5, vision=vision, mlp_hidden=17)).double().eval()
+    images = pictures(2, 2, 12, 10, dtype=torch.float64)
+    weights = {name: value.numpy() for name, value in model.state_dict().items()}
+    means = [s3ta_float64.vision(weights, image).mean(axis=(1, 2)) for image in images.numpy()]
+    expected = np.stack([s3ta_float64.mlp(weights, "classifier", mean) for mean in means])
+    with torch.no_grad():
+        np.testing.assert_allclose(model(images).numpy(), expected, rtol=0, atol=1e-10)
+    assert np.ptp(expected, axis=0).max() > 1e-3
 
 
 @pytest.mark.parametrize("num_glimpses", [1, 2, 3, 7])

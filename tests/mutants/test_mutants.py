@@ -41,6 +41,7 @@ FINDINGS = "tests/records/test_checks.py"
 SHARDS, FOREIGN = "tests/evaluate/test_shards.py", "tests/cli/test_any_classifier.py"
 BAD, CALIBRATION = "tests/cli/test_bad_evaluations.py", "tests/records/test_calibration.py"
 INTERVALS = "tests/records/test_proportion_statistics.py"
+CONVERTED = "tests/models/test_tensorpack_weights.py"
 SOFTMAX = "weights_BNp = logits_BNp.softmax(dim=-1)"
 
 MUTANTS = {
@@ -76,15 +77,15 @@ MUTANTS = {
         "models/attention.py:spatial_basis", '"ai,bj->abij"', '"bi,aj->abij"', ATTENTION
     ),
     "a third stage with stride 2": Mutant(
-        "models/backbones.py:PreActResNet.make_dense",
+        "models/backbones.py:ResNetBackbone.make_dense",
         "2 if index == 1 else 1",
         "2 if index in (1, 2) else 1",
         "tests/models/test_counts.py -k strides",
     ),
     "dilation besides strides": Mutant(
-        "models/backbones.py:PreActResNet.make_dense",
-        "            _spatial(block).stride = (stride, stride)\n",
-        "            _spatial(block).stride = (stride, stride)\n"
+        "models/backbones.py:ResNetBackbone.make_dense",
+        "            stride = 2 if index == 1 else 1\n",
+        "            stride = 2 if index == 1 else 1\n"
         "            for layer in stage.modules():\n"
         "                if index > 1 and isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):\n"
         "                    layer.dilation, layer.padding = (2, 2), (2, 2)\n",
@@ -107,6 +108,18 @@ MUTANTS = {
         "self.initial_hidden = nn.Parameter(torch.empty(1, config.lstm_size))",
         "self.initial_hidden = nn.Parameter(torch.empty(1, config.lstm_size), requires_grad=False)",
         CONTROLLER,
+    ),
+    "a query that sees logits after all": Mutant(
+        "models/s3ta.py:Controller._next_query",
+        "return self.query(hidden).unflatten",
+        "return self.query(hidden + logits.mean()).unflatten",
+        "tests/models/test_reference.py -k feeds_back",
+    ),
+    "scaled attention scaled by the keys alone": Mutant(
+        "models/s3ta.py:Controller.__init__",
+        "self.query_size**-0.5 if",
+        "config.key_channels**-0.5 if",
+        "tests/models/test_reference.py -k scaled",
     ),
     # the attack
     "wrong sign of the step": Mutant(
@@ -171,7 +184,7 @@ MUTANTS = {
         f"{LOOP} -k by_hand",
     ),
     "no label smoothing in the training loss": Mutant(
-        "train/losses.py:Learner.forward",
+        "train/losses.py:Learner._cross_entropy",
         "cross_entropy(logits, labels, label_smoothing=self._label_smoothing)",
         "cross_entropy(logits, labels)",
         f"{LOOP} -k by_hand",
@@ -212,6 +225,12 @@ MUTANTS = {
         "return None",
         f"{LOOP} -k curriculum",
     ),
+    "one read-out of all learned from": Mutant(
+        "train/losses.py:Learner.forward",
+        "for each in outputs.logits])",
+        "for each in outputs.logits[:1]])",
+        "tests/train/test_ablated_training.py -k mean",
+    ),
     "one side of TRADES held fixed": Mutant(
         "train/losses.py:Learner.forward",
         "clean_logits.log_softmax(1), reduction",
@@ -220,8 +239,8 @@ MUTANTS = {
     ),
     "BN groups added up, not averaged": Mutant(
         "train/step.py:Trainer._gradients",
-        "(loss * (self.group / share)).backward()",
-        "loss.backward()",
+        "_backward(loss * (self.group / share))",
+        "_backward(loss)",
         "tests/train/test_losses.py -k groups",
     ),
     "weight perturbation on every tensor": Mutant(
@@ -457,6 +476,39 @@ MUTANTS = {
         "return [position for position in positions if position not in gone], [",
         "return [index if index not in gone else min(set(positions) - gone) for index in positions], [",
         f"{BAD} -k damaged_picture_in",
+    ),
+    "TensorFlow's weights under torch's padding": Mutant(
+        "models/tensorpack_weights.py:_config", 'padding="same"', 'padding="symmetric"', f"{CONVERTED} -k plain_float64"
+    ),
+    "TensorFlow's weights with red first": Mutant(
+        "models/tensorpack_weights.py:feature_denoising_model",
+        "weights[first].flip(1)",
+        "weights[first].clone()",
+        f"{CONVERTED} -k plain_float64",
+    ),
+    "a pool is padded as torch does": Mutant(
+        "models/padding.py:pad_as_tensorflow",
+        "elif isinstance(child, nn.MaxPool2d):",
+        "elif isinstance(child, nn.MaxPool2d) and child.stride == 1:",
+        "tests/models/test_padding.py -k pools",
+    ),
+    "photographs labelled by their number": Mutant(
+        "data/photographs.py:open_photographs",
+        "classes[int(match[2])]",
+        "classes[int(match[1])]",
+        "tests/data/test_photographs.py -k labels",
+    ),
+    "any shape in the place of a tensor": Mutant(
+        "models/example_networks.py:renamed_in_order",
+        " or value.shape != place.shape",
+        "",
+        "tests/models/test_example_networks.py -k refused_by_name",
+    ),
+    "labels that count from 1 pass": Mutant(
+        "evaluate/lint/preprocessing_and_labels.py:_usual_orders",
+        "(labels + 1) % num_classes",
+        "(labels + 2) % num_classes",
+        "tests/evaluate/test_lint_real_network.py -k from",
     ),
     "strict about nothing": Mutant(
         "workflow/checks_before.py:run_lint", "(strict and alarm.kind != UNREADABLE)", "False", f"{BAD} -k strict_stops"

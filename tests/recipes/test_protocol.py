@@ -10,13 +10,15 @@ import torch
 
 from s3ta.config import describe, to_json
 from s3ta.data import Dataset, steps_per_epoch
-from s3ta.models import build_model
+from s3ta.models import build_model, count_cost
 from s3ta.recipes import RECIPES, get_recipe
 from s3ta.report.paper_tables import PAPER
 from s3ta.train.optimizer import decayed
 from s3ta.train.schedule import attack_at, glimpses_at, learning_rate
 
-NAMES = [name for name in RECIPES if name.startswith("imagenet/")]
+LIKE_THE_PAPER = re.compile(r"imagenet/(s3ta_\d+|resnetv2_152(_dense|_denoise)?)-\d+")
+NAMES = [name for name in RECIPES if LIKE_THE_PAPER.fullmatch(name)]
+"""Those that are trained as the paper trains all of its nets."""
 EPOCH = 1251
 DOCUMENT = Path(__file__).parents[2] / "docs" / "protocol.md"
 
@@ -170,7 +172,7 @@ def test_expected_results_are_the_rows_of_the_papers_table_1():
     """Clean top-1, and top-1 with 10, 100, 250 and 1,000 steps, digit for digit."""
     rows = {row.model: row.cells for row in PAPER["table1"].rows if row.source == "paper"}
     for name in NAMES:
-        if "dense" in name:
+        if "dense" in name or "denoise" in name:
             continue
         model, _, steps = name.removeprefix("imagenet/").rpartition("-")
         model = "ResNet-152" if model == "resnetv2_152" else model.upper().replace("_", "-")
@@ -179,3 +181,50 @@ def test_expected_results_are_the_rows_of_the_papers_table_1():
         expected = note.partition("Expected: ")[2].partition(" under attack")[0]
         printed = [cell.partition(" / ")[0] for cell in row]
         assert [float(number) for number in re.findall(r"\d+\.\d+", expected)] == [*map(float, printed)], name
+
+
+def test_feature_denoisings_own_net_is_trained_as_its_authors_do():
+    """C2, T10, T18: V1, 0.1 per 256 images from 0.1 on, 110 epochs, max(1, 16 / N) per step, four blocks; else as the paper."""
+    for name, step_size in (("imagenet/resnet152_denoise-10", 1.6 / 255), ("imagenet/resnet152_denoise-30", 1 / 255)):
+        recipe, ours = get_recipe(name), get_recipe(name.replace("resnet152", "resnetv2_152"))
+        assert [rate(recipe, step) for step in (0, 6255, 35 * EPOCH, 95 * EPOCH)] == pytest.approx(
+            [0.1, 0.4, 0.04, 0.0004]
+        )
+        assert recipe.schedule.num_train_steps == 110 * EPOCH
+        assert recipe.attack.step_size == pytest.approx(step_size)
+        assert recipe.attack.model_copy(update={"step_size": 1 / 255}) == ours.attack
+        assert (recipe.batch_norm, recipe.label_smoothing, recipe.loss) == (ours.batch_norm, 0.1, ours.loss)
+        assert recipe.model.vision.denoise == ours.model.vision.denoise
+        assert (recipe.model.vision.backbone, recipe.model.vision.zero_init_last) == ("resnet152", True)
+
+
+def test_denoises_expected_results_are_its_row_of_table_1():
+    row = next(row for row in PAPER["table1"].rows if (row.model, row.source) == ("DENOISE", "paper"))
+    note = " ".join(RECIPES["imagenet/resnet152_denoise-30"].__doc__.split())
+    expected = note.partition("Expected: ")[2].partition(" under attack")[0]
+    printed = [float(cell.partition(" / ")[0]) for cell in row.cells]
+    assert [float(number) for number in re.findall(r"\d+\.\d+", expected)] == printed
+
+
+def test_local_linearity_has_the_values_of_c3():
+    recipe = get_recipe("imagenet/resnetv2_152_llr")
+    assert (recipe.loss.gamma_weight, recipe.loss.gradient_weight) == (3, 6)
+    assert (recipe.attack.kind, recipe.attack.radius, recipe.attack.num_attack_steps) == ("adam", 4 / 255, 2)
+    assert (recipe.schedule.radius_ramp_steps, recipe.model.vision.activation) == (5 * EPOCH, "relu")
+    assert rate(recipe, 6255) == pytest.approx(0.2)
+    code = get_recipe("cifar10/wrn_28_8_llr")
+    assert (code.attack.radius, code.attack.num_attack_steps, code.attack.learning_rates) == (8 / 255, 10, ((0, 0.1),))
+    assert (code.model.vision.backbone, code.model.vision.activation) == ("wrn_28_8", "softplus")
+    assert (code.optimizer.momentum, code.optimizer.nesterov, code.schedule.radius_ramp_steps) == (0.9, False, 500)
+    # 2 x cross-entropy + 4 x (gamma + 0.3 x rise) with L2 2e-4 at 0.1, all but the rate halved
+    assert (1, code.loss.gamma_weight, code.loss.gradient_weight, code.optimizer.weight_decay) == pytest.approx(
+        (2 / 2, 4 / 2, 4 * 0.3 / 2, 2e-4 / 2)
+    )
+    assert code.optimizer.learning_rate == 0.1 * 2
+
+
+def test_squeeze_and_excite_learns_from_clean_images():
+    for name, parameters in (("resnetv2_152_se", 66_814_168), ("resnet152_se", 66_821_848)):
+        recipe = get_recipe(f"imagenet/{name}")
+        assert not recipe.is_adversarial
+        assert (recipe.suite, count_cost(recipe.model).parameters) == ("figure7", parameters)

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s3ta.config import config_hash, from_json, override, to_json
+from s3ta.config import config_hash, from_json, override, parse_radius, to_json
 from s3ta.data import DataConfig, check_model_fits_data, open_dataset
 from s3ta.errors import UserError
-from s3ta.models import from_pretrained, model_config
+from s3ta.models import count_cost, from_pretrained, model_config
+from s3ta.models.cost import mlp_hidden_like
 from s3ta.recipes import RECIPES, get_recipe, shrink_recipe
+from s3ta.recipes.ablations import ABLATION_RECIPES, ABLATIONS, BASES
 from s3ta.train import TrainConfig
 from s3ta.train.cost import HARDWARE, gpu_hours
 from s3ta.workflow import RuntimeOptions, train_run
@@ -36,9 +38,11 @@ def test_recipe_builds_and_survives_json(name, tmp_path):
     file = tmp_path / "mine.json"
     file.write_text(to_json(recipe))
     assert get_recipe(str(file)) == recipe
-    assert recipe.model == model_config(
-        recipe.model.name, recipe.model.num_classes, recipe.model.vision.image_size, recipe.model.vision.in_channels
+    model = recipe.model
+    named = model_config(
+        model.name.removesuffix("*"), model.num_classes, model.vision.image_size, model.vision.in_channels
     )
+    assert (model == named) == (not model.name.endswith("*"))
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -58,14 +62,18 @@ def test_recipe_says_what_departs_from_the_paper(name):
         name="paper", model=recipe.model, attack=recipe.attack.model_copy(update={"objective": "targeted"})
     )
     departs = {
-        "adam": recipe.optimizer.kind != paper.optimizer.kind,
+        "adam with": recipe.optimizer.kind != paper.optimizer.kind,
         "clipping": recipe.optimizer.clip_norm is not None,
         "clean phase": recipe.schedule.clean_steps > 0,
         "smoothing": recipe.label_smoothing != paper.label_smoothing,
         "untargeted": recipe.attack.objective != "targeted",
         "vision net": recipe.model.vision.backbone != "resnetv2_152",
         "nesterov": recipe.optimizer.kind == "sgd" and not recipe.optimizer.nesterov,
-        "trades": recipe.loss.kind != "adversarial",
+        "trades": recipe.loss.kind == "trades",
+        "local linearity": recipe.loss.kind == "local_linearity",
+        "natural training": recipe.loss.kind == "clean",
+        "ablation of": name in ABLATION_RECIPES,
+        "softplus in place": recipe.model.vision.activation == "softplus",
         "moving average": recipe.averaging.decay > 0,
         "weight perturbation": recipe.weight_perturbation.gamma > 0,
         "strong augmentation": recipe.data.augment == "strong",
@@ -81,11 +89,13 @@ IMAGENET = ("resnetv2_152", "resnetv2_152_dense", "s3ta_2", "s3ta_4", "s3ta_8", 
 RIVALS = [
     ("digits/s3ta_4", "digits/resnetv2_mini_dense"),
     ("cifar10/s3ta_4_mini", "cifar10/resnetv2_mini_dense"),
+    ("digits/resnetv2_mini_dense", "digits/resnetv2_mini_dense_denoise"),
+    ("cifar10/resnetv2_18", "cifar10/resnetv2_18_denoise"),
     tuple(f"cifar10/{name}" for name in FIELD),
     ("cifar10/s3ta_4_awp", "cifar10/resnetv2_18_awp"),
     tuple(f"imagenette/{name}" for name in ("s3ta_4", "resnetv2_18", "resnetv2_18_dense")),
-    tuple(f"imagenet/{name}-10" for name in IMAGENET),
-    tuple(f"imagenet/{name}-30" for name in ("s3ta_16", "resnetv2_152", "resnetv2_152_dense")),
+    tuple(f"imagenet/{name}-10" for name in (*IMAGENET, "resnetv2_152_denoise")),
+    tuple(f"imagenet/{name}-30" for name in ("s3ta_16", "resnetv2_152", "resnetv2_152_dense", "resnetv2_152_denoise")),
 ]
 
 
@@ -104,7 +114,7 @@ def test_rivals_differ_in_nothing_but_the_model(names):
     for other in others:
         assert {key for key in one if one[key] != other[key]} == {"name", "model"}
         ours, theirs = one["model"]["vision"], other["model"]["vision"]
-        assert {key for key in ours if ours[key] != theirs[key]} <= {"dense", "backbone"}
+        assert {key for key in ours if ours[key] != theirs[key]} <= {"dense", "backbone", "denoise"}
 
 
 def test_the_field_is_compared_with_the_plain_net_and_the_control_of_the_same_size():
@@ -119,11 +129,61 @@ def test_the_field_is_compared_with_the_plain_net_and_the_control_of_the_same_si
 
 
 def test_more_attack_steps_are_the_only_difference_of_the_models_trained_with_30():
-    for name in ("s3ta_16", "resnetv2_152", "resnetv2_152_dense"):
+    for name in ("s3ta_16", "resnetv2_152", "resnetv2_152_dense", "resnetv2_152_denoise"):
         ten, thirty = get_recipe(f"imagenet/{name}-10").identity(), get_recipe(f"imagenet/{name}-30").identity()
         assert (ten["attack"].pop("num_attack_steps"), thirty["attack"].pop("num_attack_steps")) == (10, 30)
         assert (ten.pop("name"), thirty.pop("name")) == (f"imagenet/{name}-10", f"imagenet/{name}-30")
         assert ten == thirty
+
+
+@pytest.mark.parametrize("row", ABLATIONS, ids=lambda row: row.name)
+def test_an_ablation_differs_in_what_its_row_says_and_in_nothing_else(row):
+    whole, part = BASES[row.base]().identity(with_defaults=True), get_recipe(row.name).identity(with_defaults=True)
+    assert get_recipe(row.base) == BASES[row.base]()
+    for change in row.changes:
+        path, _, value = change.partition("=")
+        *parents, last = path.split(".")
+        for tree in (whole, part):
+            for parent in parents:
+                tree = tree[parent]
+            told = tree.pop(last)
+        assert told == pytest.approx(parse_radius(value) if "/" in value else loads(value))
+    assert {key: value for key, value in part.items() if key not in ("name", "model")} == {
+        key: value for key, value in whole.items() if key not in ("name", "model")
+    }
+    names = part["model"].pop("name"), whole["model"].pop("name")
+    assert part["model"] == whole["model"]
+    assert (names[0] == f"{names[1]}*") == row.changes[0].startswith("model.")
+
+
+def loads(text):
+    """As overrides are read: JSON, or a word."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+@pytest.mark.parametrize("row", ABLATIONS, ids=lambda row: row.name)
+def test_an_ablation_changes_something(row):
+    whole, part = BASES[row.base](), get_recipe(row.name)
+    assert part.identity() != whole.model_copy(update={"name": row.name}).identity()
+    assert part.departures[0] == f"Ablation of {row.base}: {', '.join(row.changes)}. {row.note}"
+    assert part.departures[1:] == whole.departures
+
+
+@pytest.mark.parametrize(
+    ("name", "s3ta"),
+    [
+        ("digits/resnetv2_mini_dense_mlp", "digits/s3ta_4"),
+        ("imagenet/resnetv2_152_dense_mlp-10", "imagenet/s3ta_16-10"),
+    ],
+)
+def test_the_pooled_control_is_as_large_as_the_s3ta(name, s3ta):
+    control, whole = get_recipe(name).model, get_recipe(s3ta).model
+    assert control.vision == whole.vision
+    assert control.mlp_hidden == mlp_hidden_like(whole)
+    assert abs(count_cost(control).parameters / count_cost(whole).parameters - 1) < 1e-4
 
 
 TOLD = re.compile(r"Hardware\s+and\s+hours:\s+(8|one)\s+H200,\s+(\d+)\s+(hour|minute)s?\.")
@@ -178,7 +238,11 @@ def shrunk(name):
     return to_json(shrink_recipe(get_recipe(name)).model_copy(update={"name": "x", "source": "", "departures": ()}))
 
 
-DISTINCT = {shrunk(name): name for name in reversed(RECIPES)}
+DISTINCT = {
+    shrunk(name): name
+    for name in reversed(RECIPES)
+    if not (name in ABLATION_RECIPES and name.startswith("imagenet/"))  # their models are those of other recipes
+}
 """One recipe of those that become the same, such as those whose models differ in depth alone."""
 
 
@@ -190,7 +254,10 @@ def test_shrunk_recipe_trains(name, tmp_path, root, pictures):
     assert train_run(recipe, tmp_path / "run", RuntimeOptions(root, "cpu"))
     lines = [json.loads(line) for line in (tmp_path / "run/train.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2]
-    assert [line["radius"] for line in lines if line["kind"] == "train"] == [0.0, recipe.attack.radius]
+    assert [line["radius"] for line in lines if line["kind"] == "train"] == [
+        0.0,
+        recipe.attack.radius * recipe.is_adversarial,
+    ]
     model = from_pretrained(tmp_path / "run")
     assert model.config == recipe.model
     assert not train_run(recipe, tmp_path / "run", RuntimeOptions(root, "cpu"))
@@ -224,7 +291,12 @@ def test_shrinking_keeps_what_the_recipe_is_about(name):
     assert (small.batch_norm.group is None) == (whole.batch_norm.group is None)
     assert bool(small.schedule.glimpses) == bool(whole.schedule.glimpses)
     assert type(small.model) is type(whole.model)
-    assert small.model.vision.dense == whole.model.vision.dense
+    for part in ("dense", "denoise", "squeeze_excite", "activation"):
+        assert getattr(small.model.vision, part) == getattr(whole.model.vision, part), part
+    for part in ("feeds_back_logits", "scaled_attention", "cell", "queries", "first_logits", "detach_feedback"):
+        assert getattr(small.model, part, None) == getattr(whole.model, part, None), part
+    assert (getattr(small.model, "num_frequencies", 1) == 0) == (getattr(whole.model, "num_frequencies", 1) == 0)
+    assert (getattr(small.model, "mlp_hidden", None) is None) == (getattr(whole.model, "mlp_hidden", None) is None)
     assert small.schedule.num_train_steps <= 4
     assert small.attack.num_attack_steps <= 2
 

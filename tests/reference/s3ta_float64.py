@@ -19,29 +19,39 @@ def forward(
     origin=0,
     first_logits="zeros",
     pool=False,
+    scaled_attention=False,
 ):
-    """Logits (T, B, Y), attention (T, B, N, h, w) for images (B, C, H, W) in [0, 1]; weights: name -> float64 array."""
-    runs = [
-        _one_image(weights, image, num_glimpses, num_heads, key_channels, num_frequencies, origin, first_logits, pool)
-        for image in np.asarray(images, np.float64)
-    ]
+    """Logits (T, B, Y), attention (T, B, N, h, w) for images (B, C, H, W) in [0, 1]; weights: name -> float64 array.
+
+    Whether there is a query network, whether it sees logits, and which recurrent cell there is, the weights say."""
+    head = (num_glimpses, num_heads, key_channels, num_frequencies, origin, first_logits, pool, scaled_attention)
+    runs = [_one_image(weights, image, *head) for image in np.asarray(images, np.float64)]
     return np.stack([logits for logits, _ in runs], 1), np.stack([attention for _, attention in runs], 1)
 
 
-def _one_image(weights, image, num_glimpses, num_heads, key_channels, num_frequencies, origin, first_logits, pool):
+def _one_image(
+    weights, image, num_glimpses, num_heads, key_channels, num_frequencies, origin, first_logits, pool, scaled_attention
+):
     features = vision(weights, image, pool)
     basis = spatial_code(*features.shape[1:], num_frequencies, origin)
     keys = np.concatenate([features[:key_channels], basis])
     values = np.concatenate([features[key_channels:], basis])
     c = {name.removeprefix("controller."): value for name, value in weights.items() if name.startswith("controller.")}
-    hidden, cell = c["initial_hidden"][0], c["initial_cell"][0]
+    hidden, cell = c["initial_hidden"][0], c.get("initial_cell", [None])[0]
+    length = math.sqrt(len(keys)) if scaled_attention else 1
     logits = mlp(c, "readout", hidden) if first_logits == "readout" else np.zeros(len(c["readout.2.bias"]))
     all_logits, all_attention = [], []
     for _ in range(num_glimpses):
-        queries = mlp(c, "query", np.concatenate([hidden, logits])).reshape(num_heads, -1)
-        looks = [look(query, keys, values) for query in queries]
-        answers = np.concatenate([answer for answer, _ in looks])
-        hidden, cell = lstm(c, np.concatenate([answers, queries.reshape(-1)]), hidden, cell)
+        if "query.0.weight" not in c:  # the mean of the map, as often as there are heads
+            mean = values.mean(axis=(1, 2))
+            looks = [(mean, np.full(values.shape[1:], 1 / values[0].size))] * num_heads
+            sent = np.zeros(0)
+        else:
+            sees_logits = c["query.0.weight"].shape[1] > len(hidden)
+            sent = mlp(c, "query", np.concatenate([hidden, logits]) if sees_logits else hidden)
+            looks = [look(query / length, keys, values) for query in sent.reshape(num_heads, -1)]
+        read = np.concatenate([*(answer for answer, _ in looks), sent])
+        hidden, cell = lstm(c, read, hidden, cell) if cell is not None else (gru(c, read, hidden), None)
         logits = mlp(c, "readout", hidden)
         all_logits.append(logits)
         all_attention.append(np.stack([attention for _, attention in looks]))
@@ -93,6 +103,24 @@ def lstm(c, inputs, hidden, cell):
         new_cell[unit] = sigmoid(f) * cell[unit] + sigmoid(i) * math.tanh(g)
         new_hidden[unit] = sigmoid(o) * math.tanh(new_cell[unit])
     return new_hidden, new_cell
+
+
+def gru(c, inputs, hidden):
+    """Cho et al. 2014 as torch has it: rows of reset gate, update gate, candidate; the reset comes after the product."""
+    size = len(hidden)
+    new_hidden = np.empty(size)
+    for unit in range(size):
+        (r, from_r), (z, from_z), (n, from_n) = (
+            (
+                c["gru.weight_ih"][row] @ inputs + c["gru.bias_ih"][row],
+                c["gru.weight_hh"][row] @ hidden + c["gru.bias_hh"][row],
+            )
+            for row in (unit, size + unit, 2 * size + unit)
+        )
+        candidate = math.tanh(n + sigmoid(r + from_r) * from_n)
+        update = sigmoid(z + from_z)
+        new_hidden[unit] = (1 - update) * candidate + update * hidden[unit]
+    return new_hidden
 
 
 def sigmoid(x):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import random
 import re
 import shutil
@@ -15,6 +16,7 @@ import pytest
 
 from s3ta.errors import UserError
 from s3ta.evaluate import Suite, get_suite, override_suite, shrink_suite, suite_manifest
+from s3ta.recipes import RECIPES
 from s3ta.records import LEDGER_FORMAT, SCHEMA, Ledger
 from s3ta.report import Run, read_out_numbers_table, read_run, runs_summary_table
 from s3ta.report.paper_tables import PAPER, base_name, paper_notes, paper_section, paper_table, write_paper_table
@@ -187,6 +189,62 @@ def test_table_1_is_laid_out_as_the_paper_does(tmp_path: Path) -> None:
     notes = paper_notes([run], "table1")
     assert any("cifar10 test, 8 of 10,000 images of 10 classes" in note for note in notes)
     assert not any("not finished" in note or "attacked at" in note or "changed" in note for note in notes)
+
+
+def trained(folder: Path, recipe: str, suite: str, chunks: list[dict[str, Any]], *departures: str) -> Run:
+    """A run of a recipe."""
+    folder.mkdir()
+    (folder / "recipe.json").write_text(json.dumps({"name": recipe, "departures": departures}))
+    return measured(folder, get_suite(suite), chunks, salt=folder.name)
+
+
+RIVALS = {
+    "imagenet/resnet152_denoise-30": ("table1", "DENOISE"),
+    "imagenet/resnetv2_152_denoise-30": ("table1", "DENOISE"),
+    "imagenet/resnetv2_152-10": ("table1", "ResNet-152"),
+    "imagenet/resnetv2_152-30": ("table1", "ResNet-152-30"),
+    "imagenet/s3ta_16-30": ("table1", "S3TA-16-30"),
+    "imagenet/s3ta_8-10": ("table1", "S3TA-8"),
+    "imagenet/resnetv2_152_denoise-10": ("table1", None),
+    "imagenet/resnetv2_152_dense-10": ("table1", None),
+    "imagenet/s3ta_16_bn8-10": ("table1", None),
+    "imagenet/resnetv2_152_llr": ("table2", "LLR"),
+}
+
+
+@pytest.mark.parametrize("recipe", RIVALS)
+def test_a_run_of_a_rivals_recipe_stands_above_the_papers_row_of_it(tmp_path: Path, recipe: str) -> None:
+    assert recipe in RECIPES
+    suite, model = RIVALS[recipe]
+    chunks = table1_chunks() if suite == "table1" else [rows("clean", answers("+++++++-"), LABELS)]
+    run = trained(tmp_path / "again", recipe, suite, chunks)
+    other = trained(tmp_path / "other", "digits/s3ta_4", suite, chunks)
+    table = paper_table([run, other], suite)
+    names = [row[:2] for row in table.rows]
+    assert len(names) == len(PAPER[suite].rows) + 2
+    if model is None:
+        assert names[:2] == [["again", "this run"], ["other", "this run"]]
+    else:
+        assert names[0] == ["other", "this run"]
+        place = names.index([f"{model}: again", "this run"])
+        assert names[place + 1] == [model, "paper"]
+        assert table.rows[place][1:] == table.rows[0][1:]
+
+
+def test_a_changed_recipe_trains_no_row_of_the_paper(tmp_path: Path) -> None:
+    note = "Changed from the recipe imagenet/s3ta_4-10: attack.radius=8/255."
+    run = trained(tmp_path / "changed", "imagenet/s3ta_4-10", "table1", table1_chunks(), note)
+    assert paper_table([run], "table1").rows[0][:2] == ["changed", "this run"]
+
+
+def test_tables_2_and_3_may_mean_the_s3ta_16_of_30_steps(tmp_path: Path) -> None:
+    runs = [
+        trained(tmp_path / name, f"imagenet/s3ta_16-{name}", "table3", [rows("clean", answers("+" * 8), LABELS)])
+        for name in ("10", "30")
+    ]
+    assert [row[0] for row in paper_table(runs, "table3").rows] == [
+        "ResNet-152", "DENOISE", "S3TA-16: 10", "S3TA-16: 30", "S3TA-16",
+    ]  # fmt: skip
 
 
 def test_what_was_not_measured_is_a_dash_and_said(tmp_path: Path) -> None:

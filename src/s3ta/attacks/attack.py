@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from s3ta.attack_config import AdamConfig, AutoAttackComponentConfig, BackpropGradient, GradientAttackConfig, PGDConfig
@@ -19,6 +20,7 @@ from s3ta.attacks.draws import RandomKey, needed, start_noise
 from s3ta.attacks.freeze_model import frozen_in_eval_mode, unwrapped
 from s3ta.attacks.gradients import gradient_source, straight_through
 from s3ta.attacks.input_validation import LOW_PRECISION, check_examples, check_quantized, watched
+from s3ta.attacks.local_linearity import linearize, tangent_gap_gradient
 from s3ta.attacks.loop import Attack, AttackTrajectory, gradient_ascent
 from s3ta.attacks.objectives import ModelOutputs, Objective, OutputsFn, final_logits
 from s3ta.attacks.region_masks import region_mask
@@ -39,6 +41,7 @@ class _Examples(NamedTuple):
     labels: Labels
     targets: Labels | None
     draw: RandomKey | None
+    shares: Tensor | None
 
 
 def run_attack(
@@ -50,6 +53,7 @@ def run_attack(
     targets: Labels | None = None,
     start: Images | None = None,
     draw: RandomKey | None = None,
+    shares: Float[Tensor, "B Y"] | None = None,
 ) -> AttackTrajectory:
     """Run the configured attack once (one restart).
 
@@ -61,6 +65,7 @@ def run_attack(
       targets: classes to reach; needed by a targeted attack, ignored by any other.
       start: where to begin; None: drawn, as `draw_start` does.
       draw: names the random numbers; needed where there are any besides a given start.
+      shares: of every class in each image, where images are mixed (Mixup): the cross-entropy to leave is theirs.
     Raises:
       UserError: as `check_examples` and `watched`, and for an attack that does not fit the model.
     Warns:
@@ -90,7 +95,7 @@ def run_attack(
             attacked_fn = _rounded(checked, None, clean) if config.eight_bit else checked
             attacked = run_autoattack_component(attacked_fn, clean, labels, config=config, seed=_seed(needed(draw)))
         else:
-            attacked = _run_loop(checked, _Examples(clean, labels, targets, draw), config, threat, start)
+            attacked = _run_loop(checked, _Examples(clean, labels, targets, draw, shares), config, threat, start)
     if config.eight_bit:
         rounded = [threat.eight_bit(images, clean) for images in attacked.images]
         attacked = attacked._replace(images=torch.stack(rounded))
@@ -115,17 +120,24 @@ def _run_loop(
         goal = objectives.targeted(examples.targets, "margin")
     else:
         goal = objectives.untargeted(examples.labels, "margin")
+    objective = _objective(outputs_fn, examples, config)
+    gradient = gradient_source(config.gradient, examples.draw, threat.mask)
+    if config.objective == "local_linearity":
+        gradient = tangent_gap_gradient(linearize(outputs_fn, clean, objective))
     attack = Attack(
         threat,
-        _objective(outputs_fn, examples, config),
+        objective,
         step_rule(config),
         config.num_attack_steps,
         config.read_outs,
-        gradient_source(config.gradient, examples.draw, threat.mask),
+        gradient,
         keep_best=None if config.keep == "last" else goal,
     )
     attacked = gradient_ascent(outputs_fn, clean, attack, start)
-    return attacked._replace(num_forwards=attacked.num_forwards + config.looks_first)
+    return attacked._replace(
+        num_gradients=attacked.num_gradients + config.first_gradients,
+        num_forwards=attacked.num_forwards + config.looks_first,
+    )
 
 
 def draw_start(config: LoopAttack, seed: int, ids: Sequence[str], clean: Images, *names: int | str) -> Images:
@@ -145,7 +157,7 @@ def threat_model_of(config: LoopAttack | AutoAttackComponentConfig, clean: Image
 
 def _objective(outputs_fn: OutputsFn, examples: _Examples, config: LoopAttack) -> Objective:
     """The objective that the attack ascends."""
-    clean, labels, targets, draw = examples
+    clean, draw = examples.clean, examples.draw
 
     @cache
     @torch.no_grad()
@@ -153,18 +165,7 @@ def _objective(outputs_fn: OutputsFn, examples: _Examples, config: LoopAttack) -
         return outputs_fn(clean)
 
     restart = draw.restart if draw else 0
-    if config.objective == "targeted":
-        if targets is None:
-            needs = "give one wrong class per image (`draw_targets` draws them)."
-            raise UserError(f"A targeted attack needs targets: {needs}")
-        objective = objectives.targeted(targets, config.loss, labels)
-    elif config.objective == "multitargeted":
-        likeliest = objectives.ranked_target(final_logits(looked_first()), labels, restart)
-        objective = objectives.multitargeted_objective(likeliest, labels)
-    elif config.objective == "divergence":
-        objective = objectives.divergence(final_logits(looked_first()))
-    else:
-        objective = objectives.untargeted(labels, config.loss)
+    objective = _of_classes(examples, config, looked_first)
     if config.glimpses == "all":
         objective = glimpse_objectives.all_glimpses_objective(objective)
     elif config.glimpses == "each":
@@ -179,6 +180,26 @@ def _objective(outputs_fn: OutputsFn, examples: _Examples, config: LoopAttack) -
             steering = glimpse_objectives.attention_region_objective(region_mask(config.steering.region, clean, draw))
         objective = glimpse_objectives.weighted_sum(objective, steering, config.steering.weight)
     return objective
+
+
+def _of_classes(examples: _Examples, config: LoopAttack, looked_first: Callable[[], ModelOutputs]) -> Objective:
+    """The part of the objective that the answer decides; `looked_first` gives that to the clean images."""
+    _, labels, targets, draw, shares = examples
+    if config.objective == "targeted":
+        if targets is None:
+            needs = "give one wrong class per image (`draw_targets` draws them)."
+            raise UserError(f"A targeted attack needs targets: {needs}")
+        return objectives.targeted(targets, config.loss, labels)
+    if config.objective == "multitargeted":
+        restart = draw.restart if draw else 0
+        return objectives.multitargeted_objective(
+            objectives.ranked_target(final_logits(looked_first()), labels, restart), labels
+        )
+    if config.objective == "divergence":
+        return objectives.divergence(final_logits(looked_first()))
+    if shares is not None and config.loss == "cross_entropy":
+        return objectives.away_from_shares(shares)
+    return objectives.untargeted(labels, config.loss)
 
 
 def _rounded(outputs_fn: OutputsFn, threat: Threat | None, clean: Images) -> OutputsFn:

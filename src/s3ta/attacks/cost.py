@@ -40,4 +40,5 @@ def attack_cost(config: PGDConfig | AdamConfig | AutoAttackComponentConfig) -> A
         per_step = AttackCost(source.num_samples, source.num_samples)
         gives_outputs = source.is_plain
     judged = 0 if config.keep == "last" else 1 if gives_outputs else steps + 1
-    return AttackCost(steps * per_step.num_gradients, steps * per_step.num_forwards + judged + config.looks_first)
+    num_gradients = steps * per_step.num_gradients + config.first_gradients
+    return AttackCost(num_gradients, steps * per_step.num_forwards + judged + config.looks_first)

@@ -6,6 +6,7 @@ ball is gamma; where it is as large as the loss itself, the gradient says little
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -14,9 +15,9 @@ from torch import Tensor
 
 from s3ta.attacks.draws import RandomKey, random_signs
 from s3ta.attacks.freeze_model import frozen_in_eval_mode
-from s3ta.attacks.gradients import GradientEstimate, autograd_gradient
+from s3ta.attacks.gradients import GradientEstimate, GradientSource, autograd_gradient
 from s3ta.attacks.loop import Attack, gradient_ascent
-from s3ta.attacks.objectives import ModelOutputs, Objective, OutputsFn
+from s3ta.attacks.objectives import Objective, OutputsFn
 from s3ta.attacks.step_rules import sign_step
 from s3ta.attacks.threat import Linf
 from s3ta.types import Images
@@ -33,6 +34,10 @@ class Linearization(NamedTuple):
     def predicted(self, images: Images) -> Float[Tensor, " B"]:
         """d.g: how much the loss rises from the tangent's images to these, were it linear."""
         return ((images - self.images) * self.gradient).flatten(1).sum(dim=1)
+
+    def gap(self, images: Images, loss: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """l(x+d) - l(x) - d.g: how far the loss at these images lies above the plane."""
+        return loss - self.loss - self.predicted(images)
 
 
 class LocalLinearity(NamedTuple):
@@ -52,6 +57,22 @@ def linearize(outputs_fn: OutputsFn, images: Images, objective: Objective) -> Li
     return Linearization(objective, images.detach(), objective(estimate.outputs), estimate.gradient)
 
 
+def tangent_gap_gradient(plane: Linearization, see: Callable[[Images, Tensor], None] | None = None) -> GradientSource:
+    """The gradient of |l(x+d) - l(x) - d.g|, that of the plane a constant (C3); zero where the two meet, as at d = 0.
+
+    `see` is told the images of every step, and the gaps there."""
+
+    def source(outputs_fn: OutputsFn, objective: Objective, images: Images, step: int) -> GradientEstimate:
+        estimate = autograd_gradient(outputs_fn, objective, images, step)
+        assert estimate.outputs is not None
+        gap = plane.gap(images, objective(estimate.outputs))
+        if see is not None:
+            see(images, gap)
+        return estimate._replace(gradient=gap.sign().view(-1, 1, 1, 1) * (estimate.gradient - plane.gradient))
+
+    return source
+
+
 def local_linearity(
     outputs_fn: OutputsFn, plane: Linearization, *, radius: float, draw: RandomKey, num_attack_steps: int = 10
 ) -> LocalLinearity:
@@ -62,25 +83,17 @@ def local_linearity(
     threat = Linf(radius)
     gamma, furthest = torch.full_like(plane.loss, -1.0), plane.images
 
-    def look(images: Images, outputs: ModelOutputs) -> Tensor:
-        """The signed deviation at the images; the best is remembered."""
+    def remember(images: Images, gap: Tensor) -> None:
         nonlocal gamma, furthest
-        deviation = plane.objective(outputs) - plane.loss - plane.predicted(images)
-        better = deviation.abs() > gamma
-        gamma = torch.where(better, deviation.abs(), gamma)
+        better = gap.abs() > gamma
+        gamma = torch.where(better, gap.abs(), gamma)
         furthest = torch.where(better.view(-1, 1, 1, 1), images, furthest)
-        return deviation
-
-    def away_from_the_plane(outputs_fn: OutputsFn, objective: Objective, images: Images, step: int) -> GradientEstimate:
-        estimate = autograd_gradient(outputs_fn, objective, images, step)
-        assert estimate.outputs is not None
-        side = look(images, estimate.outputs).sign().view(-1, 1, 1, 1)
-        return estimate._replace(gradient=side * (estimate.gradient - plane.gradient))
 
     start = threat.start(plane.images, random_signs(draw, plane.images))
-    attack = Attack(threat, plane.objective, sign_step(radius / 4), num_attack_steps, gradient=away_from_the_plane)
+    gradient = tangent_gap_gradient(plane, remember)
+    attack = Attack(threat, plane.objective, sign_step(radius / 4), num_attack_steps, gradient=gradient)
     with frozen_in_eval_mode(outputs_fn):
         attacked = gradient_ascent(outputs_fn, plane.images, attack, start)
         with torch.no_grad():
-            look(attacked.final, outputs_fn(attacked.final))
+            remember(attacked.final, plane.gap(attacked.final, plane.objective(outputs_fn(attacked.final))))
     return LocalLinearity(gamma, furthest)

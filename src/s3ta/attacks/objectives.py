@@ -44,6 +44,11 @@ def untargeted(labels: Labels, loss: Loss = "cross_entropy") -> Objective:
     return lambda outputs: cross_entropy(final_logits(outputs), labels, reduction="none")
 
 
+def away_from_shares(shares: Float[Tensor, "B Y"]) -> Objective:
+    """Away from all classes that an image is mixed of: the cross-entropy of their shares, no smoothing."""
+    return lambda outputs: cross_entropy(final_logits(outputs), shares, reduction="none")
+
+
 def targeted(targets: Labels, loss: Loss = "cross_entropy", labels: Labels | None = None) -> Objective:
     """Towards the target, by one of three losses (T16, paper section 4.1).
 

@@ -6,7 +6,7 @@ One file per command; their order here is that of `s3ta --help`.
 import sys
 import warnings
 
-from s3ta.cli import demo, train, show, evaluate, export, report, predict, list  # isort: skip  # noqa: F401
+from s3ta.cli import demo, train, show, evaluate, export, report, predict, convert, list  # isort: skip  # noqa: F401
 from s3ta.attack_settings_checks import ImplausibleSettingsWarning
 from s3ta.cli.shared import app, is_output_blocked
 from s3ta.terminal_output import speak_plainly

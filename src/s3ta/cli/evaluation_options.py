@@ -105,7 +105,8 @@ class DataOptions:
     """On what it is measured."""
 
     data: Annotated[
-        str | None, _data_option(help="digits, torchvision:NAME, folder:PATH or npz:PATH.  \\[default: the recipe's]")
+        str | None,
+        _data_option(help="digits, photographs, torchvision:NAME, folder:PATH or npz:PATH.  \\[default: the recipe's]"),
     ] = None
     split: Annotated[str, _data_option(help="train, validation or test.")] = "test"
     num_validation: Annotated[

@@ -30,7 +30,8 @@ def _models() -> list[str]:
 def _recipes() -> list[str]:
     from s3ta.recipes import RECIPES
 
-    return [f"{name:32}{(function.__doc__ or '').splitlines()[0]}" for name, function in RECIPES.items()]
+    width = max(map(len, RECIPES)) + 2
+    return [f"{name:{width}}{(function.__doc__ or '').splitlines()[0]}" for name, function in RECIPES.items()]
 
 
 def _suites() -> list[str]:

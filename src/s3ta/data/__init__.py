@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from s3ta.data.config import PREPROCESSINGS as PREPROCESSINGS
     from s3ta.data.config import TORCHVISION_DATASETS as TORCHVISION_DATASETS
     from s3ta.data.config import DataConfig as DataConfig
+    from s3ta.data.config import MixingConfig as MixingConfig
     from s3ta.data.config import Preprocessing as Preprocessing
     from s3ta.data.config import get_preprocessing as get_preprocessing
+    from s3ta.data.config import holds_files as holds_files
     from s3ta.data.config import preprocessing_of_transform as preprocessing_of_transform
     from s3ta.data.config import refuse_unknown_data as refuse_unknown_data
     from s3ta.data.config import with_evaluation_transform as with_evaluation_transform

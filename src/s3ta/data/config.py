@@ -5,15 +5,18 @@ Imports no torch; `preprocessing.py` and `augment.py` do what is asked for here.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from s3ta.config import Config
 from s3ta.errors import UserError, unknown_name
+from s3ta.package_files import file_of_package
 
 Augment = Literal["none", "crop_flip", "strong", "simple", "fd"]
 SPLIT_NAMES = ("train", "validation", "test")
+NUM_PHOTOGRAPHS = 20
 TORCHVISION_DATASETS = ("CIFAR10", "CIFAR100", "FashionMNIST", "MNIST")
 
 
@@ -82,12 +85,30 @@ def _by_name(value: Any) -> Any:
         raise ValueError(str(error).removesuffix(".").removesuffix("?")) from None
 
 
+class MixingConfig(Config):
+    """Training images that are mixed with their neighbours in the batch, with their labels (`data/mixing.py`)."""
+
+    mixup: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.8
+    """Both parameters of the Beta distribution of Mixup's share; 0: no Mixup."""
+    cutmix: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """The same of CutMix."""
+    prob: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of batches that are mixed."""
+
+    @model_validator(mode="after")
+    def _mixes(self) -> MixingConfig:
+        if not (self.mixup or self.cutmix):
+            raise ValueError("give mixup or cutmix a number above 0, or leave mixing out")
+        return self
+
+
 class DataConfig(Config):
     """A data source and what is done to its images."""
 
     OUTSIDE_IDENTITY = frozenset({"on_unreadable"})
     source: str = "digits"
-    """`digits`, `torchvision:CIFAR10`, `folder:PATH` (train/CLASS/*, test/CLASS/*) or `npz:PATH` (train.npz, test.npz)."""
+    """`digits`, `photographs`, `torchvision:CIFAR10`, `folder:PATH` (train/CLASS/*, test/CLASS/*) or `npz:PATH` (train.npz,
+    test.npz)."""
     image_size: Annotated[int, Field(gt=0)] | None = None
     """Height and width in pixels; None keeps the source's own. Folders need one: resize the shorter side, cut the centre."""
     channels: Literal[1, 3] | None = None
@@ -96,6 +117,8 @@ class DataConfig(Config):
     """Training only. crop_flip: shift by up to 1/8 of the size (edges padded with black) and mirror every second image;
     strong: for CIFAR-10, crop and shift, mirror, colours, and a black box; fd: crops and colours of ImageNet exactly as T1;
     simple: those of torchvision (T2). The last two cut image files whole, before any preprocessing."""
+    mixing: MixingConfig | None = None
+    """Mixup and CutMix of training images; None: neither."""
     num_validation: Annotated[int, Field(ge=0)] | None = None
     """Training examples set apart for choices (default 1,000); digits have a validation split of their own."""
     preprocessing: Annotated[Preprocessing | None, BeforeValidator(_by_name)] = None
@@ -118,9 +141,21 @@ def with_evaluation_transform(
 
     What a person chose stays, and arrays stay as they are stored. Raises UserError where the cut does not fit."""
     chosen = config.preprocessing
-    if chosen is None and config.source.startswith("folder:"):
+    if chosen is None and holds_files(config.source):
         chosen = preprocessing_of_transform(resize, interpolation, image_size)
     return config.model_copy(update={"image_size": image_size, "preprocessing": chosen})
+
+
+def photographs_folder() -> Path:
+    """Where the photographs lie, in the package foolbox, of which nothing is run.
+
+    Raises UserError where it is not installed."""
+    return file_of_package("foolbox", "foolbox", "data")
+
+
+def holds_files(source: str) -> bool:
+    """Whether the images of a source are files, which a preprocessing makes pixels of."""
+    return source == "photographs" or source.startswith("folder:")
 
 
 def refuse_unknown_data(source: str, split: str) -> None:
@@ -131,5 +166,13 @@ def refuse_unknown_data(source: str, split: str) -> None:
     if kind == "torchvision" and name:
         if name not in TORCHVISION_DATASETS:
             raise unknown_name("torchvision data set", name, TORCHVISION_DATASETS)
+    elif source == "photographs":
+        photographs_folder()
+        if split != "test":
+            raise UserError(
+                f"The photographs are {NUM_PHOTOGRAPHS} images to measure on, without a {split} split: use test."
+            )
     elif source != "digits" and not (kind in ("folder", "npz") and name):
-        raise unknown_name("data source", source, ["digits", "torchvision:CIFAR10", "folder:PATH", "npz:PATH"])
+        raise unknown_name(
+            "data source", source, ["digits", "photographs", "torchvision:CIFAR10", "folder:PATH", "npz:PATH"]
+        )

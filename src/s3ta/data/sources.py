@@ -1,4 +1,4 @@
-"""The data sources: what `digits`, `torchvision:NAME`, `folder:PATH` and `npz:PATH` open.
+"""The data sources: what `digits`, `photographs`, `torchvision:NAME`, `folder:PATH` and `npz:PATH` open.
 
 A path is split into a root, which belongs to this machine and is never written into results, and a name, which is.
 """
@@ -19,6 +19,7 @@ from s3ta.data.cluttered_digits import CANVAS, ClutteredDigits
 from s3ta.data.config import DataConfig, refuse_unknown_data
 from s3ta.data.dataset import Dataset, Stored, View
 from s3ta.data.folder_dataset import open_folder
+from s3ta.data.photographs import open_photographs
 from s3ta.data.preprocessing import DEFAULT, described, fit
 from s3ta.errors import UserError
 from s3ta.files import sha256
@@ -59,6 +60,8 @@ def open_dataset(config: DataConfig, split: str, root: Path, download: bool = Fa
             f"data.preprocessing is for image files (folder:PATH), but the images of {config.source} are stored as arrays: "
             "leave it out."
         )
+    if config.source == "photographs":
+        return open_photographs(config)
     if config.source == "digits":
         _check_digits(config)
         return ClutteredDigits(split)

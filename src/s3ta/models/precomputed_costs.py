@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from pydantic import TypeAdapter
+
 from s3ta.models.config import ModelConfig
 
 TABLE_FILE = Path(__file__).with_name("cost_table.json")
@@ -51,4 +53,5 @@ def table_key(config: ModelConfig) -> str:
 @cache
 def _rows() -> dict[str, dict[str, Any]]:
     rows = json.loads(TABLE_FILE.read_text(encoding="utf-8"))
-    return {json.dumps(row["model"], sort_keys=True): row for row in rows}
+    read: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)  # a setting that came later has its default in older rows
+    return {table_key(read.validate_json(json.dumps(row["model"]))): row for row in rows}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from s3ta.errors import UserError
-from s3ta.models.backbones import build_backbone
+from s3ta.models.backbones import ResNetBackbone, build_backbone
 from s3ta.models.batch_norm_statistics import statistics_kept
 from s3ta.models.config import ModelConfig, ResNetConfig, VisionConfig
 from s3ta.types import Images, Logits
@@ -83,11 +83,12 @@ class VisionNet(nn.Module):
     @property
     def num_features(self) -> int:
         """Channels of the map."""
-        return self.net.num_features
+        return self.backbone.num_features
 
     def forward(self, images: Images) -> Float[Tensor, "B F h w"]:
         if not (self.units_per_checkpoint and torch.is_grad_enabled()):
-            return self.net.forward_features(self.normalize(images))
+            return self.backbone.features(self.normalize(images))
+        assert isinstance(self.backbone, ResNetBackbone), "recipes allow units_per_checkpoint for ResNets alone"
         features = self.backbone.stem(self.normalize(images))
         for group in checkpoint_groups(self.backbone.units, self.units_per_checkpoint):
             features = _recomputed(group, features)
@@ -117,13 +118,20 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
     return layer
 
 
+def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """One hidden layer with ReLU (paper A.2.3, A.2.4)."""
+    return nn.Sequential(linear(inputs, hidden), nn.ReLU(), linear(hidden, outputs))
+
+
 class PooledClassifier(NativeClassifier):
-    """The plain rivals: the map averaged over all places and one linear layer (C1). With `vision.dense` it is the
-    stride-matched control of S3TA (M16)."""
+    """The plain rivals: the map averaged over all places and one linear layer (C1), or one hidden layer. With `vision.dense` it
+    is the stride-matched control of S3TA (M16)."""
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__(config)
-        self.classifier = linear(self.vision.num_features, config.num_classes)
+        features, classes = self.vision.num_features, config.num_classes
+        hidden = config.mlp_hidden
+        self.classifier = linear(features, classes) if hidden is None else mlp(features, hidden, classes)
 
     def _get_name(self) -> str:
         """As torch prints it: manifests hold a hash of the printed modules, made when the class was called so."""

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from s3ta.config import from_json
 from s3ta.errors import UserError, unknown_name
-from s3ta.recipes import cifar10, digits, imagenet, imagenette
+from s3ta.recipes import cifar10, digits, imagenet, imagenette, rivals
+from s3ta.recipes.ablations import ABLATION_RECIPES
 from s3ta.recipes.rescale import scale_batch_size, shrink_recipe, with_override_note
 from s3ta.train import TrainConfig
 
@@ -19,6 +20,9 @@ __all__ = ["RECIPES", "get_recipe", "scale_batch_size", "shrink_recipe", "with_o
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "digits/s3ta_4": digits.s3ta_4,
     "digits/resnetv2_mini_dense": digits.resnetv2_mini_dense,
+    "digits/resnetv2_mini_dense_denoise": rivals.digits_denoise,
+    "digits/resnetv2_mini_dense_llr": rivals.digits_llr,
+    "digits/resnetv2_mini_dense_se": rivals.digits_se,
     "cifar10/s3ta_4_mini": cifar10.s3ta_4_mini,
     "cifar10/resnetv2_mini_dense": cifar10.resnetv2_mini_dense,
     "cifar10/resnetv2_18": cifar10.resnetv2_18,
@@ -31,6 +35,8 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "cifar10/resnetv2_18_trades": cifar10.resnetv2_18_trades,
     "cifar10/resnetv2_18_awp": cifar10.resnetv2_18_awp,
     "cifar10/s3ta_4_awp": cifar10.s3ta_4_awp,
+    "cifar10/resnetv2_18_denoise": rivals.cifar10_denoise,
+    "cifar10/wrn_28_8_llr": rivals.cifar10_llr,
     "imagenette/s3ta_4": imagenette.s3ta_4,
     "imagenette/resnetv2_18": imagenette.resnetv2_18,
     "imagenette/resnetv2_18_dense": imagenette.resnetv2_18_dense,
@@ -43,6 +49,14 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "imagenet/s3ta_8-10": imagenet.s3ta_8_10,
     "imagenet/s3ta_16-10": imagenet.s3ta_16_10,
     "imagenet/s3ta_16-30": imagenet.s3ta_16_30,
+    "imagenet/resnetv2_152_denoise-10": rivals.resnetv2_152_denoise_10,
+    "imagenet/resnetv2_152_denoise-30": rivals.resnetv2_152_denoise_30,
+    "imagenet/resnet152_denoise-10": rivals.resnet152_denoise_10,
+    "imagenet/resnet152_denoise-30": rivals.resnet152_denoise_30,
+    "imagenet/resnetv2_152_llr": rivals.resnetv2_152_llr,
+    "imagenet/resnetv2_152_se": rivals.resnetv2_152_se,
+    "imagenet/resnet152_se": rivals.resnet152_se,
+    **ABLATION_RECIPES,
 }
 
 

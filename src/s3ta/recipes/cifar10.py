@@ -61,14 +61,14 @@ def s3ta_4_mini() -> TrainConfig:
 
     Source: none; a smoke run on real images. Expected: clean and robust accuracy well above chance (10%), far below the
     literature (ResNet-18 size: 83% clean, 50% robust). Hardware and hours: two CPU cores, about 10 minutes."""
-    return _small("s3ta_4_mini", "s3ta_4_resnetv2_mini")
+    return small_recipe("s3ta_4_mini", "s3ta_4_resnetv2_mini")
 
 
 def resnetv2_mini_dense() -> TrainConfig:
     """The plain rival of `cifar10/s3ta_4_mini`: the same vision net, average pool.
 
     Source, expected result, hardware and hours as there."""
-    return _small("resnetv2_mini_dense", "resnetv2_mini_dense")
+    return small_recipe("resnetv2_mini_dense", "resnetv2_mini_dense")
 
 
 def resnetv2_18() -> TrainConfig:
@@ -76,7 +76,7 @@ def resnetv2_18() -> TrainConfig:
 
     Source: Pang et al. 2021, "Bag of tricks for adversarial training". Expected: about 82% clean, 48% under AutoAttack.
     Hardware and hours: one H200, 6 minutes."""
-    return _field("resnetv2_18", "resnetv2_18")
+    return field_recipe("resnetv2_18", "resnetv2_18")
 
 
 def resnetv2_18_dense() -> TrainConfig:
@@ -84,7 +84,7 @@ def resnetv2_18_dense() -> TrainConfig:
 
     Source: none for these strides. Expected: not known; at five times the operations, not below `cifar10/resnetv2_18`.
     Hardware and hours: one H200, 30 minutes."""
-    return _field("resnetv2_18_dense", "resnetv2_18_dense")
+    return field_recipe("resnetv2_18_dense", "resnetv2_18_dense")
 
 
 def s3ta_4() -> TrainConfig:
@@ -92,7 +92,7 @@ def s3ta_4() -> TrainConfig:
 
     Source: none; the paper has no CIFAR-10. Expected: not known; to be compared with `cifar10/resnetv2_18_dense` and
     `cifar10/resnetv2_18`. Hardware and hours: one H200, 30 minutes."""
-    return _field("s3ta_4", "s3ta_4_resnetv2_18")
+    return field_recipe("s3ta_4", "s3ta_4_resnetv2_18")
 
 
 def s3ta_16() -> TrainConfig:
@@ -100,7 +100,7 @@ def s3ta_16() -> TrainConfig:
 
     Source: none; the paper has no CIFAR-10. Expected: not known. Hardware and hours: one H200, 32 minutes."""
     curriculum = ((0, 4), (round(110 * EPOCH * 35 / 120), 8), (round(110 * EPOCH * 70 / 120), 16))
-    return _field("s3ta_16", "s3ta_16_resnetv2_18", curriculum)
+    return field_recipe("s3ta_16", "s3ta_16_resnetv2_18", curriculum)
 
 
 def wrn_28_10() -> TrainConfig:
@@ -108,14 +108,14 @@ def wrn_28_10() -> TrainConfig:
 
     Source: Pang et al. 2021; Gowal et al. 2020 for the size. Expected: about 86% clean, 51 to 52% under AutoAttack without
     further data. Hardware and hours: one H200, 52 minutes."""
-    return _field("wrn_28_10", "wrn_28_10")
+    return field_recipe("wrn_28_10", "wrn_28_10")
 
 
 def wrn_28_10_dense() -> TrainConfig:
     """Wide ResNet 28-10 with S3TA's strides, so a map of 16x16: the control of `cifar10/s3ta_4_wrn_28_10` (M16).
 
     Source: none for these strides. Expected: not known. Hardware and hours: one H200, 107 minutes."""
-    return _field("wrn_28_10_dense", "wrn_28_10_dense")
+    return field_recipe("wrn_28_10_dense", "wrn_28_10_dense")
 
 
 def s3ta_4_wrn_28_10() -> TrainConfig:
@@ -123,7 +123,7 @@ def s3ta_4_wrn_28_10() -> TrainConfig:
 
     Source: none; the paper has no CIFAR-10. Expected: not known; to be compared with `cifar10/wrn_28_10_dense`.
     Hardware and hours: one H200, 107 minutes."""
-    return _field("s3ta_4_wrn_28_10", "s3ta_4_wrn_28_10")
+    return field_recipe("s3ta_4_wrn_28_10", "s3ta_4_wrn_28_10")
 
 
 def resnetv2_18_trades() -> TrainConfig:
@@ -131,7 +131,7 @@ def resnetv2_18_trades() -> TrainConfig:
 
     Source: Zhang et al. 2019; the schedule of Pang et al. 2021. Expected: about 81% clean, 49% under AutoAttack. Hardware
     and hours: one H200, 7 minutes."""
-    return _trades(_field("resnetv2_18_trades", "resnetv2_18"))
+    return _trades(field_recipe("resnetv2_18_trades", "resnetv2_18"))
 
 
 def resnetv2_18_awp() -> TrainConfig:
@@ -139,17 +139,17 @@ def resnetv2_18_awp() -> TrainConfig:
 
     Source: Wu et al. 2020 (AWP), Rebuffi et al. 2021 (averaging with augmentation). Expected: 80 to 83% clean, 50 to 52%
     under AutoAttack. Hardware and hours: one H200, 15 minutes."""
-    return _awp(_field("resnetv2_18_awp", "resnetv2_18"))
+    return _awp(field_recipe("resnetv2_18_awp", "resnetv2_18"))
 
 
 def s3ta_4_awp() -> TrainConfig:
     """S3TA with 4 glimpses on a ResNet-18, trained like `cifar10/resnetv2_18_awp`.
 
     Source: none for S3TA. Expected: not known; to be compared with that recipe. Hardware and hours: one H200, 80 minutes."""
-    return _awp(_field("s3ta_4_awp", "s3ta_4_resnetv2_18"))
+    return _awp(field_recipe("s3ta_4_awp", "s3ta_4_resnetv2_18"))
 
 
-def _small(name: str, model: str) -> TrainConfig:
+def small_recipe(name: str, model: str) -> TrainConfig:
     return TrainConfig(
         name=f"cifar10/{name}",
         source="a small run on CIFAR-10; no published counterpart",
@@ -165,7 +165,7 @@ def _small(name: str, model: str) -> TrainConfig:
     )
 
 
-def _field(name: str, model: str, glimpses: tuple[tuple[int, int], ...] = ()) -> TrainConfig:
+def field_recipe(name: str, model: str, glimpses: tuple[tuple[int, int], ...] = ()) -> TrainConfig:
     return TrainConfig(
         name=f"cifar10/{name}",
         source="threat model and schedule of the field on CIFAR-10 (Pang et al. 2021, Rice et al. 2020); S3TA after the paper",

@@ -26,17 +26,17 @@ def s3ta_4() -> TrainConfig:
 
     Source: the model of the paper's section 3 at 1/170 of its size; the data of Mnih et al. 2014. It departs from the paper's
     training where it must: see `DEPARTURES`. Expected: docs/demo.md."""
-    return _digits("s3ta_4", "s3ta_4_resnetv2_mini")
+    return digits_recipe("s3ta_4", "s3ta_4_resnetv2_mini")
 
 
 def resnetv2_mini_dense() -> TrainConfig:
     """The plain rival of `digits/s3ta_4`: the same vision net with the same strides, average pool and a linear layer (M16).
 
     Source, departures, hardware, hours and expected result as there."""
-    return _digits("resnetv2_mini_dense", "resnetv2_mini_dense")
+    return digits_recipe("resnetv2_mini_dense", "resnetv2_mini_dense")
 
 
-def _digits(name: str, model: str) -> TrainConfig:
+def digits_recipe(name: str, model: str) -> TrainConfig:
     return TrainConfig(
         name=f"digits/{name}",
         source="paper section 3; cluttered digits after Mnih et al. 2014",

@@ -41,7 +41,7 @@ def resnetv2_152_10() -> TrainConfig:
 
     Source: paper Table 1, appendix B. Expected: clean 70.66; 53.48, 36.91, 32.50, 29.5 under attack. Hardware and hours: 8
     H200, 7 hours."""
-    return _imagenet("resnetv2_152", 10, PLAIN)
+    return imagenet_recipe("resnetv2_152", 10, PLAIN)
 
 
 def resnetv2_152_30() -> TrainConfig:
@@ -49,7 +49,7 @@ def resnetv2_152_30() -> TrainConfig:
 
     Source: paper Table 1 (ResNet-152-30). Expected: clean 63.62; 53.30, 39.56, 37.56, 36.18 under attack. Hardware and
     hours: 8 H200, 20 hours."""
-    return _imagenet("resnetv2_152", 30, PLAIN)
+    return imagenet_recipe("resnetv2_152", 30, PLAIN)
 
 
 def resnetv2_152_dense_10() -> TrainConfig:
@@ -57,7 +57,7 @@ def resnetv2_152_dense_10() -> TrainConfig:
 
     Source: none, the paper lacks it (M16). Expected: not known; S3TA-2's row (clean 72.30; 33.97 at 1,000 steps) is the one to
     compare with. Hardware and hours: 8 H200, 29 hours."""
-    return _imagenet("resnetv2_152_dense", 10, CONTROL)
+    return imagenet_recipe("resnetv2_152_dense", 10, CONTROL)
 
 
 def resnetv2_152_dense_30() -> TrainConfig:
@@ -65,7 +65,7 @@ def resnetv2_152_dense_30() -> TrainConfig:
 
     Source: none, the paper lacks it (M16). Expected: not known; S3TA-16-30's row is the one to compare with. Hardware and
     hours: 8 H200, 79 hours."""
-    return _imagenet("resnetv2_152_dense", 30, CONTROL)
+    return imagenet_recipe("resnetv2_152_dense", 30, CONTROL)
 
 
 def s3ta_2_10() -> TrainConfig:
@@ -73,7 +73,7 @@ def s3ta_2_10() -> TrainConfig:
 
     Source: paper Table 1. Expected: clean 72.30; 55.08, 40.13, 36.56, 33.97 under attack. Hardware and hours: 8 H200, 29
     hours."""
-    return _imagenet("s3ta_2_resnetv2_152", 10)
+    return imagenet_recipe("s3ta_2_resnetv2_152", 10)
 
 
 def s3ta_4_10() -> TrainConfig:
@@ -81,7 +81,7 @@ def s3ta_4_10() -> TrainConfig:
 
     Source: paper Table 1. Expected: clean 72.48; 56.78, 42.54, 40.00, 37.99 under attack. Hardware and hours: 8 H200, 29
     hours."""
-    return _imagenet("s3ta_4_resnetv2_152", 10)
+    return imagenet_recipe("s3ta_4_resnetv2_152", 10)
 
 
 def s3ta_8_10() -> TrainConfig:
@@ -89,7 +89,7 @@ def s3ta_8_10() -> TrainConfig:
 
     Source: paper Table 1. Expected: clean 72.14; 56.02, 42.63, 40.17, 38.48 under attack. Hardware and hours: 8 H200, 29
     hours."""
-    return _imagenet("s3ta_8_resnetv2_152", 10)
+    return imagenet_recipe("s3ta_8_resnetv2_152", 10)
 
 
 def s3ta_16_10() -> TrainConfig:
@@ -97,7 +97,7 @@ def s3ta_16_10() -> TrainConfig:
 
     Source: paper Table 1, section 5. Expected: clean 72.54; 57.45, 44.19, 40.71, 38.70 under attack. Hardware and hours: 8
     H200, 29 hours."""
-    return _imagenet("s3ta_16_resnetv2_152", 10)
+    return imagenet_recipe("s3ta_16_resnetv2_152", 10)
 
 
 def s3ta_16_30() -> TrainConfig:
@@ -105,10 +105,10 @@ def s3ta_16_30() -> TrainConfig:
 
     Source: paper Table 1 (S3TA-16-30); that it had the curriculum of S3TA-16 is an inference (T23). Expected: clean 64.55;
     55.08, 47.18, 46.65, 46.11 under attack. Hardware and hours: 8 H200, 79 hours."""
-    return _imagenet("s3ta_16_resnetv2_152", 30)
+    return imagenet_recipe("s3ta_16_resnetv2_152", 30)
 
 
-def _imagenet(model: str, num_attack_steps: int, departures: tuple[str, ...] = DEPARTURES) -> TrainConfig:
+def imagenet_recipe(model: str, num_attack_steps: int, departures: tuple[str, ...] = DEPARTURES) -> TrainConfig:
     name = model.removesuffix("_resnetv2_152") if model.startswith("s3ta") else model
     curriculum = ((0, 4), (35 * EPOCH, 8), (70 * EPOCH, 16))
     return TrainConfig(

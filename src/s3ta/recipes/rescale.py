@@ -7,7 +7,7 @@ from typing import Any
 from s3ta.attacks import PGDConfig
 from s3ta.config import changed, override
 from s3ta.errors import UserError
-from s3ta.models import S3TAConfig, model_config
+from s3ta.models import ModelConfig, ResNetConfig, S3TAConfig, model_config
 from s3ta.train import ComputeConfig, TrainConfig
 
 
@@ -27,8 +27,8 @@ def scale_batch_size(recipe: TrainConfig, batch_size: int) -> TrainConfig:
 
     Whatever counts training steps scales inversely, rounded to whole ones: their number, warm-up, drops, clean phase,
     curriculum, weight perturbation; validation, checkpoints and log too. Warm-up is dropped where the new rate does not exceed
-    the one it begins at. A moving average forgets over as many images as before; a BN group larger than the batch becomes the
-    batch.
+    the one it begins at. A moving average forgets over as many images as before; a BN group that is the whole batch, or larger
+    than the new one, becomes the batch.
 
     Raises UserError for a batch below 2 images or one that BN groups do not divide, and for Adam, whose rate has no rule."""
     if batch_size < 2:
@@ -42,6 +42,8 @@ def scale_batch_size(recipe: TrainConfig, batch_size: int) -> TrainConfig:
             "has no rule: set batch_size=N and optimizer.learning_rate=R instead."
         )
     rate, group = recipe.optimizer.learning_rate * batch_size / before, recipe.batch_norm.group
+    if group == before:
+        group = batch_size
     if group and batch_size > group and batch_size % group:
         raise UserError(
             f"--batch-size {batch_size} does not divide into BN groups of {group}: choose a multiple of {group}."
@@ -87,15 +89,14 @@ def _in_batches_of(recipe: TrainConfig, batch_size: int, *, keeps_warmup: bool) 
 def shrink_recipe(recipe: TrainConfig) -> TrainConfig:
     """The same recipe shrunk to seconds on a CPU: the smallest vision net, 4 training steps, 2 attack steps, plain float32.
 
-    For trying out and for tests: what it trains means nothing."""
+    For trying out and for tests: what it trains means nothing. What is built into the model stays."""
     vision, attack = recipe.model.vision, recipe.attack
-    name = "s3ta_2_resnetv2_mini" if isinstance(recipe.model, S3TAConfig) else f"resnetv2_mini{'_dense' * vision.dense}"
     size = min(vision.image_size, 60)
     step_size = {"step_size": attack.radius / 2} if isinstance(attack, PGDConfig) else {}
     changes = {
         "name": f"{recipe.name}-tiny",
         "departures": ("A trial run of seconds: what it trains means nothing.", *recipe.departures),
-        "model": model_config(name, recipe.model.num_classes, size, vision.in_channels),
+        "model": _shrunk(recipe.model, size),
         "data": {
             "image_size": None if recipe.data.image_size is None else size,
             "preprocessing": None,  # one that is made for another size would be refused
@@ -119,3 +120,27 @@ def shrink_recipe(recipe: TrainConfig) -> TrainConfig:
         "num_workers": 0,
     }
     return changed(recipe, changes)
+
+
+_PARTS = ("feeds_back_logits", "first_logits", "detach_feedback", "queries", "scaled_attention", "cell")
+"""Settings of an S3TA that leave out or exchange a part of it."""
+
+
+def _shrunk(model: ModelConfig, image_size: int) -> ModelConfig:
+    """The model on the smallest vision net, with the parts that it has, and none larger than here they are."""
+    vision = model.vision
+    if isinstance(model, S3TAConfig):
+        name = f"s3ta_{min(2, model.num_glimpses)}_resnetv2_mini"
+    else:
+        name = "resnetv2_mini" + "_dense" * vision.dense
+        name += "_denoise" * (vision.denoise is not None) + "_se" * vision.squeeze_excite
+    small = model_config(name, model.num_classes, image_size, vision.in_channels)
+    parts = {part: getattr(vision, part) for part in ("denoise", "squeeze_excite", "activation")}
+    changes: dict[str, object] = {"vision": small.vision.model_copy(update=parts)}
+    if isinstance(model, S3TAConfig) and isinstance(small, S3TAConfig):
+        fewer = {part: min(getattr(model, part), getattr(small, part)) for part in ("num_heads", "num_frequencies")}
+        changes |= {part: getattr(model, part) for part in _PARTS} | fewer
+    if isinstance(model, ResNetConfig):
+        changes["mlp_hidden"] = model.mlp_hidden and 32
+    changed = small.model_copy(update=changes)
+    return changed if changed == small else changed.model_copy(update={"name": f"{small.name}*"})

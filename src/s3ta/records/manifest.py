@@ -296,6 +296,7 @@ class RecipeEntry(Entry):
     source: str | None = None
     data: Any = None
     attack: Any = None
+    loss: Any = None
     optimizer: Any = None
     schedule: Any = None
     batch_size: Any = None

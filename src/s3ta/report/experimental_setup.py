@@ -27,7 +27,8 @@ def _facts(run: Run) -> dict[str, str]:
         "Parameters": _text(model.num_parameters),
         "Classes": _text(model.num_classes),
         "Training data": _settings(recipe.data),
-        "Attack in training": _settings(in_force(recipe.attack)),
+        "Loss": _loss(recipe.loss),
+        "Attack in training": "none" if _kind(recipe.loss) == "clean" else _settings(in_force(recipe.attack)),
         "Optimizer": _settings(in_force(recipe.optimizer)),
         "Schedule": _settings(in_force(recipe.schedule)),
         "Batch size": _text(recipe.batch_size),
@@ -40,6 +41,16 @@ def _facts(run: Run) -> dict[str, str]:
         "Targets": _text(run.manifest.targets),
         "Weights (sha256)": _text(model.sha256),
     }
+
+
+def _loss(settings: Any) -> str:
+    """A dash for the loss that all recipes have unless they say so: cross-entropy on attacked images."""
+    text = _settings(in_force(settings))
+    return "–" if text == "adversarial" else text
+
+
+def _kind(settings: Any) -> Any:
+    return settings.get("kind") if isinstance(settings, dict) else None
 
 
 def _normalisation(config: ModelConfigEntry) -> str:
@@ -65,6 +76,7 @@ def in_force(settings: Any) -> Any:
         return settings
     idle = {
         ("kind", "adam"): ("momentum", "nesterov"),
+        ("kind", "adamw"): ("momentum", "nesterov"),
         ("annealing", "constant"): ("annealing",),
         ("momentum", 0): ("momentum",),
         ("glimpses", "last"): ("glimpses",),

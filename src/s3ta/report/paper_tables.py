@@ -22,6 +22,7 @@ from s3ta.records.manifest import AttackEntry
 from s3ta.report.attack_text import threat_text
 from s3ta.report.comparability import refuse_unlike
 from s3ta.report.load_runs import Run, read_runs
+from s3ta.report.paper_rows import repeated_row
 from s3ta.report.result_tables import Table, latex_text, success_text, table_text, top1_text
 
 NOTHING = "–"
@@ -232,16 +233,23 @@ def base_name(suite: str) -> str | None:
 
 
 def paper_table(runs: Sequence[Run], suite: str) -> Table:
-    """Our runs, each with its 95% intervals, then the paper's rows as printed; a dash for what was not measured.
+    """Our runs, each with its 95% intervals, and the paper's rows as printed; a dash for what was not measured. A run of a
+    recipe that trains a row's model stands right above that row, the others come first.
 
     Raises UserError for a suite that measures none of the paper's tables."""
     base = _known(suite)
     printed, columns = PAPER[base], _columns(base, runs)
-    rows = [_our_row(run, base, columns) for run in runs]
+    models = {row.model for row in printed.rows if row.source == "paper"}
+    repeats = {run.label: repeated_row(run, models) for run in runs}
+    ours = {model: [run for run in runs if repeats[run.label] == model] for model in (None, *models)}
+    rows = [_our_row(run, base, columns) for run in ours[None]]
     size = printed.num_images
     # one standard error of a share near 50%, in points
     size_text = "not said" if size is None else f"{size:,} (± {50 / math.sqrt(size):.2f})"
     for row in printed.rows:
+        if row.source == "paper":
+            again = [_our_row(run, base, columns) for run in ours[row.model]]
+            rows += [[f"{row.model}: {label}", *others] for label, *others in again]
         cells = dict(zip(printed.columns, row.cells, strict=True))
         shown = [re.sub(r"[\d.]+", r"\g<0>%", cells.get(column, NOTHING)) for column in columns]
         rows.append([row.model, row.source, size_text, printed.radius, *shown])

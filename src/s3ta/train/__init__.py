@@ -8,10 +8,13 @@ if TYPE_CHECKING:
     from s3ta.train.config import AdversarialLoss as AdversarialLoss
     from s3ta.train.config import AWPConfig as AWPConfig
     from s3ta.train.config import BatchNormGroupConfig as BatchNormGroupConfig
+    from s3ta.train.config import CleanLoss as CleanLoss
     from s3ta.train.config import ComputeConfig as ComputeConfig
     from s3ta.train.config import EMAConfig as EMAConfig
+    from s3ta.train.config import LocalLinearityLoss as LocalLinearityLoss
     from s3ta.train.config import OptimizerConfig as OptimizerConfig
     from s3ta.train.config import ScheduleConfig as ScheduleConfig
+    from s3ta.train.config import StartConfig as StartConfig
     from s3ta.train.config import TradesLoss as TradesLoss
     from s3ta.train.config import TrainConfig as TrainConfig
     from s3ta.train.cost import HARDWARE as HARDWARE

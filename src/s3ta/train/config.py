@@ -10,6 +10,7 @@ from s3ta.attack_config import AdamConfig, PGDConfig
 from s3ta.config import Config
 from s3ta.data import DataConfig
 from s3ta.models import ModelConfig
+from s3ta.models.config import BACKBONES
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
@@ -21,6 +22,8 @@ class AdversarialLoss(Config):
     """Cross-entropy of the true label on attacked images alone: the paper's loss (T12)."""
 
     kind: Literal["adversarial"] = "adversarial"
+    glimpses: Literal["last", "all"] = "last"
+    """Of S3TA: learn from the answer after the last glimpse (the paper), or from the mean of the losses after each one."""
 
 
 class TradesLoss(Config):
@@ -33,7 +36,40 @@ class TradesLoss(Config):
     """What agreement between clean and attacked images is worth, over right answers on clean ones."""
 
 
-LossConfig = Annotated[AdversarialLoss | TradesLoss, Field(discriminator="kind")]
+class CleanLoss(Config):
+    """Cross-entropy of the true label on images as they are: natural training. The attack is for live accuracy alone."""
+
+    kind: Literal["clean"] = "clean"
+
+
+class LocalLinearityLoss(Config):
+    """Local-linearity regularisation (LLR; Qin et al. 2019; C3): cross-entropy on clean images + lambda gamma + mu |d.g|.
+
+    g is the gradient of an image's cross-entropy l, d where its attack (`attack.objective=local_linearity`, always from a
+    random start) found gamma = |l(x+d) - l(x) - d.g| to be largest. Both terms are differentiated through g. They are taken
+    with BN at the clean batch's statistics, which are constants there and move no average."""
+
+    kind: Literal["local_linearity"] = "local_linearity"
+    gamma_weight: NonNegative = 4.0
+    """lambda: what it costs to be far from the tangent plane (the authors: 4 on CIFAR-10, 3 on ImageNet)."""
+    gradient_weight: NonNegative = 3.0
+    """mu: what it costs that the plane itself rises (the authors: 3 on CIFAR-10, 6 on ImageNet)."""
+
+
+LossConfig = Annotated[AdversarialLoss | TradesLoss | CleanLoss | LocalLinearityLoss, Field(discriminator="kind")]
+
+
+class StartConfig(Config):
+    """Weights that a training begins with in place of fresh ones. What they are is known by their hash, not by their place."""
+
+    OUTSIDE_IDENTITY = frozenset({"weights"})
+
+    weights: str
+    """A run or model folder, a Hub id, `timm:NAME[.TAG]` (what timm has of it), or a file of weights."""
+    part: Literal["all", "backbone"] = "all"
+    """all: the whole model, of the same kind; backbone: the vision net alone, under a fresh head."""
+    sha256: str | None = None
+    """Of what is taken; None: whatever is there when the run begins, which keeps it in its recipe."""
 
 
 class BatchNormGroupConfig(Config):
@@ -103,14 +139,17 @@ class ComputeConfig(Config):
 class OptimizerConfig(Config):
     """The optimizer of the weights (T6-T8, T13)."""
 
-    kind: Literal["sgd", "adam"] = "sgd"
-    """sgd: momentum 0.9 with Nesterov, as T6; adam: betas 0.9, 0.999."""
+    kind: Literal["sgd", "adam", "adamw"] = "sgd"
+    """sgd: momentum 0.9 with Nesterov, as T6; adam, adamw: betas 0.9, 0.999, the latter with weight decay apart from the
+    gradient."""
     learning_rate: NonNegative = 0.2
     """Peak learning rate (the paper: 0.05 per 256 images, 0.2 at batch 1,024)."""
     momentum: NonNegative = 0.9
     nesterov: bool = True
     weight_decay: NonNegative = 1e-4
     """L2, on weight matrices and kernels only: not on biases, BN, or the learned initial state (T7, T8)."""
+    backbone_factor: NonNegative = 1.0
+    """The vision net's learning rate over that of the rest: below 1 where it starts from given weights."""
     clip_norm: NonNegative | None = None
     """Largest norm of the whole gradient; None: no clipping (T13)."""
 
@@ -142,6 +181,8 @@ class ScheduleConfig(Config):
     """So many first steps on clean images (the paper: 0)."""
     radius_ramp_steps: Count = 0
     """After them the attack's radius and step size grow linearly to full size over so many steps (the paper: 0)."""
+    head_only_steps: Count = 0
+    """So many first steps the vision net stays as it is, its BN on its moving averages, and the head learns alone."""
     glimpses: tuple[tuple[Count, Positive], ...] = ()
     """Curriculum (T23): pairs (from this step, so many glimpses); before the first pair, and without any, the model's own."""
 
@@ -152,6 +193,10 @@ class ScheduleConfig(Config):
                 raise ValueError(f"the steps of {name} must rise; got {steps}")
         return self
 
+
+_FLAT_AT_CLEAN = ("divergence", "local_linearity")
+_OBJECTIVES = {"trades": "divergence", "local_linearity": "local_linearity"}
+"""The attack that belongs to a loss."""
 
 PROSE = frozenset({"source", "departures", "suite"})
 """Settings of a recipe that say something of it and do nothing."""
@@ -173,7 +218,9 @@ class TrainConfig(Config):
     data: DataConfig = DataConfig()
     model: ModelConfig
     attack: TrainAttack
-    """The attack that makes every training image (T12, T14-T19)."""
+    """The attack that makes every training image (T12, T14-T19), and that live accuracy is measured under."""
+    start: StartConfig | None = None
+    """Weights to begin with; None: fresh ones."""
     loss: LossConfig = AdversarialLoss()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -194,6 +241,11 @@ class TrainConfig(Config):
     num_workers: Count = 0
     """Processes that prepare batches; any number gives the same batches."""
 
+    @property
+    def is_adversarial(self) -> bool:
+        """Whether images are attacked in training."""
+        return self.loss.kind != "clean"
+
     @model_validator(mode="after")
     def _parts_fit(self) -> TrainConfig:
         if self.attack.read_outs or self.attack.num_restarts != 1:
@@ -204,13 +256,34 @@ class TrainConfig(Config):
             raise ValueError("attack.glimpses, .num_glimpses and .steering need an S3TA model")
         if self.schedule.glimpses and self.model.kind != "s3ta":
             raise ValueError("schedule.glimpses needs an S3TA model")
-        if self.attack.objective == "divergence" and self.attack.random_start_prob < 1:
-            raise ValueError("attack.objective divergence is flat at the clean image: set attack.random_start_prob=1")
-        if self.loss.kind == "trades" and self.attack.objective != "divergence":
-            raise ValueError(
-                "loss.kind trades needs its own attack: set attack.objective=divergence and attack.random_start_prob=1 too"
-            )
+        if isinstance(self.loss, AdversarialLoss) and self.loss.glimpses == "all" and self.model.kind != "s3ta":
+            raise ValueError("loss.glimpses=all needs an S3TA model")
         group = self.batch_norm.group
         if group is not None and self.batch_size % group:
             raise ValueError(f"batch_size {self.batch_size} does not divide into BN groups of {group} images")
+        return self
+
+    @model_validator(mode="after")
+    def _loss_and_attack_fit(self) -> TrainConfig:
+        objective, loss = self.attack.objective, self.loss.kind
+        if objective in _FLAT_AT_CLEAN and self.attack.random_start_prob < 1:
+            raise ValueError(f"attack.objective {objective} is flat at the clean image: set attack.random_start_prob=1")
+        if objective != _OBJECTIVES.get(loss, objective):
+            raise ValueError(
+                f"loss.kind {loss} needs its own attack: set attack.objective={_OBJECTIVES[loss]} and "
+                "attack.random_start_prob=1 too"
+            )
+        if self.compute.units_per_checkpoint and self.model.vision.backbone not in BACKBONES:
+            raise ValueError("compute.units_per_checkpoint is for ResNets: leave it at 0")
+        if self.data.mixing is not None and (
+            objective in ("targeted", "multitargeted") or self.attack.loss != "cross_entropy"
+        ):
+            raise ValueError(
+                "data.mixing needs attack.objective=untargeted and attack.loss=cross_entropy, or no attack at all"
+            )
+        if loss == "local_linearity" and (self.compute.compiled or self.compute.units_per_checkpoint):
+            raise ValueError(
+                "loss.kind local_linearity differentiates a gradient, which compute.compiled and "
+                "compute.units_per_checkpoint cannot: leave them off"
+            )
         return self

@@ -83,7 +83,7 @@ class TrainingCost(NamedTuple):
     attack_bytes: int
     """Kept per image for the way back, while attacked."""
     update_bytes: int
-    """The same in the update, both forward passes of TRADES together."""
+    """The same in the update, all passes of a loss that takes several together."""
     attack_images: int
     """Images of one process that are attacked at once."""
     update_images: int
@@ -117,16 +117,16 @@ def training_cost(config: TrainConfig, hardware: Hardware, num_gpus: int = 1, ut
         raise UserError(f"--gpus {num_gpus} is too few: at least one is needed.")
     compute = config.compute
     cost = count_cost(config.model)
-    dearest = passes(config, is_attacked=True, is_perturbed=config.weight_perturbation.gamma > 0)
+    dearest = passes(config, is_attacked=config.is_adversarial, is_perturbed=config.weight_perturbation.gamma > 0)
     share, attacked = config.batch_size // num_gpus, _with_glimpses(config.model, config.attack.num_glimpses)
-    num_batches = 2 if config.loss.kind == "trades" else 1
     return TrainingCost(
         cost=cost,
         passes=dearest,
         operations_per_image=2 * cost.multiply_accumulates * dearest.total,
         operations=count_flops(config).total,
         attack_bytes=kept_bytes(attacked, compute.attack_precision, compute.units_per_checkpoint),
-        update_bytes=num_batches * kept_bytes(config.model, compute.update_precision, compute.units_per_checkpoint),
+        update_bytes=_updates(config)
+        * kept_bytes(config.model, compute.update_precision, compute.units_per_checkpoint),
         attack_images=min(compute.attack_batch or share, share),
         update_images=batch_norm_groups(config, num_gpus).images,
         state_bytes=state_bytes(config, cost.parameters, num_gpus),
@@ -150,15 +150,21 @@ def gpu_hours(config: TrainConfig, hardware: Hardware, utilization: float = 0.4)
 
 def passes(config: TrainConfig, *, is_attacked: bool, is_perturbed: bool) -> Passes:
     """Forward passes per image and step: 2N for N attack steps and 3 for the update (M17: a way back through the images alone
-    is worth one, through the weights too two). TRADES updates on clean and attacked images; weight perturbation takes a
-    gradient of its own; units that are made again cost another forward pass on every way back."""
+    is worth one, through the weights too two). TRADES updates on clean and attacked images, local linearity on these and
+    through a gradient and its pass, two passes forth and four back. Weight perturbation takes a gradient of its own; units that
+    are made again cost another forward pass on every way back."""
     again = 1 if config.compute.units_per_checkpoint else 0
     attack = 0
     if is_attacked:
         cost = attack_cost(config.attack)
         attack = cost.total + again * cost.num_gradients
-    gradients = (2 if config.loss.kind == "trades" and is_attacked else 1) * (2 if is_perturbed else 1)
+    gradients = (_updates(config) if is_attacked else 1) * (2 if is_perturbed else 1)
     return Passes(float(attack), float((3 + again) * gradients))
+
+
+def _updates(config: TrainConfig) -> int:
+    """What the loss costs, in updates on one batch; about as many keep their activations at once."""
+    return {"trades": 2, "local_linearity": 4}.get(config.loss.kind, 1)
 
 
 def stretches(config: TrainConfig) -> list[Stretch]:
@@ -170,7 +176,7 @@ def stretches(config: TrainConfig) -> list[Stretch]:
         Stretch(
             last - first,
             glimpses_at(schedule, first),
-            attack_scale(schedule, first) > 0,
+            config.is_adversarial and attack_scale(schedule, first) > 0,
             perturbation.gamma > 0 and first >= perturbation.from_step,
         )
         for first, last in zip(inside, [*inside[1:], schedule.num_train_steps], strict=True)

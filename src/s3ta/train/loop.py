@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from s3ta.config import config_hash, to_json
 from s3ta.data import Dataset
@@ -49,6 +50,8 @@ class TrainingRun(NamedTuple):
     validation: Dataset
     """For choices and live accuracy; never test data."""
     device: torch.device
+    start: dict[str, Tensor] | None = None
+    """Weights to begin with, by their names in the model, in place of fresh ones (`s3ta.train.start`)."""
 
 
 def train(
@@ -73,11 +76,13 @@ class _Run:
     """One process's part in one call of `train`, with its arguments."""
 
     def __init__(self, run: TrainingRun, report: Reporter, ranks: Ranks, board: CurveWriter | None) -> None:
-        self.config, self.folder, self.data, self.validation, self.device = run
+        self.config, self.folder, self.data, self.validation, self.device, start = run
         self.report, self.ranks, self.board = report, ranks, board
         self.last = self.config.schedule.num_train_steps
         self.identity = Identity(f"{config_hash(self.config)}/{self.data.fingerprint}", to_json(self.config))
-        self.trainer = Trainer(self.config, seeded_model(self.config).to(self.device), self.device, self.ranks)
+        model = seeded_model(self.config)
+        model.load_state_dict(start or {}, strict=False)
+        self.trainer = Trainer(self.config, model.to(self.device), self.device, self.ranks)
         self.progress, self.milestones = Progress(), run_folder.milestones(self.last)
         self.clock = Clock(self.config, self.device)
         self.first_step = 0  # with these options of `compute`

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -9,17 +11,30 @@ from s3ta.train.config import OptimizerConfig
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module, *, fused: bool = False) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum (T6) or Adam; both take L2 as part of the gradient, on `decayed` tensors only."""
+    """SGD with Nesterov momentum (T6) or Adam, which take L2 as part of the gradient, or AdamW; on `decayed` tensors only.
+
+    Each group has a `factor`, that of its learning rate over the schedule's."""
     decay = decayed(model)
-    groups = [
-        {"params": [p for name, p in model.named_parameters() if name in decay], "weight_decay": config.weight_decay},
-        {"params": [p for name, p in model.named_parameters() if name not in decay], "weight_decay": 0.0},
-    ]
+    factors = (1.0,) if config.backbone_factor == 1 else (config.backbone_factor, 1.0)
+    groups: list[dict[str, Any]] = []
+    for factor in factors:
+        of_factor = [
+            (name, parameter)
+            for name, parameter in model.named_parameters()
+            if len(factors) == 1 or name.startswith("vision.") == (factor == config.backbone_factor)
+        ]
+        groups += [
+            {"params": [p for name, p in of_factor if name in decay], "weight_decay": config.weight_decay},
+            {"params": [p for name, p in of_factor if name not in decay], "weight_decay": 0.0},
+        ]
+        for group in groups[-2:]:
+            group["factor"] = factor
     if config.kind == "sgd":
         return torch.optim.SGD(
             groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.nesterov, fused=fused or None
         )
-    return torch.optim.Adam(groups, lr=config.learning_rate, fused=fused or None)
+    kind = torch.optim.Adam if config.kind == "adam" else torch.optim.AdamW
+    return kind(groups, lr=config.learning_rate, fused=fused or None)
 
 
 def decayed(model: nn.Module) -> set[str]:

@@ -8,10 +8,14 @@ from contextlib import closing
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from s3ta.attacks import draw_start, draw_targets
 from s3ta.data import BatchOrder, Dataset, batches
+from s3ta.data.mixing import mixed
 from s3ta.distributed import Ranks
+from s3ta.random_streams import stream
 from s3ta.train.config import TrainAttack, TrainConfig
 from s3ta.train.schedule import attack_at
 from s3ta.types import Images, Labels
@@ -29,11 +33,13 @@ class Prepared(NamedTuple):
     clean: Images
     labels: Labels
     attack: TrainAttack | None
-    """The step's attack, its radius scaled; None in the clean phase."""
+    """The step's attack, its radius scaled; None in the clean phase, and in natural training."""
     targets: Labels | None = None
     start: Images | None = None
     skipped: tuple[tuple[str, str], ...] = ()
     """Ids of examples that could not be read and were replaced, with the reason."""
+    shares: Float[Tensor, "B Y"] | None = None
+    """Of every class in each image, where images are mixed; None: the label's alone."""
 
 
 def prepared(
@@ -44,9 +50,13 @@ def prepared(
     coming = batches(order, range(first_step, config.schedule.num_train_steps), config.num_workers, device)
     with closing(coming), ThreadPoolExecutor(_NUM_THREADS if device.type == "cuda" else 1) as threads:
         for step, batch in enumerate(coming, first_step):
-            epoch, attack = order.position(step).epoch, attack_at(config.schedule, config.attack, step)
-            images = batch.images.to(device)
-            ready = Prepared(step, epoch, batch.ids, images, batch.labels, attack, skipped=batch.skipped)
+            epoch = order.position(step).epoch
+            attack = attack_at(config.schedule, config.attack, step) if config.is_adversarial else None
+            images, shares = batch.images.to(device), None
+            if config.data.mixing is not None:
+                generator, num_classes = stream(config.seed, "mix", step), config.model.num_classes
+                images, shares = mixed(images, batch.labels.to(device), num_classes, config.data.mixing, generator)
+            ready = Prepared(step, epoch, batch.ids, images, batch.labels, attack, skipped=batch.skipped, shares=shares)
             if attack is not None:
                 ready = _drawn(ready, attack, config, threads)
             yield ready._replace(labels=batch.labels.to(device))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from s3ta.attacks import NotFiniteError, RandomKey, run_attack
@@ -17,6 +18,7 @@ from s3ta.errors import UserError
 from s3ta.models import ExecutedModel, ExecutionMode, NativeClassifier, build_model
 from s3ta.models.batch_norm_statistics import statistics_kept, synchronize
 from s3ta.process_state import seeded_global_generators
+from s3ta.random_streams import stream
 from s3ta.train.awp_and_ema import move_average, perturbed
 from s3ta.train.checkpoint import Differences, Progress, TrainState, load_checkpoint
 from s3ta.train.config import TrainConfig
@@ -155,6 +157,7 @@ class Trainer:
                     targets=None if prepared.targets is None else prepared.targets[part],
                     start=None if prepared.start is None else prepared.start[part],
                     draw=draw,
+                    shares=None if prepared.shares is None else prepared.shares[part],
                 )
                 attacked.append(result.final)
         except NotFiniteError:
@@ -169,16 +172,22 @@ class Trainer:
         Raises DivergedError for a loss or gradient that is not finite; the weights are then as before."""
         step, config = prepared.step, self.config
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config.schedule, config.optimizer.learning_rate, step)
+            group["lr"] = group["factor"] * learning_rate(config.schedule, config.optimizer.learning_rate, step)
         self.learner.train()
+        head_only = step < config.schedule.head_only_steps
+        if head_only:
+            self.model.vision.eval()
         perturbation = config.weight_perturbation
-        if perturbation.gamma and step >= perturbation.from_step:
-            with statistics_kept(self.model):
-                self._gradients(prepared, attacked)
-            with perturbed(self.model, perturbation.gamma):
+        with self._dropping(step):
+            if perturbation.gamma and step >= perturbation.from_step:
+                with statistics_kept(self.model):
+                    self._gradients(prepared, attacked)
+                with perturbed(self.model, perturbation.gamma):
+                    loss_sum, num_correct = self._gradients(prepared, attacked)
+            else:
                 loss_sum, num_correct = self._gradients(prepared, attacked)
-        else:
-            loss_sum, num_correct = self._gradients(prepared, attacked)
+        if head_only:
+            self.model.vision.zero_grad(set_to_none=True)
         if not math.isfinite(loss_sum):
             raise DivergedError(f"The loss is {loss_sum}")
         clip_norm = math.inf if config.optimizer.clip_norm is None else config.optimizer.clip_norm
@@ -190,18 +199,27 @@ class Trainer:
             move_average(self.average, self.model, config.averaging.decay, step)
         return loss_sum, num_correct
 
+    def _dropping(self, step: int) -> AbstractContextManager[None]:
+        """The generators that units are dropped by (`vision.drop_path`) begin anew at each step, otherwise in each process."""
+        if not self.config.model.vision.drop_path:
+            return nullcontext()
+        return seeded_global_generators(
+            int(stream(self.config.seed, "drop-path", step, self.ranks.rank).integers(2**63))
+        )
+
     def _gradients(self, prepared: Prepared, attacked: Images) -> tuple[float, float]:
         """Fills the gradients of the mean loss over the whole batch, BN group by BN group (T13)."""
         self.optimizer.zero_grad(set_to_none=True)
         glimpses, share = glimpses_at(self.config.schedule, prepared.step), len(prepared.ids)
-        is_trades = self.config.loss.kind == "trades" and prepared.attack is not None
+        needs_clean = self.config.loss.kind in ("trades", "local_linearity") and prepared.attack is not None
         losses, counts = [], []
+        labels = prepared.labels if prepared.shares is None else prepared.shares
         for first in range(0, share, self.group):
             part, is_last = slice(first, first + self.group), first + self.group == share
-            clean = prepared.clean[part] if is_trades else None
+            clean = prepared.clean[part] if needs_clean else None
             with nullcontext() if is_last else self._apart():
-                loss, num_correct = self.learner(clean, attacked[part], prepared.labels[part], glimpses)
-                (loss * (self.group / share)).backward()
+                loss, num_correct = self.learner(clean, attacked[part], labels[part], glimpses)
+                _backward(loss * (self.group / share))
             losses.append(loss.detach())
             counts.append(num_correct)
         loss_sum, num_correct = float(torch.stack(losses).sum()) * self.group, float(torch.stack(counts).sum())
@@ -211,3 +229,17 @@ class Trainer:
     def _apart(self) -> AbstractContextManager[None]:
         """While gradients only add up in this process."""
         return self.learner.no_sync() if isinstance(self.learner, DistributedDataParallel) else nullcontext()
+
+
+def _backward(loss: Tensor) -> None:
+    """UserError where the loss differentiates a gradient (LLR), and a layer of the network has none of second order."""
+    try:
+        loss.backward()
+    except RuntimeError as error:
+        missing = re.search(r"derivative for (?:aten::)?(\w+?)(?:_backward)? is not implemented", str(error))
+        if missing is None:
+            raise
+        raise UserError(
+            f"loss.kind local_linearity differentiates a gradient, which torch cannot for the network's {missing[1]}: choose "
+            "another loss or another network."
+        ) from None

@@ -1,5 +1,6 @@
 """The rooms put together: train a recipe, evaluate a model, answer for some images. The command line and scripts call these."""
 
+from s3ta.workflow.conversion import ConvertedModel, convert
 from s3ta.workflow.evaluation import evaluate_model, is_evaluation_complete
 from s3ta.workflow.export_adversarial_images import export_images
 from s3ta.workflow.model import OpenedModel, RuntimeOptions, open_for_evaluation, recipe_data
@@ -16,6 +17,7 @@ from s3ta.workflow.request import (
 from s3ta.workflow.training import train_run
 
 __all__ = [
+    "ConvertedModel",
     "EvaluationOutput",
     "EvaluationRequest",
     "ExampleSelection",
@@ -23,6 +25,7 @@ __all__ = [
     "RuntimeOptions",
     "SuiteChoice",
     "choose_suite",
+    "convert",
     "evaluate_model",
     "export_images",
     "is_evaluation_complete",

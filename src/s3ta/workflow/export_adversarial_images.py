@@ -13,7 +13,7 @@ from torch import Tensor
 
 from s3ta.attacks import AutoAttackComponentConfig
 from s3ta.config import format_radius
-from s3ta.data import DataConfig, Dataset, Preprocessing, fetch_batch, open_dataset, resolve_source
+from s3ta.data import DataConfig, Dataset, Preprocessing, fetch_batch, holds_files, open_dataset, resolve_source
 from s3ta.errors import UserError
 from s3ta.evaluate import ImageReader
 from s3ta.files import write_atomic, write_json
@@ -62,7 +62,7 @@ def _dataset(manifest: dict[str, Any], runtime: RuntimeOptions) -> Dataset:
         source=located.source,
         image_size=data["shape"][1],
         channels=1 if data["shape"][0] == 1 else 3,
-        preprocessing=Preprocessing(**how) if located.source.startswith("folder:") else None,
+        preprocessing=Preprocessing(**how) if holds_files(located.source) else None,
     )
     return open_dataset(config, data["split"], located.root, runtime.download)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from s3ta.data import DataConfig, open_dataset, resolve_source
+from s3ta.data import DataConfig, holds_files, open_dataset, resolve_source
 from s3ta.errors import UserError
 from s3ta.files import read_json
 from s3ta.models import (
@@ -22,6 +22,7 @@ from s3ta.models import (
     read_config,
     refuse_unknown_source,
 )
+from s3ta.models.load_options import LIBRARIES
 from s3ta.progress import console
 from s3ta.train import TrainConfig, read_recipe, run_folder_of
 
@@ -70,7 +71,7 @@ def open_for_evaluation(
     split: str = "test",
     runtime: RuntimeOptions | None = None,
 ) -> OpenedModel:
-    """Open a run folder, model folder, Hub id, `timm:NAME`, `torchvision:NAME` or `package.module:factory`.
+    """Open a run folder, model folder, Hub id, `timm:NAME`, `torchvision:NAME`, `example:NAME` or `package.module:factory`.
 
     `opening`: what a person says of a foreign model. `data`, `split`, `runtime`: what it will be measured on; images that have
     a size of their own say what size a factory's model takes, where nobody did.
@@ -78,8 +79,8 @@ def open_for_evaluation(
     opening = opening or LoadOptions()
     refuse_unknown_source(source)
     if is_external(source):
-        is_factory = not source.startswith(("timm:", "torchvision:"))
-        if is_factory and opening.image_size is None and data is not None and not data.source.startswith("folder:"):
+        is_factory = not source.startswith(LIBRARIES)
+        if is_factory and opening.image_size is None and data is not None and not holds_files(data.source):
             opening = _sized(opening, data, split, runtime or RuntimeOptions())
         model = open_model(source, opening)
         card = model_metadata(model)

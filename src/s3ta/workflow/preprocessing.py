@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from s3ta.data import DataConfig, with_evaluation_transform
+from s3ta.data import DataConfig, holds_files, with_evaluation_transform
 from s3ta.models import DEFAULT_PROVENANCE, ModelMetadata, PreparationSources
 from s3ta.workflow.model import OpenedModel
 
@@ -25,11 +25,11 @@ def prepared(subject: OpenedModel, config: DataConfig, card: ModelMetadata) -> P
     default. Raises UserError where a cut does not fit."""
     recipe = None if subject.recipe is None else subject.recipe.data
     origin = "as they are stored"
-    if config.source.startswith("folder:"):
+    if holds_files(config.source):
         if config.preprocessing is not None:
             is_recipe = recipe is not None and config.preprocessing == recipe.preprocessing
             origin = "the recipe's" if is_recipe else "given"
-        elif recipe is not None and recipe.source.startswith("folder:"):
+        elif recipe is not None and holds_files(recipe.source):
             config, origin = config.model_copy(update={"preprocessing": recipe.preprocessing}), "the recipe's"
         else:
             origin = card.origins.preparation

@@ -38,6 +38,7 @@ from s3ta.train import (
     seeded_model,
     train,
 )
+from s3ta.train.start import StartingWeights, with_start
 from s3ta.train.validation import evenly_spaced
 from s3ta.workflow.cost_estimate import about
 from s3ta.workflow.fit_data_to_model import say
@@ -58,6 +59,8 @@ class _Ready(NamedTuple):
     validation: Dataset
     device: torch.device
     num_parameters: int
+    start: StartingWeights | None
+    """Weights to begin with."""
     is_claimed: bool
     """Whether the run folder is this recipe's own already."""
 
@@ -91,7 +94,9 @@ def train_run(
                     raise SystemExit(2)
                 num_steps = recipe.schedule.num_train_steps
                 report = held.enter_context(progress(recipe.name, num_steps, shown=rank.is_first))
-                run = TrainingRun(recipe, out, ready.data, ready.validation, ready.device)
+                run = TrainingRun(
+                    recipe, out, ready.data, ready.validation, ready.device, ready.start and ready.start.state
+                )
                 train(run, report, rank, board)
         return is_due if rank.is_first else None
 
@@ -123,6 +128,8 @@ def _begin(held: ExitStack, ready: _Ready, rank: Ranks, tensorboard: bool, exten
         run_folder.clear_leftovers(out)
         run_folder.init_run_folder(out, recipe, on_gpu=ready.device.type == "cuda", extend=extend)
         say("warning" if left_out.empty else "note", folder_summary(ready.data))
+        if ready.start is not None and recipe.start is not None:
+            console.print(ready.start.sentence(recipe.start.weights))
         if reasons := left_out.as_json():
             write_json(out / LEFT_OUT_FILE, reasons)
         board = TensorBoard(out) if tensorboard else None
@@ -146,6 +153,7 @@ def _ready(recipe: TrainConfig, out: Path, runtime: RuntimeOptions, extend: bool
         model = seeded_model(recipe)
     located = resolve_source(recipe.data.source, runtime.data_root)
     recipe = changed(recipe, {"data": {"source": located.source}})
+    recipe, start = with_start(recipe, out)
     device = own_device(device_at(runtime))
     claimed = run_folder.is_claimed(out, recipe, on_gpu=device.type == "cuda", extend=extend)
     data, validation = (
@@ -163,7 +171,7 @@ def _ready(recipe: TrainConfig, out: Path, runtime: RuntimeOptions, extend: bool
             "for each of two or more classes, train/CLASS/*, and model.num_classes set to their number."
         )
     steps_per_epoch(data, recipe.batch_size)
-    return _Ready(recipe, out, data, validation, device, num_parameters(model), claimed)
+    return _Ready(recipe, out, data, validation, device, num_parameters(model), start, claimed)
 
 
 def _bytes_needed(recipe: TrainConfig, num_parameters: int, out: Path) -> int:

@@ -38,6 +38,7 @@ _USUAL = {
 """Means and deviations by the number of channels."""
 _CAFFE = (123.68, 116.779, 103.939)
 """Means of red, green and blue in 0..255."""
+_NAME_OUTPUTS = "Name the outputs in their order with --class-names FILE, and use --match-classes data or model."
 KINDS = ("input range", "normalisation", "channel order", "label order")
 
 
@@ -137,7 +138,7 @@ def preparation(probe: ModelHarness, logits: Tensor) -> list[Finding]:
 def _contest(probe: ModelHarness, logits: Tensor) -> dict[str, Finding]:
     labels = probe.labels
     now, followed = AnswerScore.of(logits, labels, labels), _followed(logits, labels)
-    rivals = [*_rivals(probe), *filter(None, [followed])]
+    rivals = [*_rivals(probe), *(_usual_orders(logits, labels) if followed is None else [followed])]
     better = _best_first([rival for rival in rivals if rival.is_better(now)])
     evidence = {"images": len(labels), **now.evidence}
     findings = {}
@@ -322,9 +323,27 @@ def _followed(logits: Tensor, labels: Tensor, per_class: int = _PER_CLASS) -> Ri
         "permuted",
         KINDS[3],
         f"The answers seem to follow the labels in another order ({shown}{', ...' if len(moved) > 3 else ''})",
-        "Name the outputs in their order with --class-names FILE, and use --match-classes data or model.",
+        _NAME_OUTPUTS,
         AnswerScore.of(logits, targets, labels),
     )
+
+
+def _usual_orders(logits: Tensor, labels: Tensor) -> Iterator[Rival]:
+    """Labels behind each of the mistakes in counting that people make, which one example of a class is enough to see."""
+    num_classes = logits.shape[1]
+    as_text = torch.tensor(sorted(range(num_classes), key=str))  # position -> number, as folders 0, 1, 10, 100, 2 lie
+    ways = {
+        "one up": ("The labels seem to count one lower than the outputs", (labels + 1) % num_classes),
+        "one down": ("The labels seem to count one higher than the outputs", (labels - 1) % num_classes),
+        "as text": (
+            "The outputs seem to be in the order of their numbers as text (0, 1, 10, 2)",
+            as_text.argsort()[labels],
+        ),
+        "as numbers": ("The labels seem to be in the order of their numbers as text (0, 1, 10, 2)", as_text[labels]),
+    }
+    for name, (sentence, targets) in ways.items():
+        if not torch.equal(targets, labels):
+            yield Rival(name, KINDS[3], sentence, _NAME_OUTPUTS, AnswerScore.of(logits, targets, labels))
 
 
 def _order(logits: Tensor, labels: Tensor) -> dict[int, int]:

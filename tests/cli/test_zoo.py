@@ -335,7 +335,10 @@ def test_the_order_of_a_hundred_classes_is_checked(per_class: int, tmp_path: Pat
     data = f"npz:{zoo.write_hundred(tmp_path / 'data.npz', per_class)}"
     few = ("--num-examples", "60")
     shown = done(*words("sorted_as_text", data, tmp_path / "text", *few))
-    assert "warning: label order: The outputs seem to be in the order of their numbers as text (0, 1, 10, 2)" in shown.stderr
+    assert (
+        "warning: label order: The outputs seem to be in the order of their numbers as text (0, 1, 10, 2)"
+        in shown.stderr
+    )
     done(*words("a_hundred_classes", data, tmp_path / "right", *few))
     found = finding(tmp_path / "right", "label order")
     assert found["severity"] == "passed"

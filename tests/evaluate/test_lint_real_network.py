@@ -108,6 +108,7 @@ def test_small_images_of_the_right_network_raise_no_alarm(network: Classifier, m
     assert not [finding for finding in prepared(network, many_small) if finding.severity in ALARMS]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mistake", PLANTED)
 def test_a_planted_mistake_is_the_one_warning(mistake: str, network: Classifier, photographs: Batch) -> None:
     plant, kind, advice = PLANTED[mistake]

@@ -37,6 +37,7 @@ SIZES = {
 SMALL = ("mobilenetv3_small_050", "pvt_v2_b0", "vit_tiny_patch16_224", "convnext_atto")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", SIZES)
 def test_maps_and_counts_of_twelve_families(name: str) -> None:
     """The head of S3TA costs what it costs on a ResNet with as many channels, whatever the network."""
@@ -60,6 +61,7 @@ def test_maps_and_counts_of_twelve_families(name: str) -> None:
     assert set(net.vision.backbone.not_built) == set(whole.state_dict()) - set(net.vision.net.state_dict())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("head", ["", "s3ta_2_"])
 def test_an_attack_and_a_training_step(name: str, head: str) -> None:

@@ -22,12 +22,12 @@ def file_of_package(module: str, package: str, path: str) -> Path:
     Raises:
       UserError: the package is not installed (how to install it), or lacks the file."""
     try:
-        found = importlib.util.find_spec(module)
+        spec = importlib.util.find_spec(module)
     except ValueError:  # a module of this name was put together by hand
-        found = None
-    if found is None or not found.submodule_search_locations:
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
         raise UserError(f"The package {package} is not installed: {INSTALL}.")
-    file = Path(next(iter(found.submodule_search_locations))) / path
+    file = Path(next(iter(spec.submodule_search_locations))) / path
     if not file.exists():
         raise UserError(f"The package {package} here lacks {path}: install it again, with {INSTALL}.")
     return file

@@ -149,8 +149,10 @@ def _by_folder(base: Path, inside: str, known: Mapping[str, str], left_out: Left
         raise UserError(
             f"{on_one_line(base / inside)} has the class '{strange[0]}', which {on_one_line(base / 'train')} has not{more}."
         )
-    found = {name: walk(base, f"{inside}/{folder}".removeprefix("/"), left_out) for name, folder in folders.items()}
-    return {name: found.get(name, []) for name in classes}
+    images_by_class = {
+        name: walk(base, f"{inside}/{folder}".removeprefix("/"), left_out) for name, folder in folders.items()
+    }
+    return {name: images_by_class.get(name, []) for name in classes}
 
 
 def _no_labels(base: Path, inside: str, known: Mapping[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -51,7 +52,7 @@ class Backbone(Protocol):
         ...
 
 
-class ResNetBackbone:
+class ResNetBackbone(ABC):
     """What ResNets have in common: `last(stages(stem(images)))` is the map, and a stride belongs to each stage."""
 
     net: Any
@@ -62,9 +63,9 @@ class ResNetBackbone:
     """What ends the features: a norm with its ReLU, or nothing."""
 
     @property
+    @abstractmethod
     def stem(self) -> nn.Module:
         """Images -> the first map."""
-        raise NotImplementedError
 
     @property
     def num_features(self) -> int:
@@ -79,14 +80,15 @@ class ResNetBackbone:
         return self.net.forward_features(images)
 
     @property
+    @abstractmethod
     def stem_strides(self) -> list[int]:
         """Of the stem's convolution and its pool."""
-        raise NotImplementedError
 
     @property
     def shortcuts(self) -> list[nn.Conv2d | None]:
         """The convolution of each stage's first shortcut."""
-        raise NotImplementedError
+        first: list[Any] = [stage[0] for stage in self.stages]
+        return [None if unit.downsample is None else _first_convolution(unit.downsample) for unit in first]
 
     def make_dense(self) -> None:
         """The strides are carried by each stage's first 3x3 convolution and its shortcut; padding stays as it is (M4a)."""
@@ -127,11 +129,6 @@ class PreActResNet(ResNetBackbone):
     def stem_strides(self) -> list[int]:
         return [self.stem.conv.stride[0], _stride(self.stem.pool)]
 
-    @property
-    def shortcuts(self) -> list[nn.Conv2d | None]:
-        first: list[Any] = [stage[0] for stage in self.stages]
-        return [None if unit.downsample is None else unit.downsample.conv for unit in first]
-
 
 class PostActResNet(ResNetBackbone):
     """ResNets whose units end with the ReLU (V1; timm's `ResNet`), the stride on the 3x3 convolution as in C2."""
@@ -161,11 +158,6 @@ class PostActResNet(ResNetBackbone):
     @property
     def stem_strides(self) -> list[int]:
         return [self.net.conv1.stride[0], _stride(self.net.maxpool)]
-
-    @property
-    def shortcuts(self) -> list[nn.Conv2d | None]:
-        first: list[Any] = [stage[0] for stage in self.stages]
-        return [None if unit.downsample is None else unit.downsample[0] for unit in first]
 
 
 FAMILIES: dict[str, Callable[[VisionConfig], ResNetBackbone]] = {
@@ -232,6 +224,10 @@ def _conv3(in_channels: int, out_channels: int) -> nn.Conv2d:
     convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     return convolution
+
+
+def _first_convolution(module: nn.Module) -> nn.Conv2d:
+    return next(part for part in module.modules() if isinstance(part, nn.Conv2d))
 
 
 def _soften(net: nn.Module) -> None:

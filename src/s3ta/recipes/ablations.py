@@ -149,8 +149,8 @@ def _recipe(ablation: Ablation) -> Callable[[], TrainConfig]:
     def build() -> TrainConfig:
         return ablated(ablation)
 
-    told = re.search(r"Hardware\s+and\s+hours:[^.]*\.", BASES[ablation.base].__doc__ or "")
-    hours = told[0] if told else f"Hardware and hours: as {ablation.base}."
+    hardware_note = re.search(r"Hardware\s+and\s+hours:[^.]*\.", BASES[ablation.base].__doc__ or "")
+    hours = hardware_note[0] if hardware_note else f"Hardware and hours: as {ablation.base}."
     source = f"{ablation.base} with {', '.join(ablation.changes)}"
     build.__doc__ = f"{ablation.note}\n\n    Source: {source}. Expected: not known. {hours}"
     return build
